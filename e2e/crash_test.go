@@ -1,0 +1,77 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// restartWait is how long the kubelet may take to start a killed replica again:
+// it backs off by ten seconds after the first time.
+const restartWait = time.Minute
+
+// TestCrashForgetsNothing kills every replica at once. It is not parallel: no
+// other test runs while the service is away.
+func TestCrashForgetsNothing(t *testing.T) {
+	used := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
+	alsoUsed := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
+	stopped := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
+	suite.API.Do(t, http.MethodDelete, "/applications/echo/"+stopped.ID, "", "Authorization", suite.API.Key()).
+		Decode(t, &harness.Status{})
+	awaitGone(t, stopped)
+
+	instances := []*harness.Instance{used, alsoUsed, stopped}
+	before := map[string]harness.Status{}
+	for _, instance := range instances {
+		before[instance.ID] = instance.Status(t)
+	}
+	require.Equal(t, "deployed", before[used.ID].Status)
+	require.Equal(t, "deleted", before[stopped.ID].Status)
+
+	killReplicas(t)
+
+	for _, instance := range instances {
+		assert.Equal(t, before[instance.ID], instance.Status(t))
+	}
+	code, page := visit(t, http.MethodGet, used.URL("/"), nil)
+	assert.Equal(t, http.StatusOK, code, page)
+	code, page = visit(t, http.MethodGet, stopped.URL("/"), nil)
+	assert.Equal(t, http.StatusGone, code, page)
+	suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
+}
+
+// killReplicas kills all replicas and returns when each has been started again
+// and is ready.
+func killReplicas(t *testing.T) {
+	before := suite.Replicas(t)
+	for _, replica := range before {
+		require.NoError(t, replica.Kill())
+	}
+	harness.Until(t, restartWait, "all replicas started again", func(ctx context.Context) error {
+		now := restarts(t)
+		for _, replica := range before {
+			if now[replica.Name] <= replica.Restarts {
+				return fmt.Errorf("%s has not been started again", replica.Name)
+			}
+		}
+		return nil
+	})
+	suite.AwaitAPI(t)
+}
+
+// awaitGone waits until nothing is left of an instance but its tombstone.
+func awaitGone(t *testing.T, instance *harness.Instance) {
+	t.Helper()
+	harness.Until(t, 30*time.Second, "the pod of "+instance.ID+" is gone", func(ctx context.Context) error {
+		return suite.NoPod(ctx, instance)
+	})
+}

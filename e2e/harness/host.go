@@ -1,0 +1,68 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// containerID takes the runtime's scheme off, as in containerd://0123….
+func containerID(id string) string {
+	if _, bare, found := strings.Cut(id, "://"); found {
+		return bare
+	}
+	return id
+}
+
+// Kill ends a container's processes as the kernel's out-of-memory killer would:
+// at once, with no chance to put anything in order. The local cluster's
+// containers are processes of this machine, known by their control group.
+func (r Replica) Kill() error {
+	pids, err := processesOf(r.ContainerID)
+	if err != nil {
+		return err
+	}
+	if len(pids) == 0 {
+		return fmt.Errorf("container %s of %s has no process on this machine", r.ContainerID, r.Name)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill process %d of %s: %w", pid, r.Name, err)
+		}
+	}
+	return nil
+}
+
+func processesOf(container string) ([]int, error) {
+	if len(container) < 32 { // would match more than one container
+		return nil, fmt.Errorf("%q is no container id", container)
+	}
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, path := range groups {
+		group, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH):
+			continue // ended meanwhile
+		case err != nil:
+			return nil, fmt.Errorf("read a process's control group: %w", err)
+		}
+		if !strings.Contains(string(group), container) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return nil, fmt.Errorf("read the process id of %s: %w", path, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}

@@ -1,0 +1,96 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	deploymentName = "binder-deploy-kubernetes"
+	replicaLabel   = "app.kubernetes.io/name=" + deploymentName
+)
+
+// Replica is one pod of the service, at its own address.
+type Replica struct {
+	Name        string
+	ContainerID string // without the runtime's scheme
+	Restarts    int32
+	API         API
+	Metrics     string // base URL
+}
+
+// Replicas returns the two that are ready; waiting for it if need be.
+func (s *Suite) Replicas(t testing.TB) []Replica {
+	t.Helper()
+	var ready []Replica
+	Until(t, rolloutTimeout, "both replicas ready", func(ctx context.Context) error {
+		ready = nil
+		pods, err := s.replicaPods(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range pods {
+			if replica, ok := s.replica(&pods[i]); ok {
+				ready = append(ready, replica)
+			}
+		}
+		if len(ready) != 2 {
+			return fmt.Errorf("%d of %d replicas are ready, want 2", len(ready), len(pods))
+		}
+		return nil
+	})
+	return ready
+}
+
+func (s *Suite) replicaPods(ctx context.Context) ([]corev1.Pod, error) {
+	pods, err := s.Kube.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: replicaLabel})
+	if err != nil {
+		return nil, fmt.Errorf("list the replicas: %w", err)
+	}
+	return pods.Items, nil
+}
+
+func (s *Suite) replica(pod *corev1.Pod) (Replica, bool) {
+	if pod.DeletionTimestamp != nil || len(pod.Status.ContainerStatuses) != 1 || !pod.Status.ContainerStatuses[0].Ready {
+		return Replica{}, false
+	}
+	status := pod.Status.ContainerStatuses[0]
+	return Replica{
+		Name:        pod.Name,
+		ContainerID: containerID(status.ContainerID),
+		Restarts:    status.RestartCount,
+		API:         s.API.At("http://" + net.JoinHostPort(pod.Status.PodIP, "8084")),
+		Metrics:     "http://" + net.JoinHostPort(pod.Status.PodIP, "9090"),
+	}, true
+}
+
+// PrintLogs prints the last lines of what the replicas logged, for when a test
+// has failed.
+func (s *Suite) PrintLogs(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	pods, err := s.replicaPods(ctx)
+	if err != nil {
+		fmt.Fprintf(s.out, "e2e: no logs: %v\n", err)
+		return
+	}
+	lines := int64(150)
+	for _, pod := range pods {
+		fmt.Fprintf(s.out, "e2e: the last lines of replica %s (%s):\n", pod.Name, pod.Status.Phase)
+		logs, err := s.Kube.Client.CoreV1().Pods(Namespace).
+			GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &lines}).Stream(ctx)
+		if err != nil {
+			fmt.Fprintf(s.out, "e2e: no logs: %v\n", err)
+			continue
+		}
+		_, _ = io.Copy(s.out, logs) // what can be had
+		_ = logs.Close()
+	}
+}

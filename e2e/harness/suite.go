@@ -1,0 +1,174 @@
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// Where manifests/ in this module puts the service, so that a demo on the same
+// cluster is not disturbed.
+const (
+	Namespace          = "binder-e2e"
+	InstancesNamespace = "binder-e2e-instances"
+	PublicHost         = "127.0.0.1:18000" // of the proxy: the host of every location
+
+	apiURL = "http://127.0.0.1:18084"
+
+	// DefaultCullTimeout and StartTimeout are the Deployment's flags.
+	DefaultCullTimeout = 18 * time.Second
+	StartTimeout       = 40 * time.Second
+	// FailedRetention is how long a failed instance is kept: the service's own.
+	FailedRetention = time.Minute
+)
+
+const (
+	rolloutTimeout = 2 * time.Minute
+	cleanupTimeout = 2 * time.Minute
+)
+
+// Suite is the service under test.
+type Suite struct {
+	Kube *Kube
+	API  API // through the Service, with the key
+
+	root string // of the repository
+	out  io.Writer
+}
+
+// Start deploys the service, anew if an earlier run has left one, and returns
+// when it answers. Progress goes to out.
+func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite, error) {
+	s := &Suite{Kube: kube, root: root, out: out, API: NewAPI(apiURL, rand.Text())}
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"installing binder-client, if it is not", s.installClient},
+		{"removing what an earlier run left, if anything", s.removeNamespaces},
+		{"applying e2e/manifests", s.deploy},
+		{"waiting for both replicas", s.awaitRollout},
+		{"waiting for the API", s.awaitAPI},
+	} {
+		if err := s.progress(ctx, step.what, step.do); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// Stop removes everything that Start and the tests have made.
+func (s *Suite) Stop(ctx context.Context) error {
+	return s.progress(ctx, "removing the namespaces of the tests", s.removeNamespaces)
+}
+
+func (s *Suite) progress(ctx context.Context, what string, do func(context.Context) error) error {
+	fmt.Fprintf(s.out, "e2e: %s…\n", what)
+	began := time.Now()
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		fmt.Fprintf(s.out, "e2e: … done in %s\n", took.Round(100*time.Millisecond))
+	}
+	return nil
+}
+
+func (s *Suite) deploy(ctx context.Context) error {
+	objects, err := Render(filepath.Join(s.root, "e2e", "manifests"))
+	if err != nil {
+		return err
+	}
+	if err := s.Kube.apply(ctx, objects); err != nil {
+		return err
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "binder-api-key"},
+		StringData: map[string]string{"api-key": s.API.key},
+	}
+	if _, err := s.Kube.Client.CoreV1().Secrets(Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create the API key's secret: %w", err)
+	}
+	return nil
+}
+
+func (s *Suite) awaitRollout(ctx context.Context) error {
+	return poll(ctx, rolloutTimeout, func(ctx context.Context) error {
+		deployment, err := s.Kube.Client.AppsV1().Deployments(Namespace).Get(ctx, deploymentName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if status := deployment.Status; status.ReadyReplicas < *deployment.Spec.Replicas {
+			return fmt.Errorf("%d of %d replicas are ready", status.ReadyReplicas, *deployment.Spec.Replicas)
+		}
+		return nil
+	})
+}
+
+func (s *Suite) awaitAPI(ctx context.Context) error {
+	return poll(ctx, rolloutTimeout, func(ctx context.Context) error {
+		answer, err := s.API.do(ctx, http.MethodGet, "/applications/", "", "Authorization", s.API.key)
+		if err == nil && answer.Code != http.StatusOK {
+			err = fmt.Errorf("GET /applications/ answers %d: %s", answer.Code, answer.Body)
+		}
+		return err
+	})
+}
+
+// AwaitAPI waits until the API answers through its Service.
+func (s *Suite) AwaitAPI(t testing.TB) {
+	t.Helper()
+	if err := s.awaitAPI(t.Context()); err != nil {
+		t.Fatalf("the API: %v", err)
+	}
+}
+
+func (s *Suite) removeNamespaces(ctx context.Context) error {
+	namespaces := s.Kube.Client.CoreV1().Namespaces()
+	// The controller first: it would remember every instance that goes.
+	for _, name := range []string{Namespace, InstancesNamespace} {
+		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete namespace %s: %w", name, err)
+		}
+	}
+	return poll(ctx, cleanupTimeout, func(ctx context.Context) error {
+		for _, name := range []string{Namespace, InstancesNamespace} {
+			switch _, err := namespaces.Get(ctx, name, metav1.GetOptions{}); {
+			case err == nil:
+				return fmt.Errorf("namespace %s is still there", name)
+			case !apierrors.IsNotFound(err):
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// poll calls check until it succeeds; the error is check's last one.
+func poll(ctx context.Context, within time.Duration, check func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, within, true, func(ctx context.Context) (bool, error) {
+		if err := check(ctx); err != nil {
+			if ctx.Err() == nil || last == nil {
+				last = err
+			}
+			return false, nil
+		}
+		return true, nil
+	})
+	if err != nil && last != nil {
+		return fmt.Errorf("not within %s: %w", within, last)
+	}
+	return err
+}

@@ -1,0 +1,77 @@
+//go:build e2e
+
+// Package e2e tests the service on a running local cluster, from outside: as
+// binder-client, a browser, Prometheus and an operator meet it.
+//
+//	go -C cluster run . up        (and images loaded: hack/images.sh)
+//	go -C e2e test -tags e2e ./...
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// suite is the service under test. TestMain sets it before the first test;
+// nothing else does.
+var suite *harness.Suite
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.list").Value.String() != "" {
+		os.Exit(m.Run()) // which only prints names
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx, m)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// run deploys the service, runs the tests, and removes everything again.
+func run(ctx context.Context, m *testing.M) (code int, err error) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return 1, err
+	}
+	kubeconfig := cmp.Or(os.Getenv("BINDER_E2E_KUBECONFIG"), filepath.Join(root, ".cluster", "kubeconfig"))
+	kube, err := harness.Connect(kubeconfig)
+	if err != nil {
+		return 1, fmt.Errorf("there is no cluster to test on (make cluster-up starts one; BINDER_E2E_KUBECONFIG names another): %w", err)
+	}
+	if err := runManyAtOnce(); err != nil {
+		return 1, err
+	}
+	suite, err = harness.Start(ctx, kube, root, os.Stderr)
+	if err == nil {
+		code = m.Run()
+	}
+	if err != nil || code != 0 {
+		suite.PrintLogs(context.WithoutCancel(ctx))
+	}
+	return code, errors.Join(err, suite.Stop(context.WithoutCancel(ctx)))
+}
+
+// runManyAtOnce lets parallel tests overlap more than there are processors for:
+// they wait for the cluster nearly all of the time.
+func runManyAtOnce() error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", "12")
+}

@@ -1,0 +1,205 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// The tests of this file look at manifests only, and need no cluster.
+
+// rendered are the directories that somebody applies, with the namespaces that
+// everything in them must be in.
+func rendered() map[string][]string {
+	return map[string][]string{
+		"manifests":       {"binder", "binder-instances"},
+		"manifests/local": {"binder", "binder-instances"},
+		"e2e/manifests":   {harness.Namespace, harness.InstancesNamespace},
+	}
+}
+
+// forEachRendered runs a test for every such directory.
+func forEachRendered(t *testing.T, test func(t *testing.T, objects []runtime.Object)) {
+	for dir := range rendered() {
+		t.Run(dir, func(t *testing.T) { test(t, load(t, dir)) })
+	}
+}
+
+// load renders a directory and reads it strictly: a field that Kubernetes does
+// not know fails the test.
+func load(t *testing.T, dir string) []runtime.Object {
+	t.Helper()
+	unstructureds, err := harness.Render(filepath.Join("..", dir))
+	require.NoError(t, err)
+	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	var objects []runtime.Object
+	for _, object := range unstructureds {
+		data, err := object.MarshalJSON()
+		require.NoError(t, err)
+		decoded, _, err := decoder.Decode(data, nil, nil)
+		require.NoError(t, err, "%s %s", object.GetKind(), object.GetName())
+		objects = append(objects, decoded)
+	}
+	return objects
+}
+
+// of returns the objects of a type, of which there must be one.
+func of[T runtime.Object](t *testing.T, objects []runtime.Object) []T {
+	t.Helper()
+	var found []T
+	for _, object := range objects {
+		if typed, ok := object.(T); ok {
+			found = append(found, typed)
+		}
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+func TestManifestsStayInTheirNamespaces(t *testing.T) {
+	for dir, namespaces := range rendered() {
+		t.Run(dir, func(t *testing.T) {
+			objects, err := harness.Render(filepath.Join("..", dir))
+			require.NoError(t, err)
+			for _, object := range objects {
+				what := object.GetKind() + " " + object.GetName()
+				if object.GetKind() == "Namespace" {
+					assert.Contains(t, namespaces, object.GetName(), what)
+				} else {
+					assert.Contains(t, namespaces, object.GetNamespace(), what)
+				}
+				if dir == "e2e/manifests" {
+					continue // the templates of tests need no labels
+				}
+				assert.NotEmpty(t, object.GetLabels()["app.kubernetes.io/name"], what)
+				assert.Equal(t, "binder", object.GetLabels()["app.kubernetes.io/part-of"], what)
+			}
+		})
+	}
+}
+
+// TestManifestsGrantTheLeast pins the service's rights, verb by verb: who adds
+// one changes this list, and says why.
+func TestManifestsGrantTheLeast(t *testing.T) {
+	want := []string{
+		"controller: leases create",
+		"controller: leases get,update [binder-deploy-kubernetes]",
+		"controller: services get,list,watch [binder-proxy]",
+		"instances: events create,list,patch,watch",
+		"instances: pods create,delete,list,patch,watch",
+		"instances: podtemplates list,watch",
+	}
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		var got []string
+		for _, role := range of[*rbacv1.Role](t, objects) {
+			room := "controller"
+			if strings.HasSuffix(role.Namespace, "-instances") {
+				room = "instances"
+			}
+			for _, rule := range role.Rules {
+				line := fmt.Sprintf("%s: %s %s", room, strings.Join(rule.Resources, ","), strings.Join(slices.Sorted(slices.Values(rule.Verbs)), ","))
+				if len(rule.ResourceNames) > 0 {
+					line += fmt.Sprint(" ", rule.ResourceNames)
+				}
+				got = append(got, line)
+			}
+		}
+		assert.ElementsMatch(t, want, got)
+		for _, object := range objects {
+			switch object.(type) {
+			case *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding:
+				t.Errorf("cluster-wide rights: %T", object)
+			}
+		}
+	})
+}
+
+// TestManifestsBindTheController: the account that gets the rights is the one
+// that the Deployment runs as.
+func TestManifestsBindTheController(t *testing.T) {
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		deployment := of[*appsv1.Deployment](t, objects)[0]
+		for _, binding := range of[*rbacv1.RoleBinding](t, objects) {
+			require.Len(t, binding.Subjects, 1)
+			assert.Equal(t, deployment.Namespace, binding.Subjects[0].Namespace, binding.Namespace)
+			assert.Equal(t, deployment.Spec.Template.Spec.ServiceAccountName, binding.Subjects[0].Name)
+		}
+	})
+}
+
+// TestManifestsAreRestricted holds everything that runs against the strictest
+// pod security standard, which both namespaces enforce.
+func TestManifestsAreRestricted(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	require.NoError(t, err)
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	check := func(t *testing.T, name string, meta *corev1.PodTemplateSpec) {
+		for _, result := range evaluator.EvaluatePod(level, &meta.ObjectMeta, &meta.Spec) {
+			assert.True(t, result.Allowed, "%s: %s: %s", name, result.ForbiddenReason, result.ForbiddenDetail)
+		}
+	}
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		for _, template := range of[*corev1.PodTemplate](t, objects) {
+			check(t, template.Name, &template.Template)
+		}
+		check(t, "the service", &of[*appsv1.Deployment](t, objects)[0].Spec.Template)
+		for _, namespace := range of[*corev1.Namespace](t, objects) {
+			assert.Equal(t, "restricted", namespace.Labels[api.EnforceLevelLabel], namespace.Name)
+		}
+	})
+}
+
+// TestManifestsLeaveTimeToStop: the kubelet must not kill what is still putting
+// things in order.
+func TestManifestsLeaveTimeToStop(t *testing.T) {
+	const lastWrite = 10 * time.Second // of activity: the service's own bound
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		pod := of[*appsv1.Deployment](t, objects)[0].Spec.Template.Spec
+		needed := lastWrite
+		for _, flag := range []string{"--shutdown-delay=", "--drain-timeout="} {
+			i := slices.IndexFunc(pod.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, flag) })
+			require.GreaterOrEqual(t, i, 0, flag)
+			d, err := time.ParseDuration(strings.TrimPrefix(pod.Containers[0].Args[i], flag))
+			require.NoError(t, err)
+			needed += d
+		}
+		assert.Greater(t, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second, needed)
+	})
+}
+
+// TestManifestsSelectTheService: each selector finds the Deployment's pods.
+func TestManifestsSelectTheService(t *testing.T) {
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		deployment := of[*appsv1.Deployment](t, objects)[0]
+		labels := deployment.Spec.Template.Labels
+		assert.Subset(t, labels, deployment.Spec.Selector.MatchLabels)
+		for _, service := range of[*corev1.Service](t, objects) {
+			assert.Subset(t, labels, service.Spec.Selector, service.Name)
+		}
+		for _, policy := range of[*networkingv1.NetworkPolicy](t, objects) {
+			if policy.Name != "instances" {
+				continue
+			}
+			peer := policy.Spec.Ingress[0].From[0]
+			assert.Equal(t, deployment.Namespace, peer.NamespaceSelector.MatchLabels[corev1.LabelMetadataName])
+			assert.Subset(t, labels, peer.PodSelector.MatchLabels)
+		}
+	})
+}
