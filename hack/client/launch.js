@@ -1,9 +1,10 @@
 // Launches an instance as binder-web does, by the published binder-client:
 // deploy, then ask for the status once a moment until there is a location.
 //
-//   API_KEY=… node launch.js <host> <port> <template>
+//   API_KEY=… node launch.js <host> <port> <template> <path>
 //
-// Progress goes to standard error; standard output gets the id and the location.
+// and opens a path of it. Progress goes to standard error; standard output gets
+// the id and the address that was opened.
 'use strict'
 
 const { deploy } = require('binder-client')
@@ -11,7 +12,7 @@ const { deploy } = require('binder-client')
 const patience = 120 * 1000 // ms until a launch is given up
 const pause = 250 // ms between two questions
 
-const [host, port, template] = process.argv.slice(2)
+const [host, port, template, path] = process.argv.slice(2)
 const server = { host, port, 'api-key': process.env.API_KEY || '' }
 
 // ask calls an endpoint of the client and returns a promise of its result.
@@ -35,7 +36,11 @@ async function launch () {
       last = status
     }
     if (location) {
-      console.log(`${id} ${location}`)
+      const url = `http://${location}/${path}`
+      const answer = await fetch(url)
+      progress(`${url} answers ${answer.status}`)
+      if (!answer.ok) throw new Error('the notebook does not open')
+      console.log(`${id} ${url}`)
       return
     }
     if (status === 'failed' || status === 'deleted') {

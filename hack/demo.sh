@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Puts the service on a local cluster and launches a notebook on it, as
+# binder-web would. Run again, it launches another.
+#
+# The last three lines of the output are for programs:
+#   API http://127.0.0.1:<port>
+#   KEY <API key>
+#   URL <address of the notebook>
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+namespace=binder
+api_port=8084
+template=jupyter
+
+# deploy applies manifests/local. The image has always the same tag: a sum of it
+# in the pods' annotations is what makes a new one roll out, and the same one not.
+deploy() {
+  local overlay=$build/demo sum
+  sum=$(sha256sum <"$cluster_dir/images/service.tar" | cut -d' ' -f1)
+  mkdir -p "$overlay"
+  cat >"$overlay/kustomization.yaml" <<EOF
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - $(realpath --relative-to="$overlay" "$root/manifests/local")
+patches:
+  - target:
+      kind: Deployment
+    patch: |
+      - op: add
+        path: /spec/template/metadata/annotations/binder-project.org~1image-sum
+        value: "$sum"
+EOF
+  kubectl apply -k "$overlay" | grep -v unchanged || true
+}
+
+# ensure_key makes the API key, unless there is one.
+ensure_key() {
+  kubectl apply -f "$root/manifests/base/controller/namespace.yaml" >/dev/null
+  if ! kubectl -n $namespace get secret binder-api-key >/dev/null 2>&1; then
+    say "making an API key: Secret $namespace/binder-api-key"
+    kubectl -n $namespace create secret generic binder-api-key \
+      --from-literal=api-key="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')" >/dev/null
+  fi
+}
+
+api_answers() {
+  local code
+  code=$(node -e "fetch('http://127.0.0.1:$api_port/applications/', { signal: AbortSignal.timeout(3000) })
+    .then(answer => console.log(answer.status), () => console.log('none'))")
+  [[ $code == 403 ]] # for we have not shown the key
+}
+
+need go node
+bash "$root/hack/client.sh"
+if cluster_runs; then
+  say "the cluster is running"
+else
+  say "starting the cluster (the first time builds Kubernetes, which takes some ten minutes)"
+  cluster up
+fi
+bash "$root/hack/images.sh"
+
+say "applying manifests/local"
+ensure_key
+deploy
+if ! kubectl -n $namespace rollout status deployment/binder-deploy-kubernetes --timeout=120s >&2; then
+  kubectl -n $namespace get pods,events >&2
+  die "the service did not start: see above"
+fi
+wait_for 60 "the API on port $api_port (kubectl -n $namespace get events tells if the port is taken)" api_answers
+
+say "launching a notebook by binder-client"
+key=$(kubectl -n $namespace get secret binder-api-key --output=jsonpath='{.data.api-key}' | base64 -d)
+launched=$(API_KEY=$key node "$root/hack/client/launch.js" 127.0.0.1 $api_port $template tree)
+read -r id url <<<"$launched"
+
+cat <<EOF
+
+The notebook is running. Now try:
+
+  open it in a browser       $url
+  ask for its status         curl http://127.0.0.1:$api_port/applications/$template/$id
+  list all                   curl -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/
+  stop it                    curl -X DELETE -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/$template/$id
+  see what Kubernetes has    $cluster_dir/bin/kubectl --kubeconfig $kubeconfig -n binder-instances get pods --show-labels --watch
+  launch another             make demo
+  take it all down           make demo-down
+
+API http://127.0.0.1:$api_port
+KEY $key
+URL $url
+EOF

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Formatting, go vet, staticcheck and tidiness of every module, and shellcheck of
+# the scripts. Prints what it finds, and fails if that is anything.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+findings=0
+# check runs a command whose output, or failure, is a finding.
+check() {
+  local output
+  if ! output=$("$@" 2>&1) || [[ -n $output ]]; then
+    printf '%s:\n%s\n' "$*" "$output"
+    findings=1
+  fi
+}
+
+say "building the tools"
+build_tools
+
+for module in "${go_modules[@]}"; do
+  say "checking module $module"
+  mapfile -t files < <(git ls-files --cached --others --exclude-standard "$module/*.go" "$module/**/*.go" | sort -u)
+  check gofmt -l "${files[@]}"
+  check go -C "$module" vet -tags "$go_tags" ./...
+  check env -C "$module" "$build/bin/staticcheck" -tags "$go_tags" ./...
+  check go -C "$module" mod tidy -diff
+done
+
+say "checking the scripts"
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard 'hack/*.sh' .ci/run)
+if command -v shellcheck >/dev/null; then
+  check shellcheck --external-sources --source-path=SCRIPTDIR "${scripts[@]}"
+elif [[ ${CI:-} == true ]]; then
+  die "shellcheck is not installed"
+else
+  say "shellcheck is not installed: only the scripts' syntax is checked (apt-get install shellcheck)"
+  for script in "${scripts[@]}"; do
+    check bash -n "$script"
+  done
+fi
+
+((findings == 0)) || die "there are findings: see above"
+say "nothing found"
