@@ -25,7 +25,7 @@ run_tests() {
 
 # tests_with_tag <module> <tag> prints the tests that only the tag selects.
 tests_with_tag() {
-  comm -13 <(list_tests "$1" none) <(list_tests "$1" "$2")
+  LC_ALL=C comm -13 <(list_tests "$1" none) <(list_tests "$1" "$2")
 }
 
 list_tests() {
