@@ -32,12 +32,12 @@ patches:
         path: /spec/template/metadata/annotations/binder-project.org~1image-sum
         value: "$sum"
 EOF
-  kubectl apply -k "$overlay" | grep -v unchanged || true
+  kubectl apply --server-side --force-conflicts -k "$overlay" >/dev/null
 }
 
 # ensure_key makes the API key, unless there is one.
 ensure_key() {
-  kubectl apply -f "$root/manifests/base/controller/namespace.yaml" >/dev/null
+  kubectl apply --server-side --force-conflicts -f "$root/manifests/base/controller/namespace.yaml" >/dev/null
   if ! kubectl -n $namespace get secret binder-api-key >/dev/null 2>&1; then
     say "making an API key: Secret $namespace/binder-api-key"
     kubectl -n $namespace create secret generic binder-api-key \
