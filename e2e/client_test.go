@@ -88,8 +88,9 @@ func TestClientCommandLine(t *testing.T) {
 
 	_, stderr = suite.RunClient(t, "wrong", "status-all", "echo")
 	assert.Contains(t, stderr, "Unauthorized request")
-	_, stderr = suite.RunClient(t, key, "deploy", "nowhere", "600000")
-	assert.Contains(t, stderr, "nowhere")
-	_, stderr = suite.RunClient(t, key, "status", "echo", unknownID)
-	assert.Contains(t, stderr, "no record")
+	// What the service calls an error goes to standard output.
+	stdout, _ = suite.RunClient(t, key, "deploy", "nowhere", "600000")
+	assert.Regexp(t, "Error: .*nowhere", stdout)
+	stdout, _ = suite.RunClient(t, key, "status", "echo", unknownID)
+	assert.Regexp(t, "Error: .*no record", stdout)
 }

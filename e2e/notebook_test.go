@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
 	"strings"
 	"testing"
 	"time"
@@ -22,29 +23,58 @@ import (
 // visitTimeout bounds every request of a visitor.
 const visitTimeout = time.Minute
 
-// TestNotebook computes something in a real notebook, through the proxy.
+// TestNotebook computes something in a real notebook, through the proxy, as the
+// page in a browser does: with its cookies and its origin.
 func TestNotebook(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	notebook := suite.Launch(t, "jupyter", harness.LongTimeout).AwaitDeployed(t)
 
-	code, page := visit(t, http.MethodGet, notebook.URL("/tree"), nil)
-	require.Equal(t, http.StatusOK, code, page)
-	require.Contains(t, page, "Jupyter")
-	code, page = visit(t, http.MethodGet, notebook.URL("/api/status"), nil)
-	require.Equal(t, http.StatusOK, code, page)
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	browser := &http.Client{Jar: jar, Timeout: visitTimeout}
+	require.Contains(t, open(t, browser, http.MethodGet, notebook.URL("/tree"), http.StatusOK), "Jupyter")
+	open(t, browser, http.MethodGet, notebook.URL("/api/status"), http.StatusOK)
 
-	code, page = visit(t, http.MethodPost, notebook.URL("/api/kernels"), []byte(`{}`))
-	require.Equal(t, http.StatusCreated, code, page)
 	var kernel struct{ ID string }
-	require.NoError(t, json.Unmarshal([]byte(page), &kernel))
+	answer := open(t, browser, http.MethodPost, notebook.URL("/api/kernels"), http.StatusCreated)
+	require.NoError(t, json.Unmarshal([]byte(answer), &kernel))
 
-	channels, _, err := websocket.Dial(ctx, notebook.URL("/api/kernels/"+kernel.ID+"/channels"), nil)
+	url := notebook.URL("/api/kernels/" + kernel.ID + "/channels")
+	channels, _, err := websocket.Dial(ctx, url, from(browser, "http://"+harness.PublicHost))
 	require.NoError(t, err)
 	defer channels.CloseNow()
 	channels.SetReadLimit(1 << 20)
 	require.Equal(t, "42", execute(ctx, t, channels, "6*7"))
+
+	_, refused, err := websocket.Dial(ctx, url, from(browser, "http://elsewhere.example"))
+	require.Error(t, err, "a page from elsewhere must not talk to a kernel")
+	require.Equal(t, http.StatusForbidden, refused.StatusCode)
+}
+
+// open makes a request with the token against forged ones that a page sends.
+func open(t *testing.T, browser *http.Client, method, address string, want int) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader("{}"))
+	require.NoError(t, err)
+	for _, cookie := range browser.Jar.Cookies(request.URL) {
+		if cookie.Name == "_xsrf" {
+			request.Header.Set("X-XSRFToken", cookie.Value)
+		}
+	}
+	response, err := browser.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, want, response.StatusCode, string(body))
+	return string(body)
+}
+
+// from dials as a page of an origin.
+func from(browser *http.Client, origin string) *websocket.DialOptions {
+	return &websocket.DialOptions{HTTPClient: browser, HTTPHeader: http.Header{"Origin": {origin}}}
 }
 
 // kernelMessage is what is needed of Jupyter's messaging protocol.
