@@ -27,7 +27,7 @@ func TestCrashForgetsNothing(t *testing.T) {
 	stopped := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	suite.API.Do(t, http.MethodDelete, "/applications/echo/"+stopped.ID, "", "Authorization", suite.API.Key()).
 		Decode(t, &harness.Status{})
-	awaitGone(t, stopped)
+	stopped.AwaitEnd(t, removalMargin, "Stopped")
 
 	instances := []*harness.Instance{used, alsoUsed, stopped}
 	before := map[string]harness.Status{}
@@ -66,12 +66,4 @@ func killReplicas(t *testing.T) {
 		return nil
 	})
 	suite.AwaitAPI(t)
-}
-
-// awaitGone waits until nothing is left of an instance but its tombstone.
-func awaitGone(t *testing.T, instance *harness.Instance) {
-	t.Helper()
-	harness.Until(t, 30*time.Second, "the pod of "+instance.ID+" is gone", func(ctx context.Context) error {
-		return suite.NoPod(ctx, instance)
-	})
 }

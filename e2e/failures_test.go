@@ -42,11 +42,8 @@ func TestNeverReady(t *testing.T) {
 	assert.NotEmpty(t, failed.Message)
 	assert.Empty(t, failed.Location)
 
-	deleted := instance.AwaitStatus(t, harness.FailedRetention+removalMargin, "deleted")
-	assert.Contains(t, []string{"Failed", "Deleting"}, deleted.Reason)
-	awaitGone(t, instance)
-	assert.Equal(t, "Failed", instance.Status(t).Reason)
-	assert.Contains(t, instance.Status(t).Message, "StartTimeout")
+	deleted := instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
+	assert.Contains(t, deleted.Message, "StartTimeout")
 }
 
 // TestCompletedInstanceEnds: a container that is over with its work leaves
@@ -55,9 +52,7 @@ func TestCompletedInstanceEnds(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
 	visit(t, http.MethodGet, instance.URL("/exit?code=0"), nil)
-	instance.AwaitStatus(t, removalMargin, "deleted")
-	awaitGone(t, instance)
-	assert.Equal(t, "Gone", instance.Status(t).Reason)
+	instance.AwaitEnd(t, removalMargin, "Gone")
 }
 
 // TestBrokenInstanceFails: one that breaks down is failed, with the exit code.
@@ -69,7 +64,7 @@ func TestBrokenInstanceFails(t *testing.T) {
 	assert.Contains(t, status.Message, "3")
 	assert.NotEmpty(t, status.Reason)
 	assert.Empty(t, status.Location)
-	instance.AwaitStatus(t, harness.FailedRetention+removalMargin, "deleted")
+	instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
 }
 
 // TestPodDeletedByHand: what kubectl took away is over, and known to be.
@@ -79,9 +74,7 @@ func TestPodDeletedByHand(t *testing.T) {
 	err := suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace).
 		Delete(t.Context(), instance.PodName(), metav1.DeleteOptions{})
 	assert.NoError(t, err)
-	awaitGone(t, instance)
-	status := instance.AwaitStatus(t, removalMargin, "deleted")
-	assert.Equal(t, "Gone", status.Reason)
+	instance.AwaitEnd(t, removalMargin, "Gone")
 	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
 	assert.Equal(t, http.StatusGone, code, page)
 }

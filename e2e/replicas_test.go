@@ -33,8 +33,7 @@ func TestReplicasAnswerAlike(t *testing.T) {
 	replicas := suite.Replicas(t)
 	deployed := suite.Launch(t, "echo-strip", harness.LongTimeout).AwaitDeployed(t)
 	culled := suite.Launch(t, "echo-strip", time.Second)
-	culled.AwaitStatus(t, time.Minute, "deleted")
-	awaitGone(t, culled)
+	culled.AwaitEnd(t, time.Minute, "Culled")
 
 	for _, instance := range []*harness.Instance{deployed, culled} {
 		alike(t, "status of "+instance.ID, func(api harness.API) any {

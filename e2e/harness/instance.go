@@ -88,6 +88,24 @@ func (i *Instance) AwaitStatus(t testing.TB, within time.Duration, want string) 
 	return got
 }
 
+// AwaitEnd waits until nothing is left of the instance but its tombstone, with a
+// reason. Until its pod is gone, a deleted instance's reason is Deleting.
+func (i *Instance) AwaitEnd(t testing.TB, within time.Duration, reason string) Status {
+	t.Helper()
+	var got Status
+	Until(t, within, "instance "+i.ID+" of "+i.Template, func(ctx context.Context) (err error) {
+		if err := i.suite.noPod(ctx, i); err != nil {
+			return err
+		}
+		got, err = i.suite.API.status(ctx, i.Template, i.ID)
+		if err == nil && (got.Status != "deleted" || got.Reason != reason) {
+			err = fmt.Errorf("it is %+v; want status deleted and reason %s", got, reason)
+		}
+		return err
+	})
+	return got
+}
+
 // AwaitDeployed waits until the instance can be visited.
 func (i *Instance) AwaitDeployed(t testing.TB) *Instance {
 	t.Helper()
@@ -114,8 +132,8 @@ func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 // PodName is the name of the instance's pod.
 func (i *Instance) PodName() string { return "binder-" + i.ID }
 
-// NoPod returns nil when the instance's pod is gone.
-func (s *Suite) NoPod(ctx context.Context, i *Instance) error {
+// noPod returns nil when the instance's pod is gone.
+func (s *Suite) noPod(ctx context.Context, i *Instance) error {
 	pod, err := s.Kube.Client.CoreV1().Pods(InstancesNamespace).Get(ctx, i.PodName(), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
