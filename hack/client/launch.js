@@ -51,7 +51,8 @@ async function launch () {
   throw new Error(`the instance is still ${last} after ${patience / 1000}s`)
 }
 
-launch().catch((error) => {
+// An explicit exit, for an idle connection would keep the process for seconds.
+launch().then(() => process.exit(0), (error) => {
   console.error(`launch.js: ${error.message}`)
   process.exit(1)
 })
