@@ -13,8 +13,14 @@ go_modules=(. cluster e2e tools)
 # shellcheck disable=SC2034
 go_tags=integration,e2e
 
-# say prints a line of progress, with the time since the script began.
-say() { printf '%s [%d:%02d] %s\n' '==' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2; }
+# When the first of the scripts began: those that it runs count from then, too.
+export BINDER_BEGAN=${BINDER_BEGAN:-$EPOCHSECONDS}
+
+# say prints a line of progress, with the time since then.
+say() {
+  local elapsed=$((EPOCHSECONDS - BINDER_BEGAN))
+  printf '%s [%d:%02d] %s\n' '==' $((elapsed / 60)) $((elapsed % 60)) "$*" >&2
+}
 
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2

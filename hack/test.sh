@@ -13,13 +13,13 @@ results=$build/results
 not_run=$results/not-run.txt
 started=false # whether the cluster is ours to take down
 
-# run_tests <name> <module> <go test flags…> leaves $results/<name>.json. It does
-# not fail when tests do: that is for testsum, at the end, after all have run.
+# run_tests <name> <module> <format> <go test flags…> leaves $results/<name>.json.
+# It does not fail when tests do: that is for testsum, after all have run.
 run_tests() {
-  local name=$1 module=$2
-  shift 2
+  local name=$1 module=$2 format=$3
+  shift 3
   say "testing: $name"
-  env -C "$root/$module" "$build/bin/gotestsum" --format=pkgname-and-test-fails --format-hide-empty-pkg \
+  env -C "$root/$module" "$build/bin/gotestsum" --format="$format" --format-hide-empty-pkg \
     --jsonfile "$results/$name.json" -- "$@" || say "$name: there are failures"
 }
 
@@ -57,9 +57,9 @@ test_on_cluster() {
   local name
   name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
-  run_tests integration . -race -count=1 -timeout=10m -tags integration -run "$name" ./...
+  run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
   name=$(tests_with_tag e2e e2e | only)
-  run_tests e2e e2e -race -count=1 -timeout=20m -tags e2e -run "$name" ./...
+  run_tests e2e e2e testname -race -count=1 -timeout=20m -tags e2e -run "$name" ./...
 }
 
 need go node npm
@@ -71,7 +71,7 @@ build_tools
 
 for module in "${go_modules[@]}"; do
   name=${module/#./root}
-  run_tests "unit-$name" "$module" -race -timeout=10m ./...
+  run_tests "unit-$name" "$module" pkgname-and-test-fails -race -timeout=10m ./...
 done
 
 trap stop_cluster EXIT
