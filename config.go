@@ -1,0 +1,249 @@
+package main
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Config is every setting. Each is a flag and an environment variable; the flag
+// goes first.
+type Config struct {
+	APIAddress     string
+	ProxyAddress   string
+	MetricsAddress string
+
+	Kubeconfig         string // "" means: as the pod's service account
+	Namespace          string // the controller's own: its Lease, the proxy's Service
+	InstancesNamespace string
+	ProxyService       string
+	PublicHost         string
+	LeaseName          string
+	Identity           string // of this replica, in the Lease
+
+	APIKey          string
+	APIKeyFile      string
+	APIKeyGenerated bool // nobody set one: to be printed, once
+
+	CullTimeout    time.Duration
+	MaxCullTimeout time.Duration
+	CullInterval   time.Duration
+	StartTimeout   time.Duration
+	ShutdownDelay  time.Duration
+	DrainTimeout   time.Duration
+
+	LogFormat string
+	LogLevel  slog.Level
+	Version   bool // print the version and end
+}
+
+const (
+	envPrefix = "BINDER_"
+
+	// serviceAccountNamespace is where the kubelet tells a pod its namespace.
+	serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+)
+
+// host is what configuration reads from outside its arguments.
+type host struct {
+	env      func(string) (string, bool)
+	readFile func(string) ([]byte, error)
+	hostname func() (string, error)
+	random   io.Reader
+}
+
+func thisHost() host {
+	return host{env: os.LookupEnv, readFile: os.ReadFile, hostname: os.Hostname, random: rand.Reader}
+}
+
+// parseConfig reads the command line, then the environment, and checks all of
+// it; the error names every mistake at once. It is flag.ErrHelp when help was
+// asked for, which has then been written to out.
+func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
+	c := &Config{}
+	flags := c.flags(out)
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w; --help lists the flags", err)
+	}
+	if c.Version {
+		return c, nil
+	}
+	errs := []error{fromEnvironment(flags, from.env)}
+	if rest := flags.Args(); len(rest) > 0 {
+		errs = append(errs, fmt.Errorf("unexpected argument %q: there are only flags", rest[0]))
+	}
+	errs = append(errs, c.complete(from), c.validate())
+	return c, errors.Join(errs...)
+}
+
+func (c *Config) flags(out io.Writer) *flag.FlagSet {
+	f := flag.NewFlagSet("binder-deploy-kubernetes", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // errors are returned; help is printed by Usage
+	f.Usage = func() { usage(f, out) }
+
+	f.StringVar(&c.APIAddress, "api-address", ":8084", "`address` of the Binder deploy API")
+	f.StringVar(&c.ProxyAddress, "proxy-address", ":8000", "`address` of the proxy that visitors reach instances by")
+	f.StringVar(&c.MetricsAddress, "metrics-address", ":9090", "`address` of /metrics, /healthz and /readyz")
+
+	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file`, to run outside a cluster (default: the pod's service account)")
+	f.StringVar(&c.Namespace, "namespace", "", "`namespace` of the Lease and of the proxy's Service (default: $POD_NAMESPACE, else the pod's own, else binder)")
+	f.StringVar(&c.InstancesNamespace, "instances-namespace", "binder-instances", "`namespace` of instances, templates and tombstones")
+	f.StringVar(&c.ProxyService, "proxy-service", "binder-proxy", "`name` of the Service whose ingress address instances are found at")
+	f.StringVar(&c.PublicHost, "public-host", "", "`host[:port]` that instances are found at, instead of the proxy Service's")
+	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls")
+
+	f.StringVar(&c.APIKey, "api-key", "", "`key` that authorised requests must show; better in the environment or a file, for command lines can be seen by others (default: a random one, printed at start)")
+	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`file` that holds the API key")
+
+	f.DurationVar(&c.CullTimeout, "cull-timeout", time.Hour, "how long an instance may be idle where neither its launch nor its template says")
+	f.DurationVar(&c.MaxCullTimeout, "max-cull-timeout", 24*time.Hour, "the longest cull timeout that a launch may ask for")
+	f.DurationVar(&c.CullInterval, "cull-interval", 30*time.Second, "how often it is looked for instances that are over")
+	f.DurationVar(&c.StartTimeout, "start-timeout", 5*time.Minute, "how long an instance may take to become ready before it is called failed")
+	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long to go on serving after SIGTERM, unready, until load balancers have noticed")
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", 20*time.Second, "how long requests under way may take to end after that")
+
+	f.StringVar(&c.LogFormat, "log-format", "auto", "json, text, or auto: text on a terminal, else json")
+	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error")
+	f.BoolVar(&c.Version, "version", false, "print the version and exit")
+	return f
+}
+
+// envName is the environment variable of a flag: --api-key is BINDER_API_KEY.
+func envName(flagName string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+}
+
+// fromEnvironment sets the flags that the command line did not.
+func fromEnvironment(flags *flag.FlagSet, env func(string) (string, bool)) error {
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	var errs []error
+	flags.VisitAll(func(f *flag.Flag) {
+		value, ok := env(envName(f.Name))
+		if !ok || value == "" || given[f.Name] || f.Name == "version" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("%s=%q: %w", envName(f.Name), value, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// complete fills in what depends on where the process runs.
+func (c *Config) complete(from host) error {
+	var errs []error
+	if c.Namespace == "" {
+		c.Namespace, _ = from.env("POD_NAMESPACE")
+	}
+	if c.Namespace == "" && c.Kubeconfig == "" {
+		own, _ := from.readFile(serviceAccountNamespace) // absent outside a cluster
+		c.Namespace = strings.TrimSpace(string(own))
+	}
+	c.Namespace = cmp.Or(c.Namespace, "binder")
+
+	suffix, err := newID(from.random)
+	if err != nil {
+		return err
+	}
+	if c.Identity, _ = from.env("POD_NAME"); c.Identity == "" {
+		name, _ := from.hostname()
+		c.Identity = name + "-" + suffix[:8] // two may run on one host
+	}
+	errs = append(errs, c.completeAPIKey(from))
+	return errors.Join(errs...)
+}
+
+func (c *Config) completeAPIKey(from host) error {
+	if c.APIKeyFile != "" && c.APIKey != "" {
+		return errors.New("--api-key and --api-key-file: give one of them")
+	}
+	if c.APIKeyFile != "" {
+		key, err := from.readFile(c.APIKeyFile)
+		if err != nil {
+			return fmt.Errorf("--api-key-file: %w", err)
+		}
+		if c.APIKey = strings.TrimSpace(string(key)); c.APIKey == "" {
+			return fmt.Errorf("--api-key-file: %s is empty", c.APIKeyFile)
+		}
+	}
+	if c.APIKey != "" {
+		return nil
+	}
+	var raw [32]byte
+	if _, err := io.ReadFull(from.random, raw[:]); err != nil {
+		return fmt.Errorf("make an API key: %w", err)
+	}
+	c.APIKey, c.APIKeyGenerated = hex.EncodeToString(raw[:]), true
+	return nil
+}
+
+var publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
+
+// validate checks what no single flag can.
+func (c *Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for name, d := range map[string]time.Duration{
+		"cull-timeout": c.CullTimeout, "max-cull-timeout": c.MaxCullTimeout,
+		"cull-interval": c.CullInterval, "start-timeout": c.StartTimeout,
+	} {
+		if d <= 0 {
+			bad("--%s is %s: it must be positive", name, d)
+		}
+	}
+	if c.ShutdownDelay < 0 || c.DrainTimeout < 0 {
+		bad("--shutdown-delay and --drain-timeout must not be negative")
+	}
+	if c.MaxCullTimeout < c.CullTimeout {
+		bad("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout)
+	}
+	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
+		bad("--public-host is %q: it must be host or host:port, with no scheme and no path", c.PublicHost)
+	}
+	switch c.LogFormat {
+	case "auto", "json", "text":
+	default:
+		bad("--log-format is %q: it must be auto, json or text", c.LogFormat)
+	}
+	return errors.Join(errs...)
+}
+
+// usage prints the flags as they are written, with the environment beside them.
+func usage(f *flag.FlagSet, out io.Writer) {
+	fmt.Fprint(out, `binder-deploy-kubernetes launches a container per visitor on Kubernetes, says
+where it is, routes the browser to it, and deletes it when it has been idle.
+
+It keeps no state of its own: templates are PodTemplates, and what is known of
+an instance is on its pod. Run as many replicas as you like.
+
+Usage:
+  binder-deploy-kubernetes [flags]                     in a cluster
+  binder-deploy-kubernetes --kubeconfig FILE [flags]   outside one
+
+Flags, each with the environment variable that sets it as well:
+`)
+	f.VisitAll(func(fl *flag.Flag) {
+		placeholder, text := flag.UnquoteUsage(fl)
+		fmt.Fprintf(out, "  --%s %s\n        %s", fl.Name, placeholder, text)
+		if fl.DefValue != "" && fl.DefValue != "false" {
+			fmt.Fprintf(out, " (default %s)", fl.DefValue)
+		}
+		if fl.Name != "version" {
+			fmt.Fprintf(out, " [$%s]", envName(fl.Name))
+		}
+		fmt.Fprintln(out)
+	})
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+const (
+	// failedRetention keeps a failed instance for a while, so that a client
+	// that polls learns that it failed, and an operator can read its log.
+	failedRetention = time.Minute
+	// clockSkew is how far ahead another replica's clock may be. An activity
+	// further in the future is an error, and would keep an instance for ever.
+	clockSkew = time.Minute
+	// goneQueue bounds the deletions by others that wait to be remembered.
+	goneQueue = 1024
+)
+
+// action is what is to be done with an instance.
+type action int
+
+const (
+	keep   action = iota
+	end           // delete it
+	repair        // write its last activity anew: what is there cannot be right
+)
+
+// verdict is what judge decides: the action, and for an end its reason and a
+// sentence for people.
+type verdict struct {
+	action  action
+	reason  EndReason
+	message string
+}
+
+// cullPolicy is what judge goes by.
+type cullPolicy struct {
+	cullTimeout  time.Duration // of instances that have none of their own
+	startTimeout time.Duration
+	// since is when this replica began to cull. Before that it may have been
+	// cut off, and other replicas' activity not have been written: it lets
+	// everybody write once before it deletes for idleness.
+	since time.Time
+}
+
+// judge decides what becomes of an instance. It never takes what it cannot
+// read for idleness, and finds an end for everything.
+func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
+	if pod.DeletionTimestamp != nil {
+		return verdict{}
+	}
+	switch pod.Status.Phase {
+	case corev1.PodSucceeded:
+		return verdict{end, EndGone, "the application ended by itself"}
+	case corev1.PodFailed:
+		return judgeFailed(pod, now, failedAt(pod), policy)
+	}
+	if !isReady(pod) {
+		if v := judgeFailed(pod, now, unreadySince(pod).Add(policy.startTimeout), policy); v.action == end {
+			return v
+		}
+	}
+	last, err := lastActivity(pod)
+	if err != nil {
+		return verdict{repair, "", err.Error()}
+	}
+	if last.Sub(now) > clockSkew {
+		return verdict{repair, "", fmt.Sprintf("annotation %s is in the future: %s", lastActivityAnnotation, formatActivity(last))}
+	}
+	return judgeIdle(pod, last, now, policy)
+}
+
+// judgeFailed ends what has been failed for long enough to be noticed.
+func judgeFailed(pod *corev1.Pod, now, failed time.Time, policy cullPolicy) verdict {
+	if now.Sub(failed) < failedRetention {
+		return verdict{}
+	}
+	// By now its status is failed, with the reason that clients were told.
+	_, reason, message := deriveStatus(pod, now, policy.startTimeout)
+	return verdict{end, EndFailed, fmt.Sprintf("%s: %s", reason, message)}
+}
+
+// failedAt is when a pod came to be in phase Failed.
+func failedAt(pod *corev1.Pod) time.Time {
+	at := unreadySince(pod)
+	if ended := endedAt(pod); ended.After(at) {
+		at = ended
+	}
+	return at
+}
+
+// judgeIdle ends what nobody has used for its cull timeout. The lag by which
+// annotations may be behind is added, so that no instance ends early.
+func judgeIdle(pod *corev1.Pod, last, now time.Time, policy cullPolicy) verdict {
+	timeout := cullTimeout(pod, policy.cullTimeout)
+	lag := flushLag(timeout)
+	if usable := usableSince(pod, policy.startTimeout); usable.After(last) {
+		last = usable
+	}
+	idle := now.Sub(last)
+	if idle < timeout+lag || now.Sub(policy.since) < lag {
+		return verdict{}
+	}
+	return verdict{end, EndCulled, fmt.Sprintf("not used for %s; its cull timeout is %s", idle.Round(time.Second), timeout)}
+}
+
+// usableSince is when somebody could first have used the instance: the time it
+// takes to start is nobody's idleness, up to the start timeout. Beyond that it
+// does not count, or a container that restarts for ever would never be idle.
+func usableSince(pod *corev1.Pod, startTimeout time.Duration) time.Time {
+	latest := pod.CreationTimestamp.Add(startTimeout)
+	if isReady(pod) {
+		if ready := unreadySince(pod); ready.Before(latest) { // for a Ready pod: since when it is
+			return ready
+		}
+	}
+	return latest
+}
+
+// Culler ends instances that are over: idle, failed, completed, or never
+// started. It runs on the elected leader.
+type Culler struct {
+	pods     typedcorev1.PodInterface
+	cluster  *Cluster
+	remover  *remover
+	policy   cullPolicy // without since, which is Run's
+	interval time.Duration
+	metrics  *Metrics
+	log      *slog.Logger
+	now      func() time.Time
+
+	leading atomic.Bool
+	gone    chan *corev1.Pod // deleted by others; taken only while leading
+}
+
+// NewCuller makes a culler that looks at every instance once an interval.
+func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover, policy cullPolicy, interval time.Duration,
+	metrics *Metrics, log *slog.Logger, now func() time.Time) (*Culler, error) {
+	c := &Culler{
+		pods: pods, cluster: cluster, remover: remover, policy: policy, interval: interval,
+		metrics: metrics, log: log, now: now, gone: make(chan *corev1.Pod, goneQueue),
+	}
+	return c, cluster.OnPod(func(*corev1.Pod) {}, c.noticeGone)
+}
+
+// Run culls until ctx is done.
+func (c *Culler) Run(ctx context.Context) {
+	policy := c.policy
+	policy.since = c.now()
+	c.leading.Store(true)
+	defer c.leading.Store(false)
+	ticker := time.NewTicker(c.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case pod := <-c.gone:
+			c.remember(ctx, pod)
+		case <-ticker.C:
+			c.sweep(ctx, c.now(), policy)
+		}
+	}
+}
+
+// sweep looks at every instance once and does what judge says.
+func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
+	type sentence struct {
+		pod *corev1.Pod
+		verdict
+	}
+	var sentences []sentence
+	for _, pod := range c.cluster.InstancePods() {
+		if v := judge(pod, now, policy); v.action != keep {
+			sentences = append(sentences, sentence{pod, v})
+		}
+	}
+	forEach(sentences, writers, func(s sentence) {
+		if ctx.Err() != nil {
+			return // no longer ours to do
+		}
+		if s.action == repair {
+			c.repair(ctx, s.pod, s.message)
+			return
+		}
+		c.end(ctx, s.pod, s.verdict)
+	})
+}
+
+// end deletes an instance if nobody has used it since it was judged.
+func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
+	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)
+	switch err := c.remover.remove(ctx, pod, v.reason, v.message, true); {
+	case err == nil:
+		c.metrics.ended(v.reason)
+		log.InfoContext(ctx, "culled", "message", v.message)
+	case apierrors.IsConflict(err):
+		log.DebugContext(ctx, "not culled: it has changed since it was looked at")
+	default:
+		c.metrics.cullErrors.Inc()
+		log.ErrorContext(ctx, "not culled, will be tried again", "error", err)
+	}
+}
+
+// repair makes an activity that cannot be right count as now.
+func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, what string) {
+	c.metrics.unreadable.Inc()
+	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
+	switch err := writeActivity(ctx, c.pods, pod, c.now()); {
+	case err == nil:
+		log.WarnContext(ctx, "last activity unreadable, counts as now", "problem", what)
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	default:
+		log.ErrorContext(ctx, "last activity unreadable and not repaired, will be tried again", "problem", what, "error", err)
+	}
+}
+
+// noticeGone takes note of a pod whose deletion nobody has remembered: kubectl,
+// an eviction, a node that went away. Only the leader does, and never blocks.
+func (c *Culler) noticeGone(pod *corev1.Pod) {
+	if _, remembered := c.cluster.Tombstone(pod.Labels[idLabel]); remembered || !c.leading.Load() {
+		return
+	}
+	select {
+	case c.gone <- pod:
+	default:
+		c.log.Warn("too many instances deleted at once, one will not be remembered", "id", pod.Labels[idLabel])
+	}
+}
+
+func (c *Culler) remember(ctx context.Context, pod *corev1.Pod) {
+	if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
+		c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "error", err)
+	}
+}

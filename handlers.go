@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// unknownWait is how long a request for an unknown id waits for the watch to
+// bring it: another replica may have launched it a moment ago.
+const unknownWait = 500 * time.Millisecond
+
+// InstanceReader answers questions about instances from memory.
+type InstanceReader interface {
+	Instances(template string) []Instance
+	Await(ctx context.Context, id string, good func(inst Instance, known bool) bool) (Instance, bool)
+}
+
+// InstanceLauncher starts and stops instances.
+type InstanceLauncher interface {
+	Launch(ctx context.Context, template string, cullTimeout time.Duration) (id string, err error)
+	Stop(ctx context.Context, template, id string) error
+}
+
+var (
+	_ InstanceReader   = (*Cluster)(nil)
+	_ InstanceLauncher = (*Launcher)(nil)
+)
+
+// API is the Binder deploy API: it parses, authorises, calls and encodes.
+type API struct {
+	Instances      InstanceReader
+	Launcher       InstanceLauncher
+	Location       func(id, requestHost string) string
+	Key            apiKey
+	MaxCullTimeout time.Duration
+	Metrics        *Metrics
+	Log            *slog.Logger
+}
+
+// statusResponse is an instance in the protocol's words. Reason and message are
+// this server's addition.
+type statusResponse struct {
+	ID           string `json:"id"`
+	TemplateName string `json:"template-name"`
+	Location     string `json:"location,omitempty"`
+	Status       Status `json:"status"`
+	Reason       string `json:"reason,omitempty"`
+	Message      string `json:"message,omitempty"`
+}
+
+// handler answers a request, or says what is wrong with it.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// methods are the handlers of one path by HTTP method.
+type methods map[string]handler
+
+// Routes are the endpoints. Paths with and without a trailing slash are the same.
+func (a *API) Routes() http.Handler {
+	mux := http.NewServeMux()
+	route := func(path string, m methods) {
+		mux.Handle(path, a.Metrics.instrument("api", path, a.serve(m)))
+	}
+	route("/applications", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
+	route("/applications/{template}", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
+	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
+	route("/", nil)
+	return trimSlash(mux)
+}
+
+// serve picks the handler of the method and makes every error a JSON answer.
+func (a *API) serve(m methods) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet // net/http drops the body
+		}
+		handle, ok := m[method]
+		if !ok {
+			handle = a.notAllowed(m)
+		}
+		if err := handle(w, r); err != nil {
+			writeError(w, r, a.Log, err)
+		}
+	})
+}
+
+func (a *API) notAllowed(m methods) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if m == nil {
+			return &Error{Code: http.StatusNotFound, Type: typeMalformedRequest, Message: "there is no such endpoint: " + r.URL.Path}
+		}
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+			if _, ok := m[method]; ok {
+				allowed = append(allowed, method)
+			}
+		}
+		allow := strings.Join(allowed, ", ")
+		w.Header().Set("Allow", allow)
+		return &Error{Code: http.StatusMethodNotAllowed, Type: typeMalformedRequest, Message: "the method must be one of " + allow}
+	}
+}
+
+// authorised lets through only who has the API key: 403 otherwise, which
+// binder-client knows as "Unauthorized request".
+func (a *API) authorised(next handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if !a.Key.opens(r.Header.Get("Authorization")) {
+			return &Error{Code: http.StatusForbidden, Type: typeUnauthorized, Message: "the Authorization header must hold the API key"}
+		}
+		return next(w, r)
+	}
+}
+
+// deploy launches an instance of the template that the path or the body names.
+func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
+	req, err := readDeployRequest(w, r, a.MaxCullTimeout)
+	if err != nil {
+		return err
+	}
+	inPath := r.PathValue("template")
+	switch {
+	case inPath == "" && req.TemplateName == "":
+		return malformed("template-name is missing: give it in the body, or in the path as /applications/<template-name>")
+	case inPath == "":
+	case req.TemplateName != "" && req.TemplateName != inPath:
+		return malformed("template-name is %q in the path and %q in the body", inPath, req.TemplateName)
+	default:
+		req.TemplateName = inPath
+	}
+	id, err := a.Launcher.Launch(r.Context(), req.TemplateName, req.CullTimeout)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		ID string `json:"id"`
+	}{id})
+	return nil
+}
+
+// status tells of one instance. The id is the capability: no key is asked for.
+func (a *API) status(w http.ResponseWriter, r *http.Request) error {
+	inst, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, a.describe(inst, r))
+	return nil
+}
+
+// find returns the instance that the path names. Its template must be the
+// path's, or else it is as unknown as any other.
+func (a *API) find(r *http.Request) (Instance, error) {
+	id := r.PathValue("id")
+	if !validID(id) {
+		return Instance{}, errNoRecord
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), unknownWait)
+	defer cancel()
+	inst, known := a.Instances.Await(ctx, id, func(_ Instance, known bool) bool { return known })
+	if !known || inst.Template != r.PathValue("template") {
+		return Instance{}, errNoRecord
+	}
+	return inst, nil
+}
+
+// statusAll lists the instances of the path's template, or all; those that are
+// over among them for as long as they are remembered.
+func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
+	list := []statusResponse{}
+	for _, inst := range a.Instances.Instances(r.PathValue("template")) {
+		list = append(list, a.describe(inst, r))
+	}
+	writeJSON(w, http.StatusOK, list)
+	return nil
+}
+
+// stop ends an instance. Stopping it again is the same answer.
+func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
+	inst, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	if err := a.Launcher.Stop(r.Context(), inst.Template, inst.ID); err != nil {
+		return err
+	}
+	if inst.Status != StatusDeleted { // else it keeps the reason it had
+		inst.Status, inst.Reason, inst.Message = StatusDeleted, string(EndStopped), stoppedMessage
+	}
+	writeJSON(w, http.StatusOK, a.describe(inst, r))
+	return nil
+}
+
+func (a *API) describe(inst Instance, r *http.Request) statusResponse {
+	response := statusResponse{
+		ID:           inst.ID,
+		TemplateName: inst.Template,
+		Status:       inst.Status,
+		Reason:       inst.Reason,
+		Message:      inst.Message,
+	}
+	if inst.Status == StatusDeployed {
+		response.Location = a.Location(inst.ID, r.Host)
+	}
+	return response
+}
+
+// trimSlash makes /x/ the same path as /x, without a redirect: a client that
+// posts would not follow one.
+func trimSlash(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path := strings.TrimRight(r.URL.Path, "/"); path != "" && path != r.URL.Path {
+			trimmed := r.Clone(r.Context())
+			trimmed.URL.Path = path
+			trimmed.URL.RawPath = strings.TrimRight(r.URL.RawPath, "/")
+			r = trimmed
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+const templateIndex = "template"
+
+// Cluster is the read model: what the watches have delivered of the pods, the
+// templates, the tombstones and the proxy's Service. Every question is answered
+// from memory, and it is the only reader of the cluster.
+//
+// Objects it returns are shared with the cache: DeepCopy before any change.
+type Cluster struct {
+	namespace    string
+	proxyService string
+	startTimeout time.Duration
+	now          func() time.Time
+
+	pods       cache.SharedIndexInformer
+	tombstones cache.SharedIndexInformer
+	templates  cache.SharedIndexInformer
+	services   cache.SharedIndexInformer
+
+	waiters waiters
+}
+
+// ClusterOptions says what to watch.
+type ClusterOptions struct {
+	Namespace          string // the controller's own: where the proxy's Service is
+	InstancesNamespace string
+	ProxyService       string
+	StartTimeout       time.Duration
+}
+
+// NewCluster makes the informers; nothing is read before Run.
+func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() time.Time) (*Cluster, error) {
+	managed := func(o *metav1.ListOptions) { o.LabelSelector = selector().String() }
+	proxyService := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.ProxyService).String()
+	}
+	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
+	c := &Cluster{
+		namespace:    opts.InstancesNamespace,
+		proxyService: opts.Namespace + "/" + opts.ProxyService,
+		startTimeout: opts.StartTimeout,
+		now:          now,
+
+		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
+		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
+		templates:  coreinformers.NewPodTemplateInformer(client, opts.InstancesNamespace, 0, nil),
+		services:   coreinformers.NewFilteredServiceInformer(client, opts.Namespace, 0, nil, proxyService),
+	}
+	for informer, transform := range map[cache.SharedIndexInformer]cache.TransformFunc{
+		c.pods: slimPod, c.tombstones: slim, c.templates: slim, c.services: slim,
+	} {
+		if err := informer.SetTransform(transform); err != nil {
+			return nil, fmt.Errorf("set the transform of an informer: %w", err)
+		}
+	}
+	wake := cache.ResourceEventHandlerFuncs{
+		AddFunc:    c.wake,
+		UpdateFunc: func(_, obj any) { c.wake(obj) },
+		DeleteFunc: c.wake,
+	}
+	for _, informer := range []cache.SharedIndexInformer{c.pods, c.tombstones} {
+		if _, err := informer.AddEventHandler(wake); err != nil {
+			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Run watches until ctx is done, and returns when the last watch has ended.
+func (c *Cluster) Run(ctx context.Context) {
+	var informers sync.WaitGroup
+	for _, informer := range c.informers() {
+		informers.Go(func() { informer.RunWithContext(ctx) })
+	}
+	informers.Wait()
+}
+
+// Synced reports whether everything has been read once. Until then an absent
+// instance may only be one not read yet.
+func (c *Cluster) Synced() bool {
+	for _, informer := range c.informers() {
+		if !informer.HasSynced() {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Cluster) informers() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services}
+}
+
+// OnPod calls updated for every version of an instance's pod and gone for its
+// last one. Handlers run on the informer's goroutine and must not block.
+func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
+	deliver := func(obj any, to func(*corev1.Pod)) {
+		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+			to(pod)
+		}
+	}
+	_, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { deliver(obj, updated) },
+		UpdateFunc: func(_, obj any) { deliver(obj, updated) },
+		DeleteFunc: func(obj any) {
+			// After a broken watch the last state is only a memory of it.
+			if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = lost.Obj
+			}
+			deliver(obj, gone)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("add a pod handler: %w", err)
+	}
+	return nil
+}
+
+// Instance returns what is known of an id. A pod has precedence over a
+// tombstone, which may have been written for a delete that did not happen.
+func (c *Cluster) Instance(id string) (Instance, bool) {
+	if pod, ok := c.Pod(id); ok {
+		return instanceFromPod(pod, c.now(), c.startTimeout), true
+	}
+	if event, ok := c.Tombstone(id); ok {
+		return instanceFromTombstone(event), true
+	}
+	return Instance{}, false
+}
+
+// Instances returns the instances of a template, or of all for "", the oldest
+// first; those that are over among them for as long as their tombstones last.
+func (c *Cluster) Instances(template string) []Instance {
+	now := c.now()
+	var all []Instance
+	seen := map[string]bool{}
+	for _, obj := range byTemplate(c.pods, template) {
+		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+			inst := instanceFromPod(pod, now, c.startTimeout)
+			all, seen[inst.ID] = append(all, inst), true
+		}
+	}
+	for _, obj := range byTemplate(c.tombstones, template) {
+		if event, ok := obj.(*corev1.Event); ok && isInstance(event) && !seen[event.Labels[idLabel]] {
+			all = append(all, instanceFromTombstone(event))
+		}
+	}
+	slices.SortFunc(all, func(a, b Instance) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return all
+}
+
+// Await returns what is known of an id as soon as good accepts it, or else
+// when ctx is done. It costs the cluster nothing: the watch wakes it.
+func (c *Cluster) Await(ctx context.Context, id string, good func(inst Instance, known bool) bool) (Instance, bool) {
+	if inst, known := c.Instance(id); good(inst, known) {
+		return inst, known
+	}
+	changed, stop := c.waiters.add(id)
+	defer stop()
+	for {
+		inst, known := c.Instance(id)
+		if good(inst, known) {
+			return inst, known
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return inst, known
+		}
+	}
+}
+
+// Pod returns the pod of an instance.
+func (c *Cluster) Pod(id string) (*corev1.Pod, bool) {
+	pod, ok := lookup[*corev1.Pod](c.pods, c.namespace+"/"+podName(id))
+	return pod, ok && isInstance(pod)
+}
+
+// InstancePods returns the pods that are somebody's instance.
+func (c *Cluster) InstancePods() []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, obj := range c.pods.GetStore().List() {
+		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// Tombstone returns the Event that remembers an instance.
+func (c *Cluster) Tombstone(id string) (*corev1.Event, bool) {
+	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+tombstoneName(id))
+	return event, ok && isInstance(event)
+}
+
+// PodTemplate returns the template of a name.
+func (c *Cluster) PodTemplate(name string) (*corev1.PodTemplate, bool) {
+	return lookup[*corev1.PodTemplate](c.templates, c.namespace+"/"+name)
+}
+
+// ProxyService returns the Service that leads visitors to the proxy.
+func (c *Cluster) ProxyService() (*corev1.Service, bool) {
+	return lookup[*corev1.Service](c.services, c.proxyService)
+}
+
+func lookup[T any](informer cache.SharedIndexInformer, key string) (T, bool) {
+	obj, _, err := informer.GetStore().GetByKey(key)
+	found, ok := obj.(T)
+	return found, ok && err == nil
+}
+
+// byTemplate lists through the index; all for "".
+func byTemplate(informer cache.SharedIndexInformer, template string) []any {
+	if template == "" {
+		return informer.GetStore().List()
+	}
+	objs, err := informer.GetIndexer().ByIndex(templateIndex, template)
+	if err != nil { // only when the index does not exist
+		panic(err)
+	}
+	return objs
+}
+
+func indexByTemplate(obj any) ([]string, error) {
+	meta, ok := obj.(metav1.Object)
+	if !ok {
+		return nil, fmt.Errorf("index by template: unexpected %T", obj)
+	}
+	return []string{templateOf(meta)}, nil
+}
+
+// wake wakes those who wait for a change of the instance obj belongs to.
+func (c *Cluster) wake(obj any) {
+	if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = lost.Obj
+	}
+	if meta, ok := obj.(metav1.Object); ok {
+		c.waiters.wake(meta.GetLabels()[idLabel])
+	}
+}
+
+// slim drops what nobody here reads, before it is stored: managedFields alone
+// are often half of an object.
+func slim(obj any) (any, error) {
+	if meta, ok := obj.(metav1.Object); ok {
+		meta.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// slimPod keeps of a pod's spec only where it runs; all else that is read is
+// in its metadata and status.
+func slimPod(obj any) (any, error) {
+	if pod, ok := obj.(*corev1.Pod); ok {
+		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+		pod.Status.PodIPs, pod.Status.HostIPs = nil, nil
+	}
+	return slim(obj)
+}

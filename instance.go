@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// The state contract: every fact about an instance is one of these labels and
+// annotations on its pod, or on the tombstone Event that outlives the pod.
+// Labels are what is selected by; annotations hold values that no label could.
+const (
+	// managedByLabel is the recommended Kubernetes label; with managerName it
+	// selects everything this service owns, and so is the selector of every watch.
+	managedByLabel = "app.kubernetes.io/managed-by"
+	managerName    = "binder-deploy-kubernetes"
+
+	idLabel           = "binder-project.org/id"
+	templateLabel     = "binder-project.org/template"
+	templateHashLabel = "binder-project.org/template-hash"
+	// poolLabel is set on a pod that is nobody's yet; claiming removes it.
+	poolLabel = "binder-project.org/pool"
+	// preloadLabel is set on a pod that only pulls an image.
+	preloadLabel = "binder-project.org/preload"
+
+	templateNameAnnotation = "binder-project.org/template-name"
+	lastActivityAnnotation = "binder-project.org/last-activity"
+	cullTimeoutAnnotation  = "binder-project.org/cull-timeout"
+	portAnnotation         = "binder-project.org/port"
+	// stripPrefixAnnotation set to "true" takes /user/<id> off the path before
+	// the application sees it, for one that cannot be given a base URL.
+	stripPrefixAnnotation = "binder-project.org/strip-prefix"
+	// maxInstancesAnnotation on a PodTemplate bounds how many instances of it live at once.
+	maxInstancesAnnotation = "binder-project.org/max-instances"
+)
+
+const (
+	podNamePrefix       = "binder-"
+	tombstoneNameSuffix = ".deleted"
+
+	// activityFormat is RFC 3339 in UTC. Milliseconds, because timeouts are
+	// given in milliseconds.
+	activityFormat = "2006-01-02T15:04:05.000Z07:00"
+)
+
+// Status is an instance's state in the words of the Binder deploy protocol.
+type Status string
+
+const (
+	StatusPending   Status = "pending"   // not yet on a node
+	StatusDeploying Status = "deploying" // on a node, not yet listening
+	StatusDeployed  Status = "deployed"  // listening; only now it has a location
+	StatusFailed    Status = "failed"    // will not come up, or broke down
+	StatusDeleted   Status = "deleted"   // over: culled, stopped or ended by itself
+)
+
+// Statuses lists every Status in the order an instance goes through them.
+func Statuses() []Status {
+	return []Status{StatusPending, StatusDeploying, StatusDeployed, StatusFailed, StatusDeleted}
+}
+
+// Instance is what there is to know about one launched container. It is
+// computed from a pod, or from a tombstone once the pod is gone, each time it
+// is asked for; nothing is kept.
+type Instance struct {
+	ID       string
+	Template string
+	Status   Status
+	// Reason and Message say why an instance failed or ended: a CamelCase word
+	// in the vocabulary of Kubernetes conditions, and a sentence.
+	Reason  string
+	Message string
+	Created time.Time
+	// Address is where the application listens, host:port; empty unless deployed.
+	Address string
+	// StripPrefix: the application does not want /user/<id> in its paths.
+	StripPrefix bool
+}
+
+// Alive reports whether the instance is, or may still come to be, of use.
+func (i Instance) Alive() bool {
+	return i.Status != StatusFailed && i.Status != StatusDeleted
+}
+
+var idPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// validID reports whether s could be an instance's id: 16 bytes in hex.
+func validID(s string) bool { return idPattern.MatchString(s) }
+
+func podName(id string) string       { return podNamePrefix + id }
+func tombstoneName(id string) string { return podName(id) + tombstoneNameSuffix }
+func baseURL(id string) string       { return "/user/" + id + "/" }
+
+// isInstance reports whether a managed pod is somebody's instance, and not a
+// warm one or one that only pulls an image.
+func isInstance(meta metav1.Object) bool {
+	l := meta.GetLabels()
+	return validID(l[idLabel]) && l[poolLabel] == "" && l[preloadLabel] == ""
+}
+
+// templateOf returns the full name of the template an object was made from.
+func templateOf(meta metav1.Object) string {
+	return cmp.Or(meta.GetAnnotations()[templateNameAnnotation], meta.GetLabels()[templateLabel])
+}
+
+// templateLabelValue makes a valid label value of any template name. A name
+// that is none itself (too long, or from a registry with other rules) is
+// shortened and told apart by a hash; the full name is in the annotation.
+func templateLabelValue(name string) string {
+	if len(validation.IsValidLabelValue(name)) == 0 {
+		return name
+	}
+	const keep = validation.LabelValueMaxLength - 1 - 8
+	readable := strings.Map(func(r rune) rune {
+		if r < 0x80 && (r == '-' || r == '.' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
+			return r
+		}
+		return '-'
+	}, name)
+	readable = strings.Trim(readable[:min(len(readable), keep)], "-._")
+	sum := sha256.Sum256([]byte(name))
+	return strings.TrimLeft(readable+"-"+hex.EncodeToString(sum[:4]), "-")
+}
+
+// selector selects everything this service manages.
+func selector() labels.Selector {
+	return labels.SelectorFromSet(labels.Set{managedByLabel: managerName})
+}
+
+// lastActivity reads when an instance was last used. An annotation that is
+// missing or unreadable is an error, and its meaning is the caller's to
+// choose: it is never taken for "long ago".
+func lastActivity(pod *corev1.Pod) (time.Time, error) {
+	value, ok := pod.Annotations[lastActivityAnnotation]
+	if !ok {
+		return time.Time{}, fmt.Errorf("annotation %s is missing", lastActivityAnnotation)
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("annotation %s: %q is not an RFC 3339 time", lastActivityAnnotation, value)
+	}
+	return t, nil
+}
+
+func formatActivity(t time.Time) string { return t.UTC().Format(activityFormat) }
+
+// cullTimeout reads how long an instance may be idle; absent, unreadable or
+// not positive means the server's default.
+func cullTimeout(pod *corev1.Pod, byDefault time.Duration) time.Duration {
+	d, err := time.ParseDuration(pod.Annotations[cullTimeoutAnnotation])
+	if err != nil || d <= 0 {
+		return byDefault
+	}
+	return d
+}
+
+// instanceFromPod is the read side of the state contract. now and startTimeout
+// decide whether a launch has taken too long.
+func instanceFromPod(pod *corev1.Pod, now time.Time, startTimeout time.Duration) Instance {
+	inst := Instance{
+		ID:          pod.Labels[idLabel],
+		Template:    templateOf(pod),
+		Created:     pod.CreationTimestamp.Time,
+		StripPrefix: pod.Annotations[stripPrefixAnnotation] == "true",
+	}
+	inst.Status, inst.Reason, inst.Message = deriveStatus(pod, now, startTimeout)
+	if inst.Status == StatusDeployed {
+		port := cmp.Or(pod.Annotations[portAnnotation], strconv.Itoa(defaultPort))
+		inst.Address = net.JoinHostPort(pod.Status.PodIP, port)
+	}
+	return inst
+}
+
+// instanceFromTombstone reads back what newTombstone wrote.
+func instanceFromTombstone(event *corev1.Event) Instance {
+	return Instance{
+		ID:       event.Labels[idLabel],
+		Template: templateOf(event),
+		Created:  event.FirstTimestamp.Time,
+		Status:   StatusDeleted,
+		Reason:   event.Reason,
+		Message:  event.Message,
+	}
+}

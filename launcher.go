@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// ownWriteWait bounds how long a launch waits for the watch to deliver the pod
+// it has just created, so that a status request that follows finds it.
+const ownWriteWait = 2 * time.Second
+
+const stoppedMessage = "stopped by request"
+
+var (
+	// errNoRecord: there is no instance of that template and id.
+	errNoRecord = errors.New("there is no record for that template and id")
+	// errCapacity: a launch would be one too many; later it may not be.
+	errCapacity = errors.New("no capacity for another instance")
+)
+
+// Launcher creates and stops instances.
+type Launcher struct {
+	pods      typedcorev1.PodInterface
+	cluster   *Cluster
+	templates TemplateSource
+	remover   *remover
+	metrics   *Metrics
+	log       *slog.Logger
+	now       func() time.Time
+	random    io.Reader
+
+	mu sync.Mutex
+	// launching is when this replica began each launch that has not come to an
+	// end yet, for the launch duration. Bounded by the pods that exist.
+	launching map[string]time.Time
+}
+
+// NewLauncher makes a launcher. random is where ids come from: an id is the only
+// secret that guards an instance, so it must be unguessable.
+func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *remover,
+	metrics *Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Launcher, error) {
+	l := &Launcher{
+		pods: pods, cluster: cluster, templates: templates, remover: remover,
+		metrics: metrics, log: log, now: now, random: random,
+		launching: map[string]time.Time{},
+	}
+	return l, cluster.OnPod(l.observe, l.forget)
+}
+
+// Launch starts an instance of a template and returns its id. timeout is how
+// long it may be idle, 0 for what the template or the server says. It costs one
+// write. Errors wrap errUnknownTemplate, errCapacity, a *templateError, or are
+// the API server's.
+func (l *Launcher) Launch(ctx context.Context, name string, timeout time.Duration) (id string, err error) {
+	defer func() { l.metrics.launched(err) }()
+
+	template, err := l.templates.Template(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if err := l.checkCapacity(template); err != nil {
+		return "", err
+	}
+	if id, err = newID(l.random); err != nil {
+		return "", err
+	}
+	pod, err := buildPod(template, id, l.now(), timeout)
+	if err != nil {
+		return "", &templateError{name, err}
+	}
+	if err := l.create(ctx, name, pod); err != nil {
+		return "", err
+	}
+	l.log.InfoContext(ctx, "launched", "id", id, "template", name)
+
+	waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
+	defer cancel()
+	l.cluster.Await(waitCtx, id, func(_ Instance, known bool) bool { return known })
+	return id, nil
+}
+
+func (l *Launcher) create(ctx context.Context, template string, pod *corev1.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+
+	id := pod.Labels[idLabel]
+	l.mu.Lock()
+	l.launching[id] = l.now()
+	l.mu.Unlock()
+	_, err := l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
+	if err == nil {
+		return nil
+	}
+	l.forget(pod)
+	switch {
+	case isQuota(err):
+		return fmt.Errorf("%w: %w", errCapacity, err)
+	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
+		// The pod itself was refused: by validation, or by pod security.
+		return &templateError{template, err}
+	}
+	return fmt.Errorf("create pod %s: %w", pod.Name, err)
+}
+
+// checkCapacity counts what the cache knows, so that several replicas at once
+// may overshoot by the launches under way; a ResourceQuota does not.
+func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
+	most, err := templateMaxInstances(template)
+	if err != nil {
+		return &templateError{template.Name, err}
+	}
+	if most == 0 {
+		return nil
+	}
+	alive := 0
+	for _, inst := range l.cluster.Instances(template.Name) {
+		if inst.Alive() {
+			alive++
+		}
+	}
+	if alive >= most {
+		return fmt.Errorf("%w: template %q has %d of at most %d", errCapacity, template.Name, alive, most)
+	}
+	return nil
+}
+
+// Stop deletes an instance, in use or not. Stopping one that is over is no
+// error; one that never was is errNoRecord.
+func (l *Launcher) Stop(ctx context.Context, template, id string) error {
+	inst, known := l.cluster.Instance(id)
+	if !known || inst.Template != template {
+		return errNoRecord
+	}
+	pod, exists := l.cluster.Pod(id)
+	if !exists || pod.DeletionTimestamp != nil {
+		return nil
+	}
+	if err := l.remover.remove(ctx, pod, EndStopped, stoppedMessage, false); err != nil {
+		return err
+	}
+	l.metrics.ended(EndStopped)
+	l.log.InfoContext(ctx, "stopped", "id", id, "template", template)
+	return nil
+}
+
+// observe ends the measurement of a launch once it has come to something.
+func (l *Launcher) observe(pod *corev1.Pod) {
+	id := pod.Labels[idLabel]
+	l.mu.Lock()
+	began, ours := l.launching[id]
+	l.mu.Unlock()
+	if !ours {
+		return
+	}
+	inst, _ := l.cluster.Instance(id)
+	switch inst.Status {
+	case StatusDeployed:
+		took := l.now().Sub(began)
+		l.metrics.launchDuration.Observe(took.Seconds())
+		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond))
+	case StatusFailed:
+		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
+	case StatusDeleted:
+	default:
+		return
+	}
+	l.forget(pod)
+}
+
+func (l *Launcher) forget(pod *corev1.Pod) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.launching, pod.Labels[idLabel])
+}
+
+// newID returns 16 random bytes in hex, as every Binder client expects.
+func newID(random io.Reader) (string, error) {
+	var raw [16]byte
+	if _, err := io.ReadFull(random, raw[:]); err != nil {
+		return "", fmt.Errorf("read random bytes for an id: %w", err)
+	}
+	return hex.EncodeToString(raw[:]), nil
+}
+
+// isQuota reports whether a ResourceQuota refused the pod. The API server has no
+// reason of its own for that: it is Forbidden, told apart by its text only.
+func isQuota(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
+}

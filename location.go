@@ -1,0 +1,82 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// locator knows where visitors find the proxy.
+type locator struct {
+	publicHost string // as configured; "" to find out
+	proxyPort  string // where this replica's proxy listens
+	cluster    *Cluster
+}
+
+// location is where a browser finds an instance: host and path with no scheme,
+// as the protocol has it.
+func (l *locator) location(id, requestHost string) string {
+	return l.host(requestHost) + "/user/" + id
+}
+
+// host is, in this order: what the operator says; the address that the cluster
+// gave the proxy's Service; the host by which the API was reached, with the
+// proxy's port. Only the last comes from the request, and goes back to whoever
+// sent it and to nobody else.
+func (l *locator) host(requestHost string) string {
+	if l.publicHost != "" {
+		return l.publicHost
+	}
+	if service, ok := l.cluster.ProxyService(); ok {
+		if host, ok := ingressHost(service); ok {
+			return host
+		}
+	}
+	return hostWithPort(hostname(requestHost), l.proxyPort)
+}
+
+// ingressHost is the first address that a LoadBalancer Service was given.
+func ingressHost(service *corev1.Service) (string, bool) {
+	for _, ingress := range service.Status.LoadBalancer.Ingress {
+		host := ingress.Hostname
+		if host == "" {
+			host = ingress.IP
+		}
+		if host == "" || len(service.Spec.Ports) == 0 {
+			continue
+		}
+		return hostWithPort(host, strconv.Itoa(int(service.Spec.Ports[0].Port))), true
+	}
+	return "", false
+}
+
+// hostWithPort leaves out the port that goes without saying.
+func hostWithPort(host, port string) string {
+	if port != "80" {
+		return net.JoinHostPort(host, port)
+	}
+	if strings.Contains(host, ":") { // an IPv6 address
+		return "[" + host + "]"
+	}
+	return host
+}
+
+var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
+
+// hostname takes the name or address out of a Host header. Whatever else a
+// client may have put there becomes localhost, and reaches no page.
+func hostname(hostHeader string) string {
+	host := hostHeader
+	if name, _, err := net.SplitHostPort(hostHeader); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	if _, err := netip.ParseAddr(host); err == nil || hostnamePattern.MatchString(host) {
+		return host
+	}
+	return "localhost"
+}

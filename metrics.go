@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Metrics are all that Prometheus can know of this service. Labels take their
+// values from closed sets: no id, template or path that a client could invent.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	launches        *prometheus.CounterVec
+	launchDuration  prometheus.Histogram
+	ends            *prometheus.CounterVec
+	cullErrors      prometheus.Counter
+	unreadable      prometheus.Counter
+	activityPatches *prometheus.CounterVec
+	requests        *prometheus.CounterVec
+	requestDuration *prometheus.HistogramVec
+	inFlight        prometheus.Gauge
+	leader          prometheus.Gauge
+}
+
+// NewMetrics makes the metrics on a registry of their own.
+func NewMetrics(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		launches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_launches_total", Help: "Launches asked of this replica, by result.",
+		}, []string{"result"}),
+		launchDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "binder_launch_duration_seconds", Help: "Time from a launch request to the instance being deployed, for launches by this replica.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2, 5, 10, 30, 60, 120, 300},
+		}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_culls_total", Help: "Instances that this replica ended, by reason.",
+		}, []string{"reason"}),
+		cullErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "binder_cull_errors_total", Help: "Instances that were over and could not be deleted at the first attempt.",
+		}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "binder_activity_unreadable_total", Help: "Last activities that could not be right and were counted as now.",
+		}),
+		activityPatches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_activity_patches_total", Help: "Writes of last activity to pods, by result.",
+		}, []string{"result"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_http_requests_total", Help: "Requests answered, by server (api, proxy), route, method and status code.",
+		}, []string{"server", "route", "method", "code"}),
+		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "binder_http_request_duration_seconds", Help: "Time to answer API requests, by route, method and status code.",
+			Buckets: prometheus.DefBuckets,
+		}, []string{"server", "route", "method", "code"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "binder_proxy_requests_in_flight", Help: "Requests and open WebSocket connections that the proxy is serving.",
+		}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "binder_leader", Help: "1 on the replica that culls, 0 on the others.",
+		}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "binder_build_info", Help: "Always 1; the label is this build's version.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
+	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches,
+		m.requests, m.requestDuration, m.inFlight, m.leader, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.presetZeros()
+	return m
+}
+
+// presetZeros makes series exist before their first event, so that a rate over
+// them sees that event.
+func (m *Metrics) presetZeros() {
+	for _, reason := range []EndReason{EndCulled, EndStopped, EndFailed, EndGone} {
+		m.ends.WithLabelValues(string(reason))
+	}
+	for _, result := range []string{"ok", "unknown_template", "no_capacity", "bad_template", "error"} {
+		m.launches.WithLabelValues(result)
+	}
+	for _, result := range []string{"ok", "conflict", "error"} {
+		m.activityPatches.WithLabelValues(result)
+	}
+}
+
+// WatchCluster adds what is computed from the read model when it is asked for.
+func (m *Metrics) WatchCluster(cluster *Cluster) {
+	m.registry.MustRegister(
+		&instanceCollector{cluster, prometheus.NewDesc("binder_instances",
+			"Instances in the cluster, by status; every replica reports all of them.", []string{"status"}, nil)},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "binder_cache_synced", Help: "1 once everything has been read from the cluster.",
+		}, func() float64 {
+			if cluster.Synced() {
+				return 1
+			}
+			return 0
+		}))
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// instrument counts and times the requests of one route.
+func (m *Metrics) instrument(server, route string, next http.Handler) http.Handler {
+	labels := prometheus.Labels{"server": server, "route": route}
+	return promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels),
+		promhttp.InstrumentHandlerDuration(m.requestDuration.MustCurryWith(labels), next))
+}
+
+// instrumentProxy counts the proxy's requests. They are not timed: how long one
+// takes is the application's business, and a WebSocket takes hours.
+func (m *Metrics) instrumentProxy(next http.Handler) http.Handler {
+	labels := prometheus.Labels{"server": "proxy", "route": userPrefix}
+	return promhttp.InstrumentHandlerInFlight(m.inFlight,
+		promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels), next))
+}
+
+func (m *Metrics) launched(err error) {
+	result := "error"
+	var template *templateError
+	switch {
+	case err == nil:
+		result = "ok"
+	case errors.Is(err, errUnknownTemplate):
+		result = "unknown_template"
+	case errors.Is(err, errCapacity):
+		result = "no_capacity"
+	case errors.As(err, &template):
+		result = "bad_template"
+	}
+	m.launches.WithLabelValues(result).Inc()
+}
+
+func (m *Metrics) ended(reason EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
+
+func (m *Metrics) activityPatched(err error) {
+	result := "error"
+	switch {
+	case err == nil:
+		result = "ok"
+	case apierrors.IsConflict(err):
+		result = "conflict"
+	}
+	m.activityPatches.WithLabelValues(result).Inc()
+}
+
+// instanceCollector counts instances by status.
+type instanceCollector struct {
+	cluster *Cluster
+	desc    *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*instanceCollector)(nil)
+
+func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
+
+func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
+	count := map[Status]int{}
+	for _, inst := range c.cluster.Instances("") {
+		count[inst.Status]++
+	}
+	for _, status := range Statuses() {
+		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
+	}
+}

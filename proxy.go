@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	userPrefix = "/user/"
+
+	podDialTimeout = 5 * time.Second
+	// podKeepAlive notices a node that has gone without a word.
+	podKeepAlive = 15 * time.Second
+	copyBuffer   = 32 << 10
+)
+
+// Proxy brings visitors to their instances: /user/<id>/… to the pod of that
+// id. Who knows the id may come in; there is no other check.
+type Proxy struct {
+	instances InstanceReader
+	touch     func(id string)
+	key       apiKey
+	log       *slog.Logger
+	transport http.RoundTripper
+	buffers   httputil.BufferPool
+}
+
+// NewProxy makes a proxy that calls touch whenever an instance is used. key is
+// the API key, which no instance may ever see.
+func NewProxy(instances InstanceReader, touch func(id string), key apiKey, log *slog.Logger) *Proxy {
+	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
+	return &Proxy{
+		instances: instances,
+		touch:     touch,
+		key:       key,
+		log:       log,
+		buffers:   &bufferPool{},
+		transport: &http.Transport{
+			// A pod is dialled by its address: no proxy from the environment,
+			// and no compression that the browser did not ask for.
+			DialContext:         dialer.DialContext,
+			DisableCompression:  true,
+			MaxIdleConnsPerHost: 16,
+			MaxIdleConns:        4096,
+			IdleConnTimeout:     90 * time.Second,
+		},
+	}
+}
+
+// ServeHTTP answers for what cannot be reached, and hands on all else.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id, rest, ok := splitUserPath(r.URL.EscapedPath())
+	if !ok {
+		p.refuse(w, http.StatusNotFound, "There is nothing at this address.")
+		return
+	}
+	inst, known := p.await(r.Context(), id)
+	switch {
+	case !known:
+		p.refuse(w, http.StatusNotFound, "There is no such instance.")
+	case inst.Status == StatusDeleted:
+		p.refuse(w, http.StatusGone, "This instance is over: "+inst.Message)
+	case inst.Status == StatusFailed:
+		p.refuse(w, http.StatusBadGateway, "This instance failed: "+inst.Message)
+	case inst.Status != StatusDeployed:
+		w.Header().Set("Retry-After", "1")
+		p.refuse(w, http.StatusServiceUnavailable, "This instance is starting. Try again in a moment.")
+	case rest == "":
+		// Relative links need the slash; a path of our own, never the client's.
+		redirect := baseURL(id)
+		if r.URL.RawQuery != "" {
+			redirect += "?" + r.URL.RawQuery
+		}
+		http.Redirect(w, r, redirect, http.StatusTemporaryRedirect)
+	default:
+		p.forward(w, r, inst)
+	}
+}
+
+// await looks an instance up. It gives this replica's watch a moment to catch
+// up with the replica that told the client.
+func (p *Proxy) await(ctx context.Context, id string) (Instance, bool) {
+	ctx, cancel := context.WithTimeout(ctx, unknownWait)
+	defer cancel()
+	return p.instances.Await(ctx, id, func(inst Instance, known bool) bool {
+		return known && (inst.Status == StatusDeployed || !inst.Alive())
+	})
+}
+
+func (p *Proxy) refuse(w http.ResponseWriter, code int, message string) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, message, code)
+}
+
+// forward sends one request to the pod and streams both ways. Headers that are
+// for one connection only are dropped by ReverseProxy.
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
+	touch := func() { p.touch(inst.ID) }
+	touch()
+	reverse := httputil.ReverseProxy{
+		Rewrite:        func(pr *httputil.ProxyRequest) { p.rewrite(pr, inst, touch) },
+		ModifyResponse: func(res *http.Response) error { return watchResponse(res, inst.ID, touch) },
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() != nil {
+				return // the visitor has gone
+			}
+			p.log.WarnContext(r.Context(), "instance did not answer", "id", inst.ID, "template", inst.Template, "error", err)
+			p.refuse(w, http.StatusBadGateway, "The instance did not answer.")
+		},
+		ErrorLog:   slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		Transport:  p.transport,
+		BufferPool: p.buffers,
+	}
+	reverse.ServeHTTP(w, r)
+}
+
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst Instance, touch func()) {
+	out := pr.Out
+	out.URL.Scheme, out.URL.Host = "http", inst.Address
+	if inst.StripPrefix {
+		prefix := strings.TrimSuffix(baseURL(inst.ID), "/")
+		out.URL.Path = strings.TrimPrefix(out.URL.Path, prefix)
+		out.URL.RawPath = strings.TrimPrefix(out.URL.RawPath, prefix)
+	}
+	forwarded(pr)
+	// An instance's own tokens may travel in this header; our key may not.
+	if p.key.opens(out.Header.Get("Authorization")) {
+		out.Header.Del("Authorization")
+	}
+	if out.Body != nil && out.Body != http.NoBody {
+		out.Body = &touchingBody{out.Body, touch}
+	}
+}
+
+// forwarded tells the instance who asked, and how. The Host stays the
+// browser's, so that an application's origin check holds. What an ingress in
+// front of us said of host and scheme is kept: it alone knows. A visitor could
+// say it too, but only to the instance that is his.
+func forwarded(pr *httputil.ProxyRequest) {
+	pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"]
+	pr.SetXForwarded()
+	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if said := pr.In.Header.Get(name); said != "" {
+			pr.Out.Header.Set(name, said)
+		}
+	}
+}
+
+// watchResponse makes what comes back count as activity while it moves.
+func watchResponse(res *http.Response, id string, touch func()) error {
+	// All instances share one origin: none may claim more of it than its own path.
+	if scope := res.Header.Get("Service-Worker-Allowed"); scope != "" && !strings.HasPrefix(scope, baseURL(id)) {
+		res.Header.Del("Service-Worker-Allowed")
+	}
+	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
+	switch {
+	case res.StatusCode != http.StatusSwitchingProtocols || !upgraded:
+		res.Body = &touchingBody{res.Body, touch}
+	case isWebSocket(res.Header):
+		res.Body = &webSocketTunnel{ReadWriteCloser: tunnel, touch: touch}
+	default:
+		res.Body = &byteTunnel{tunnel, touch}
+	}
+	return nil
+}
+
+// touchingBody is a body that counts as activity while its bytes move.
+type touchingBody struct {
+	io.ReadCloser
+	touch func()
+}
+
+func (b *touchingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.touch()
+	}
+	return n, err
+}
+
+// splitUserPath takes /user/<id>/rest apart; rest keeps its leading slash and
+// is empty where the path ends with the id.
+func splitUserPath(escaped string) (id, rest string, ok bool) {
+	after, ok := strings.CutPrefix(escaped, userPrefix)
+	if !ok {
+		return "", "", false
+	}
+	id = after
+	if slash := strings.IndexByte(after, '/'); slash >= 0 {
+		id, rest = after[:slash], after[slash:]
+	}
+	return id, rest, validID(id)
+}
+
+// bufferPool lends ReverseProxy the buffers it copies bodies with.
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if buffer, ok := b.pool.Get().(*[]byte); ok {
+		return *buffer
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (b *bufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }

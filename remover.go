@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// EndReason is the reason of a tombstone, and the label of what counts culls.
+type EndReason string
+
+const (
+	EndCulled  EndReason = "Culled"  // idle for longer than its cull timeout
+	EndStopped EndReason = "Stopped" // somebody asked for it
+	EndFailed  EndReason = "Failed"  // did not start, or broke down
+	EndGone    EndReason = "Gone"    // ended by itself, or deleted by other means than ours
+)
+
+// writeTimeout bounds every single write to the API server.
+const writeTimeout = 10 * time.Second
+
+// remover deletes instances and remembers them. The memory is a tombstone: an
+// Event which the API server itself drops after its TTL, an hour by default, so
+// that nobody has to clean up.
+type remover struct {
+	client    kubernetes.Interface
+	namespace string
+	now       func() time.Time
+}
+
+// remove writes the tombstone, then deletes the pod: in this order, for a crash
+// in between leaves a pod that will be looked at again, and not an instance
+// that nobody remembers.
+//
+// Only this very pod is deleted, and with unchangedOnly only if nobody has
+// written to it since it was read; else the error is a conflict, by which
+// apierrors.IsConflict knows it. A pod that is gone already is no error.
+func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, unchangedOnly bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*writeTimeout)
+	defer cancel()
+
+	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: managerName, Force: true}); err != nil {
+		return err
+	}
+	only := metav1.NewUIDPreconditions(string(pod.UID))
+	if unchangedOnly {
+		only.ResourceVersion = &pod.ResourceVersion
+	}
+	err := r.client.CoreV1().Pods(r.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete pod %s: %w", pod.Name, err)
+	}
+	return nil
+}
+
+// remember writes a tombstone for an instance that somebody else has deleted.
+// One that exists already says more and stays as it is: its fields have another
+// manager, which the API server calls a conflict.
+func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+
+	err := r.bury(ctx, pod, EndGone, message, metav1.ApplyOptions{FieldManager: managerName + "-observer"})
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// bury applies the tombstone rather than creating it: an earlier one may be
+// left from a delete that was refused because the instance was in use after
+// all, and writing it anew also starts its hour anew.
+func (r *remover) bury(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, how metav1.ApplyOptions) error {
+	tombstone := newTombstone(pod, r.namespace, reason, message, r.now())
+	if _, err := r.client.CoreV1().Events(r.namespace).Apply(ctx, tombstone, how); err != nil {
+		return fmt.Errorf("write tombstone %s: %w", *tombstone.Name, err)
+	}
+	return nil
+}
+
+// newTombstone says of an instance all that a client may still ask for.
+func newTombstone(pod *corev1.Pod, namespace string, reason EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
+	kind := corev1.EventTypeNormal
+	if reason == EndFailed {
+		kind = corev1.EventTypeWarning
+	}
+	return applycorev1.Event(tombstoneName(pod.Labels[idLabel]), namespace).
+		WithLabels(map[string]string{
+			managedByLabel:    managerName,
+			idLabel:           pod.Labels[idLabel],
+			templateLabel:     pod.Labels[templateLabel],
+			templateHashLabel: pod.Labels[templateHashLabel],
+		}).
+		WithAnnotations(map[string]string{templateNameAnnotation: templateOf(pod)}).
+		WithInvolvedObject(applycorev1.ObjectReference().
+			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).
+		WithType(kind).
+		WithReason(string(reason)).
+		WithMessage(message).
+		WithSource(applycorev1.EventSource().WithComponent(managerName)).
+		WithFirstTimestamp(pod.CreationTimestamp).
+		WithLastTimestamp(metav1.NewTime(now)).
+		WithCount(1)
+}

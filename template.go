@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// defaultPort is where a Binder image's notebook listens, by the protocol.
+const defaultPort = 8888
+
+// errUnknownTemplate: no source has a template of that name.
+var errUnknownTemplate = errors.New("unknown template")
+
+// TemplateSource finds templates. Whatever a template was elsewhere, here it is
+// a PodTemplate.
+type TemplateSource interface {
+	// Template returns the template of a name, which the caller must not
+	// change, or an error that wraps errUnknownTemplate when there is none.
+	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
+}
+
+// clusterTemplates are the PodTemplates in the instances' namespace.
+type clusterTemplates struct{ cluster *Cluster }
+
+var _ TemplateSource = clusterTemplates{}
+
+func (s clusterTemplates) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {
+	if template, ok := s.cluster.PodTemplate(name); ok {
+		return template, nil
+	}
+	return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+}
+
+// buildPod makes the pod of a new instance: the template's own pod, the state
+// contract's labels and annotations, the container's environment, a readiness
+// probe where there is none, and what no instance may have taken away.
+// timeout 0 means the template's cull timeout, or else the server's.
+func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout time.Duration) (*corev1.Pod, error) {
+	if len(template.Template.Spec.Containers) == 0 {
+		return nil, errors.New("it has no container")
+	}
+	port, err := templatePort(template)
+	if err != nil {
+		return nil, err
+	}
+	if timeout == 0 {
+		if timeout, err = templateCullTimeout(template); err != nil {
+			return nil, err
+		}
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        podName(id),
+			Namespace:   template.Namespace,
+			Labels:      maps.Clone(template.Template.Labels),
+			Annotations: maps.Clone(template.Template.Annotations),
+		},
+		Spec: *template.Template.Spec.DeepCopy(),
+	}
+	setContract(pod, template, id, port)
+	pod.Annotations[lastActivityAnnotation] = formatActivity(now)
+	if timeout != 0 {
+		pod.Annotations[cullTimeoutAnnotation] = timeout.String()
+	}
+	// The application is untrusted code: it gets no identity in the cluster, and
+	// is not told what other Services there are.
+	pod.Spec.AutomountServiceAccountToken = new(false)
+	pod.Spec.EnableServiceLinks = new(false)
+	setEnvironment(&pod.Spec, id, template.Name)
+	addReadinessProbe(&pod.Spec, port)
+	return pod, nil
+}
+
+// setContract writes the labels and annotations by which the pod will be known.
+func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port int) {
+	if pod.Labels == nil {
+		pod.Labels = map[string]string{}
+	}
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
+	}
+	delete(pod.Labels, poolLabel)
+	delete(pod.Labels, preloadLabel)
+	pod.Labels[managedByLabel] = managerName
+	pod.Labels[idLabel] = id
+	pod.Labels[templateLabel] = templateLabelValue(template.Name)
+	pod.Labels[templateHashLabel] = templateHash(template)
+	pod.Annotations[templateNameAnnotation] = template.Name
+	pod.Annotations[portAnnotation] = strconv.Itoa(port)
+	// Copied, so that an instance outlives its template.
+	if strip, ok := template.Annotations[stripPrefixAnnotation]; ok {
+		pod.Annotations[stripPrefixAnnotation] = strip
+	}
+}
+
+// templateHash tells versions of a template apart: it covers the pod and our
+// own annotations, not what others write on the object.
+func templateHash(template *corev1.PodTemplate) string {
+	hash := sha256.New()
+	encoder := json.NewEncoder(hash) // sorts map keys
+	for _, part := range []any{
+		template.Template,
+		template.Annotations[portAnnotation],
+		template.Annotations[cullTimeoutAnnotation],
+		template.Annotations[stripPrefixAnnotation],
+	} {
+		if err := encoder.Encode(part); err != nil { // plain data cannot fail to encode
+			panic(err)
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:5])
+}
+
+// templatePort is where traffic goes: the annotation, else the first port that
+// a container declares, else the Binder image's.
+func templatePort(template *corev1.PodTemplate) (int, error) {
+	if value, ok := template.Annotations[portAnnotation]; ok {
+		port, err := strconv.Atoi(value)
+		if err != nil || port < 1 || port > 65535 {
+			return 0, fmt.Errorf("annotation %s: %q is not a port (1 to 65535)", portAnnotation, value)
+		}
+		return port, nil
+	}
+	for _, container := range template.Template.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
+				return int(port.ContainerPort), nil
+			}
+		}
+	}
+	return defaultPort, nil
+}
+
+// templateCullTimeout is the template's own cull timeout; 0 when it has none.
+func templateCullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
+	value, ok := template.Annotations[cullTimeoutAnnotation]
+	if !ok {
+		return 0, nil
+	}
+	timeout, err := time.ParseDuration(value)
+	if err != nil || timeout <= 0 {
+		return 0, fmt.Errorf("annotation %s: %q is not a positive duration such as 30m", cullTimeoutAnnotation, value)
+	}
+	return timeout, nil
+}
+
+// templateMaxInstances is how many instances may live at once; 0 is no limit.
+func templateMaxInstances(template *corev1.PodTemplate) (int, error) {
+	value, ok := template.Annotations[maxInstancesAnnotation]
+	if !ok {
+		return 0, nil
+	}
+	most, err := strconv.Atoi(value)
+	if err != nil || most < 1 {
+		return 0, fmt.Errorf("annotation %s: %q is not a positive whole number", maxInstancesAnnotation, value)
+	}
+	return most, nil
+}
+
+// setEnvironment tells every container who it is. The variables come first, so
+// that the template's own may refer to them; in command and args, Kubernetes
+// expands $(BINDER_BASE_URL). The values depend only on the id and the template,
+// never on a request.
+func setEnvironment(spec *corev1.PodSpec, id, template string) {
+	ours := []corev1.EnvVar{
+		{Name: "BINDER_ID", Value: id},
+		{Name: "BINDER_TEMPLATE", Value: template},
+		{Name: "BINDER_BASE_URL", Value: baseURL(id)},
+	}
+	isOurs := func(have corev1.EnvVar) bool {
+		return slices.ContainsFunc(ours, func(our corev1.EnvVar) bool { return our.Name == have.Name })
+	}
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			containers[i].Env = slices.Concat(ours, slices.DeleteFunc(containers[i].Env, isOurs))
+		}
+	}
+}
+
+// addReadinessProbe makes Ready mean "something listens". A failureThreshold of
+// an hour keeps it true while a kernel is too busy to accept a connection. It is
+// no startupProbe, because the kubelet runs a first readiness probe at once and
+// a first startup probe only after a period.
+func addReadinessProbe(spec *corev1.PodSpec, port int) {
+	container := servingContainer(spec, port)
+	if container.ReadinessProbe != nil {
+		return
+	}
+	container.ReadinessProbe = &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{
+			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(port)},
+		},
+		PeriodSeconds:    1,
+		FailureThreshold: 3600,
+	}
+}
+
+// servingContainer is the one that declares the port, else the first.
+func servingContainer(spec *corev1.PodSpec, port int) *corev1.Container {
+	i := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return int(p.ContainerPort) == port })
+	})
+	return &spec.Containers[max(i, 0)]
+}
+
+// templateError is a template that no pod can be made from: the operator's to
+// mend, not the client's.
+type templateError struct {
+	template string
+	err      error
+}
+
+func (e *templateError) Error() string {
+	return fmt.Sprintf("template %q cannot be launched: %v", e.template, e.err)
+}
+
+func (e *templateError) Unwrap() error { return e.err }
