@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestToolVersions: every program has a version in the go.mod it is built from.
+func TestToolVersions(t *testing.T) {
+	c := testCluster(t)
+	c.root, _ = filepath.Abs("..")
+	for _, tool := range c.tools() {
+		version, err := c.version(tool)
+		if err != nil || !strings.HasPrefix(version, "v") {
+			t.Errorf("%s: version %q, %v", filepath.Base(tool.path), version, err)
+		}
+	}
+}
+
+// TestStampTellsWhatAToolIsBuiltOf: another version, another stamp.
+func TestStampTellsWhatAToolIsBuiltOf(t *testing.T) {
+	c := testCluster(t)
+	c.root = t.TempDir()
+	dir := filepath.Join(c.root, "cluster", "tools", "a")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(version string) {
+		t.Helper()
+		for name, content := range map[string]string{
+			"go.mod": "module a\n\nrequire example.com/x " + version + "\n", "go.sum": "",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	x := tool{path: c.bin("x"), module: "a", pkg: "example.com/x/cmd", owner: "example.com/x", tells: []string{"example.com/x.Version"}}
+	write("v1.0.0")
+	one, err := c.stamp(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.stamp(x); err != nil || again != one {
+		t.Errorf("the stamp is %q, and then %q (%v)", one, again, err)
+	}
+	write("v1.0.1")
+	if other, err := c.stamp(x); err != nil || other == one {
+		t.Errorf("the stamp stays %q (%v)", other, err)
+	}
+	if got, want := ldflags(x, "v1.0.1"), "-s -w -X example.com/x.Version=v1.0.1"; got != want {
+		t.Errorf("ldflags are %q, want %q", got, want)
+	}
+	x.owner = "example.com/y"
+	if _, err := c.stamp(x); err == nil || !strings.Contains(err.Error(), "does not require example.com/y") {
+		t.Errorf("a module that go.mod does not require: %v", err)
+	}
+}
+
+func TestLogsNamesTheParts(t *testing.T) {
+	root := newCommand()
+	root.SetArgs([]string{"logs", "nothing"})
+	err := root.ExecuteContext(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "kubelet") || !strings.Contains(err.Error(), "etcd") {
+		t.Errorf("got %v, want an error that names the parts", err)
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// containerd runs the containers. Its images are kept in c.content(), beyond
+// down; all else goes.
+func (c *cluster) containerd() part {
+	return part{
+		name:    "containerd",
+		command: []string{c.bin("containerd"), "--config", c.config("containerd.toml")},
+		configs: []string{c.config("containerd.toml")},
+		ready: func(ctx context.Context) error {
+			runtime, err := dialRuntime()
+			if err != nil {
+				return err
+			}
+			defer runtime.close()
+			return runtime.ready(ctx)
+		},
+	}
+}
+
+// table is a table of a TOML document.
+type table = map[string]any
+
+// containerdConfig returns containerd's configuration.
+func (c *cluster) containerdConfig() ([]byte, error) {
+	shim := "io.containerd.runc.v2"
+	config := table{
+		"version": 3,
+		"root":    c.content(),
+		"state":   c.run("containerd"),
+		"grpc":    table{"address": containerdSocket()},
+		// Features of which none is used here, and which would leave files
+		// elsewhere on the machine.
+		"disabled_plugins": []string{
+			"io.containerd.nri.v1.nri",
+			"io.containerd.internal.v1.opt",
+			"io.containerd.snapshotter.v1.blockfile",
+			"io.containerd.snapshotter.v1.btrfs",
+			"io.containerd.snapshotter.v1.devmapper",
+			"io.containerd.snapshotter.v1.erofs",
+			"io.containerd.snapshotter.v1.zfs",
+		},
+		"plugins": table{
+			"io.containerd.shim.v1.manager": table{"socket_dir": filepath.Join(socketDir, "shim")},
+			"io.containerd.cri.v1.images": table{
+				"pinned_images": table{"sandbox": pauseImage},
+			},
+			"io.containerd.cri.v1.runtime": table{
+				// Where root lacks CAP_SYS_RESOURCE, as in many containers and
+				// small virtual machines, no container starts without this.
+				"restrict_oom_score_adj":              true,
+				"netns_mounts_under_state_dir":        true,
+				"tolerate_missing_hugetlb_controller": true,
+				"cni": table{
+					"bin_dirs": []string{c.cniBin()},
+					"conf_dir": c.config("cni"),
+				},
+				"containerd": table{
+					"runtimes": table{"runc": table{
+						"runtime_type": shim,
+						"runtime_path": c.bin("containerd-shim-runc-v2"),
+						"options":      table{"Root": c.run("runc"), "SystemdCgroup": false},
+					}},
+				},
+			},
+		},
+	}
+	data, err := toml.Marshal(config)
+	if err != nil {
+		return nil, fmt.Errorf("encode containerd's configuration: %w", err)
+	}
+	return data, nil
+}
+
+// cniConfig returns the pods' network: a bridge, addresses from podCIDR, host
+// ports, and the way out by the machine's own address. All rules are nftables'.
+func (c *cluster) cniConfig() ([]byte, error) {
+	type object = map[string]any
+	config := object{
+		"cniVersion": "1.0.0",
+		"name":       "binder",
+		"plugins": []object{
+			{
+				"type":          "bridge",
+				"bridge":        bridgeName,
+				"isGateway":     true,
+				"hairpinMode":   true,
+				"ipMasq":        true,
+				"ipMasqBackend": "nftables",
+				"ipam": object{
+					"type":    "host-local",
+					"ranges":  [][]object{{{"subnet": podCIDR, "gateway": bridgeAddress}}},
+					"routes":  []object{{"dst": "0.0.0.0/0"}},
+					"dataDir": c.run("ipam"),
+				},
+			},
+			{"type": "portmap", "capabilities": object{"portMappings": true}, "backend": "nftables"},
+		},
+	}
+	data, err := json.MarshalIndent(config, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode the pods' network: %w", err)
+	}
+	return data, nil
+}

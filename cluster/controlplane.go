@@ -1,0 +1,115 @@
+package main
+
+import "fmt"
+
+// etcd keeps the cluster's objects. It does not wait for the disk: what it
+// holds is of no value once the machine is gone, and tests are faster.
+func (c *cluster) etcd() part {
+	return part{
+		name: "etcd",
+		command: []string{
+			c.bin("etcd"),
+			"--name=" + nodeName,
+			"--data-dir=" + c.run("etcd"),
+			"--listen-client-urls=https://127.0.0.1:2379",
+			"--advertise-client-urls=https://127.0.0.1:2379",
+			"--cert-file=" + c.pki("etcd.crt"),
+			"--key-file=" + c.pki("etcd.key"),
+			"--client-cert-auth",
+			"--trusted-ca-file=" + c.pki(etcdCA+".crt"),
+			"--listen-peer-urls=http://127.0.0.1:2380",
+			"--initial-advertise-peer-urls=http://127.0.0.1:2380",
+			"--initial-cluster=" + nodeName + "=http://127.0.0.1:2380",
+			"--listen-metrics-urls=http://127.0.0.1:2381",
+			"--auto-compaction-mode=periodic",
+			"--auto-compaction-retention=10m",
+			"--unsafe-no-fsync",
+			"--logger=zap",
+			"--log-level=warn",
+		},
+		ports: []int{2379, 2380, 2381},
+		ready: answers(plainClient(), "http://127.0.0.1:2381/readyz"),
+	}
+}
+
+// apiServer listens on all addresses, because it must be reached both on
+// 127.0.0.1 and, from pods, on the bridge; the packet filter keeps others out.
+func (c *cluster) apiServer() part {
+	return part{
+		name: "kube-apiserver",
+		command: []string{
+			c.bin("kube-apiserver"),
+			"--etcd-servers=https://127.0.0.1:2379",
+			"--etcd-cafile=" + c.pki(etcdCA+".crt"),
+			"--etcd-certfile=" + c.pki("etcd-client.crt"),
+			"--etcd-keyfile=" + c.pki("etcd-client.key"),
+			"--bind-address=0.0.0.0",
+			fmt.Sprintf("--secure-port=%d", apiPort),
+			"--advertise-address=" + bridgeAddress,
+			"--tls-cert-file=" + c.pki("apiserver.crt"),
+			"--tls-private-key-file=" + c.pki("apiserver.key"),
+			"--client-ca-file=" + c.pki(clusterCA+".crt"),
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-key-file=" + c.pki("service-account.key"),
+			"--service-account-signing-key-file=" + c.pki("service-account.key"),
+			"--service-cluster-ip-range=" + serviceCIDR,
+			"--authorization-mode=Node,RBAC",
+			// To those that are on by default, among them PodSecurity,
+			// ResourceQuota and LimitRanger.
+			"--enable-admission-plugins=NodeRestriction",
+			"--kubelet-client-certificate=" + c.pki("apiserver-kubelet.crt"),
+			"--kubelet-client-key=" + c.pki("apiserver-kubelet.key"),
+			"--kubelet-certificate-authority=" + c.pki(clusterCA+".crt"),
+			// node1 is no name that anything resolves.
+			"--kubelet-preferred-address-types=InternalIP",
+			"--profiling=false",
+		},
+		ports: []int{apiPort},
+		ready: c.adminAnswers("/readyz?verbose"),
+	}
+}
+
+func (c *cluster) controllerManager() part {
+	const name = "kube-controller-manager"
+	kubeconfig := c.config(name + ".kubeconfig")
+	return part{
+		name: name,
+		command: []string{
+			c.bin(name),
+			"--kubeconfig=" + kubeconfig,
+			"--authentication-kubeconfig=" + kubeconfig,
+			"--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1",
+			"--service-account-private-key-file=" + c.pki("service-account.key"),
+			"--root-ca-file=" + c.pki(clusterCA+".crt"),
+			"--cluster-signing-cert-file=" + c.pki(clusterCA+".crt"),
+			"--cluster-signing-key-file=" + c.pki(clusterCA+".key"),
+			"--use-service-account-credentials",
+			"--leader-elect=false",
+			"--profiling=false",
+		},
+		configs: []string{kubeconfig},
+		ports:   []int{10257},
+		ready:   answers(unverifiedClient(), "https://127.0.0.1:10257/healthz"),
+	}
+}
+
+func (c *cluster) scheduler() part {
+	const name = "kube-scheduler"
+	kubeconfig := c.config(name + ".kubeconfig")
+	return part{
+		name: name,
+		command: []string{
+			c.bin(name),
+			"--kubeconfig=" + kubeconfig,
+			"--authentication-kubeconfig=" + kubeconfig,
+			"--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1",
+			"--leader-elect=false",
+			"--profiling=false",
+		},
+		configs: []string{kubeconfig},
+		ports:   []int{10259},
+		ready:   answers(unverifiedClient(), "https://127.0.0.1:10259/healthz"),
+	}
+}

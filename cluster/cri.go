@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// containerRuntime talks to containerd as the kubelet does.
+type containerRuntime struct {
+	conn     *grpc.ClientConn
+	runtime  cri.RuntimeServiceClient
+	imageAPI cri.ImageServiceClient
+}
+
+// dialRuntime returns a client; whether containerd answers shows at the first call.
+func dialRuntime() (*containerRuntime, error) {
+	conn, err := grpc.NewClient("unix://"+containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("make a client of containerd: %w", err)
+	}
+	return &containerRuntime{
+		conn:     conn,
+		runtime:  cri.NewRuntimeServiceClient(conn),
+		imageAPI: cri.NewImageServiceClient(conn),
+	}, nil
+}
+
+func (r *containerRuntime) close() error { return r.conn.Close() }
+
+// ready tells whether containers can be started.
+func (r *containerRuntime) ready(ctx context.Context) error {
+	answer, err := r.runtime.Status(ctx, &cri.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, condition := range answer.GetStatus().GetConditions() {
+		if condition.Type == cri.RuntimeReady && !condition.Status {
+			return errors.New(condition.Message)
+		}
+	}
+	return nil
+}
+
+// imageID returns the id of an image, the digest of its configuration, or ""
+// if there is none of that name.
+func (r *containerRuntime) imageID(ctx context.Context, name string) (string, error) {
+	answer, err := r.imageAPI.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
+	if err != nil {
+		return "", fmt.Errorf("ask containerd for the image %s: %w", name, err)
+	}
+	return answer.GetImage().GetId(), nil
+}
+
+// imageNames returns the names of all images.
+func (r *containerRuntime) imageNames(ctx context.Context) ([]string, error) {
+	answer, err := r.imageAPI.ListImages(ctx, &cri.ListImagesRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask containerd for its images: %w", err)
+	}
+	var names []string
+	for _, image := range answer.Images {
+		names = append(names, image.RepoTags...)
+	}
+	return names, nil
+}
+
+// removePods ends all pods at once and takes back their networks.
+func (r *containerRuntime) removePods(ctx context.Context) error {
+	answer, err := r.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return fmt.Errorf("ask containerd for the pods: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for _, pod := range answer.Items {
+		group.Go(func() error {
+			if _, err := r.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: pod.Id}); err != nil {
+				return fmt.Errorf("stop the pod %s: %w", pod.GetMetadata().GetName(), err)
+			}
+			if _, err := r.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: pod.Id}); err != nil {
+				return fmt.Errorf("remove the pod %s: %w", pod.GetMetadata().GetName(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// nftTable names a table of the packet filter.
+type nftTable struct {
+	Family string `json:"family"`
+	Name   string `json:"name"`
+}
+
+// guardTable is ours: see ensureGuard.
+const guardTable = "binder-cluster"
+
+// clusterTables are the tables that the cluster's parts make: this command,
+// kube-proxy and the network plugins. Those that were there before are not its.
+func clusterTables() []nftTable {
+	return []nftTable{
+		{"inet", guardTable},
+		{"ip", "kube-proxy"}, {"ip6", "kube-proxy"},
+		{"inet", "cni_plugins_masquerade"}, {"inet", "cni_hostport"},
+		{"ip", "cni_hostport"}, {"ip6", "cni_hostport"},
+	}
+}
+
+// ensureGuard keeps other machines from the API server, which listens on all
+// addresses because pods and this machine reach it on different ones.
+func ensureGuard(ctx context.Context) error {
+	return nft(ctx, fmt.Sprintf(`table inet %[1]s
+delete table inet %[1]s
+table inet %[1]s {
+	chain input {
+		type filter hook input priority filter; policy accept;
+		tcp dport %[2]d iifname != { "lo", "%[3]s" } drop
+	}
+}
+`, guardTable, apiPort, bridgeName))
+}
+
+// nftTables returns the packet filter's tables.
+func nftTables(ctx context.Context) ([]nftTable, error) {
+	out, err := exec.CommandContext(ctx, "nft", "-j", "list", "tables").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of the packet filter: %w", err)
+	}
+	return parseTables(out)
+}
+
+// parseTables reads what nft -j list tables prints.
+func parseTables(data []byte) ([]nftTable, error) {
+	var list struct {
+		Nftables []struct {
+			Table *nftTable `json:"table"`
+		} `json:"nftables"`
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("read the tables of the packet filter: %w", err)
+	}
+	var tables []nftTable
+	for _, entry := range list.Nftables {
+		if entry.Table != nil {
+			tables = append(tables, *entry.Table)
+		}
+	}
+	return tables, nil
+}
+
+// removeTables removes the cluster's tables but for those in keep.
+func removeTables(ctx context.Context, keep []nftTable) error {
+	tables, err := nftTables(ctx)
+	if err != nil {
+		return err
+	}
+	var script strings.Builder
+	for _, table := range tables {
+		if slices.Contains(clusterTables(), table) && !slices.Contains(keep, table) {
+			fmt.Fprintf(&script, "delete table %s %s\n", table.Family, table.Name)
+		}
+	}
+	if script.Len() == 0 {
+		return nil
+	}
+	return nft(ctx, script.String())
+}
+
+// nft carries out a script as one transaction.
+func nft(ctx context.Context, script string) error {
+	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("change the packet filter: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

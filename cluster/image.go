@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// pauseImage is what holds the namespaces of every pod.
+const pauseImage = "localhost/binder-pause:dev"
+
+// image is a container image that is built on this machine.
+type image struct {
+	name  string // of its archive, c.image(name)
+	ref   string // by which pods name it
+	build func(context.Context, image) error
+}
+
+// images returns all images, those that take longest last.
+func (c *cluster) images() []image {
+	return []image{
+		{"pause", pauseImage, func(ctx context.Context, i image) error {
+			return c.buildProgramImage(ctx, i, program{module: c.source(), pkg: "./pause", name: "pause"})
+		}},
+		{"service", "localhost/binder-deploy-kubernetes:dev", func(ctx context.Context, i image) error {
+			return c.buildProgramImage(ctx, i, program{
+				module: c.root, pkg: ".", name: "binder-deploy-kubernetes",
+				variables: []string{"main.version=" + c.serviceVersion(ctx)},
+			})
+		}},
+		{"echo", "localhost/binder-echo:dev", func(ctx context.Context, i image) error {
+			return c.buildProgramImage(ctx, i, program{module: filepath.Join(c.root, "e2e"), pkg: "./echo", name: "echo"})
+		}},
+		{"jupyter", "localhost/binder-jupyter:dev", c.buildJupyterImage},
+	}
+}
+
+func (c *cluster) imageNames() []string {
+	var names []string
+	for _, i := range c.images() {
+		names = append(names, i.name)
+	}
+	return names
+}
+
+func imageCommand(c *cluster) *cobra.Command {
+	names := strings.Join(c.imageNames(), ", ")
+	return &cobra.Command{
+		Use:   "image <name>…|all",
+		Short: "Build images: " + names,
+		Long: `Build images (` + names + `), each into an archive .cluster/images/<name>.tar.
+An archive that would come out the same is left as it is. Load them with load.`,
+		Example: `  go -C cluster run . image service echo
+  go -C cluster run . load "$PWD"/.cluster/images/{service,echo}.tar`,
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := c.selectImages(args)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			selected, err := c.selectImages(args)
+			if err != nil {
+				return err
+			}
+			return c.locked(cmd.Context(), func() error {
+				for _, i := range selected {
+					if err := c.buildImage(cmd.Context(), i.name); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// selectImages returns the images of these names, in the order of images.
+func (c *cluster) selectImages(names []string) ([]image, error) {
+	known := c.imageNames()
+	if len(names) == 0 {
+		return nil, fmt.Errorf("name images: %s, or all", strings.Join(known, ", "))
+	}
+	for _, name := range names {
+		if name != "all" && !slices.Contains(known, name) {
+			return nil, fmt.Errorf("there is no image %q: there are %s, or all", name, strings.Join(known, ", "))
+		}
+	}
+	return slices.DeleteFunc(c.images(), func(i image) bool {
+		return !slices.Contains(names, "all") && !slices.Contains(names, i.name)
+	}), nil
+}
+
+// buildImage brings the archive of an image up to date.
+func (c *cluster) buildImage(ctx context.Context, name string) error {
+	selected, err := c.selectImages([]string{name})
+	if err != nil {
+		return err
+	}
+	for _, i := range selected {
+		err := c.progress.during("building the image "+i.name, func() error { return i.build(ctx, i) })
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
+			return fmt.Errorf("build the image %s: %w", i.name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// writeKubeconfigs writes the administrator's kubeconfig and those of the parts
+// that talk to the API server, each with an identity of its own.
+func (c *cluster) writeKubeconfigs() error {
+	files := map[string]string{"admin": c.kubeconfig()}
+	for _, part := range []string{"node", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+		files[part] = c.config(part + ".kubeconfig")
+	}
+	for user, path := range files {
+		config, err := c.kubeconfigOf(user)
+		if err != nil {
+			return err
+		}
+		data, err := clientcmd.Write(*config)
+		if err != nil {
+			return fmt.Errorf("encode the kubeconfig of %s: %w", user, err)
+		}
+		if err := writeFile(path, data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kubeconfigOf returns a kubeconfig that holds all it needs, so that it can be
+// copied elsewhere.
+func (c *cluster) kubeconfigOf(user string) (*clientcmdapi.Config, error) {
+	var parts [3][]byte
+	for i, name := range []string{clusterCA + ".crt", user + ".crt", user + ".key"} {
+		data, err := os.ReadFile(c.pki(name))
+		if err != nil {
+			return nil, fmt.Errorf("make the kubeconfig of %s: %w", user, err)
+		}
+		parts[i] = data
+	}
+	const name = "binder-local"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: apiURL, CertificateAuthorityData: parts[0]}
+	config.AuthInfos[user] = &clientcmdapi.AuthInfo{ClientCertificateData: parts[1], ClientKeyData: parts[2]}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: user}
+	config.CurrentContext = name
+	return config, nil
+}
+
+// client returns a client of the cluster with the administrator's rights.
+func (c *cluster) client() (kubernetes.Interface, *rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig())
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	config.QPS = -1 // the API server has its own fairness
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	return client, config, nil
+}

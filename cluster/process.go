@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// record identifies a process that was started, also after its number has been
+// given to another: a process is the one recorded only if it began at the same
+// tick of the same boot.
+type record struct {
+	PID         int       `json:"pid"`
+	StartTicks  uint64    `json:"startTicks"` // since boot, as in /proc/<pid>/stat
+	BootID      string    `json:"bootID"`
+	Started     time.Time `json:"started"`
+	Fingerprint string    `json:"fingerprint"` // of its command and configuration
+}
+
+// readRecord returns the record at path; a missing one is empty, not an error.
+func readRecord(path string) (record, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, nil
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("read the record of a process: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, fmt.Errorf("read the record of a process in %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// identify fills in what tells process pid from a later one of the same number.
+func identify(pid int) (record, error) {
+	boot, err := bootID()
+	if err != nil {
+		return record{}, err
+	}
+	proc, err := procfs.NewProc(pid)
+	if err != nil {
+		return record{}, fmt.Errorf("look at process %d: %w", pid, err)
+	}
+	stat, err := proc.Stat()
+	if err != nil {
+		return record{}, fmt.Errorf("look at process %d: %w", pid, err)
+	}
+	return record{PID: pid, StartTicks: stat.Starttime, BootID: boot}, nil
+}
+
+func bootID() (string, error) {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot id: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// alive tells whether the recorded process is running. One that has ended and
+// is only waited for by its parent counts as ended.
+func (r record) alive() bool {
+	if r.PID == 0 {
+		return false
+	}
+	now, err := identify(r.PID)
+	if err != nil || now.StartTicks != r.StartTicks || now.BootID != r.BootID {
+		return false
+	}
+	proc, err := procfs.NewProc(r.PID)
+	if err != nil {
+		return false
+	}
+	stat, err := proc.Stat()
+	return err == nil && stat.State != "Z" && stat.State != "X"
+}
+
+// startProcess starts a command that outlives this one: a session of its own,
+// no standard input, output appended to the file log. It returns the record,
+// which is also in the file at path before the process is of use to anyone.
+func startProcess(cmd *exec.Cmd, log, path, fingerprint string) (record, error) {
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
+		return record{}, fmt.Errorf("make the directory of logs: %w", err)
+	}
+	if err := os.Rename(log, log+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return record{}, fmt.Errorf("put the old log aside: %w", err)
+	}
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return record{}, fmt.Errorf("open a log: %w", err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return record{}, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	r, err := identify(cmd.Process.Pid)
+	if err == nil {
+		r.Started, r.Fingerprint = time.Now(), fingerprint
+		err = writeJSON(path, r)
+	}
+	if err != nil {
+		return record{}, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	return r, cmd.Process.Release()
+}
+
+// stop ends the recorded process: SIGTERM, and SIGKILL when it has not ended
+// within patience. A process that is not the recorded one is left alone.
+func (r record) stop(ctx context.Context, patience time.Duration) error {
+	if !r.alive() {
+		return nil
+	}
+	// FindProcess holds on to this very process, so that the number can't come
+	// to mean another one between the check and the signal.
+	process, err := os.FindProcess(r.PID)
+	if err != nil {
+		return fmt.Errorf("find process %d: %w", r.PID, err)
+	}
+	defer process.Release()
+	if !r.alive() {
+		return nil
+	}
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		if err := process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("send %s to process %d: %w", signal, r.PID, err)
+		}
+		if err := poll(ctx, patience, func(context.Context) error {
+			if r.alive() {
+				return errors.New("still running")
+			}
+			return nil
+		}); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not end, not even by SIGKILL", r.PID)
+}
+
+// writeJSON replaces the file at path.
+func writeJSON(path string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return writeFile(path, append(data, '\n'), 0o644)
+}
+
+// writeFile replaces the file at path as a whole: a reader finds the old
+// content or the new one, also when this is interrupted.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	next := path + ".next"
+	if err := os.WriteFile(next, data, mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// programUser is nobody in particular. It is a number, so that Kubernetes can
+// tell that it is not root.
+const programUser = "65532:65532"
+
+// program is a Go program that is all there is in an image.
+type program struct {
+	module    string   // directory of its go.mod
+	pkg       string   // to build
+	name      string   // in the image's root
+	variables []string // that the linker sets
+}
+
+// buildProgramImage leaves to Go's cache what need not be built again. The
+// binary is kept: where it is up to date it is not even linked.
+func (c *cluster) buildProgramImage(ctx context.Context, i image, p program) error {
+	binary := filepath.Join(filepath.Dir(c.image(i.name)), "bin", p.name)
+	ldflags := []string{"-s", "-w"}
+	for _, variable := range p.variables {
+		ldflags = append(ldflags, "-X", variable)
+	}
+	// Without the checkout's state, a commit of something else changes nothing.
+	if err := goBuild(ctx, p.module, binary, strings.Join(ldflags, " "), p.pkg, "-trimpath", "-buildvcs=false"); err != nil {
+		return err
+	}
+	built, err := programImage(binary, p.name)
+	if err != nil {
+		return err
+	}
+	return writeArchive(c.image(i.name), i.ref, built)
+}
+
+// serviceVersion is what git calls the checkout, as in the Makefile.
+func (c *cluster) serviceVersion(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", c.root, "describe", "--tags", "--always", "--dirty").Output()
+	if version := strings.TrimSpace(string(out)); err == nil && version != "" {
+		return version
+	}
+	return "dev"
+}
+
+// programImage returns an image of one static binary and nothing else. Nothing
+// in it tells when or where it was made.
+func programImage(binary, name string) (v1.Image, error) {
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		return nil, fmt.Errorf("read the program: %w", err)
+	}
+	var files bytes.Buffer
+	archive := tar.NewWriter(&files)
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(data))}
+	err = archive.WriteHeader(header)
+	if err == nil {
+		_, err = archive.Write(data)
+	}
+	if err := errors.Join(err, archive.Close()); err != nil {
+		return nil, fmt.Errorf("archive the program: %w", err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(files.Bytes())), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the image's layer: %w", err)
+	}
+	return makeImage(layer, v1.Config{User: programUser, Entrypoint: []string{"/" + name}})
+}

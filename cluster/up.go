@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// nodePatience is how long the node may take to be ready once its parts are.
+const nodePatience = 90 * time.Second
+
+func upCommand(c *cluster) *cobra.Command {
+	return &cobra.Command{
+		Use:   "up",
+		Short: "Start the cluster, or what of it does not run, and print the kubeconfig's path",
+		Long: `Start the cluster, or what of it does not run, and print the path of a
+kubeconfig with an administrator's rights. The first time, Kubernetes is built
+from its Go modules, which takes some ten minutes on two cores.`,
+		Example: `  export KUBECONFIG=$(go -C cluster run . up)
+  kubectl get nodes`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkMachine(); err != nil {
+				return err
+			}
+			if err := c.locked(cmd.Context(), func() error { return c.up(cmd.Context()) }); err != nil {
+				return err
+			}
+			return printLine(cmd.OutOrStdout(), "%s", c.kubeconfig())
+		},
+	}
+}
+
+// up brings the cluster to the state in which it runs. What is as it should be
+// is left as it is.
+func (c *cluster) up(ctx context.Context) error {
+	if err := c.checkOwner(); err != nil {
+		return err
+	}
+	if err := c.ensurePackages(ctx, nodePackages()); err != nil {
+		return err
+	}
+	if err := c.build(ctx); err != nil {
+		return err
+	}
+	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	parts := c.parts()
+	// The rest gives up when there is no API server, or no runtime, to begin with.
+	const first = 3
+	if err := c.startAll(ctx, parts[:first]); err != nil {
+		return err
+	}
+	if err := c.ensurePauseImage(ctx); err != nil {
+		return err
+	}
+	if err := c.startAll(ctx, parts[first:]); err != nil {
+		return err
+	}
+	if err := c.waitNode(ctx); err != nil {
+		return err
+	}
+	c.progress.say("the cluster is up")
+	return nil
+}
+
+// prepare makes all that the parts find when they start. From here on there is
+// something for down to take back, so what the machine was like is noted first.
+func (c *cluster) prepare(ctx context.Context) error {
+	conflict, err := addressConflict()
+	if err != nil {
+		return err
+	}
+	if conflict != "" {
+		return fmt.Errorf("the machine's network %s overlaps the cluster's (pods %s, Services %s)", conflict, podCIDR, serviceCIDR)
+	}
+	if err := c.own(); err != nil {
+		return err
+	}
+	if err := c.noteMachine(ctx); err != nil {
+		return err
+	}
+	if err := writeSettings(map[string]string{"net/ipv4/ip_forward": "1"}); err != nil {
+		return err
+	}
+	if err := ensureBridge(); err != nil {
+		return err
+	}
+	if err := ensureGuard(ctx); err != nil {
+		return err
+	}
+	if err := c.ensurePKI(); err != nil {
+		return err
+	}
+	return errors.Join(c.writeKubeconfigs(), c.writeConfigs())
+}
+
+// startAll starts the parts that do not run and waits until all of them answer.
+func (c *cluster) startAll(ctx context.Context, parts []part) error {
+	for _, p := range parts {
+		started, err := c.start(ctx, p)
+		if err != nil {
+			return err
+		}
+		if started {
+			c.progress.say("starting %s", p.name)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range parts {
+		group.Go(func() error { return c.waitReady(ctx, p) })
+	}
+	return group.Wait()
+}
+
+// waitNode waits until pods can be made: the node takes them, and they have a
+// service account to run as.
+func (c *cluster) waitNode(ctx context.Context) error {
+	client, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	err = poll(ctx, nodePatience, func(ctx context.Context) error {
+		node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady && condition.Status != corev1.ConditionTrue {
+				return fmt.Errorf("the node is not ready: %s", condition.Message)
+			}
+		}
+		_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the node: %w; the end of the kubelet's log, %s:\n%s", err, c.log("kubelet"), c.logEnd("kubelet"))
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Limits of what a request may ask for.
+const (
+	maxMessage  = 16 << 20 // of a WebSocket
+	maxUpload   = 1 << 30
+	maxChunks   = 10_000
+	minInterval = 10 * time.Millisecond
+	maxInterval = time.Hour
+)
+
+// app is the application.
+type app struct {
+	env  map[string]string // BINDER_…
+	exit chan<- int        // takes the process's exit code
+}
+
+func newApp(environ []string, exit chan<- int) *app {
+	env := map[string]string{}
+	for _, variable := range environ {
+		if name, value, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "BINDER_") {
+			env[name] = value
+		}
+	}
+	return &app{env: env, exit: exit}
+}
+
+// ServeHTTP looks at the path as it came: a mux would clean it first.
+func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch path.Base(r.URL.Path) {
+	case "ws":
+		a.webSocket(w, r)
+	case "stream":
+		a.stream(w, r)
+	case "upload":
+		a.upload(w, r)
+	case "exit":
+		a.end(w, r)
+	default:
+		a.tell(w, r)
+	}
+}
+
+// seen is a request as it arrived.
+type seen struct {
+	Method  string            `json:"method"`
+	Path    string            `json:"path"` // as it was escaped
+	Query   string            `json:"query"`
+	Headers http.Header       `json:"headers"`
+	Host    string            `json:"host"`
+	Remote  string            `json:"remote"`
+	Env     map[string]string `json:"env"`
+}
+
+func (a *app) tell(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, seen{
+		Method:  r.Method,
+		Path:    r.URL.EscapedPath(),
+		Query:   r.URL.RawQuery,
+		Headers: r.Header,
+		Host:    r.Host,
+		Remote:  r.RemoteAddr,
+		Env:     a.env,
+	})
+}
+
+// webSocket echoes messages until the other side closes.
+func (a *app) webSocket(w http.ResponseWriter, r *http.Request) {
+	interval, err := intervalIn(r.URL.Query(), "ping")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	// The origin is the proxy's business, which is under test here.
+	connection, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return // answered by Accept
+	}
+	defer connection.CloseNow()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if interval > 0 {
+		go ping(ctx, connection, interval)
+	}
+	connection.SetReadLimit(maxMessage)
+	for {
+		// As a whole: who sends a long message may not read before its end.
+		kind, message, err := connection.Read(ctx)
+		if err != nil {
+			return
+		}
+		if err := connection.Write(ctx, kind, message); err != nil {
+			return
+		}
+	}
+}
+
+// ping sends a ping at an interval, as soon as the one before was answered. One
+// that is never answered ends nothing.
+func ping(ctx context.Context, connection *websocket.Conn, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := connection.Ping(ctx); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// stream sends lines at an interval, the first at once.
+func (a *app) stream(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	chunks, err := numberIn(query, "chunks", 1, 1, maxChunks)
+	interval, err2 := intervalIn(query, "every")
+	if err := errors.Join(err, err2); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	for i := range chunks {
+		if i > 0 && interval > 0 {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(interval):
+			}
+		}
+		fmt.Fprintf(w, "chunk %d of %d\n", i+1, chunks)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+	}
+}
+
+// upload reads the body to its end, keeping none of it.
+func (a *app) upload(w http.ResponseWriter, r *http.Request) {
+	size, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxUpload))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		http.Error(w, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
+		return
+	}
+	if err != nil {
+		http.Error(w, fmt.Sprintf("read the body: %v", err), http.StatusBadRequest)
+		return
+	}
+	writeJSON(w, map[string]int64{"bytes": size})
+}
+
+// end answers and ends the process.
+func (a *app) end(w http.ResponseWriter, r *http.Request) {
+	code, err := numberIn(r.URL.Query(), "code", 0, 0, 255)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	// The whole answer is on its way before the process ends.
+	answer := fmt.Sprintf("exit with code %d\n", code)
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	_, _ = io.WriteString(w, answer)
+	_ = http.NewResponseController(w).Flush()
+	select {
+	case a.exit <- code:
+	default: // another request was first
+	}
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+// numberIn returns a parameter that is a whole number within bounds, or the
+// fallback if it is not there.
+func numberIn(query url.Values, name string, fallback, low, high int) (int, error) {
+	if !query.Has(name) {
+		return fallback, nil
+	}
+	number, err := strconv.Atoi(query.Get(name))
+	if err != nil || number < low || number > high {
+		return 0, fmt.Errorf("%s=%q is no number from %d to %d", name, query.Get(name), low, high)
+	}
+	return number, nil
+}
+
+// intervalIn returns a parameter that is a duration, or 0 if it is not there.
+func intervalIn(query url.Values, name string) (time.Duration, error) {
+	if !query.Has(name) {
+		return 0, nil
+	}
+	interval, err := time.ParseDuration(query.Get(name))
+	if err != nil || interval < minInterval || interval > maxInterval {
+		return 0, fmt.Errorf("%s=%q is no duration from %s to %s", name, query.Get(name), minInterval, maxInterval)
+	}
+	return interval, nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type answer struct {
+	*http.Response
+	body string
+}
+
+func get(t testing.TB, url string) answer {
+	t.Helper()
+	return send(t, http.MethodGet, url, nil)
+}
+
+func send(t testing.TB, method, url string, body io.Reader) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	require.NoError(t, err)
+	return do(t, request)
+}
+
+func do(t testing.TB, request *http.Request) answer {
+	t.Helper()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return answer{response, string(page)}
+}
+
+// serve returns the address of an application of its own.
+func serve(t testing.TB, environ ...string) string {
+	t.Helper()
+	server := httptest.NewServer(newApp(environ, make(chan int, 1)))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestTell(t *testing.T) {
+	url := serve(t, "BINDER_ID=1", "BINDER_BASE_URL=/user/1/?a=b", "HOME=/", "XBINDER_ID=2")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, url+"/user/1/a%2Fb%20c//d?x=1&x=2&y", strings.NewReader("body"))
+	require.NoError(t, err)
+	request.Host = "notebooks.example"
+	request.Header["X-Two"] = []string{"1", "2"}
+	got := do(t, request)
+	require.Equal(t, http.StatusOK, got.StatusCode)
+	assert.Equal(t, "application/json", got.Header.Get("Content-Type"))
+
+	var arrived seen
+	require.NoError(t, json.Unmarshal([]byte(got.body), &arrived))
+	assert.NotEmpty(t, arrived.Remote)
+	assert.Equal(t, []string{"1", "2"}, arrived.Headers["X-Two"])
+	arrived.Remote, arrived.Headers = "", nil
+	assert.Equal(t, seen{
+		Method: "PATCH", Path: "/user/1/a%2Fb%20c//d", Query: "x=1&x=2&y", Host: "notebooks.example",
+		Env: map[string]string{"BINDER_ID": "1", "BINDER_BASE_URL": "/user/1/?a=b"},
+	}, arrived)
+}
+
+func TestBadParameters(t *testing.T) {
+	url := serve(t)
+	for _, path := range []string{
+		"/ws?ping=often", "/ws?ping=0s", "/ws?ping=-1s", "/ws?ping=2h",
+		"/stream?chunks=0", "/stream?chunks=10001", "/stream?chunks=many", "/stream?every=1", "/stream?every=1ns",
+		"/exit?code=256", "/exit?code=-1", "/exit?code=",
+	} {
+		got := get(t, url+"/user/1"+path)
+		assert.Equal(t, http.StatusBadRequest, got.StatusCode, path)
+		_, value, _ := strings.Cut(path, "?")
+		assert.Contains(t, got.body, strings.Split(value, "=")[0]+"=", path)
+	}
+}
+
+// TestStream wants the first line long before the last could have been sent.
+func TestStream(t *testing.T) {
+	url := serve(t)
+	assert.Equal(t, "chunk 1 of 3\nchunk 2 of 3\nchunk 3 of 3\n", get(t, url+"/stream?chunks=3&every=10ms").body)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/stream?chunks=2&every=1h", nil)
+	require.NoError(t, err)
+	response, err := http.DefaultTransport.RoundTrip(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	line, err := bufio.NewReader(response.Body).ReadString('\n')
+	require.NoError(t, err)
+	assert.Equal(t, "chunk 1 of 2\n", line)
+}
+
+func TestUpload(t *testing.T) {
+	url := serve(t)
+	body := struct{ io.Reader }{bytes.NewReader(make([]byte, 3<<20))} // of unknown length
+	assert.JSONEq(t, `{"bytes": 3145728}`, send(t, http.MethodPost, url+"/upload", body).body)
+	assert.JSONEq(t, `{"bytes": 0}`, get(t, url+"/upload").body)
+}
+
+func TestWebSocket(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	pings := make(chan struct{}, 100)
+	connection, _, err := websocket.Dial(ctx, serve(t)+"/user/1/ws?ping=20ms", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Origin": {"http://elsewhere.example"}},
+		OnPingReceived: func(context.Context, []byte) bool {
+			select {
+			case pings <- struct{}{}:
+			default:
+			}
+			return true
+		},
+	})
+	require.NoError(t, err)
+	defer connection.CloseNow()
+	connection.SetReadLimit(maxMessage)
+	for _, size := range []int{0, 1, 65536, 4 << 20} {
+		message := bytes.Repeat([]byte{0xa5}, size)
+		require.NoError(t, connection.Write(ctx, websocket.MessageBinary, message))
+		kind, echoed, err := connection.Read(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, websocket.MessageBinary, kind)
+		assert.True(t, bytes.Equal(message, echoed), "%d bytes", size)
+	}
+	closed := connection.CloseRead(ctx)
+	for range 3 {
+		select {
+		case <-pings:
+		case <-closed.Done():
+			t.Fatal("no ping: ", context.Cause(closed))
+		}
+	}
+}

@@ -1,0 +1,70 @@
+// Command echo is the application that the end-to-end tests launch. It answers
+// a request with what it saw of it, as JSON, unless the last segment of the
+// path asks for something else:
+//
+//	ws[?ping=<interval>]                   echoes WebSocket messages, and pings
+//	stream[?chunks=<n>][&every=<interval>] sends lines, each as soon as it is written
+//	upload                                 reads the body and tells its size
+//	exit[?code=<n>]                        ends the process
+//
+// It listens on port 8888, and not before START_DELAY is over, if that is set.
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	address  = ":8888"
+	delayEnv = "START_DELAY"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	delay, err := time.ParseDuration(cmp.Or(os.Getenv(delayEnv), "0s"))
+	if err != nil || delay < 0 {
+		fmt.Fprintf(os.Stderr, "echo: %s=%q is no duration\n", delayEnv, os.Getenv(delayEnv))
+		os.Exit(2)
+	}
+	code, err := run(ctx, delay, func() (net.Listener, error) { return net.Listen("tcp", address) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "echo:", err)
+	}
+	os.Exit(code)
+}
+
+// run serves after the delay, until ctx is done or a request asks for the end.
+// It returns the process's exit code, and does not wait for requests.
+func run(ctx context.Context, delay time.Duration, listen func() (net.Listener, error)) (int, error) {
+	select {
+	case <-ctx.Done():
+		return 0, nil
+	case <-time.After(delay):
+	}
+	listener, err := listen()
+	if err != nil {
+		return 1, err
+	}
+	exit := make(chan int, 1)
+	server := &http.Server{Handler: newApp(os.Environ(), exit), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	defer server.Close()
+	select {
+	case <-ctx.Done():
+		return 0, nil
+	case code := <-exit:
+		return code, nil
+	case err := <-served:
+		return 1, err
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestRunListensAfterTheDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var listened time.Duration
+		code, err := run(t.Context(), time.Hour, func() (net.Listener, error) {
+			listened = time.Since(began)
+			return nil, errors.New("port taken")
+		})
+		assert.Equal(t, time.Hour, listened)
+		assert.Equal(t, 1, code)
+		assert.EqualError(t, err, "port taken")
+	})
+}
+
+func TestRunEndsDuringTheDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		code, err := run(ctx, time.Hour, func() (net.Listener, error) {
+			t.Error("it listens")
+			return nil, errors.New("no listener")
+		})
+		assert.Zero(t, code)
+		assert.NoError(t, err)
+	})
+}
+
+// TestRunEnds serves for real: by a signal, and by a request that is answered.
+func TestRunEnds(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		path string // that ends it; none: a signal
+		want int
+	}{
+		{"signal", "", 0},
+		{"done", "/user/1/exit", 0},
+		{"broken", "/user/1/exit?code=3", 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			url := "http://" + listener.Addr().String()
+			ended := make(chan int, 1)
+			go func() {
+				code, _ := run(ctx, 0, func() (net.Listener, error) { return listener, nil })
+				ended <- code
+			}()
+			answer := get(t, url+"/")
+			require.Equal(t, http.StatusOK, answer.StatusCode)
+			if test.path == "" {
+				cancel()
+			} else {
+				answer := get(t, url+test.path)
+				assert.Equal(t, http.StatusOK, answer.StatusCode)
+				assert.Contains(t, answer.body, "exit with code")
+			}
+			assert.Equal(t, test.want, <-ended)
+			if test.path != "" {
+				assert.NoError(t, ctx.Err(), "it ended by itself")
+			}
+			_, err = net.DialTimeout("tcp", listener.Addr().String(), time.Second)
+			assert.Error(t, err, "it does not listen any more")
+		})
+	}
+}
