@@ -20,6 +20,10 @@ const (
 	flushTick = time.Second
 	// writers is how many writes to the API server one loop has under way at most.
 	writers = 8
+	// lastFlushes and lastFlushPause are for conflicts when this replica ends:
+	// an instance in use elsewhere is written to by others as well.
+	lastFlushes    = 3
+	lastFlushPause = 100 * time.Millisecond
 )
 
 // flushPeriod is the least time between two writes of an instance's activity.
@@ -80,43 +84,74 @@ func (a *Activity) Run(ctx context.Context) {
 
 // Flush writes all there is, due or not: for when this replica ends.
 func (a *Activity) Flush(ctx context.Context) {
-	a.flush(ctx, func(time.Duration) time.Duration { return 0 })
+	all := func(time.Duration) time.Duration { return 0 }
+	for range lastFlushes {
+		if conflicts := a.flush(ctx, all); conflicts == 0 {
+			return
+		}
+		select {
+		case <-time.After(lastFlushPause): // for the watch to bring what others wrote
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
-// flush writes what is newer than its annotation by the period of its timeout.
-func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration) {
-	type write struct {
-		pod  *corev1.Pod
-		used time.Time
-	}
-	var due []write
+// dueWrite is an activity that is to be written to a pod.
+type dueWrite struct {
+	pod  *corev1.Pod
+	used time.Time
+}
+
+// due returns what is newer than its annotation by the period of its timeout,
+// and drops what need not be remembered.
+func (a *Activity) due(ctx context.Context, period func(timeout time.Duration) time.Duration) []dueWrite {
+	var due []dueWrite
 	for id, used := range a.snapshot() {
 		pod, exists := a.cluster.Pod(id)
 		if !exists || pod.DeletionTimestamp != nil {
 			a.written(id, used)
 			continue
 		}
-		annotated, err := lastActivity(pod) // unreadable: zero, and so due
+		annotated, err := lastActivity(pod)
 		switch {
-		case err == nil && !used.Truncate(time.Millisecond).After(annotated):
+		case err != nil:
+			a.metrics.unreadable.Inc()
+			a.log.WarnContext(ctx, "last activity unreadable, is written anew", "id", id, "template", templateOf(pod), "problem", err)
+			due = append(due, dueWrite{pod, used})
+		case !used.Truncate(time.Millisecond).After(annotated):
 			a.written(id, used)
 		case a.now().Sub(annotated) >= period(cullTimeout(pod, a.defaultTimeout)):
-			due = append(due, write{pod, used})
+			due = append(due, dueWrite{pod, used})
 		}
 	}
-	forEach(due, writers, func(w write) {
-		id := w.pod.Labels[idLabel]
+	return due
+}
+
+// flush writes what is due. It returns how many writes came too late, because
+// the pod had been written to: what the watch then brings decides about them.
+func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration) (conflicts int) {
+	var mu sync.Mutex
+	var failed int
+	var last error
+	forEach(a.due(ctx, period), writers, func(w dueWrite) {
 		err := writeActivity(ctx, a.pods, w.pod, w.used)
 		a.metrics.activityPatched(err)
+		mu.Lock()
+		defer mu.Unlock()
 		switch {
 		case err == nil, apierrors.IsNotFound(err):
-			a.written(id, w.used)
+			a.written(w.pod.Labels[idLabel], w.used)
 		case apierrors.IsConflict(err):
-			// The cache is behind: the next tick decides on what it then says.
+			conflicts++
 		default:
-			a.log.WarnContext(ctx, "activity not written, will be tried again", "id", id, "error", err)
+			failed, last = failed+1, err
 		}
 	})
+	if failed > 0 { // one line for all: while the API server is away they all fail
+		a.log.WarnContext(ctx, "activity not written, will be tried again", "instances", failed, "error", last)
+	}
+	return conflicts
 }
 
 // snapshot copies the map, so that requests need not wait for writes.

@@ -105,6 +105,12 @@ func (a *app) run(ctx context.Context) error {
 	defer stopReading()
 	readers.Go(func() { a.cluster.Run(reading) })
 
+	// Activity is written for as long as there are requests, and once more.
+	writing, stopWriting := context.WithCancel(reading)
+	var writer sync.WaitGroup
+	defer writer.Wait()
+	defer stopWriting()
+
 	working, stopWorking := context.WithCancelCause(ctx)
 	var workers sync.WaitGroup
 	a.serve(a.servers[0], &workers, stopWorking)
@@ -116,7 +122,7 @@ func (a *app) run(ctx context.Context) error {
 	for _, s := range a.servers[1:] {
 		a.serve(s, &workers, stopWorking)
 	}
-	workers.Go(func() { a.activity.Run(working) })
+	writer.Go(func() { a.activity.Run(writing) })
 	workers.Go(func() { stopWorkingOn(a.lead(working), stopWorking) })
 	a.log.Info("ready", "version", version, "api", a.servers[1].addr(), "proxy", a.servers[2].addr(), "metrics", a.servers[0].addr())
 
@@ -129,6 +135,8 @@ func (a *app) run(ctx context.Context) error {
 	}
 	a.shutdown()
 	workers.Wait()
+	stopWriting()
+	writer.Wait()
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
 	a.activity.Flush(flushing)
@@ -212,7 +220,7 @@ func newServer(name string, listener net.Listener, handler http.Handler, limits 
 		WriteTimeout:      limits.write,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelError),
 	}}
 }
 

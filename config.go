@@ -167,6 +167,7 @@ func (c *Config) complete(from host) error {
 }
 
 func (c *Config) completeAPIKey(from host) error {
+	c.APIKey = strings.TrimSpace(c.APIKey) // a Secret made of a file often ends with a newline
 	if c.APIKeyFile != "" && c.APIKey != "" {
 		return errors.New("--api-key and --api-key-file: give one of them")
 	}

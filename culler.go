@@ -44,9 +44,10 @@ type verdict struct {
 type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
-	// since is when this replica began to cull. Before that it may have been
-	// cut off, and other replicas' activity not have been written: it lets
-	// everybody write once before it deletes for idleness.
+	// since is when this replica began to cull. Before that the API server may
+	// have been away, and the activity that other replicas know of, or what the
+	// kubelet does, not have been written: it lets everybody write once before
+	// it deletes anything.
 	since time.Time
 }
 
@@ -56,16 +57,23 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	if pod.DeletionTimestamp != nil {
 		return verdict{}
 	}
+	v := judgeSettled(pod, now, policy)
+	if v.action == end && now.Sub(policy.since) < flushLag(cullTimeout(pod, policy.cullTimeout)) {
+		return verdict{}
+	}
+	return v
+}
+
+// judgeSettled judges by what the pod says, taken for all there is to know.
+func judgeSettled(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	switch pod.Status.Phase {
 	case corev1.PodSucceeded:
 		return verdict{end, EndGone, "the application ended by itself"}
 	case corev1.PodFailed:
 		return judgeFailed(pod, now, failedAt(pod), policy)
 	}
-	if !isReady(pod) {
-		if v := judgeFailed(pod, now, unreadySince(pod).Add(policy.startTimeout), policy); v.action == end {
-			return v
-		}
+	if failed := unreadySince(pod).Add(policy.startTimeout); !isReady(pod) && !now.Before(failed) {
+		return judgeFailed(pod, now, failed, policy)
 	}
 	last, err := lastActivity(pod)
 	if err != nil {
@@ -105,7 +113,7 @@ func judgeIdle(pod *corev1.Pod, last, now time.Time, policy cullPolicy) verdict 
 		last = usable
 	}
 	idle := now.Sub(last)
-	if idle < timeout+lag || now.Sub(policy.since) < lag {
+	if idle < timeout+lag {
 		return verdict{}
 	}
 	return verdict{end, EndCulled, fmt.Sprintf("not used for %s; its cull timeout is %s", idle.Round(time.Second), timeout)}
@@ -231,12 +239,12 @@ func (c *Culler) noticeGone(pod *corev1.Pod) {
 	select {
 	case c.gone <- pod:
 	default:
-		c.log.Warn("too many instances deleted at once, one will not be remembered", "id", pod.Labels[idLabel])
+		c.log.Warn("too many instances deleted at once, one will not be remembered", "id", pod.Labels[idLabel], "template", templateOf(pod))
 	}
 }
 
 func (c *Culler) remember(ctx context.Context, pod *corev1.Pod) {
 	if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
-		c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "error", err)
+		c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "template", templateOf(pod), "error", err)
 	}
 }

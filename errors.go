@@ -16,7 +16,6 @@ const (
 	typeRegistryError    = "registryError"
 	typeNoRecord         = "noRecord"
 	typeBadKubeRequest   = "badKubeRequest"
-	typeUnknownFailure   = "unknownFailure"
 	typeUnauthorized     = "unauthorized"
 	typeMalformedRequest = "malformedRequest"
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 )
@@ -60,14 +61,27 @@ type methods map[string]handler
 // Routes are the endpoints. Paths with and without a trailing slash are the same.
 func (a *API) Routes() http.Handler {
 	mux := http.NewServeMux()
-	route := func(path string, m methods) {
-		mux.Handle(path, a.Metrics.instrument("api", path, a.serve(m)))
+	route := func(pattern string, m methods) {
+		mux.Handle(pattern, a.Metrics.instrument("api", pattern, a.serve(m)))
 	}
 	route("/applications", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
 	route("/applications/{template}", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
 	route("/", nil)
-	return trimSlash(mux)
+	return trimSlash(a.plainPaths(mux))
+}
+
+// plainPaths keeps from the mux what it would answer with a redirect, which is
+// no JSON: paths with // or dots in them, of which none is an endpoint.
+func (a *API) plainPaths(next http.Handler) http.Handler {
+	notFound := a.Metrics.instrument("api", "/", a.serve(nil))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if escaped := r.URL.EscapedPath(); escaped != path.Clean(escaped) {
+			notFound.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serve picks the handler of the method and makes every error a JSON answer.
@@ -212,9 +226,9 @@ func (a *API) describe(inst Instance, r *http.Request) statusResponse {
 // posts would not follow one.
 func trimSlash(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path := strings.TrimRight(r.URL.Path, "/"); path != "" && path != r.URL.Path {
+		if short := strings.TrimRight(r.URL.Path, "/"); short != "" && short != r.URL.Path {
 			trimmed := r.Clone(r.Context())
-			trimmed.URL.Path = path
+			trimmed.URL.Path = short
 			trimmed.URL.RawPath = strings.TrimRight(r.URL.RawPath, "/")
 			r = trimmed
 		}

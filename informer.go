@@ -192,7 +192,7 @@ func (c *Cluster) Await(ctx context.Context, id string, good func(inst Instance,
 // Pod returns the pod of an instance.
 func (c *Cluster) Pod(id string) (*corev1.Pod, bool) {
 	pod, ok := lookup[*corev1.Pod](c.pods, c.namespace+"/"+podName(id))
-	return pod, ok && isInstance(pod)
+	return pod, ok && isInstance(pod) && pod.Labels[idLabel] == id
 }
 
 // InstancePods returns the pods that are somebody's instance.
@@ -209,7 +209,7 @@ func (c *Cluster) InstancePods() []*corev1.Pod {
 // Tombstone returns the Event that remembers an instance.
 func (c *Cluster) Tombstone(id string) (*corev1.Event, bool) {
 	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+tombstoneName(id))
-	return event, ok && isInstance(event)
+	return event, ok && isInstance(event) && event.Labels[idLabel] == id
 }
 
 // PodTemplate returns the template of a name.

@@ -21,6 +21,10 @@ import (
 // it has just created, so that a status request that follows finds it.
 const ownWriteWait = 2 * time.Second
 
+// createTimeout bounds the write of a launch. It is shorter than that of others:
+// a client waits, and can try again.
+const createTimeout = 3 * time.Second
+
 const stoppedMessage = "stopped by request"
 
 var (
@@ -92,7 +96,7 @@ func (l *Launcher) Launch(ctx context.Context, name string, timeout time.Duratio
 }
 
 func (l *Launcher) create(ctx context.Context, template string, pod *corev1.Pod) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 
 	id := pod.Labels[idLabel]
@@ -100,7 +104,9 @@ func (l *Launcher) create(ctx context.Context, template string, pod *corev1.Pod)
 	l.launching[id] = l.now()
 	l.mu.Unlock()
 	_, err := l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
-	if err == nil {
+	// The client repeats a request that was lost on the way. The id is random: who
+	// has it already can only be that earlier attempt.
+	if err == nil || apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	l.forget(pod)
@@ -169,7 +175,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 	case StatusDeployed:
 		took := l.now().Sub(began)
 		l.metrics.launchDuration.Observe(took.Seconds())
-		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond))
+		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case StatusFailed:
 		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
 	case StatusDeleted:
@@ -194,8 +200,10 @@ func newID(random io.Reader) (string, error) {
 	return hex.EncodeToString(raw[:]), nil
 }
 
-// isQuota reports whether a ResourceQuota refused the pod. The API server has no
-// reason of its own for that: it is Forbidden, told apart by its text only.
+// isQuota reports whether a ResourceQuota refused the pod, or has not been
+// counted yet. The API server has no reason of its own for that: it is
+// Forbidden, told apart by its text only.
 func isQuota(err error) bool {
-	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
+	return apierrors.IsForbidden(err) &&
+		(strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota"))
 }

@@ -47,6 +47,9 @@ func runElected(ctx context.Context, client kubernetes.Interface, opts leaderOpt
 			OnStartedLeading: func(ctx context.Context) {
 				term.Lock()
 				defer term.Unlock()
+				if ctx.Err() != nil {
+					return // lost while the last term was ending
+				}
 				log.InfoContext(ctx, "leading", "identity", opts.identity)
 				metrics.leader.Set(1)
 				defer metrics.leader.Set(0)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -104,6 +105,9 @@ func (p *Proxy) refuse(w http.ResponseWriter, code int, message string) {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 	touch := func() { p.touch(inst.ID) }
 	touch()
+	// Else the server would discard what the pod has yet to read of the request
+	// once the pod begins to answer.
+	_ = http.NewResponseController(w).EnableFullDuplex() // always so with HTTP/2
 	reverse := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { p.rewrite(pr, inst, touch) },
 		ModifyResponse: func(res *http.Response) error { return watchResponse(res, inst.ID, touch) },
@@ -124,6 +128,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst Instance, touch func()) {
 	out := pr.Out
 	out.URL.Scheme, out.URL.Host = "http", inst.Address
+	out.URL.RawQuery = pr.In.URL.RawQuery // whole: what it means is the application's business
 	if inst.StripPrefix {
 		prefix := strings.TrimSuffix(baseURL(inst.ID), "/")
 		out.URL.Path = strings.TrimPrefix(out.URL.Path, prefix)
@@ -131,7 +136,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst Instance, touch func()) 
 	}
 	forwarded(pr)
 	// An instance's own tokens may travel in this header; our key may not.
-	if p.key.opens(out.Header.Get("Authorization")) {
+	if slices.ContainsFunc(out.Header.Values("Authorization"), p.key.opens) {
 		out.Header.Del("Authorization")
 	}
 	if out.Body != nil && out.Body != http.NoBody {
@@ -155,9 +160,10 @@ func forwarded(pr *httputil.ProxyRequest) {
 
 // watchResponse makes what comes back count as activity while it moves.
 func watchResponse(res *http.Response, id string, touch func()) error {
-	// All instances share one origin: none may claim more of it than its own path.
-	if scope := res.Header.Get("Service-Worker-Allowed"); scope != "" && !strings.HasPrefix(scope, baseURL(id)) {
-		res.Header.Del("Service-Worker-Allowed")
+	// All instances share one origin: none may claim more of it than its own
+	// path, however it is written (/user/<id>/.. is somebody else's).
+	if res.Header.Get("Service-Worker-Allowed") != "" {
+		res.Header.Set("Service-Worker-Allowed", baseURL(id))
 	}
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
 	switch {

@@ -101,7 +101,7 @@ func TestManifestsGrantTheLeast(t *testing.T) {
 	want := []string{
 		"controller: leases create",
 		"controller: leases get,update [binder-deploy-kubernetes]",
-		"controller: services get,list,watch [binder-proxy]",
+		"controller: services list,watch [binder-proxy]",
 		"instances: events create,list,patch,watch",
 		"instances: pods create,delete,list,patch,watch",
 		"instances: podtemplates list,watch",

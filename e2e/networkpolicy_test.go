@@ -28,6 +28,8 @@ func TestInstancesReachTheInternetOnly(t *testing.T) {
 				"192.168.1.1":     false,
 				"100.64.0.1":      false,
 				"169.254.169.254": false, // the cloud's metadata
+				"168.63.129.16":   false, // Azure's host agent
+				"240.10.0.1":      false,
 				"127.0.0.1":       false,
 				"fd00:ec2::254":   false,
 				"fe80::1":         false,
