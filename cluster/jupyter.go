@@ -5,14 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,12 +18,6 @@ import (
 
 // jupyterSuite is the release of Debian whose packages make the image.
 const jupyterSuite = "bookworm"
-
-// debianKeyring has the keys of Debian's own archive, on Debian itself.
-const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-// interruptPatience is how long mmdebstrap may take to clear up.
-const interruptPatience = 30 * time.Second
 
 // jupyterRecipe are mmdebstrap's options that make the image what it is.
 func jupyterRecipe() []string {
@@ -76,24 +66,30 @@ func (c *cluster) imageStampFile(name string) string {
 
 // buildJupyterImage makes the image of Debian packages, unless there is one of
 // this recipe. It stays then, whatever becomes of the packages.
-func (c *cluster) buildJupyterImage(ctx context.Context, i image) error {
+func (c *cluster) buildJupyterImage(ctx context.Context, i image) (err error) {
 	have, err := os.ReadFile(c.imageStampFile(i.name))
 	if err == nil && string(have) == jupyterStamp() && isFile(c.image(i.name)) {
 		return nil
 	}
+	if os.Geteuid() != 0 {
+		return errors.New("it is made of Debian packages, which needs root: run this as root, or by sudo")
+	}
 	if err := c.ensurePackages(ctx, []debianPackage{{"mmdebstrap", "mmdebstrap"}}); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(c.image(i.name)), 0o755); err != nil {
-		return fmt.Errorf("make the directory of images: %w", err)
+	// Known by its name, so that what a crash left is cleared away next time.
+	work := c.image(i.name) + ".work"
+	if err := makeEmpty(work); err != nil {
+		return err
 	}
-	files := c.image(i.name) + ".files"
-	defer os.Remove(files)
-	if err := bootstrap(ctx, files); err != nil {
+	defer func() { err = errors.Join(err, removeTree(work)) }()
+	files := filepath.Join(work, "files")
+	if err := bootstrap(ctx, jupyterSuite, jupyterRecipe(), files, work); err != nil {
 		return err
 	}
 	// zstd, because it is loaded more often than it is made.
-	layer, err := tarball.LayerFromFile(files, tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
+	layer, err := tarball.LayerFromOpener(openFor(ctx, files),
+		tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
 	if err != nil {
 		return fmt.Errorf("make the image's layer: %w", err)
 	}
@@ -107,83 +103,49 @@ func (c *cluster) buildJupyterImage(ctx context.Context, i image) error {
 	return writeFile(c.imageStampFile(i.name), []byte(jupyterStamp()), 0o644)
 }
 
-// bootstrap makes the archive of a root file system of Debian packages, which
-// come from where this machine's own do.
-func bootstrap(ctx context.Context, target string) error {
-	args := slices.Concat(jupyterRecipe(), aptOptions(ctx))
-	if isFile(debianKeyring) {
-		args = append(args, "--keyring="+debianKeyring)
+// makeEmpty makes a directory with nothing in it.
+func makeEmpty(dir string) error {
+	if err := removeTree(dir); err != nil {
+		return err
 	}
-	// By root, too: then mounts and processes are out of the machine's sight,
-	// and end with mmdebstrap whatever happens.
-	args = append(args, "--mode=unshare", jupyterSuite, target)
-	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, aptSources(ctx)...)...)
-	// mmdebstrap clears up after a signal if those that it started get it too;
-	// and when it fails it sends its whole group one.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = interruptPatience
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	if err != nil {
-		return fmt.Errorf("install Debian packages into the image: %w\n%s", err, tail(string(out), 20))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make a directory to work in: %w", err)
 	}
 	return nil
 }
 
-// aptOptions are this machine's settings of apt for reaching its mirrors, such
-// as a proxy. They do not become part of the image.
-func aptOptions(ctx context.Context) []string {
-	out, err := exec.CommandContext(ctx, "apt-config", "dump", "Acquire::http", "Acquire::https", "Acquire::ftp",
-		"Acquire::Retries", "Acquire::Check-Valid-Until", "Acquire::Check-Date").Output()
-	if err != nil {
-		return nil // no apt here, and so no settings of it
+// removeTree removes a directory, but nothing that is mounted in it.
+func removeTree(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
 	}
-	var options []string
-	for line := range strings.Lines(string(out)) {
-		if line = strings.TrimSpace(line); !strings.HasSuffix(line, ` "";`) {
-			options = append(options, "--aptopt="+line)
-		}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear up: %w", err)
 	}
-	return options
+	return nil
 }
 
-// aptSources are those of this machine's sources that have the suite; none, for
-// mmdebstrap's own, if it is of another release.
-func aptSources(ctx context.Context) []string {
-	out, err := exec.CommandContext(ctx, "apt-get", "indextargets",
-		"--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
-	if err != nil {
-		return nil
+// openFor opens a file to be read until ctx is done.
+func openFor(ctx context.Context, path string) tarball.Opener {
+	return func() (io.ReadCloser, error) {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &interruptible{ctx, file}, nil
 	}
-	return parseSources(string(out))
 }
 
-// parseSources reads what apt-get indextargets prints.
-func parseSources(targets string) []string {
-	var sources []string
-	complete := false
-	for line := range strings.Lines(targets) {
-		fields := strings.Fields(line)
-		if len(fields) != 4 || fields[0] != "Debian" || fields[3] != "main" || !strings.HasPrefix(fields[1], "http") {
-			continue
-		}
-		uri, release := fields[1], fields[2]
-		switch release {
-		case jupyterSuite:
-			complete = true
-		case jupyterSuite + "-security", jupyterSuite + "-updates":
-		default:
-			continue
-		}
-		if source := fmt.Sprintf("deb %s %s main", uri, release); !slices.Contains(sources, source) {
-			sources = append(sources, source)
-		}
-	}
-	if !complete {
-		return nil
-	}
-	return sources
+type interruptible struct {
+	ctx  context.Context
+	file *os.File
 }
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.file.Read(p)
+}
+
+func (r *interruptible) Close() error { return r.file.Close() }
