@@ -57,19 +57,6 @@ func (r *containerRuntime) imageID(ctx context.Context, name string) (string, er
 	return answer.GetImage().GetId(), nil
 }
 
-// imageNames returns the names of all images.
-func (r *containerRuntime) imageNames(ctx context.Context) ([]string, error) {
-	answer, err := r.imageAPI.ListImages(ctx, &cri.ListImagesRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("ask containerd for its images: %w", err)
-	}
-	var names []string
-	for _, image := range answer.Images {
-		names = append(names, image.RepoTags...)
-	}
-	return names, nil
-}
-
 // removePods ends all pods at once and takes back their networks.
 func (r *containerRuntime) removePods(ctx context.Context) error {
 	answer, err := r.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})

@@ -7,11 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/prometheus/procfs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
-
-// tcpListen is the state of a listening socket in /proc/net/tcp.
-const tcpListen = 10
 
 // checkPorts fails with one sentence if a port of the part is taken.
 func checkPorts(p part) error {
@@ -32,22 +30,16 @@ func checkPorts(p part) error {
 // listening returns the TCP ports that something listens on, with the inode of
 // one of the sockets.
 func listening() (map[int]uint64, error) {
-	proc, err := procfs.NewDefaultFS()
-	if err != nil {
-		return nil, fmt.Errorf("list the ports that are taken: %w", err)
-	}
-	four, err := proc.NetTCP()
-	if err != nil {
-		return nil, fmt.Errorf("list the ports that are taken: %w", err)
-	}
-	six, err := proc.NetTCP6()
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("list the ports that are taken: %w", err)
-	}
 	ports := map[int]uint64{}
-	for _, socket := range append(four, six...) {
-		if socket.St == tcpListen {
-			ports[int(socket.LocalPort)] = socket.Inode
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := netlink.SocketDiagTCP(family)
+		if err != nil {
+			return nil, fmt.Errorf("list the ports that are taken: %w", err)
+		}
+		for _, socket := range sockets {
+			if socket.State == netlink.TCP_LISTEN {
+				ports[int(socket.ID.SourcePort)] = uint64(socket.INode)
+			}
 		}
 	}
 	return ports, nil
