@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+// wantActivityPatch checks that a write sets a pod's last activity and nothing
+// else, and is refused if anybody has written to the pod since it was read.
+func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, used time.Time) {
+	t.Helper()
+	if !write.Matches("patch", "pods") {
+		t.Fatalf("the write is %v, want a patch of a pod", write)
+	}
+	patch := write.(k8stesting.PatchActionImpl)
+	want := `{"metadata":{"annotations":{"binder-project.org/last-activity":"` + used.UTC().Format("2006-01-02T15:04:05.000Z07:00") +
+		`"},"resourceVersion":"` + pod.ResourceVersion + `"}}`
+	if patch.Name != pod.Name || patch.PatchType != types.MergePatchType || string(patch.Patch) != want {
+		t.Errorf("the patch is a %s of %s:\n%s, want\n%s", patch.PatchType, patch.Name, patch.Patch, want)
+	}
+}
+
+func newTestActivity(c *testCluster) (*Activity, *logBuffer) {
+	log, lines := recordLog()
+	return NewActivity(c.client.CoreV1().Pods(testNamespace), c.Cluster, time.Hour, NewMetrics("test"), log, c.Cluster.now), lines
+}
+
+// start runs the activity's write-back until the function it returns is called.
+func (a *Activity) start() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { a.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// patched are when an instance's activity was written, by the values.
+func patched(t testing.TB, c *testCluster, id string) []time.Time {
+	t.Helper()
+	var times []time.Time
+	for _, write := range c.writes() {
+		patch := write.(k8stesting.PatchActionImpl)
+		if patch.Name != podName(id) {
+			continue
+		}
+		pod := &corev1.Pod{}
+		if err := json.Unmarshal(patch.Patch, pod); err != nil {
+			t.Fatal(err)
+		}
+		used, err := lastActivity(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, used)
+	}
+	return times
+}
+
+// However often an instance is used, its pod is written once a period, which is
+// a twelfth of its timeout; and if it is not used, never.
+func TestActivityIsCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		c := startCluster(t, time.Now,
+			newPod(instanceID(1), began), newPod(instanceID(2), began, withAnnotation(cullTimeoutAnnotation, "2h")), newPod(instanceID(3), began))
+		activity, _ := newTestActivity(c)
+		stop := activity.start()
+		for time.Since(began) < time.Hour {
+			activity.Touch(instanceID(1))
+			activity.Touch(instanceID(2))
+			time.Sleep(100 * time.Millisecond)
+		}
+		stop()
+		for id, period := range map[string]time.Duration{instanceID(1): 5 * time.Minute, instanceID(2): 10 * time.Minute} {
+			times := patched(t, c, id)
+			if want := int(time.Hour / period); len(times) > want || len(times) < want-1 {
+				t.Errorf("%s: written %d times in an hour, want %d, or one less", id, len(times), want)
+			}
+			last := began
+			for _, at := range times {
+				// A tick may pass until it is seen that a write is due.
+				if gap := at.Sub(last); gap < period-flushTick || gap > period+2*flushTick {
+					t.Errorf("%s: %s between two writes, want %s", id, gap, period)
+				}
+				last = at
+			}
+		}
+		if times := patched(t, c, instanceID(3)); len(times) > 0 {
+			t.Errorf("written although not used: %v", times)
+		}
+		ok := metric(t, activity.metrics, "binder_activity_patches_total", "ok")
+		if want := float64(len(c.writes())); ok != want {
+			t.Errorf("counted are %v writes, want %v", ok, want)
+		}
+	})
+}
+
+func TestActivityPatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := newPod(instanceID(1), time.Now().Add(-time.Hour))
+		c := startCluster(t, time.Now, pod)
+		activity, _ := newTestActivity(c)
+		activity.Touch(instanceID(1))
+		used := time.Now()
+		time.Sleep(300 * time.Millisecond)
+		activity.Flush(t.Context())
+		if writes := c.writes(); len(writes) != 1 {
+			t.Fatalf("the writes are %v, want one", writes)
+		}
+		wantActivityPatch(t, c.writes()[0], pod, used)
+		synctest.Wait()
+		cached, _ := c.Pod(instanceID(1))
+		if got, err := lastActivity(cached); err != nil || !got.Equal(used.Truncate(time.Millisecond)) {
+			t.Errorf("the pod says %s, %v; want %s", got, err, used)
+		}
+		want := newPod(instanceID(1), time.Now()).Annotations
+		want[lastActivityAnnotation] = formatActivity(used)
+		if !maps.Equal(cached.Annotations, want) {
+			t.Errorf("its annotations are %v, want %v", cached.Annotations, want)
+		}
+	})
+}
+
+// The last writes of a replica do not wait for their period.
+func TestActivityFlushWritesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pods []runtime.Object
+		const many = 3*writers + 1
+		for n := range many {
+			pods = append(pods, newPod(instanceID(n), time.Now()))
+		}
+		c := startCluster(t, time.Now, pods...)
+		activity, _ := newTestActivity(c)
+		time.Sleep(10 * time.Second)
+		for n := range many {
+			activity.Touch(instanceID(n))
+		}
+		activity.flush(t.Context(), flushPeriod)
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("written before they are due: %v", writes)
+		}
+		activity.Flush(t.Context())
+		for n := range many {
+			if times := patched(t, c, instanceID(n)); len(times) != 1 || !times[0].Equal(time.Now().Truncate(time.Millisecond)) {
+				t.Errorf("instance %d was written %v, want now", n, times)
+			}
+		}
+		synctest.Wait()
+		activity.Flush(t.Context())
+		if got := len(c.writes()); got != many || len(activity.last) > 0 {
+			t.Errorf("a second flush makes it %d writes, want %d; held are %v", got, many, activity.last)
+		}
+	})
+}
+
+// What becomes of an activity when it is to be written.
+func TestActivityFlush(t *testing.T) {
+	conflicts, gone, away := conflict(podName(instanceID(1))), notFound(podName(instanceID(1))), errors.New("the API server is away")
+	for _, test := range []struct {
+		name    string
+		change  func(*corev1.Pod)
+		err     error // of the write
+		writes  int
+		held    bool // to be tried again
+		counted string
+		logged  string
+	}{
+		{"written", changes(), nil, 1, false, "ok", ""},
+		{"the cache was behind", changes(), conflicts, 1, true, "conflict", ""},
+		{"the pod has gone", changes(), gone, 1, false, "error", ""},
+		{"the API server is away", changes(), away, 1, true, "error", `msg="activity not written, will be tried again" instances=1`},
+		{"the annotation is mangled", withAnnotation(lastActivityAnnotation, "mangled"), nil, 1, false, "ok",
+			`msg="last activity unreadable, is written anew" id=` + instanceID(1) + " template=jupyter"},
+		{"another replica has written a later one", lastUsed(noon.Add(time.Second)), nil, 0, false, "", ""},
+		{"another replica has written the same", lastUsed(noon), nil, 0, false, "", ""},
+		{"the pod is being deleted", deleting, nil, 0, false, "", ""},
+		{"not known as an instance", withLabel(poolLabel, "warm"), nil, 0, false, "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			now := noon.Add(300 * time.Microsecond) // more than an annotation can hold
+			c := startCluster(t, clockAt(now), newPod(instanceID(1), noon.Add(-time.Hour), test.change))
+			activity, log := newTestActivity(c)
+			if test.err != nil {
+				c.failOn("patch", "pods", test.err)
+			}
+			activity.Touch(instanceID(1))
+			activity.flush(t.Context(), flushPeriod)
+			if writes := c.writes(); len(writes) != test.writes {
+				t.Errorf("the writes are %v, want %d", writes, test.writes)
+			}
+			if _, held := activity.last[instanceID(1)]; held != test.held {
+				t.Errorf("held is %v, want %t", activity.last, test.held)
+			}
+			for _, result := range []string{"ok", "conflict", "error"} {
+				want := 0.0
+				if result == test.counted {
+					want = 1
+				}
+				if got := metric(t, activity.metrics, "binder_activity_patches_total", result); got != want {
+					t.Errorf("counted as %s are %v, want %v", result, got, want)
+				}
+			}
+			if !strings.Contains(log.String(), test.logged) || (log.String() != "") != (test.logged != "") {
+				t.Errorf("the log is %q, want %q in it", log, test.logged)
+			}
+		})
+	}
+}
+
+// After a conflict it is tried again, with the version the cache then has.
+func TestActivityConflictIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now().Add(-time.Hour)))
+		activity, _ := newTestActivity(c)
+		mend := c.failOn("patch", "pods", conflict(podName(instanceID(1))))
+		stop := activity.start()
+		activity.Touch(instanceID(1))
+		used := time.Now()
+		time.Sleep(3*flushTick + flushTick/2)
+		mend()
+		changed := newPod(instanceID(1), time.Now().Add(-time.Hour))
+		c.put(t, changed)
+		cached, _ := c.Pod(instanceID(1))
+		time.Sleep(3 * flushTick)
+		stop()
+		writes := c.writes()
+		if len(writes) != 4 {
+			t.Fatalf("there were %d writes, want 3 that met a conflict and one that did not", len(writes))
+		}
+		wantActivityPatch(t, writes[3], cached, used)
+	})
+}
+
+// While the API server is away, one line a tick says so, and not one for each.
+func TestActivityNotWrittenIsOneLine(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, time.Hour), ago(2, time.Hour), ago(3, time.Hour))
+	activity, log := newTestActivity(c)
+	c.failOn("patch", "pods", errors.New("the API server is away"))
+	for n := range 3 {
+		activity.Touch(instanceID(n + 1))
+	}
+	activity.flush(t.Context(), flushPeriod)
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the activity of pod binder-`) {
+		t.Errorf("the log is %s", got)
+	}
+}
+
+// The last flush has no tick after it: it tries again by itself, a few times.
+func TestActivityFlushMeetsConflicts(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		conflicts int // before a write succeeds
+		writes    int
+		held      bool
+	}{
+		{"once", 1, 2, false}, {"twice", 2, 3, false}, {"for ever", 1000, 3, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()), newPod(instanceID(2), time.Now()))
+			activity, _ := newTestActivity(c)
+			left := test.conflicts
+			c.react("patch", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+				left--
+				return left >= 0, nil, conflict(podName(instanceID(1)))
+			})
+			time.Sleep(time.Second)
+			activity.Touch(instanceID(1))
+			used := time.Now()
+			activity.Flush(t.Context())
+			if times := patched(t, c, instanceID(1)); len(times) != test.writes || !times[0].Equal(used.Truncate(time.Millisecond)) {
+				t.Errorf("a conflict %s: written %v, want %d times", test.name, times, test.writes)
+			}
+			if _, held := activity.last[instanceID(1)]; held != test.held {
+				t.Errorf("a conflict %s: held is %v", test.name, activity.last)
+			}
+			if took := time.Since(used); took > time.Second {
+				t.Errorf("a conflict %s: took %s", test.name, took)
+			}
+		})
+	}
+}
+
+func TestActivityFlushEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		activity, _ := newTestActivity(c)
+		c.failOn("patch", "pods", conflict(podName(instanceID(1))))
+		time.Sleep(time.Second)
+		activity.Touch(instanceID(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		activity.Flush(ctx)
+		if got := len(c.writes()); got != 1 {
+			t.Errorf("there were %d writes, want 1", got)
+		}
+	})
+}
+
+// An instance may be used while its earlier use is being written.
+func TestActivityTouchedDuringTheWrite(t *testing.T) {
+	now := noon
+	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon.Add(-time.Hour)))
+	activity, _ := newTestActivity(c)
+	activity.Touch(instanceID(1))
+	c.react("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		now = noon.Add(time.Second)
+		activity.Touch(instanceID(1))
+		return false, nil, nil
+	})
+	activity.Flush(t.Context())
+	if got := activity.last[instanceID(1)]; !got.Equal(noon.Add(time.Second)) {
+		t.Errorf("held is %s, want the later use", got)
+	}
+}
+
+func TestTouchNeverGoesBack(t *testing.T) {
+	now := noon
+	activity, _ := newTestActivity(startCluster(t, func() time.Time { return now }))
+	for _, at := range []time.Time{noon, noon.Add(-time.Minute), noon.Add(time.Second), noon} {
+		now = at
+		activity.Touch(instanceID(1))
+	}
+	if got, want := activity.last[instanceID(1)], noon.Add(time.Second); !got.Equal(want) {
+		t.Errorf("held is %s, want the latest, %s", got, want)
+	}
+}
+
+// Ids come from visitors: those of no instance are forgotten at the next tick.
+func TestActivityDoesNotGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now)
+		activity, _ := newTestActivity(c)
+		defer activity.start()()
+		for n := range 1000 {
+			activity.Touch(instanceID(n))
+		}
+		time.Sleep(2 * flushTick)
+		synctest.Wait()
+		if got := len(activity.snapshot()); got > 0 {
+			t.Errorf("%d are held, want none", got)
+		}
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("the writes are %v", writes)
+		}
+	})
+}
+
+func TestFlushLag(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		time.Hour: 5*time.Minute + 2*time.Second, 12 * time.Second: 3 * time.Second,
+	} {
+		if got := flushLag(timeout); got != want {
+			t.Errorf("of %s: got %s, want %s", timeout, got, want)
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// start runs the culler until the function it returns is called.
+func (c testCuller) start() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { c.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func TestCullerRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		culler := newTestCuller(t, c)
+		stop := culler.start()
+		time.Sleep(65 * time.Minute) // a timeout and a period
+		synctest.Wait()
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("culled early: %v", writes)
+		}
+		time.Sleep(time.Minute) // a tick and an interval
+		synctest.Wait()
+		if inst, known := c.Instance(instanceID(1)); !known || inst.Status != StatusDeleted || inst.Reason != "Culled" {
+			t.Errorf("got %+v, %t; want it culled", inst, known)
+		}
+		stop()
+	})
+}
+
+// An instance that is long idle when a term begins may be in use through a
+// replica that was cut off: it gets a period, in each term anew.
+func TestCullerRunBeginsWithAPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now().Add(-72*time.Hour)))
+		culler := newTestCuller(t, c)
+		for range 3 {
+			stop := culler.start()
+			time.Sleep(5 * time.Minute)
+			stop()
+		}
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("culled in the first period: %v", writes)
+		}
+		stop := culler.start()
+		time.Sleep(6 * time.Minute)
+		stop()
+		synctest.Wait()
+		if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
+			t.Errorf("after the first period: got %+v, want it culled", inst)
+		}
+	})
+}
+
+// Who deletes a pod by other means leaves no tombstone: the leader does.
+func TestCullerRemembersWhatOthersDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()), newPod(instanceID(2), time.Now()))
+		culler := newTestCuller(t, c)
+		c.drop(t, instanceID(1)) // nobody leads yet
+		stop := culler.start()
+		synctest.Wait()
+		c.drop(t, instanceID(2))
+		synctest.Wait()
+		if inst, known := c.Instance(instanceID(1)); known {
+			t.Errorf("who did not lead remembers %+v", inst)
+		}
+		inst, _ := c.Instance(instanceID(2))
+		if inst.Status != StatusDeleted || inst.Reason != "Gone" || inst.Message != "the pod was deleted from outside this service" {
+			t.Errorf("got %+v, want it gone", inst)
+		}
+		stop()
+		culler.wantCounts(t, nil, 0, 0)
+		c.put(t, newPod(instanceID(3), time.Now()))
+		c.drop(t, instanceID(3)) // nobody leads any longer
+		synctest.Wait()
+		if inst, known := c.Instance(instanceID(3)); known || len(culler.gone) > 0 {
+			t.Errorf("who no longer leads remembers %+v, %t, and holds %d more", inst, known, len(culler.gone))
+		}
+	})
+}
+
+// What is remembered for a better reason stays so.
+func TestCullerKeepsWhatIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		culler := newTestCuller(t, c)
+		defer culler.start()()
+		pod, _ := c.Pod(instanceID(1))
+		if err := culler.remover.remove(t.Context(), pod, EndStopped, stoppedMessage, false); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Stopped" || inst.Message != stoppedMessage {
+			t.Errorf("got %+v, want it stopped", inst)
+		}
+	})
+}
+
+func TestCullerCannotRemember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		culler := newTestCuller(t, c)
+		defer culler.start()()
+		c.failOn("patch", "events", errors.New("the API server is away"))
+		synctest.Wait()
+		c.drop(t, instanceID(1))
+		synctest.Wait()
+		if !strings.Contains(culler.log.String(), `level=ERROR msg="deleted instance not remembered" id=`+instanceID(1)) {
+			t.Errorf("not in the log:\n%s", culler.log)
+		}
+	})
+}
+
+// The informer's goroutine is not held up by more than can be remembered.
+func TestNoticeGoneNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		culler := newTestCuller(t, startCluster(t, time.Now))
+		culler.leading.Store(true) // and yet nobody takes from the queue
+		for n := range goneQueue + 1 {
+			culler.noticeGone(newPod(instanceID(n), time.Now()))
+		}
+		if len(culler.gone) != goneQueue {
+			t.Errorf("%d are held, want %d", len(culler.gone), goneQueue)
+		}
+		if got := strings.Count(culler.log.String(), "level=WARN"); got != 1 {
+			t.Errorf("%d warnings, want one:\n%s", got, culler.log)
+		}
+	})
+}

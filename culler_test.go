@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// testCuller is a culler of a cluster, and what it says of itself.
+type testCuller struct {
+	*Culler
+	log *logBuffer
+}
+
+func newTestCuller(t testing.TB, c *testCluster) testCuller {
+	t.Helper()
+	log, lines := recordLog()
+	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
+	culler, err := NewCuller(c.client.CoreV1().Pods(testNamespace), c.Cluster, newTestRemover(c.fakeServer), policy,
+		30*time.Second, NewMetrics("test"), log, c.Cluster.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testCuller{culler, lines}
+}
+
+// wantCounts checks how many instances were ended for each reason, the failed
+// attempts, and the activities that could not be right.
+func (c testCuller) wantCounts(t testing.TB, ends map[EndReason]float64, failed, unreadable float64) {
+	t.Helper()
+	for _, reason := range []EndReason{EndCulled, EndFailed, EndGone, EndStopped} {
+		if got := metric(t, c.metrics, "binder_culls_total", string(reason)); got != ends[reason] {
+			t.Errorf("counted as %s are %v, want %v", reason, got, ends[reason])
+		}
+	}
+	if got := metric(t, c.metrics, "binder_cull_errors_total"); got != failed {
+		t.Errorf("counted as cull errors are %v, want %v", got, failed)
+	}
+	if got := metric(t, c.metrics, "binder_activity_unreadable_total"); got != unreadable {
+		t.Errorf("counted as unreadable are %v, want %v", got, unreadable)
+	}
+}
+
+// ago is a pod that was created, became ready and was last used a while before noon.
+func ago(n int, while time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
+	return newPod(instanceID(n), noon.Add(-while), changes...)
+}
+
+func TestSweepEndsWhatIsOver(t *testing.T) {
+	idle, failed, done := ago(1, 2*time.Hour), ago(2, 2*time.Hour, broken), ago(3, time.Minute, completed)
+	mangled := ago(4, 2*time.Hour, withAnnotation(lastActivityAnnotation, "mangled"))
+	kept := []*corev1.Pod{
+		ago(5, time.Hour), ago(6, time.Minute, starting), ago(7, 2*time.Hour, deleting),
+		ago(8, 2*time.Hour, withLabel(poolLabel, "warm")), ago(9, 2*time.Hour, withLabel(preloadLabel, "true")),
+	}
+	objects := []runtime.Object{idle, failed, done, mangled}
+	for _, pod := range kept {
+		objects = append(objects, pod)
+	}
+	c := startCluster(t, clockAt(noon), objects...)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), noon, culler.policy)
+
+	of := map[string]calls{} // the writes of each instance
+	for _, write := range c.writes() {
+		id := strings.TrimSuffix(strings.TrimPrefix(nameOf(write), podNamePrefix), tombstoneNameSuffix)
+		of[id] = append(of[id], write)
+	}
+	for _, pod := range []*corev1.Pod{idle, failed, done} {
+		wantRemoved(t, of[pod.Labels[idLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+	}
+	for _, pod := range kept {
+		if writes := of[pod.Labels[idLabel]]; len(writes) > 0 {
+			t.Errorf("of %s, which is not over: %v", pod.Name, writes)
+		}
+	}
+	repairs := of[instanceID(4)]
+	if len(repairs) != 1 {
+		t.Fatalf("the writes of the mangled one are %v, want one repair", repairs)
+	}
+	wantActivityPatch(t, repairs[0], mangled, noon)
+	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1, EndFailed: 1, EndGone: 1}, 0, 1)
+
+	for id, reason := range map[string]string{instanceID(1): "Culled", instanceID(2): "Failed", instanceID(3): "Gone"} {
+		eventually(t, "the tombstone is in the cache and the pod is not", func() bool {
+			inst, _ := c.Instance(id)
+			return inst.Status == StatusDeleted && inst.Reason == reason
+		})
+		if line := fmt.Sprintf("msg=culled id=%s template=jupyter reason=%s", id, reason); !strings.Contains(culler.log.String(), line) {
+			t.Errorf("not in the log: %s\n%s", line, culler.log)
+		}
+	}
+	if !strings.Contains(culler.log.String(), "level=WARN msg=\"last activity unreadable, counts as now\" id="+instanceID(4)) {
+		t.Errorf("the repair is not in the log:\n%s", culler.log)
+	}
+}
+
+// A pod that was used between the look at it and its delete lives on, and this
+// is neither an error nor counted as anything.
+func TestEndOfWhatWasUsedInBetween(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour))
+	culler := newTestCuller(t, c)
+	judged, _ := c.Pod(instanceID(1))
+	c.put(t, ago(1, 2*time.Hour, lastUsed(noon))) // another replica
+	culler.end(t.Context(), judged, judge(judged, noon, culler.policy))
+
+	if _, err := c.pod(podName(instanceID(1))); err != nil {
+		t.Errorf("the pod was deleted: %v", err)
+	}
+	culler.wantCounts(t, nil, 0, 0)
+	if log := culler.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "msg=culled") {
+		t.Errorf("the log is\n%s", log)
+	}
+	if inst, _ := c.Instance(instanceID(1)); inst.Status != StatusDeployed {
+		t.Errorf("it is known as %+v", inst)
+	}
+}
+
+func TestSweepMeetsAConflict(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(lastActivityAnnotation, "")))
+	culler := newTestCuller(t, c)
+	c.failOn("delete", "pods", conflict(podName(instanceID(1))))
+	c.failOn("patch", "pods", conflict(podName(instanceID(2))))
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, nil, 0, 1)
+	if log := culler.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// What fails is logged and counted, the rest is done, and the next sweep tries again.
+func TestSweepMeetsAnError(t *testing.T) {
+	away := errors.New("the API server is away")
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(lastActivityAnnotation, "")))
+	culler := newTestCuller(t, c)
+	mend := []func(){c.failOn("delete", "pods", away), c.failOn("patch", "pods", away)}
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, nil, 1, 1)
+	for _, line := range []string{`level=ERROR msg="not culled, will be tried again"`, `level=ERROR msg="last activity unreadable and not repaired`} {
+		if !strings.Contains(culler.log.String(), line) {
+			t.Errorf("not in the log: %s\n%s", line, culler.log)
+		}
+	}
+	for _, mend := range mend {
+		mend()
+	}
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 1, 2)
+}
+
+// A pod that went away meanwhile needs no repair.
+func TestRepairOfWhatIsGone(t *testing.T) {
+	c := startCluster(t, clockAt(noon))
+	culler := newTestCuller(t, c)
+	culler.repair(t.Context(), ago(1, time.Hour), "mangled")
+	if log := culler.log.String(); log != "" {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// One who no longer leads does nothing more.
+func TestSweepEndsWithItsTerm(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour))
+	culler := newTestCuller(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	culler.sweep(ctx, noon, culler.policy)
+	if writes := c.writes(); len(writes) > 0 {
+		t.Errorf("the writes are %v", writes)
+	}
+}
+
+func TestSweepGivesANewLeadersPolicyItsPeriod(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour))
+	culler := newTestCuller(t, c)
+	policy := culler.policy
+	policy.since = noon.Add(-time.Minute)
+	culler.sweep(t.Context(), noon, policy)
+	if writes := c.writes(); len(writes) > 0 {
+		t.Errorf("a minute after the election the writes are %v", writes)
+	}
+}

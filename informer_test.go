@@ -1,0 +1,233 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// ids are those of instances, in their order.
+func ids(instances []Instance) []string {
+	var ids []string
+	for _, inst := range instances {
+		ids = append(ids, inst.ID)
+	}
+	return ids
+}
+
+func TestClusterInstance(t *testing.T) {
+	deployed, over, both := newPod(instanceID(1), noon), newPod(instanceID(2), noon), newPod(instanceID(3), noon)
+	c := startCluster(t, clockAt(noon),
+		deployed,
+		tombstoneOf(t, over, EndCulled, "not used"),
+		// The delete that the tombstone was written for did not happen.
+		both, tombstoneOf(t, both, EndCulled, "not used"),
+		newPod(instanceID(4), noon, withLabel(poolLabel, "warm")),
+		newPod(instanceID(5), noon, func(p *corev1.Pod) { p.Namespace = "default" }),
+		newPod(instanceID(7), noon, withLabel(idLabel, instanceID(8))),
+	)
+	for _, test := range []struct {
+		name   string
+		id     string
+		want   Status // "" for unknown
+		reason string
+	}{
+		{"a pod", instanceID(1), StatusDeployed, ""},
+		{"a tombstone", instanceID(2), StatusDeleted, "Culled"},
+		{"a pod goes before its tombstone", instanceID(3), StatusDeployed, ""},
+		{"a pod that is nobody's", instanceID(4), "", ""},
+		{"a pod of another namespace", instanceID(5), "", ""},
+		{"nothing", instanceID(6), "", ""},
+		{"a pod that is named by one id and labelled by another", instanceID(7), "", ""},
+		{"no id", "", "", ""},
+	} {
+		inst, known := c.Instance(test.id)
+		if known != (test.want != "") || inst.Status != test.want || inst.Reason != test.reason {
+			t.Errorf("%s: got %+v, %t; want status %q and reason %q", test.name, inst, known, test.want, test.reason)
+		}
+	}
+	c.drop(t, instanceID(3))
+	if inst, _ := c.Instance(instanceID(3)); inst.Status != StatusDeleted || inst.Reason != "Culled" {
+		t.Errorf("once the pod is gone: got %+v, want what the tombstone says", inst)
+	}
+}
+
+// The status changes with time alone, without an event.
+func TestClusterInstanceFailsByTheClock(t *testing.T) {
+	now := noon
+	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon, unscheduled))
+	for after, want := range map[time.Duration]Status{0: StatusPending, testStartTimeout: StatusFailed} {
+		now = noon.Add(after)
+		one, _ := c.Instance(instanceID(1))
+		all := c.Instances("")
+		if one.Status != want || len(all) != 1 || all[0] != one {
+			t.Errorf("after %s: got %+v and %+v, want status %s of both", after, one, all, want)
+		}
+	}
+}
+
+func TestClusterInstances(t *testing.T) {
+	at := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Minute) }
+	odd := "org/image:tag" // is no label value
+	both := newPod(instanceID(4), at(0))
+	c := startCluster(t, clockAt(noon),
+		newPod(instanceID(3), at(2)),
+		newPod(instanceID(2), at(1)),
+		newPod(instanceID(1), at(1)),
+		both, tombstoneOf(t, both, EndCulled, ""),
+		tombstoneOf(t, newPod(instanceID(5), at(3)), EndStopped, ""),
+		newPod(instanceID(6), at(4), ofTemplate(odd)),
+		tombstoneOf(t, newPod(instanceID(7), at(5), ofTemplate(odd)), EndFailed, ""),
+		newPod(instanceID(8), at(0), withLabel(poolLabel, "warm")),
+		newPod(instanceID(9), at(0), withLabel(preloadLabel, "true")),
+	)
+	jupyter := []string{instanceID(4), instanceID(1), instanceID(2), instanceID(3), instanceID(5)}
+	odds := []string{instanceID(6), instanceID(7)}
+	for template, want := range map[string][]string{
+		"": slices.Concat(jupyter, odds), testTemplate: jupyter, odd: odds, templateLabelValue(odd): nil, "unknown": nil,
+	} {
+		got := c.Instances(template)
+		if !slices.Equal(ids(got), want) {
+			t.Errorf("of template %q: got\n%v, want\n%v", template, ids(got), want)
+		}
+		for _, inst := range got {
+			if one, _ := c.Instance(inst.ID); one != inst {
+				t.Errorf("in the list it is %+v, by itself %+v", inst, one)
+			}
+		}
+	}
+	pods := c.InstancePods()
+	if len(pods) != 5 {
+		t.Errorf("got %d pods of instances, want 5", len(pods))
+	}
+	for _, pod := range pods {
+		if !isInstance(pod) {
+			t.Errorf("pod %s is nobody's instance", pod.Name)
+		}
+	}
+}
+
+func TestClusterLookups(t *testing.T) {
+	service := func(namespace, name string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	}
+	elsewhere := newTemplate("elsewhere")
+	elsewhere.Namespace = "default"
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"), elsewhere, service("binder", "binder-proxy"), service(testNamespace, "binder-proxy"))
+	if template, ok := c.PodTemplate("jupyter"); !ok || template.Name != "jupyter" {
+		t.Errorf("got template %v, %t", template, ok)
+	}
+	if _, ok := c.PodTemplate("elsewhere"); ok {
+		t.Error("a template of another namespace is known")
+	}
+	if got, ok := c.ProxyService(); !ok || got.Namespace != "binder" {
+		t.Errorf("got Service %v, %t; want the one in the controller's namespace", got, ok)
+	}
+	if _, ok := startCluster(t, clockAt(noon)).ProxyService(); ok {
+		t.Error("got a Service where there is none")
+	}
+}
+
+// Answering costs the API server nothing.
+func TestClusterReadsFromMemory(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon), newTemplate("jupyter"))
+	c.client.ClearActions()
+	c.Instance(instanceID(1))
+	c.Instance(instanceID(2))
+	c.Instances("")
+	c.Instances(testTemplate)
+	c.InstancePods()
+	c.PodTemplate("jupyter")
+	c.ProxyService()
+	if actions := c.client.Actions(); len(actions) > 0 {
+		t.Errorf("the API server was asked %v", actions)
+	}
+}
+
+// What the transforms leave of an object is all that anybody reads.
+func TestTransformsKeepWhatIsRead(t *testing.T) {
+	managed := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
+	for name, change := range map[string]func(*corev1.Pod){
+		"deployed":      func(*corev1.Pod) {},
+		"unscheduled":   unscheduled,
+		"starting":      starting,
+		"no image":      waits("ImagePullBackOff", "manifest unknown"),
+		"broken":        broken,
+		"completed":     completed,
+		"deleting":      deleting,
+		"strips prefix": withAnnotation(stripPrefixAnnotation, "true"),
+		"own timeout":   withAnnotation(cullTimeoutAnnotation, "5m"),
+		"unreadable":    withAnnotation(lastActivityAnnotation, "mangled"),
+	} {
+		full := newPod(instanceID(1), noon, change)
+		full.ManagedFields = managed
+		full.Status.PodIPs, full.Status.HostIPs = []corev1.PodIP{{IP: "10.0.0.7"}}, []corev1.HostIP{{IP: "10.0.0.1"}}
+		slimmed := mustTransform(t, slimPod, full.DeepCopy()).(*corev1.Pod)
+		if slimmed.ManagedFields != nil || slimmed.Spec.Containers != nil || slimmed.Status.PodIPs != nil || slimmed.Status.HostIPs != nil {
+			t.Errorf("%s: what nobody reads is kept: %v", name, slimmed)
+		}
+		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
+			now := noon.Add(after)
+			if got, want := instanceFromPod(slimmed, now, testStartTimeout), instanceFromPod(full, now, testStartTimeout); got != want {
+				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
+			}
+			if got, want := judge(slimmed, now, policy), judge(full, now, policy); got != want {
+				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
+			}
+		}
+		if got, want := tombstoneOf(t, slimmed, EndCulled, ""), tombstoneOf(t, full, EndCulled, ""); !equality.Semantic.DeepEqual(got, want) {
+			t.Errorf("%s: the tombstone is\n%v, want\n%v", name, got, want)
+		}
+		if slimmed.Name != full.Name || slimmed.ResourceVersion != full.ResourceVersion {
+			t.Errorf("%s: it is %s of resourceVersion %s", name, slimmed.Name, slimmed.ResourceVersion)
+		}
+	}
+
+	// Of the others, only what the API server keeps for itself is dropped.
+	tombstone, template := tombstoneOf(t, newPod(instanceID(1), noon), EndCulled, "not used"), newTemplate("jupyter")
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "binder-proxy"}}
+	for _, want := range []runtime.Object{tombstone, template, service} {
+		full := want.DeepCopyObject()
+		full.(metav1.Object).SetManagedFields(managed)
+		if got := mustTransform(t, slim, full); !equality.Semantic.DeepEqual(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}
+
+func mustTransform(t testing.TB, transform func(any) (any, error), obj any) any {
+	t.Helper()
+	got, err := transform(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// The transforms are in use.
+func TestClusterKeepsSlimObjects(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c.put(t, newPod(instanceID(1), noon))
+	pod, _ := c.Pod(instanceID(1))
+	if pod.Spec.NodeName == "" || pod.Spec.Containers != nil || pod.ManagedFields != nil {
+		t.Errorf("kept of the pod is %v", pod)
+	}
+	if template, _ := c.PodTemplate("jupyter"); len(template.Template.Spec.Containers) != 1 {
+		t.Errorf("kept of the template is %v", template)
+	}
+}
+
+func TestIndexByTemplate(t *testing.T) {
+	if got, err := indexByTemplate(newPod(instanceID(1), noon)); err != nil || !slices.Equal(got, []string{testTemplate}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := indexByTemplate("no object"); err == nil {
+		t.Error("what is no object has a template")
+	}
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// The keys are written out here, for they are what operators, dashboards and
+// other versions of this service go by.
+func TestInstanceFromPodReadsTheContract(t *testing.T) {
+	const id = "84b8f9e8d573e73016fa2c14bad86a4d"
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              "binder-" + id,
+			CreationTimestamp: metav1.NewTime(noon),
+			Labels: map[string]string{
+				"app.kubernetes.io/managed-by": "binder-deploy-kubernetes",
+				"binder-project.org/id":        id,
+				"binder-project.org/template":  "a-name-cut-short-12345678",
+			},
+			Annotations: map[string]string{
+				"binder-project.org/template-name": "a/name",
+				"binder-project.org/last-activity": "2026-01-02T12:00:00.000Z",
+				"binder-project.org/cull-timeout":  "30m0s",
+				"binder-project.org/port":          "8080",
+				"binder-project.org/strip-prefix":  "true",
+			},
+		},
+		Spec: corev1.PodSpec{NodeName: "node-1"},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, PodIP: "10.0.0.7",
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+		},
+	}
+	want := Instance{
+		ID: id, Template: "a/name", Status: StatusDeployed, Created: noon, Address: "10.0.0.7:8080", StripPrefix: true,
+	}
+	if got := instanceFromPod(pod, noon, testStartTimeout); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if got, err := lastActivity(pod); err != nil || !got.Equal(noon) {
+		t.Errorf("last activity is %s, %v; want %s", got, err, noon)
+	}
+	if got, want := cullTimeout(pod, time.Hour), 30*time.Minute; got != want {
+		t.Errorf("cull timeout is %s, want %s", got, want)
+	}
+	if got, want := selector().String(), "app.kubernetes.io/managed-by=binder-deploy-kubernetes"; got != want {
+		t.Errorf("the selector is %q, want %q", got, want)
+	}
+}
+
+func TestInstanceFromPodAddress(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   string
+	}{
+		{"port of the annotation", withAnnotation(portAnnotation, "9000"), "10.0.0.7:9000"},
+		{"port of a Binder image where there is none", func(p *corev1.Pod) { delete(p.Annotations, portAnnotation) }, "10.0.0.7:8888"},
+		{"IPv6", func(p *corev1.Pod) { p.Status.PodIP = "fd00::7" }, "[fd00::7]:8888"},
+		{"none before it listens", starting, ""},
+		{"none once it is being deleted", deleting, ""},
+		{"none once it has failed", broken, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inst := instanceFromPod(newPod(instanceID(1), noon, test.change), noon, testStartTimeout)
+			if inst.Address != test.want {
+				t.Errorf("got address %q, want %q", inst.Address, test.want)
+			}
+		})
+	}
+}
+
+func TestInstanceFromPodStripPrefix(t *testing.T) {
+	for value, want := range map[string]bool{"true": true, "false": false, "": false, "yes": false} {
+		pod := newPod(instanceID(1), noon, withAnnotation(stripPrefixAnnotation, value))
+		if got := instanceFromPod(pod, noon, testStartTimeout).StripPrefix; got != want {
+			t.Errorf("strip-prefix %q: got %t, want %t", value, got, want)
+		}
+	}
+}
+
+func TestTombstoneRoundTrip(t *testing.T) {
+	long := strings.Repeat("organisation/", 10) + "image:tag"
+	for _, template := range []string{testTemplate, "registry/with/slashes", long} {
+		pod := newPod(instanceID(1), noon, ofTemplate(template))
+		got := instanceFromTombstone(tombstoneOf(t, pod, EndCulled, "not used for 1h5m"))
+		want := Instance{
+			ID: instanceID(1), Template: template, Status: StatusDeleted, Created: noon,
+			Reason: "Culled", Message: "not used for 1h5m",
+		}
+		if !got.Created.Equal(want.Created) {
+			t.Errorf("template %q: created %s, want %s", template, got.Created, want.Created)
+		}
+		got.Created = want.Created // the same time in another zone
+		if got != want {
+			t.Errorf("template %q:\ngot  %+v\nwant %+v", template, got, want)
+		}
+	}
+}
+
+func TestTemplateOf(t *testing.T) {
+	pod := newPod(instanceID(1), noon, withLabel(templateLabel, "label"), withAnnotation(templateNameAnnotation, "the/full/name"))
+	if got, want := templateOf(pod), "the/full/name"; got != want {
+		t.Errorf("with both: got %q, want %q", got, want)
+	}
+	delete(pod.Annotations, templateNameAnnotation)
+	if got, want := templateOf(pod), "label"; got != want {
+		t.Errorf("with the label alone: got %q, want %q", got, want)
+	}
+}
+
+func TestIsInstance(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		{"an instance", func(*corev1.Pod) {}, true},
+		{"no id", func(p *corev1.Pod) { delete(p.Labels, idLabel) }, false},
+		{"an id that is none", withLabel(idLabel, "jupyter"), false},
+		{"nobody's yet", withLabel(poolLabel, "warm"), false},
+		{"pulls an image", withLabel(preloadLabel, "true"), false},
+	} {
+		if got := isInstance(newPod(instanceID(1), noon, test.change)); got != test.want {
+			t.Errorf("%s: got %t, want %t", test.name, got, test.want)
+		}
+	}
+}
+
+func TestValidID(t *testing.T) {
+	const id = "84b8f9e8d573e73016fa2c14bad86a4d"
+	for s, want := range map[string]bool{
+		id: true, "": false, id[1:]: false, id + "0": false, strings.ToUpper(id): false,
+		"g" + id[1:]: false, id + "\n": false, "../" + id[3:]: false,
+	} {
+		if got := validID(s); got != want {
+			t.Errorf("validID(%q) is %t, want %t", s, got, want)
+		}
+	}
+}
+
+func TestAlive(t *testing.T) {
+	alive := map[Status]bool{StatusPending: true, StatusDeploying: true, StatusDeployed: true}
+	for _, status := range Statuses() {
+		if got := (Instance{Status: status}).Alive(); got != alive[status] {
+			t.Errorf("%s: got %t, want %t", status, got, alive[status])
+		}
+	}
+}
+
+func TestTemplateLabelValue(t *testing.T) {
+	most := strings.Repeat("a", validation.LabelValueMaxLength)
+	for _, test := range []struct{ name, want string }{
+		{"jupyter", "jupyter"},
+		{"Jupyter_3.1-base", "Jupyter_3.1-base"},
+		{most, most},
+		{most + "a", most[:54] + "-ffe054fe"},
+		{"org/image:tag", "org-image-tag-84d40163"},
+		{"-dashed-", "dashed-4c3f31a0"},
+		{"ünïcode", "n-code-b8be8967"},
+		{"///", "732c4e97"},
+	} {
+		if got := templateLabelValue(test.name); got != test.want {
+			t.Errorf("templateLabelValue(%q) is %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// Whatever a template is called, its label is valid and its own.
+func FuzzTemplateLabelValue(f *testing.F) {
+	for _, name := range []string{"", "jupyter", "a/b", "a:b", "a b", "-", "é", "\xff", strings.Repeat("é", 100), strings.Repeat("-", 64), strings.Repeat("a-", 50)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		got := templateLabelValue(name)
+		if problems := validation.IsValidLabelValue(got); len(problems) > 0 {
+			t.Errorf("%q gives %q: %s", name, got, problems)
+		}
+		if other := templateLabelValue(name + "/"); other == got {
+			t.Errorf("%q and %q both give %q", name, name+"/", got)
+		}
+	})
+}
+
+func TestLastActivity(t *testing.T) {
+	for _, test := range []struct {
+		value string
+		want  time.Time
+	}{
+		{"2026-01-02T12:00:00Z", noon},
+		{"2026-01-02T12:00:00.250Z", noon.Add(250 * time.Millisecond)},
+		{"2026-01-02T13:00:00+01:00", noon},
+	} {
+		got, err := lastActivity(newPod(instanceID(1), noon, withAnnotation(lastActivityAnnotation, test.value)))
+		if err != nil || !got.Equal(test.want) {
+			t.Errorf("%q: got %s, %v; want %s", test.value, got, err, test.want)
+		}
+	}
+}
+
+// An unreadable annotation is an error that names it, and no time at all.
+func TestLastActivityUnreadable(t *testing.T) {
+	pods := map[string]*corev1.Pod{
+		"missing": newPod(instanceID(1), noon, func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }),
+	}
+	for _, value := range []string{"", "yesterday", "1767355200", "2026-01-02", "2026-13-02T12:00:00Z"} {
+		pods[value] = newPod(instanceID(1), noon, withAnnotation(lastActivityAnnotation, value))
+	}
+	for value, pod := range pods {
+		got, err := lastActivity(pod)
+		if err == nil || !strings.Contains(err.Error(), "binder-project.org/last-activity") {
+			t.Errorf("%q: got %s and error %v, want an error that names the annotation", value, got, err)
+		}
+	}
+}
+
+func TestFormatActivity(t *testing.T) {
+	at := noon.Add(1234567 * time.Nanosecond).In(time.FixedZone("east", 3600))
+	if got, want := formatActivity(at), "2026-01-02T12:00:00.001Z"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCullTimeout(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"30m": 30 * time.Minute, "1.5s": 1500 * time.Millisecond, // readable
+		"": time.Hour, "soon": time.Hour, "0s": time.Hour, "-5m": time.Hour, "3600": time.Hour, // not
+	} {
+		if got := cullTimeout(newPod(instanceID(1), noon, withAnnotation(cullTimeoutAnnotation, value)), time.Hour); got != want {
+			t.Errorf("%q: got %s, want %s", value, got, want)
+		}
+	}
+}

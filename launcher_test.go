@@ -1,0 +1,410 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+// testLauncher is a launcher on a cluster, and what it says of itself. Its ids
+// are those of instances 1, 2, 3 and so on.
+type testLauncher struct {
+	*Launcher
+	log *logBuffer
+}
+
+// countingRandom is a source of the bytes of the ids that instanceID makes.
+type countingRandom struct{ n byte }
+
+func (r *countingRandom) Read(p []byte) (int, error) {
+	r.n++
+	return copy(p, append(bytes.Repeat([]byte{0}, 15), r.n)), nil
+}
+
+func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
+	t.Helper()
+	log, lines := recordLog()
+	launcher, err := NewLauncher(c.client.CoreV1().Pods(testNamespace), c.Cluster, clusterTemplates{c.Cluster},
+		newTestRemover(c.fakeServer), NewMetrics("test"), log, c.Cluster.now, &countingRandom{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testLauncher{launcher, lines}
+}
+
+// wantLaunches checks that one launch was counted, and with what result.
+func (l testLauncher) wantLaunches(t testing.TB, result string) {
+	t.Helper()
+	for _, label := range []string{"ok", "unknown_template", "no_capacity", "bad_template", "error"} {
+		want := 0.0
+		if label == result {
+			want = 1
+		}
+		if got := metric(t, l.metrics, "binder_launches_total", label); got != want {
+			t.Errorf("counted as %s are %v launches, want %v", label, got, want)
+		}
+	}
+}
+
+// held are the launches that have not come to an end.
+func (l testLauncher) held() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.launching)
+}
+
+// A launch is one write, and when it returns its instance is known.
+func TestLaunch(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	launcher := newTestLauncher(t, c)
+	id, err := launcher.Launch(t.Context(), "jupyter", 90*time.Second)
+	if err != nil || id != instanceID(1) {
+		t.Fatalf("got id %q and error %v", id, err)
+	}
+	inst, known := c.Instance(id)
+	if want := (Instance{ID: id, Template: "jupyter", Status: StatusPending, Created: noon}); !known || inst != want {
+		t.Errorf("known is %+v, %t; want %+v", inst, known, want)
+	}
+	writes := c.writes()
+	if len(writes) != 1 || !writes[0].Matches("create", "pods") {
+		t.Fatalf("the writes are %v, want one pod's creation", writes)
+	}
+	create := writes[0].(k8stesting.CreateActionImpl)
+	if got := create.CreateOptions.FieldManager; got != "binder-deploy-kubernetes" {
+		t.Errorf("the field manager is %q", got)
+	}
+	pod := create.Object.(*corev1.Pod)
+	if pod.Annotations[cullTimeoutAnnotation] != "1m30s" || pod.Annotations[lastActivityAnnotation] != formatActivity(noon) {
+		t.Errorf("the pod's annotations are %v", pod.Annotations)
+	}
+	launcher.wantLaunches(t, "ok")
+	if !strings.Contains(launcher.log.String(), "msg=launched id="+id+" template=jupyter") {
+		t.Errorf("the log is %s", launcher.log)
+	}
+}
+
+// forbidden is how the API server refuses a pod: for a quota, and for all else.
+func forbidden(why string) error {
+	return apierrors.NewForbidden(podResource.GroupResource(), "binder-x", errors.New(why))
+}
+
+func TestLaunchFails(t *testing.T) {
+	var bad *templateError
+	isBad := func(err error) bool { return errors.As(err, &bad) && bad.template == "jupyter" }
+	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
+	kind := schema.GroupKind{Kind: "Pod"}
+	away := errors.New("the API server is away")
+	for _, test := range []struct {
+		name     string
+		template *corev1.PodTemplate
+		answer   error // of the API server; nil if it is not asked
+		want     func(error) bool
+		counted  string
+	}{
+		{"unknown template", newTemplate("other"), nil, is(errUnknownTemplate), "unknown_template"},
+		{"bad annotation", newTemplate("jupyter", withTemplateAnnotation(portAnnotation, "http")), nil, isBad, "bad_template"},
+		{"bad limit", newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
+		{"no capacity", newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
+		{"quota", newTemplate("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(errCapacity), "no_capacity"},
+		{"quota not counted yet", newTemplate("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(errCapacity), "no_capacity"},
+		{"pod security", newTemplate("jupyter"), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), isBad, "bad_template"},
+		{"invalid", newTemplate("jupyter"), apierrors.NewInvalid(kind, "binder-x", nil), isBad, "bad_template"},
+		{"bad request", newTemplate("jupyter"), apierrors.NewBadRequest("no such field"), isBad, "bad_template"},
+		{"overloaded", newTemplate("jupyter"), apierrors.NewTooManyRequests("later", 1), apierrors.IsTooManyRequests, "error"},
+		{"away", newTemplate("jupyter"), away, is(away), "error"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := startCluster(t, clockAt(noon), test.template, newPod(instanceID(99), noon))
+			launcher := newTestLauncher(t, c)
+			if test.answer != nil {
+				c.failOn("create", "pods", test.answer)
+			}
+			id, err := launcher.Launch(t.Context(), "jupyter", 0)
+			if id != "" || err == nil || !test.want(err) {
+				t.Errorf("got id %q and error %v", id, err)
+			}
+			if asked := len(c.writes()) > 0; asked != (test.answer != nil) {
+				t.Errorf("the writes are %v", c.writes())
+			}
+			launcher.wantLaunches(t, test.counted)
+			if launcher.held() > 0 {
+				t.Error("the launch is held for one that may still be deployed")
+			}
+			if strings.Contains(launcher.log.String(), "launched") {
+				t.Errorf("the log is %s", launcher.log)
+			}
+		})
+	}
+}
+
+// A quota is the only refusal that may pass by itself.
+func TestQuotaIsNoBadTemplate(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c.failOn("create", "pods", forbidden("exceeded quota: instances"))
+	_, err := newTestLauncher(t, c).Launch(t.Context(), "jupyter", 0)
+	if bad := (*templateError)(nil); errors.As(err, &bad) {
+		t.Errorf("got %v", err)
+	}
+	if isQuota(errors.New("exceeded quota")) || isQuota(nil) {
+		t.Error("what is not the API server's answer is a quota")
+	}
+}
+
+func TestLaunchNeedsRandomness(t *testing.T) {
+	broken := errors.New("no entropy")
+	for name, random := range map[string]io.Reader{"fails": iotest.ErrReader(broken), "ends early": strings.NewReader("15 bytes only..")} {
+		c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+		launcher := newTestLauncher(t, c)
+		launcher.random = random
+		if id, err := launcher.Launch(t.Context(), "jupyter", 0); id != "" || err == nil {
+			t.Errorf("%s: got id %q and error %v", name, id, err)
+		}
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("%s: the writes are %v", name, writes)
+		}
+		launcher.wantLaunches(t, "error")
+	}
+}
+
+func TestNewID(t *testing.T) {
+	random := bytes.NewReader([]byte("0123456789abcdefABCDEFGHIJKLMNOP"))
+	for _, want := range []string{"30313233343536373839616263646566", "4142434445464748494a4b4c4d4e4f50"} {
+		if got, err := newID(random); got != want || err != nil || !validID(got) {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+// Only what is or may come to be of use takes a place, and only of its template.
+func TestLaunchCapacity(t *testing.T) {
+	c := startCluster(t, clockAt(noon),
+		newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "3")),
+		newPod(instanceID(11), noon, unscheduled), newPod(instanceID(12), noon),
+		newPod(instanceID(13), noon, broken), newPod(instanceID(14), noon, completed), newPod(instanceID(15), noon, deleting),
+		newPod(instanceID(16), noon, ofTemplate("other")), newPod(instanceID(17), noon, withLabel(poolLabel, "warm")),
+		tombstoneOf(t, newPod(instanceID(18), noon), EndCulled, ""))
+	launcher := newTestLauncher(t, c)
+	if _, err := launcher.Launch(t.Context(), "jupyter", 0); err != nil {
+		t.Errorf("the third of three: %v", err)
+	}
+	_, err := launcher.Launch(t.Context(), "jupyter", 0)
+	if !errors.Is(err, errCapacity) || !strings.Contains(err.Error(), `"jupyter" has 3 of at most 3`) {
+		t.Errorf("the fourth of three: %v", err)
+	}
+	c.drop(t, instanceID(12))
+	if _, err := launcher.Launch(t.Context(), "jupyter", 0); err != nil {
+		t.Errorf("after one has ended: %v", err)
+	}
+}
+
+// A watch that lags holds a launch up for a moment only.
+func TestLaunchDoesNotWaitLongForTheWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newTemplate("jupyter"))
+		launcher := newTestLauncher(t, c)
+		c.react("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+			return true, action.(k8stesting.CreateAction).GetObject(), nil // and the watch never hears of it
+		})
+		began := time.Now()
+		id, err := launcher.Launch(t.Context(), "jupyter", 0)
+		if id != instanceID(1) || err != nil {
+			t.Errorf("got id %q and error %v", id, err)
+		}
+		if took := time.Since(began); took != ownWriteWait {
+			t.Errorf("took %s, want %s", took, ownWriteWait)
+		}
+	})
+}
+
+// hangingPods are at an API server that does not answer.
+type hangingPods struct{ typedcorev1.PodInterface }
+
+func (hangingPods) Create(ctx context.Context, _ *corev1.Pod, _ metav1.CreateOptions) (*corev1.Pod, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A client waits for the launch, and can try again.
+func TestLaunchGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		launcher := newTestLauncher(t, startCluster(t, time.Now, newTemplate("jupyter")))
+		launcher.pods = hangingPods{launcher.pods}
+		began := time.Now()
+		if id, err := launcher.Launch(t.Context(), "jupyter", 0); id != "" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got id %q and error %v", id, err)
+		}
+		if took := time.Since(began); took != createTimeout {
+			t.Errorf("took %s, want %s", took, createTimeout)
+		}
+		launcher.wantLaunches(t, "error")
+	})
+}
+
+// A request that was lost on the way back has been repeated: the pod that then
+// exists already is the launch's own.
+func TestLaunchOfItsOwnPodAgain(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	launcher := newTestLauncher(t, c)
+	c.react("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		pod := action.(k8stesting.CreateAction).GetObject().(*corev1.Pod)
+		pod.CreationTimestamp = metav1.NewTime(noon)
+		if err := c.client.Tracker().Add(pod); err != nil {
+			return true, nil, err
+		}
+		return true, nil, apierrors.NewAlreadyExists(podResource.GroupResource(), pod.Name)
+	})
+	id, err := launcher.Launch(t.Context(), "jupyter", 0)
+	if id != instanceID(1) || err != nil {
+		t.Errorf("got id %q and error %v", id, err)
+	}
+	launcher.wantLaunches(t, "ok")
+	if launcher.held() != 1 {
+		t.Error("the launch is not held, and so will not be measured")
+	}
+}
+
+// The time from the launch to the first moment of use is measured, by the
+// replica that launched.
+func TestLaunchDuration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newTemplate("jupyter"))
+		launcher := newTestLauncher(t, c)
+		id, err := launcher.Launch(t.Context(), "jupyter", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		time.Sleep(time.Second)
+		c.put(t, newPod(id, began, starting))
+		time.Sleep(3*time.Second - time.Since(began))
+		for range 2 { // the second time is no launch
+			c.put(t, newPod(id, began))
+			c.put(t, newPod(instanceID(9), began)) // another replica's
+		}
+		synctest.Wait()
+		if got := metric(t, launcher.metrics, "binder_launch_duration_seconds"); got != 1 {
+			t.Errorf("%v launches were measured, want 1", got)
+		}
+		if !strings.Contains(launcher.log.String(), "msg=deployed id="+id+" template=jupyter duration=3s") {
+			t.Errorf("the log is %s", launcher.log)
+		}
+		if launcher.held() > 0 {
+			t.Error("a launch is held that has come to its end")
+		}
+	})
+}
+
+// A launch that comes to nothing is not measured, and not held for ever.
+func TestLaunchComesToNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod) // nil for one that is deleted
+		log    string
+	}{
+		"broken":    {broken, "level=WARN msg=\"launch failed\" id=" + instanceID(1) + " template=jupyter reason=Error"},
+		"completed": {completed, ""},
+		"deleting":  {deleting, ""},
+		"deleted":   {nil, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := startCluster(t, time.Now, newTemplate("jupyter"))
+			launcher := newTestLauncher(t, c)
+			id, err := launcher.Launch(t.Context(), "jupyter", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if launcher.held() != 1 {
+				t.Errorf("%s: %d launches are held, want the one", name, launcher.held())
+			}
+			if test.change == nil {
+				c.drop(t, id)
+			} else {
+				c.put(t, newPod(id, time.Now(), test.change))
+			}
+			synctest.Wait()
+			if launcher.held() > 0 {
+				t.Errorf("%s: the launch is still held", name)
+			}
+			if got := metric(t, launcher.metrics, "binder_launch_duration_seconds"); got != 0 {
+				t.Errorf("%s: %v launches were measured", name, got)
+			}
+			if !strings.Contains(launcher.log.String(), test.log) {
+				t.Errorf("%s: the log is %s", name, launcher.log)
+			}
+		})
+	}
+}
+
+func TestStop(t *testing.T) {
+	const template = testTemplate
+	for _, test := range []struct {
+		name     string
+		objects  []runtime.Object
+		template string
+		want     error
+		stops    bool
+	}{
+		{"deployed", []runtime.Object{newPod(instanceID(1), noon)}, template, nil, true},
+		{"not yet deployed", []runtime.Object{newPod(instanceID(1), noon, unscheduled)}, template, nil, true},
+		{"failed", []runtime.Object{newPod(instanceID(1), noon, broken)}, template, nil, true},
+		{"over", []runtime.Object{tombstoneOf(t, newPod(instanceID(1), noon), EndCulled, "")}, template, nil, false},
+		{"being deleted", []runtime.Object{newPod(instanceID(1), noon, deleting)}, template, nil, false},
+		{"of another template", []runtime.Object{newPod(instanceID(1), noon)}, "other", errNoRecord, false},
+		{"nobody's", []runtime.Object{newPod(instanceID(1), noon, withLabel(poolLabel, "warm"))}, template, errNoRecord, false},
+		{"unknown", nil, template, errNoRecord, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := startCluster(t, clockAt(noon), test.objects...)
+			launcher := newTestLauncher(t, c)
+			if err := launcher.Stop(t.Context(), test.template, instanceID(1)); !errors.Is(err, test.want) {
+				t.Errorf("got error %v, want %v", err, test.want)
+			}
+			ended := 0.0
+			if test.stops {
+				ended = 1
+				pod := test.objects[0].(*corev1.Pod)
+				// In use or not: with no resourceVersion.
+				wantRemoved(t, c.writes(), pod, metav1.Preconditions{UID: &pod.UID})
+				eventually(t, "the instance is known as stopped", func() bool {
+					inst, _ := c.Instance(instanceID(1))
+					return inst.Reason == "Stopped" && inst.Message == "stopped by request"
+				})
+			} else if writes := c.writes(); len(writes) > 0 {
+				t.Errorf("the writes are %v", writes)
+			}
+			if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != ended {
+				t.Errorf("counted are %v, want %v", got, ended)
+			}
+			if logged := strings.Contains(launcher.log.String(), "msg=stopped id="+instanceID(1)); logged != test.stops {
+				t.Errorf("the log is %s", launcher.log)
+			}
+		})
+	}
+}
+
+func TestStopFails(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
+	launcher := newTestLauncher(t, c)
+	away := errors.New("the API server is away")
+	c.failOn("delete", "pods", away)
+	if err := launcher.Stop(t.Context(), testTemplate, instanceID(1)); !errors.Is(err, away) {
+		t.Errorf("got error %v, want %v", err, away)
+	}
+	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 {
+		t.Errorf("counted are %v, want none", got)
+	}
+}

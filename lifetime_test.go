@@ -1,0 +1,120 @@
+package main
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+// lifetimes are when instances were last used, and when they were deleted.
+type lifetimes struct {
+	mu      sync.Mutex
+	used    map[string]time.Time
+	deleted map[string]time.Time
+}
+
+// watchDeletes notes each delete at the API server, refused or not.
+func (l *lifetimes) watchDeletes(server *fakeServer) {
+	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), podNamePrefix)
+		l.deleted[id] = time.Now()
+		return false, nil, nil
+	})
+}
+
+// use is a visitor, at a replica, that uses an instance every so often until a
+// time, unless it is gone.
+func (l *lifetimes) use(id string, every time.Duration, until time.Time, replicas ...*Activity) {
+	for n := 0; time.Now().Before(until); n++ {
+		l.mu.Lock()
+		if _, gone := l.deleted[id]; !gone {
+			l.used[id] = time.Now()
+			replicas[n%len(replicas)].Touch(id)
+		}
+		l.mu.Unlock()
+		time.Sleep(every)
+	}
+}
+
+// wantDeleted checks when an instance was deleted: not before what it is due
+// to, and not long after.
+func (l *lifetimes) wantDeleted(t testing.TB, name, id string, due time.Time, within time.Duration) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, deleted := l.deleted[id]
+	if late := at.Sub(due); !deleted || late < 0 || late > within {
+		t.Errorf("%s: deleted %t, %s after it was due; want from 0s to %s", name, deleted, late, within)
+	}
+}
+
+// TestLifetimes runs two replicas, of which one leads, for an hour and a half. Whichever
+// replica an instance is used through, it lives until its cull timeout after
+// that, and not much longer; also when a replica dies with what it knew.
+func TestLifetimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			timeout  = 10 * time.Minute
+			lag      = timeout/12 + 2*time.Second
+			interval = 30 * time.Second // of the sweeps
+		)
+		began := time.Now()
+		pod := func(n int) runtime.Object {
+			return newPod(instanceID(n), began, withAnnotation(cullTimeoutAnnotation, timeout.String()))
+		}
+		server := newFakeServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), newPod(instanceID(6), began, unscheduled))
+		seen := &lifetimes{used: map[string]time.Time{}, deleted: map[string]time.Time{}}
+		seen.watchDeletes(server)
+		leading, other := startClusterOn(t, server), startClusterOn(t, server)
+		culler := newTestCuller(t, leading)
+		defer culler.start()()
+		leader, _ := newTestActivity(leading)
+		defer leader.start()()
+		follower, _ := newTestActivity(other)
+		kill := follower.start()
+
+		var visitors sync.WaitGroup
+		killed := began.Add(time.Hour)
+		visitors.Go(func() { seen.use(instanceID(1), 7*time.Second, began.Add(90*time.Minute), leader) })
+		visitors.Go(func() { seen.use(instanceID(2), timeout-time.Second, killed, follower) })
+		visitors.Go(func() { seen.use(instanceID(3), 11*time.Second, killed, follower, leader) })
+		visitors.Go(func() { // somebody mangles this one's annotation, twice
+			for range 2 {
+				time.Sleep(5 * time.Minute)
+				patch := []byte(`{"metadata":{"annotations":{"` + lastActivityAnnotation + `":"mangled"}}}`)
+				_, err := server.client.CoreV1().Pods(testNamespace).Patch(t.Context(), podName(instanceID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		time.Sleep(time.Until(killed))
+		kill() // and what it had not written is lost
+		visitors.Wait()
+		time.Sleep(timeout + 2*lag + interval)
+		synctest.Wait()
+
+		for name, id := range map[string]string{
+			"used at the leader all the time": instanceID(1), "used at the follower now and then": instanceID(2), "used at both": instanceID(3),
+		} {
+			// At most the lag of the annotation is added to that of the others'.
+			seen.wantDeleted(t, name, id, seen.used[id].Add(timeout), lag+interval+time.Second)
+		}
+		seen.wantDeleted(t, "never used", instanceID(4), began.Add(timeout+lag), interval)
+		seen.wantDeleted(t, "mangled, and never used", instanceID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
+		seen.wantDeleted(t, "never started", instanceID(6), began.Add(testStartTimeout+failedRetention), interval)
+		culler.wantCounts(t, map[EndReason]float64{EndCulled: 5, EndFailed: 1}, 0, 2)
+		if got := len(leader.snapshot()); got > 0 {
+			t.Errorf("of %d instances that are over, something is still held", got)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"errors"
+	"maps"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+func newTestRemover(server *fakeServer) *remover {
+	return &remover{client: server.client, namespace: testNamespace, now: server.now}
+}
+
+// mustTombstone reads the Event of an instance from the API server.
+func mustTombstone(t testing.TB, server *fakeServer, id string) *corev1.Event {
+	t.Helper()
+	event, err := server.client.CoreV1().Events(testNamespace).Get(t.Context(), "binder-"+id+".deleted", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event
+}
+
+// wantRemoved checks that an instance was remembered and then deleted, with
+// these preconditions and by no other write.
+func wantRemoved(t testing.TB, writes calls, pod *corev1.Pod, only metav1.Preconditions) {
+	t.Helper()
+	if len(writes) != 2 || !writes[0].Matches("patch", "events") || !writes[1].Matches("delete", "pods") {
+		t.Fatalf("the writes are %v, want the tombstone and then the delete", writes)
+	}
+	tombstone := writes[0].(k8stesting.PatchActionImpl)
+	if got, want := tombstone.Name, "binder-"+pod.Labels[idLabel]+".deleted"; got != want || tombstone.PatchType != types.ApplyPatchType {
+		t.Errorf("the tombstone is a %s of %q, want an apply of %q", tombstone.PatchType, got, want)
+	}
+	deletion := writes[1].(k8stesting.DeleteActionImpl)
+	if deletion.Name != pod.Name || deletion.Namespace != pod.Namespace {
+		t.Errorf("deleted is %s/%s, want %s/%s", deletion.Namespace, deletion.Name, pod.Namespace, pod.Name)
+	}
+	got := deletion.DeleteOptions.Preconditions
+	if got == nil || got.UID == nil || *got.UID != *only.UID {
+		t.Fatalf("the delete has preconditions %v, want UID %s", got, *only.UID)
+	}
+	switch {
+	case only.ResourceVersion == nil && got.ResourceVersion != nil:
+		t.Errorf("the delete is only of resourceVersion %s, want of any", *got.ResourceVersion)
+	case only.ResourceVersion != nil && (got.ResourceVersion == nil || *got.ResourceVersion != *only.ResourceVersion):
+		t.Errorf("the delete is of resourceVersion %v, want only %s", got.ResourceVersion, *only.ResourceVersion)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	pod := newPod(instanceID(1), noon)
+	for _, test := range []struct {
+		name          string
+		unchangedOnly bool
+		only          metav1.Preconditions
+	}{
+		{"in use or not", false, metav1.Preconditions{UID: &pod.UID}},
+		{"only if unchanged", true, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := newFakeServer(clockAt(noon), pod)
+			if err := newTestRemover(server).remove(t.Context(), pod, EndStopped, "stopped by request", test.unchangedOnly); err != nil {
+				t.Fatal(err)
+			}
+			wantRemoved(t, server.writes(), pod, test.only)
+			got := instanceFromTombstone(mustTombstone(t, server, instanceID(1)))
+			if got.Status != StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
+				t.Errorf("what is remembered is %+v", got)
+			}
+		})
+	}
+}
+
+// Nobody else's pod is deleted, and none that was used in between.
+func TestRemoveConflicts(t *testing.T) {
+	used := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
+	other := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.UID = "another" })
+	for _, test := range []struct {
+		name          string
+		live          *corev1.Pod
+		unchangedOnly bool
+	}{
+		{"used in between", used, true},
+		{"another pod of that name", other, true},
+		{"another pod of that name, changed or not", other, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := newFakeServer(clockAt(noon), test.live)
+			err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", test.unchangedOnly)
+			if !apierrors.IsConflict(err) {
+				t.Errorf("got error %v, want a conflict", err)
+			}
+			if _, err := server.pod(podName(instanceID(1))); err != nil {
+				t.Errorf("the pod was deleted: %v", err)
+			}
+		})
+	}
+}
+
+func TestRemoveWhatIsGone(t *testing.T) {
+	server := newFakeServer(clockAt(noon))
+	if err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "", false); err != nil {
+		t.Error(err)
+	}
+	mustTombstone(t, server, instanceID(1))
+}
+
+// An instance that cannot be remembered is not deleted.
+func TestRemoveKeepsWhatItCannotRemember(t *testing.T) {
+	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	away := errors.New("the API server is away")
+	server.failOn("patch", "events", away)
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", true)
+	if !errors.Is(err, away) {
+		t.Errorf("got error %v, want %v", err, away)
+	}
+	if _, err := server.pod(podName(instanceID(1))); err != nil {
+		t.Errorf("the pod was deleted: %v", err)
+	}
+}
+
+// A tombstone may be left from a delete that was refused.
+func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
+	now := noon
+	server := newFakeServer(func() time.Time { return now }, newPod(instanceID(1), noon))
+	remover := newTestRemover(server)
+	stale := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "6" })
+	if err := remover.remove(t.Context(), stale, EndCulled, "not used", true); !apierrors.IsConflict(err) {
+		t.Fatalf("got error %v, want a conflict", err)
+	}
+	now = noon.Add(time.Hour)
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "stopped by request", false); err != nil {
+		t.Fatal(err)
+	}
+	event := mustTombstone(t, server, instanceID(1))
+	if event.Reason != "Stopped" || event.Message != "stopped by request" || !event.LastTimestamp.Time.Equal(now) {
+		t.Errorf("got %s %q of %s, want the latest", event.Reason, event.Message, event.LastTimestamp)
+	}
+}
+
+func TestRemember(t *testing.T) {
+	server := newFakeServer(clockAt(noon))
+	if err := newTestRemover(server).remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+		t.Fatal(err)
+	}
+	event := mustTombstone(t, server, instanceID(1))
+	if event.Reason != "Gone" || event.Message != "deleted from outside" {
+		t.Errorf("got %s %q", event.Reason, event.Message)
+	}
+}
+
+// What ended an instance says more than that it is gone.
+func TestRememberKeepsWhatIsKnown(t *testing.T) {
+	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	remover := newTestRemover(server)
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+		t.Errorf("a tombstone that exists is an error: %v", err)
+	}
+	if event := mustTombstone(t, server, instanceID(1)); event.Reason != "Culled" || event.Message != "not used" {
+		t.Errorf("got %s %q, want what was there", event.Reason, event.Message)
+	}
+}
+
+func TestRememberFails(t *testing.T) {
+	server := newFakeServer(clockAt(noon))
+	away := errors.New("the API server is away")
+	server.failOn("patch", "events", away)
+	if err := newTestRemover(server).remember(t.Context(), newPod(instanceID(1), noon), ""); !errors.Is(err, away) {
+		t.Errorf("got error %v, want %v", err, away)
+	}
+}
+
+// The tombstone is selected and indexed like the pod, and the API server takes
+// it: an Event must be in the namespace of what it is about.
+func TestNewTombstone(t *testing.T) {
+	pod := newPod(instanceID(1), noon, ofTemplate("org/image"))
+	for reason, kind := range map[EndReason]string{
+		EndCulled: "Normal", EndStopped: "Normal", EndGone: "Normal", EndFailed: "Warning",
+	} {
+		event := tombstoneOf(t, pod, reason, "message")
+		if event.Type != kind || event.Reason != string(reason) {
+			t.Errorf("%s: got type %s and reason %s, want type %s", reason, event.Type, event.Reason, kind)
+		}
+	}
+	event := tombstoneOf(t, pod, EndCulled, "message")
+	if event.Name != "binder-"+instanceID(1)+".deleted" || event.Namespace != testNamespace {
+		t.Errorf("it is %s/%s", event.Namespace, event.Name)
+	}
+	if !maps.Equal(event.Labels, pod.Labels) {
+		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
+	}
+	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: testNamespace, Name: pod.Name, UID: pod.UID}
+	if event.InvolvedObject != want {
+		t.Errorf("it is about %+v, want %+v", event.InvolvedObject, want)
+	}
+}

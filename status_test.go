@@ -1,0 +1,194 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// changes makes one change of several.
+func changes(all ...func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		for _, change := range all {
+			change(pod)
+		}
+	}
+}
+
+// waits is a starting pod whose container waits for a reason.
+func waits(reason, message string) func(*corev1.Pod) {
+	return changes(starting, func(pod *corev1.Pod) {
+		pod.Status.ContainerStatuses[0].State = waitingFor(reason, message)
+	})
+}
+
+// unready is a pod that was Ready until a time.
+func unready(until time.Time) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Status.Conditions[1].Status = corev1.ConditionFalse
+		pod.Status.Conditions[1].LastTransitionTime = metav1.NewTime(until)
+	}
+}
+
+func TestDeriveStatus(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		after  time.Duration // since the pod's creation
+		want   Status
+		reason string
+		says   string // is in the message
+	}{
+		// On the way.
+		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", ""},
+		{"no node yet", unscheduled, 4 * time.Minute, StatusPending, "", ""},
+		{"on a node", starting, 4 * time.Minute, StatusDeploying, "", ""},
+		{"running but not ready", unready(noon), 4 * time.Minute, StatusDeploying, "", ""},
+		{"ready without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 4 * time.Minute, StatusDeploying, "", ""},
+		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", ""},
+		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", ""},
+		{"not ready again after days", unready(noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
+
+		{"deployed", func(*corev1.Pod) {}, 0, StatusDeployed, "", ""},
+		{"deployed for days", func(*corev1.Pod) {}, 72 * time.Hour, StatusDeployed, "", ""},
+
+		// Failed.
+		{"no image", waits("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ImagePullBackOff", "image jupyter:1: manifest unknown"},
+		{"image name is none", waits("InvalidImageName", ""), 0, StatusFailed, "InvalidImageName", "jupyter:1"},
+		{"image may not be pulled", waits("ErrImageNeverPull", ""), 0, StatusFailed, "ErrImageNeverPull", "jupyter:1"},
+		{"image cannot be looked at", waits("ImageInspectError", ""), 0, StatusFailed, "ImageInspectError", "jupyter:1"},
+		{"no image for an init container", changes(starting, func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: waitingFor("ImagePullBackOff", "denied")}}
+		}), 0, StatusFailed, "ImagePullBackOff", "image init:1: denied"},
+		{"exited", broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
+		{"evicted", changes(broken, func(p *corev1.Pod) {
+			p.Status.Reason, p.Status.Message = "Evicted", "the node was low on memory"
+		}), 0, StatusFailed, "Evicted", "the node was low on memory"},
+		{"never got a node", unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
+		{"never started", waits("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
+			"not ready within 5m0s: container notebook: CrashLoopBackOff: back-off 5m"},
+		{"never listened", unready(noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s"},
+		{"never got an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 5 * time.Minute, StatusFailed, "StartTimeout", ""},
+		{"lost its node for good", unready(noon.Add(time.Hour)), 65 * time.Minute, StatusFailed, "StartTimeout", ""},
+
+		// Over.
+		{"completed", completed, 0, StatusDeleted, "Completed", "ended by itself"},
+		{"being deleted", deleting, 0, StatusDeleted, "Deleting", ""},
+		{"failed and being deleted", changes(broken, deleting), 0, StatusDeleted, "Deleting", ""},
+		{"not started and being deleted", changes(unscheduled, deleting), time.Hour, StatusDeleted, "Deleting", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := newPod(instanceID(1), noon, test.change)
+			status, reason, message := deriveStatus(pod, noon.Add(test.after), testStartTimeout)
+			if status != test.want || reason != test.reason {
+				t.Errorf("got %s (%s), want %s (%s)", status, reason, test.want, test.reason)
+			}
+			if !strings.Contains(message, test.says) {
+				t.Errorf("the message is %q, want %q in it", message, test.says)
+			}
+			if (message != "") != (reason != "") {
+				t.Errorf("reason %q and message %q: want both or none", reason, message)
+			}
+		})
+	}
+}
+
+// A pod that was scheduled late gets the start timeout from then on.
+func TestUnreadySince(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   time.Time
+	}{
+		{"no condition yet", unscheduled, noon},
+		{"reached a node later", unready(noon.Add(time.Minute)), noon.Add(time.Minute)},
+		{"a condition from before the pod", unready(noon.Add(-time.Minute)), noon},
+	} {
+		if got := unreadySince(newPod(instanceID(1), noon, test.change)); !got.Equal(test.want) {
+			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestFailure(t *testing.T) {
+	ended := func(name string, code int32, reason, message string) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message},
+		}}
+	}
+	for _, test := range []struct {
+		name            string
+		status          corev1.PodStatus
+		reason, message string
+	}{
+		{"nothing is known", corev1.PodStatus{}, "Failed", "the pod failed"},
+		{"the pod's own reason first",
+			corev1.PodStatus{Reason: "DeadlineExceeded", Message: "too long", ContainerStatuses: []corev1.ContainerStatus{ended("a", 1, "Error", "")}},
+			"DeadlineExceeded", "too long"},
+		{"the container that broke, not the one that ended well",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{ended("a", 0, "Completed", ""), ended("b", 137, "OOMKilled", "")}},
+			"OOMKilled", "container b exited with code 137"},
+		{"an init container goes first",
+			corev1.PodStatus{
+				InitContainerStatuses: []corev1.ContainerStatus{ended("init", 2, "Error", "no such file")},
+				ContainerStatuses:     []corev1.ContainerStatus{ended("a", 1, "Error", "")},
+			},
+			"Error", "container init exited with code 2: no such file"},
+		{"one that still runs is none that broke",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a"}}}, "Failed", "the pod failed"},
+	} {
+		reason, message := failure(&corev1.Pod{Status: test.status})
+		if reason != test.reason || message != test.message {
+			t.Errorf("%s: got %q, %q; want %q, %q", test.name, reason, message, test.reason, test.message)
+		}
+	}
+}
+
+func TestEndedAt(t *testing.T) {
+	ended := func(at time.Time) corev1.ContainerStatus {
+		return corev1.ContainerStatus{State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(at)},
+		}}
+	}
+	var never time.Time
+	for _, test := range []struct {
+		name       string
+		containers []corev1.ContainerStatus
+		want       time.Time
+	}{
+		{"none", nil, never},
+		{"the last of them", []corev1.ContainerStatus{ended(noon.Add(time.Hour)), ended(noon)}, noon.Add(time.Hour)},
+		{"not while one runs", []corev1.ContainerStatus{ended(noon), {}}, never},
+		{"the kubelet did not say when", []corev1.ContainerStatus{ended(never)}, never},
+	} {
+		pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: test.containers}}
+		if got := endedAt(pod); !got.Equal(test.want) {
+			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// What a container says of its end may be long, and no text at all.
+func TestClip(t *testing.T) {
+	long := strings.Repeat("é", 512)
+	for message, want := range map[string]string{
+		"":                  "",
+		" spaced \n":        "spaced",
+		"one\xfftwo":        "one\uFFFDtwo",
+		long:                long,
+		long + "é":          long + "…",
+		long[:1023] + "abc": long[:1022] + "\uFFFD…",
+	} {
+		got := clip(message)
+		if got != want {
+			t.Errorf("clip(%.20q, of %d bytes) is %.20q of %d bytes, want %d bytes", message, len(message), got, len(got), len(want))
+		}
+		if !utf8.ValidString(got) {
+			t.Errorf("clip(%.20q) is no valid text", message)
+		}
+	}
+}
