@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -46,6 +47,17 @@ type Activity struct {
 
 	mu   sync.Mutex
 	last map[string]time.Time // by id; what is written, or has no pod, is dropped
+	// own is, by id, what this replica's last write made of a pod, until the
+	// watch brings something newer than what that write went by.
+	own map[string]ownWrite
+}
+
+// ownWrite is a pod that the API server has and the cache does not have yet.
+// After an outage that can take a minute: a watch is opened again with delays
+// that double, while writes work at once.
+type ownWrite struct {
+	cached string // the resourceVersion that the cache had
+	pod    *corev1.Pod
 }
 
 // NewActivity makes an empty one.
@@ -54,6 +66,7 @@ func NewActivity(pods typedcorev1.PodInterface, cluster *Cluster, defaultTimeout
 	return &Activity{
 		pods: pods, cluster: cluster, defaultTimeout: defaultTimeout,
 		metrics: metrics, log: log, now: now, last: map[string]time.Time{},
+		own: map[string]ownWrite{},
 	}
 }
 
@@ -99,8 +112,9 @@ func (a *Activity) Flush(ctx context.Context) {
 
 // dueWrite is an activity that is to be written to a pod.
 type dueWrite struct {
-	pod  *corev1.Pod
-	used time.Time
+	pod    *corev1.Pod
+	cached string // the resourceVersion that the cache has
+	used   time.Time
 }
 
 // due returns what is newer than its annotation by the period of its timeout,
@@ -113,16 +127,18 @@ func (a *Activity) due(ctx context.Context, period func(timeout time.Duration) t
 			a.written(id, used)
 			continue
 		}
+		cached := pod.ResourceVersion
+		pod = a.latest(id, pod)
 		annotated, err := lastActivity(pod)
 		switch {
 		case err != nil:
 			a.metrics.unreadable.Inc()
 			a.log.WarnContext(ctx, "last activity unreadable, is written anew", "id", id, "template", templateOf(pod), "problem", err)
-			due = append(due, dueWrite{pod, used})
+			due = append(due, dueWrite{pod, cached, used})
 		case !used.Truncate(time.Millisecond).After(annotated):
 			a.written(id, used)
 		case a.now().Sub(annotated) >= period(cullTimeout(pod, a.defaultTimeout)):
-			due = append(due, dueWrite{pod, used})
+			due = append(due, dueWrite{pod, cached, used})
 		}
 	}
 	return due
@@ -134,14 +150,19 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 	var mu sync.Mutex
 	var failed int
 	var last error
+	a.forgetOwn()
 	forEach(a.due(ctx, period), writers, func(w dueWrite) {
-		err := writeActivity(ctx, a.pods, w.pod, w.used)
+		id := w.pod.Labels[idLabel]
+		written, err := writeActivity(ctx, a.pods, w.pod, w.used)
 		a.metrics.activityPatched(err)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case err == nil, apierrors.IsNotFound(err):
-			a.written(w.pod.Labels[idLabel], w.used)
+		case err == nil:
+			a.rememberOwn(id, ownWrite{w.cached, written})
+			a.written(id, w.used)
+		case apierrors.IsNotFound(err):
+			a.written(id, w.used)
 		case apierrors.IsConflict(err):
 			conflicts++
 		default:
@@ -174,9 +195,36 @@ func (a *Activity) written(id string, used time.Time) {
 	}
 }
 
+// latest is a pod of the cache, or what this replica has made of it since.
+func (a *Activity) latest(id string, cached *corev1.Pod) *corev1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if own, ok := a.own[id]; ok && own.cached == cached.ResourceVersion {
+		return own.pod
+	}
+	return cached
+}
+
+func (a *Activity) rememberOwn(id string, own ownWrite) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.own[id] = own
+}
+
+// forgetOwn drops what the watch has caught up with.
+func (a *Activity) forgetOwn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.own, func(id string, own ownWrite) bool {
+		pod, exists := a.cluster.Pod(id)
+		return !exists || pod.ResourceVersion != own.cached
+	})
+}
+
 // writeActivity sets a pod's annotation, provided nobody has written to the pod
-// since it was read: so that no later time is overwritten by an earlier one.
-func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used time.Time) error {
+// since it was read: so that no later time is overwritten by an earlier one. It
+// returns the metadata that the pod now has.
+func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used time.Time) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -184,11 +232,13 @@ func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *core
 		"annotations":     map[string]string{lastActivityAnnotation: formatActivity(used)},
 	}})
 	if err != nil {
-		return fmt.Errorf("encode the activity of pod %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("encode the activity of pod %s: %w", pod.Name, err)
 	}
-	_, err = pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
+	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
 	if err != nil {
-		return fmt.Errorf("write the activity of pod %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("write the activity of pod %s: %w", pod.Name, err)
 	}
-	return nil
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: written.Name, ResourceVersion: written.ResourceVersion, Labels: written.Labels, Annotations: written.Annotations,
+	}}, nil
 }

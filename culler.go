@@ -211,6 +211,8 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
 		log.InfoContext(ctx, "culled", "message", v.message)
 	case apierrors.IsConflict(err):
 		log.DebugContext(ctx, "not culled: it has changed since it was looked at")
+	case apierrors.IsNotFound(err):
+		log.DebugContext(ctx, "not culled: it was gone already")
 	default:
 		c.metrics.cullErrors.Inc()
 		log.ErrorContext(ctx, "not culled, will be tried again", "error", err)
@@ -221,7 +223,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
 func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, what string) {
 	c.metrics.unreadable.Inc()
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
-	switch err := writeActivity(ctx, c.pods, pod, c.now()); {
+	switch _, err := writeActivity(ctx, c.pods, pod, c.now()); {
 	case err == nil:
 		log.WarnContext(ctx, "last activity unreadable, counts as now", "problem", what)
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

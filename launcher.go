@@ -153,7 +153,11 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	if err := l.remover.remove(ctx, pod, EndStopped, stoppedMessage, false); err != nil {
+	err := l.remover.remove(ctx, pod, EndStopped, stoppedMessage, false)
+	if apierrors.IsNotFound(err) {
+		return nil // somebody else has ended it
+	}
+	if err != nil {
 		return err
 	}
 	l.metrics.ended(EndStopped)

@@ -40,7 +40,8 @@ type remover struct {
 //
 // Only this very pod is deleted, and with unchangedOnly only if nobody has
 // written to it since it was read; else the error is a conflict, by which
-// apierrors.IsConflict knows it. A pod that is gone already is no error.
+// apierrors.IsConflict knows it. A pod that is gone already is an error that
+// apierrors.IsNotFound knows: somebody else has ended it.
 func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, unchangedOnly bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*writeTimeout)
 	defer cancel()
@@ -53,7 +54,7 @@ func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason,
 		only.ResourceVersion = &pod.ResourceVersion
 	}
 	err := r.client.CoreV1().Pods(r.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
-	if err != nil && !apierrors.IsNotFound(err) {
+	if err != nil {
 		return fmt.Errorf("delete pod %s: %w", pod.Name, err)
 	}
 	return nil

@@ -106,8 +106,9 @@ func TestRemoveConflicts(t *testing.T) {
 
 func TestRemoveWhatIsGone(t *testing.T) {
 	server := newFakeServer(clockAt(noon))
-	if err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "", false); err != nil {
-		t.Error(err)
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "", false)
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("got error %v, want that it is not found", err)
 	}
 	mustTombstone(t, server, instanceID(1))
 }

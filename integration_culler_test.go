@@ -1,0 +1,238 @@
+//go:build integration
+
+package main
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// wantGone checks that an instance's pod is no more, and why.
+func (s *sandbox) wantGone(t testing.TB, id string, reason EndReason) {
+	t.Helper()
+	if pod, exists := s.pod(t, id); exists {
+		t.Errorf("pod %s is still there, deleted at %s", pod.Name, pod.DeletionTimestamp)
+	}
+	event, exists := s.tombstone(t, id)
+	if !exists || event.Reason != string(reason) {
+		t.Errorf("tombstone of %s: exists %t, reason %q; want %q", id, exists, event.Reason, reason)
+	}
+}
+
+func TestIntegrationSweep(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	began := time.Now().Truncate(time.Millisecond)
+	at := func(after time.Duration) time.Time { return began.Add(after) }
+	clock := &movingClock{}
+	clock.set(at(2 * time.Hour))
+	r := s.startReplica(t, clock.now)
+	culler := r.culler(t)
+	policy := culler.policy
+
+	rows := []struct {
+		name   string
+		change func(*corev1.Pod)
+		reason EndReason // "" for what stays
+	}{
+		{"idle", changes(), EndCulled},
+		{"idle for its own timeout", withAnnotation(cullTimeoutAnnotation, "90m"), EndCulled},
+		{"used", lastUsed(at(time.Hour + 30*time.Minute)), ""},
+		{"used a moment ahead of our clock", lastUsed(at(2*time.Hour + time.Second)), ""},
+		{"has a day", withAnnotation(cullTimeoutAnnotation, "24h"), ""},
+		{"broke down", broken, EndFailed},
+		{"completed", completed, EndGone},
+		{"got no node", unscheduled, EndFailed},
+		{"got no image", waits("ImagePullBackOff", "manifest unknown"), EndFailed},
+		{"mangled", withAnnotation(lastActivityAnnotation, "yesterday"), ""},
+		{"mangled and completed", changes(completed, withAnnotation(lastActivityAnnotation, "")), EndGone},
+		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, lastActivityAnnotation) }, ""},
+		{"from the future", lastUsed(at(72 * time.Hour)), ""},
+		{"somebody else's", withLabel(managedByLabel, "somebody-else"), ""},
+		{"nobody's yet", withLabel(poolLabel, "warm"), ""},
+	}
+	repaired := map[string]bool{"mangled": true, "without activity": true, "from the future": true}
+	pods := map[string]*corev1.Pod{}
+	for n, row := range rows {
+		pods[row.name] = s.createPod(t, instanceID(n), row.change)
+	}
+	for n, row := range rows {
+		if isInstance(pods[row.name]) && pods[row.name].Labels[managedByLabel] == managerName {
+			r.awaitPod(t, s, instanceID(n))
+		}
+	}
+	culler.sweep(t.Context(), clock.now(), policy)
+	for n, row := range rows {
+		id := instanceID(n)
+		if row.reason != "" {
+			s.wantGone(t, id, row.reason)
+			continue
+		}
+		pod := s.wantAlive(t, id, pods[row.name].UID)
+		last, err := lastActivity(pod)
+		switch {
+		case repaired[row.name] && (err != nil || !last.Equal(clock.now())):
+			t.Errorf("%s: the activity is %s, %v; want that it counts as now", row.name, last, err)
+		case !repaired[row.name] && pod.ResourceVersion != pods[row.name].ResourceVersion:
+			t.Errorf("%s: the pod was written to", row.name)
+		}
+	}
+	for reason, want := range map[EndReason]float64{EndCulled: 2, EndFailed: 3, EndGone: 2, EndStopped: 0} {
+		if got := metric(t, r.metrics, "binder_culls_total", string(reason)); got != want {
+			t.Errorf("counted are %v ends for %s, want %v", got, reason, want)
+		}
+	}
+	if got := metric(t, r.metrics, "binder_activity_unreadable_total"); got != 3 {
+		t.Errorf("counted are %v unreadable activities, want 3", got)
+	}
+
+	// What was mended lives for as long as if it had been used then, and is not
+	// kept for ever.
+	mangled := instanceID(9)
+	r.awaitPod(t, s, mangled)
+	over := clock.now().Add(time.Hour + flushLag(time.Hour))
+	culler.sweep(t.Context(), over.Add(-time.Millisecond), policy)
+	s.wantAlive(t, mangled, pods["mangled"].UID)
+	culler.sweep(t.Context(), over, policy)
+	s.wantGone(t, mangled, EndCulled)
+}
+
+// Two replicas believe that they lead, judge at the same time, and delete by what
+// they saw then. In between some instances are used after all, and one makes
+// place for another of its name.
+func TestIntegrationTwoCullersAtOnce(t *testing.T) {
+	t.Parallel()
+	const (
+		idle  = 3
+		used  = 4
+		other = idle + used
+		all   = writers // so that none waits for another
+	)
+	s := newSandbox(t, nil)
+	began := time.Now().Truncate(time.Millisecond)
+	now := began.Add(2 * time.Hour)
+	pods := make([]*corev1.Pod, all)
+	for n := range pods {
+		pods[n] = s.createPod(t, instanceID(n))
+	}
+	var replicas []*replica
+	var gates []*gate
+	var cullers []*Culler
+	var sweeping sync.WaitGroup
+	for range 2 {
+		g := newGate(http.MethodDelete, "/pods/")
+		r := s.startReplica(t, clockAt(now), g.wrap)
+		replicas, gates, cullers = append(replicas, r), append(gates, g), append(cullers, r.culler(t))
+	}
+	for _, culler := range cullers {
+		sweeping.Go(func() { culler.sweep(t.Context(), now, culler.policy) })
+	}
+	for _, g := range gates {
+		g.awaitHeld(t, all)
+	}
+	for n := idle; n < other; n++ {
+		s.touch(t, instanceID(n), now)
+	}
+	s.deletePod(t, instanceID(other))
+	pods[other] = s.createPod(t, instanceID(other), lastUsed(now))
+	for _, g := range gates {
+		g.open()
+	}
+	sweeping.Wait()
+
+	wantEnds := func() {
+		t.Helper()
+		for n, pod := range pods {
+			if n < idle {
+				s.wantGone(t, instanceID(n), EndCulled)
+			} else {
+				s.wantAlive(t, instanceID(n), pod.UID)
+			}
+		}
+	}
+	wantEnds()
+	deletes := func(code int) int {
+		return replicas[0].traffic.count(http.MethodDelete, "/pods/", code) + replicas[1].traffic.count(http.MethodDelete, "/pods/", code)
+	}
+	if got := deletes(http.StatusOK); got != idle {
+		t.Errorf("%d deletes were taken, want %d", got, idle)
+	}
+	// Whoever comes second finds nothing, or a conflict if that is at the same time.
+	if got, want := deletes(http.StatusNotFound)+deletes(http.StatusConflict), 2*all-idle; got != want {
+		t.Errorf("%d deletes were refused, want %d", got, want)
+	}
+	for _, r := range replicas {
+		if got := metric(t, r.metrics, "binder_cull_errors_total"); got != 0 {
+			t.Errorf("counted are %v errors; that somebody was faster is none", got)
+		}
+	}
+
+	// Once they have seen it, they do not even try.
+	for n := range pods {
+		for _, r := range replicas {
+			r.awaitPod(t, s, instanceID(n))
+		}
+	}
+	before := deletes(0)
+	for _, culler := range cullers {
+		culler.sweep(t.Context(), now, culler.policy)
+	}
+	if got := deletes(0) - before; got != 0 {
+		t.Errorf("%d deletes of what is in use", got)
+	}
+	wantEnds()
+}
+
+// Two that lead see each other's deletes, and those of others: every instance
+// is remembered, once, and for what ended it.
+func TestIntegrationCullersRememberWhy(t *testing.T) {
+	t.Parallel()
+	const culled = 6
+	s := newSandbox(t, nil)
+	began := time.Now()
+	clock := &movingClock{}
+	clock.set(began)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var leading sync.WaitGroup
+	defer leading.Wait()
+	defer cancel()
+	for n := range culled {
+		s.createPod(t, instanceID(n))
+	}
+	const outside = culled
+	s.createPod(t, instanceID(outside), lastUsed(began.Add(2*time.Hour)))
+	for range 2 {
+		r := s.startReplica(t, clock.now)
+		culler := r.culler(t)
+		r.awaitPod(t, s, instanceID(outside))
+		leading.Go(func() { culler.Run(ctx) })
+		eventually(t, "the culler leads", culler.leading.Load)
+	}
+	s.deletePod(t, instanceID(outside))
+	clock.set(began.Add(2 * time.Hour))
+	for n := range culled {
+		eventuallyWithin(t, patience, "an idle instance is deleted", func() bool { _, exists := s.pod(t, instanceID(n)); return !exists })
+	}
+	eventuallyWithin(t, patience, "what was deleted from outside is remembered", func() bool {
+		_, exists := s.tombstone(t, instanceID(outside))
+		return exists
+	})
+	s.wantGone(t, instanceID(outside), EndGone)
+	// A third that knows nothing of this sees the deletes as somebody else's,
+	// for certain.
+	for n := range culled {
+		event, _ := s.tombstone(t, instanceID(n))
+		late := newPod(instanceID(n), began)
+		late.UID = event.InvolvedObject.UID
+		if err := s.remover().remember(t.Context(), late, "deleted from outside"); err != nil {
+			t.Fatal(err)
+		}
+		s.wantGone(t, instanceID(n), EndCulled)
+	}
+}

@@ -1,0 +1,183 @@
+//go:build integration
+
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func (s *sandbox) remover() *remover {
+	return &remover{client: s.client, namespace: s.namespace, now: time.Now}
+}
+
+// wantAlive checks that a pod is there, the very same, and not being deleted.
+func (s *sandbox) wantAlive(t testing.TB, id string, uid types.UID) *corev1.Pod {
+	t.Helper()
+	pod, exists := s.pod(t, id)
+	if !exists || pod.DeletionTimestamp != nil || pod.UID != uid {
+		t.Fatalf("pod %s: exists %t, UID %s, deleted at %s; want UID %s, alive", podName(id), exists, pod.UID, pod.DeletionTimestamp, uid)
+	}
+	return pod
+}
+
+// wantTombstone checks what is remembered of an instance that is over.
+func (s *sandbox) wantTombstone(t testing.TB, id string, reason EndReason, message string) *corev1.Event {
+	t.Helper()
+	event, exists := s.tombstone(t, id)
+	if !exists || event.Reason != string(reason) || event.Message != message {
+		t.Fatalf("tombstone of %s: exists %t, %s %q; want %s %q", id, exists, event.Reason, event.Message, reason, message)
+	}
+	return event
+}
+
+// A pod that was touched since it was read survives, whoever touched it; and
+// what was written of its end gives way to what then happens.
+func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	read := s.createPod(t, instanceID(1))
+	reader := s.startReplica(t, time.Now)
+	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
+	s.touch(t, instanceID(1), used)
+
+	if err := s.remover().remove(t.Context(), read, EndCulled, "not used", true); !apierrors.IsConflict(err) {
+		t.Fatalf("got error %v, want a conflict", err)
+	}
+	pod := s.wantAlive(t, instanceID(1), read.UID)
+	if at, err := lastActivity(pod); err != nil || !at.Equal(used) {
+		t.Errorf("its activity is %s, %v; want %s", at, err, used)
+	}
+	first := s.wantTombstone(t, instanceID(1), EndCulled, "not used")
+	eventually(t, "the tombstone is in the cache", func() bool {
+		_, known := reader.Tombstone(instanceID(1))
+		return known
+	})
+	if inst, _ := reader.Instance(instanceID(1)); inst.Status != StatusDeployed {
+		t.Errorf("the instance is %s while its pod lives, want deployed", inst.Status)
+	}
+
+	// The next attempt has read what was written since.
+	if err := s.remover().remove(t.Context(), pod, EndFailed, "broke down", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, exists := s.pod(t, instanceID(1)); exists {
+		t.Error("the pod is still there")
+	}
+	again := s.wantTombstone(t, instanceID(1), EndFailed, "broke down")
+	if again.UID != first.UID || again.Type != corev1.EventTypeWarning || again.Count != 1 {
+		t.Errorf("the tombstone is %s of type %s, counts %d; want %s written anew as a Warning", again.UID, again.Type, again.Count, first.UID)
+	}
+	eventually(t, "the instance is deleted for its last reason", func() bool {
+		inst, _ := reader.Instance(instanceID(1))
+		return inst.Status == StatusDeleted && inst.Reason == string(EndFailed) && inst.Message == "broke down"
+	})
+}
+
+// A stop is for the instance, used or not; but for this instance only.
+func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	read := s.createPod(t, instanceID(1))
+	s.touch(t, instanceID(1), time.Now())
+	if err := s.remover().remove(t.Context(), read, EndStopped, "stopped by request", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, exists := s.pod(t, instanceID(1)); exists {
+		t.Error("the pod is still there")
+	}
+	// Once more: it is gone, by somebody else's doing.
+	if err := s.remover().remove(t.Context(), read, EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
+		t.Errorf("stopped again: %v, want that it is not found", err)
+	}
+}
+
+func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	for n, unchangedOnly := range []bool{true, false} {
+		id := instanceID(n)
+		read := s.createPod(t, id)
+		s.deletePod(t, id)
+		other := s.createPod(t, id)
+		if other.UID == read.UID {
+			t.Fatalf("both pods have the UID %s", other.UID)
+		}
+		if err := s.remover().remove(t.Context(), read, EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
+			t.Errorf("unchangedOnly %t: got error %v, want a conflict", unchangedOnly, err)
+		}
+		s.wantAlive(t, id, other.UID)
+	}
+}
+
+// The API server takes the tombstone, keeps all of it, and keeps it without the
+// pod, whatever the template is called and the message says.
+func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	name := "org/Émile's image:" + strings.Repeat("x", 200)
+	pod := s.createPod(t, instanceID(1), ofTemplate(name))
+	message := clip(strings.Repeat("…", 2000)) // of three bytes each
+	if err := s.remover().remove(t.Context(), pod, EndCulled, message, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, exists := s.pod(t, instanceID(1)); exists {
+		t.Fatal("the pod is still there")
+	}
+	event := s.wantTombstone(t, instanceID(1), EndCulled, message)
+	if !maps.Equal(event.Labels, pod.Labels) {
+		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
+	}
+	if got := event.Annotations[templateNameAnnotation]; got != name {
+		t.Errorf("its template is %q, want %q", got, name)
+	}
+	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: s.namespace, Name: pod.Name, UID: pod.UID}
+	if event.InvolvedObject != want {
+		t.Errorf("it is about %+v, want %+v", event.InvolvedObject, want)
+	}
+	if !event.FirstTimestamp.Equal(&pod.CreationTimestamp) || event.LastTimestamp.Before(&pod.CreationTimestamp) {
+		t.Errorf("it is from %s to %s, want from %s to now", event.FirstTimestamp, event.LastTimestamp, pod.CreationTimestamp)
+	}
+	// By the selector of the watch it is found.
+	list, err := s.client.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(list.Items, func(e corev1.Event) bool { return e.UID == event.UID }) {
+		t.Errorf("it is not among the %d events of the selector", len(list.Items))
+	}
+}
+
+func TestIntegrationRemember(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, nil)
+	pod := s.createPod(t, instanceID(1))
+	remember := func(message string) {
+		t.Helper()
+		if err := s.remover().remember(t.Context(), pod, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remember("deleted from outside")
+	s.wantTombstone(t, instanceID(1), EndGone, "deleted from outside")
+	remember("deleted from outside, as another leader has it")
+	s.wantTombstone(t, instanceID(1), EndGone, "deleted from outside, as another leader has it")
+
+	// What this service ended says more, before or after.
+	if err := s.remover().remove(t.Context(), pod, EndCulled, "not used", true); err != nil {
+		t.Fatal(err)
+	}
+	said := s.wantTombstone(t, instanceID(1), EndCulled, "not used")
+	remember("deleted from outside")
+	if kept := s.wantTombstone(t, instanceID(1), EndCulled, "not used"); kept.ResourceVersion != said.ResourceVersion {
+		t.Errorf("the tombstone has been written to: resourceVersion %s, want %s", kept.ResourceVersion, said.ResourceVersion)
+	}
+}

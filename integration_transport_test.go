@@ -1,0 +1,246 @@
+//go:build integration
+
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/client-go/rest"
+)
+
+// What is put between a client and the API server: to count, to hold back, and
+// to cut.
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// apiCall is one request to the API server; code is 0 while there is no answer.
+type apiCall struct {
+	method, path string
+	code         int
+}
+
+func (c apiCall) String() string { return c.method + " " + c.path }
+
+// traffic notes all requests of a client.
+type traffic struct {
+	mu    sync.Mutex
+	calls []apiCall
+}
+
+func (f *traffic) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		f.mu.Lock()
+		n := len(f.calls)
+		f.calls = append(f.calls, apiCall{method: r.Method, path: r.URL.Path})
+		f.mu.Unlock()
+		res, err := next.RoundTrip(r)
+		if err == nil {
+			f.mu.Lock()
+			f.calls[n].code = res.StatusCode
+			f.mu.Unlock()
+		}
+		return res, err
+	})
+}
+
+// all are the requests so far, in the order in which they were sent.
+func (f *traffic) all() []apiCall {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// count is how many requests so far had a method, a part in their path, and an
+// answer of a code, 0 for any.
+func (f *traffic) count(method, inPath string, code int) int {
+	n := 0
+	for _, c := range f.all() {
+		if c.method == method && strings.Contains(c.path, inPath) && (code == 0 || c.code == code) {
+			n++
+		}
+	}
+	return n
+}
+
+// gate holds back the requests of a method to paths that have a part, until it
+// is opened.
+type gate struct {
+	method, inPath string
+	opened         chan struct{}
+	waiting        chan struct{} // receives for each request held back
+}
+
+func newGate(method, inPath string) *gate {
+	return &gate{method: method, inPath: inPath, opened: make(chan struct{}), waiting: make(chan struct{}, 1000)}
+}
+
+func (g *gate) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.Method == g.method && strings.Contains(r.URL.Path, g.inPath) {
+			g.waiting <- struct{}{}
+			select {
+			case <-g.opened:
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+// awaitHeld waits until so many requests have come to the gate.
+func (g *gate) awaitHeld(t testing.TB, requests int) {
+	t.Helper()
+	for range requests {
+		receive(t, g.waiting)
+	}
+}
+
+func (g *gate) open() { close(g.opened) }
+
+// forwarder is a TCP port that leads to the API server for as long as the test
+// lets it.
+type forwarder struct {
+	addr, target string
+
+	mu          sync.Mutex
+	listener    net.Listener // nil while cut
+	connections map[net.Conn]struct{}
+	stalled     bool
+	running     sync.WaitGroup
+}
+
+// forward puts a forwarder before the API server, and returns with it the way
+// to reach the API server through it.
+func forward(t testing.TB, config *rest.Config) (*forwarder, *rest.Config) {
+	t.Helper()
+	through := rest.CopyConfig(config)
+	address, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &forwarder{addr: "127.0.0.1:0", target: address.Host, connections: map[net.Conn]struct{}{}}
+	f.restore(t)
+	t.Cleanup(func() {
+		f.cut()
+		f.running.Wait()
+	})
+	// The certificate is for the address that is meant, and not for this one.
+	if through.TLSClientConfig.ServerName == "" {
+		through.TLSClientConfig.ServerName = address.Hostname()
+	}
+	address.Host = f.addr
+	through.Host = address.String()
+	return f, through
+}
+
+// cut ends all connections, and lets no new ones in.
+func (f *forwarder) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listener != nil {
+		f.listener.Close()
+		f.listener = nil
+	}
+	f.dropLocked()
+}
+
+// drop ends all connections; new ones may come at once.
+func (f *forwarder) drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dropLocked()
+}
+
+func (f *forwarder) dropLocked() {
+	for c := range f.connections {
+		c.Close()
+	}
+	clear(f.connections)
+}
+
+// stall leaves all connections open and lets nothing through any more, as a
+// network does that has lost its way to the API server.
+func (f *forwarder) stall() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stalled = true
+}
+
+// restore undoes cut.
+func (f *forwarder) restore(t testing.TB) {
+	t.Helper()
+	listener, err := net.Listen("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addr = listener.Addr().String()
+	f.listener = listener
+	f.running.Go(func() { f.accept(listener) })
+}
+
+func (f *forwarder) accept(listener net.Listener) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", f.target)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		if !f.keep(listener, client, server) {
+			client.Close()
+			server.Close()
+			return
+		}
+		f.running.Go(func() { f.copy(server, client) })
+		f.running.Go(func() { f.copy(client, server) })
+	}
+}
+
+// keep takes note of a connection, unless the listener has been closed since.
+func (f *forwarder) keep(listener net.Listener, both ...net.Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listener != listener {
+		return false
+	}
+	for _, c := range both {
+		f.connections[c] = struct{}{}
+	}
+	return true
+}
+
+func (f *forwarder) copy(to, from net.Conn) {
+	defer to.Close()
+	_, _ = io.Copy(forwarding{f, to}, from) // whichever way it ends
+}
+
+// forwarding is a connection that loses what is written while the forwarder is
+// stalled.
+type forwarding struct {
+	forwarder *forwarder
+	net.Conn
+}
+
+func (w forwarding) Write(p []byte) (int, error) {
+	w.forwarder.mu.Lock()
+	stalled := w.forwarder.stalled
+	w.forwarder.mu.Unlock()
+	if stalled {
+		return len(p), nil
+	}
+	return w.Conn.Write(p)
+}
