@@ -310,6 +310,76 @@ func TestActivityFlushEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// After an outage, writes work before the watches do. A replica knows from the
+// answers what it has written itself, until the cache has something newer.
+func TestActivityGoesByItsOwnWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		server := newFakeServer(time.Now, newPod(instanceID(1), began), newPod(instanceID(2), began))
+		deaf := server.breakFirstPodWatch()
+		c := startClusterOn(t, server)
+		activity, _ := newTestActivity(c)
+		use := func(id string) {
+			activity.Touch(id)
+			activity.flush(t.Context(), flushPeriod)
+		}
+		for n := range 3 {
+			time.Sleep(flushPeriod(time.Hour) + time.Second)
+			before, err := server.pod(podName(instanceID(1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			use(instanceID(1))
+			use(instanceID(1)) // is not due
+			writes := c.writes()
+			if len(writes) != n+1 {
+				t.Fatalf("after use %d the writes are %v", n+1, writes)
+			}
+			wantActivityPatch(t, writes[n], before, time.Now())
+		}
+		if got := metric(t, activity.metrics, "binder_activity_patches_total", "conflict"); got > 0 {
+			t.Errorf("%v writes met a conflict", got)
+		}
+
+		// What others wrote since is not overwritten, though nobody has told.
+		later := newPod(instanceID(1), began, lastUsed(time.Now().Add(time.Hour)), func(p *corev1.Pod) { p.ResourceVersion = server.nextVersion() })
+		if err := server.client.Tracker().Update(podResource, later, testNamespace); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(flushPeriod(time.Hour) + time.Second)
+		use(instanceID(1))
+		if got := metric(t, activity.metrics, "binder_activity_patches_total", "conflict"); got != 1 {
+			t.Errorf("%v writes met a conflict, want the one", got)
+		}
+
+		// Once the watch is there again the cache is what counts.
+		use(instanceID(2))
+		if got := len(activity.own); got != 2 {
+			t.Errorf("of own writes %d are held, want 2", got)
+		}
+		deaf.expire()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		activity.flush(t.Context(), flushPeriod)
+		if len(activity.own) > 0 || len(activity.last) > 0 {
+			t.Errorf("held are still %v and %v", activity.own, activity.last)
+		}
+	})
+}
+
+// Nothing is held of an instance that is over.
+func TestActivityForgetsItsOwnWrites(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, time.Hour))
+	activity, _ := newTestActivity(c)
+	activity.Touch(instanceID(1))
+	activity.Flush(t.Context())
+	c.drop(t, instanceID(1))
+	activity.Flush(t.Context())
+	if len(activity.own) > 0 {
+		t.Errorf("held are %v", activity.own)
+	}
+}
+
 // An instance may be used while its earlier use is being written.
 func TestActivityTouchedDuringTheWrite(t *testing.T) {
 	now := noon

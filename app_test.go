@@ -199,7 +199,8 @@ func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
 		}
 		return false, nil, nil
 	})
-	a := newTestApp(t, testConfig(t), server.client, noLog())
+	log, out := recordLog()
+	a := newTestApp(t, testConfig(t), server.client, log)
 	metrics := a.servers[0].addr()
 	stop := runApp(t, a)
 	receive(t, tried)
@@ -207,6 +208,9 @@ func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
 		if code, body := call(t, metrics, "GET", path); code != want {
 			t.Errorf("before the first read: %s: got %d %q, want %d", path, code, body, want)
 		}
+	}
+	if strings.Contains(out.String(), "msg=ready") {
+		t.Errorf("it serves before the first read: %s", out)
 	}
 	mend()
 	eventually(t, "it is ready", func() bool {

@@ -123,6 +123,19 @@ func TestEndOfWhatWasUsedInBetween(t *testing.T) {
 	}
 }
 
+// Somebody else's delete is no cull of ours.
+func TestEndOfWhatIsGone(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour))
+	culler := newTestCuller(t, c)
+	judged, _ := c.Pod(instanceID(1))
+	c.drop(t, instanceID(1))
+	culler.end(t.Context(), judged, judge(judged, noon, culler.policy))
+	culler.wantCounts(t, nil, 0, 0)
+	if log := culler.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "msg=culled") {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
 func TestSweepMeetsAConflict(t *testing.T) {
 	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(lastActivityAnnotation, "")))
 	culler := newTestCuller(t, c)

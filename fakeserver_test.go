@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 )
@@ -101,6 +102,26 @@ func (s *fakeServer) react(verb, resource string, reaction k8stesting.ReactionFu
 	s.client.Lock()
 	defer s.client.Unlock()
 	s.client.PrependReactor(verb, resource, reaction)
+}
+
+// brokenWatch is a watch that brings nothing of what happens.
+type brokenWatch struct{ *watch.RaceFreeFakeWatcher }
+
+// breakFirstPodWatch makes the first watch of pods a broken one.
+func (s *fakeServer) breakFirstPodWatch() brokenWatch {
+	broken := brokenWatch{watch.NewRaceFreeFake()}
+	var watches atomic.Int64
+	s.client.PrependWatchReactor("pods", func(k8stesting.Action) (bool, watch.Interface, error) {
+		return watches.Add(1) == 1, broken, nil
+	})
+	return broken
+}
+
+// expire ends the watch as an API server does that has lost the history: all is
+// read again, after a pause, and watched anew.
+func (b brokenWatch) expire() {
+	status := apierrors.NewResourceExpired("too old resource version").Status()
+	b.Error(&status)
 }
 
 // calls are calls of the API server, in order. They print as what they were.

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	k8stesting "k8s.io/client-go/testing"
 )
 
@@ -126,12 +125,7 @@ func TestOnPodAfterTheEnd(t *testing.T) {
 func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newFakeServer(time.Now, newPod(instanceID(1), noon))
-		broken := watch.NewRaceFreeFake() // brings nothing of what happens
-		var watches int
-		server.client.PrependWatchReactor("pods", func(k8stesting.Action) (bool, watch.Interface, error) {
-			watches++
-			return watches == 1, broken, nil
-		})
+		broken := server.breakFirstPodWatch()
 		c := startClusterOn(t, server)
 		var gone []string
 		err := c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone = append(gone, pod.Labels[idLabel]) })
@@ -148,8 +142,7 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 		if len(gone) > 0 || woken(changed) {
 			t.Fatal("the watch is not broken")
 		}
-		expired := apierrors.NewResourceExpired("too old resource version").Status()
-		broken.Error(&expired)
+		broken.expire()
 		time.Sleep(2 * time.Minute) // above the longest pause between two attempts
 		synctest.Wait()
 		if !slices.Equal(gone, []string{instanceID(1)}) {

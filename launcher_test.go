@@ -396,6 +396,19 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// Somebody else was faster: it is stopped, and by us it was not.
+func TestStopOfWhatIsGone(t *testing.T) {
+	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
+	launcher := newTestLauncher(t, c)
+	c.failOn("delete", "pods", notFound(podName(instanceID(1))))
+	if err := launcher.Stop(t.Context(), testTemplate, instanceID(1)); err != nil {
+		t.Errorf("got error %v", err)
+	}
+	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 || strings.Contains(launcher.log.String(), "stopped") {
+		t.Errorf("counted are %v, and the log is %q", got, launcher.log)
+	}
+}
+
 func TestStopFails(t *testing.T) {
 	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
 	launcher := newTestLauncher(t, c)

@@ -20,6 +20,33 @@ func receive[T any](t testing.TB, from <-chan T) T {
 	}
 }
 
+// upload is the body of a request, written by the test bit by bit.
+type upload struct {
+	*io.PipeReader
+	w *io.PipeWriter
+}
+
+// newUpload makes one that ends with the test, so that no server waits for it.
+// Make it after the server.
+func newUpload(t testing.TB) upload {
+	r, w := io.Pipe()
+	t.Cleanup(func() { r.CloseWithError(io.ErrUnexpectedEOF) })
+	return upload{r, w}
+}
+
+// write sends a line, and fails the test when nobody reads it.
+func (u upload) write(t testing.TB, line string) {
+	t.Helper()
+	written := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(u.w, line+"\n")
+		written <- err
+	}()
+	if err := receive(t, written); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestProxyStreamsTheAnswer(t *testing.T) {
 	next := make(chan string)
 	for _, kind := range []string{"text/plain", "text/event-stream"} {
@@ -75,7 +102,7 @@ func TestProxyStreamsTheRequest(t *testing.T) {
 		close(arrived)
 	})
 	p := startProxy(t, inst)
-	body, upload := io.Pipe()
+	body := newUpload(t)
 	done := make(chan error, 1)
 	go func() {
 		res, err := p.Client().Post(p.URL+"/user/"+inst.ID+"/upload", "text/plain", body)
@@ -86,9 +113,7 @@ func TestProxyStreamsTheRequest(t *testing.T) {
 	}()
 	used := 0
 	for _, line := range []string{"one", "two", "three"} {
-		if _, err := io.WriteString(upload, line+"\n"); err != nil {
-			t.Fatal(err)
-		}
+		body.write(t, line)
 		if got := receive(t, arrived); got != line {
 			t.Errorf("got %q, want %q", got, line)
 		}
@@ -98,7 +123,7 @@ func TestProxyStreamsTheRequest(t *testing.T) {
 			used = now
 		}
 	}
-	upload.Close()
+	body.w.Close()
 	if err := receive(t, done); err != nil {
 		t.Error(err)
 	}
@@ -117,25 +142,29 @@ func TestProxyStreamsBothWaysAtOnce(t *testing.T) {
 		}
 	})
 	p := startProxy(t, inst)
-	body, upload := io.Pipe()
-	go func() { _, _ = io.WriteString(upload, "one\n") }()
-	res, err := p.Client().Post(p.URL+"/user/"+inst.ID+"/talk", "text/plain", body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := newUpload(t)
+	answers := make(chan *http.Response, 1)
+	go func() {
+		res, err := p.Client().Post(p.URL+"/user/"+inst.ID+"/talk", "text/plain", body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answers <- res
+	}()
+	body.write(t, "one")
+	res := receive(t, answers)
 	defer res.Body.Close()
 	answer := bufio.NewScanner(res.Body)
 	for _, line := range []string{"one", "two", "three"} {
 		if line != "one" {
-			if _, err := io.WriteString(upload, line+"\n"); err != nil {
-				t.Fatal(err)
-			}
+			body.write(t, line)
 		}
 		if !answer.Scan() || answer.Text() != "got "+line {
 			t.Fatalf("got %q, %v, want an answer to %s", answer.Text(), answer.Err(), line)
 		}
 	}
-	upload.Close()
+	body.w.Close()
 	if answer.Scan() || answer.Err() != nil {
 		t.Errorf("got %q, %v, want the end", answer.Text(), answer.Err())
 	}

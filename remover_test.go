@@ -172,6 +172,21 @@ func TestRememberKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// And what ends an instance that was thought to be gone says more as well.
+func TestRemoveReplacesWhatOthersRemember(t *testing.T) {
+	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	remover := newTestRemover(server)
+	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); err != nil {
+		t.Fatal(err)
+	}
+	if event := mustTombstone(t, server, instanceID(1)); event.Reason != "Culled" || event.Message != "not used" {
+		t.Errorf("got %s %q, want why it was ended", event.Reason, event.Message)
+	}
+}
+
 func TestRememberFails(t *testing.T) {
 	server := newFakeServer(clockAt(noon))
 	away := errors.New("the API server is away")
