@@ -77,8 +77,9 @@ type Instance struct {
 	ID       string
 	Template string
 	Status   Status
-	// Reason and Message say why an instance failed or ended: a CamelCase word
-	// in the vocabulary of Kubernetes conditions, and a sentence.
+	// Reason says why an instance failed or ended, a CamelCase word in the
+	// vocabulary of Kubernetes conditions; Message says so in a sentence, or what
+	// an instance that is not deployed yet is waiting for.
 	Reason  string
 	Message string
 	Created time.Time

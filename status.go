@@ -15,8 +15,8 @@ const (
 	reasonStartTimeout = "StartTimeout"
 )
 
-// deriveStatus says what state a pod's instance is in, and why if that is not
-// a state on the way to being deployed. Status is never stored: it follows
+// deriveStatus says what state a pod's instance is in, for what reason if it is
+// over, and in a sentence what it is waiting for or why it ended. Status is never stored: it follows
 // from what the API server knows, so that it cannot disagree with it.
 func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (status Status, reason, message string) {
 	if pod.DeletionTimestamp != nil {
@@ -39,9 +39,9 @@ func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (s
 		return StatusFailed, reasonStartTimeout, startTimeoutMessage(pod, startTimeout)
 	}
 	if pod.Spec.NodeName == "" {
-		return StatusPending, "", ""
+		return StatusPending, "", pendingMessage(pod)
 	}
-	return StatusDeploying, "", ""
+	return StatusDeploying, "", deployingMessage(pod)
 }
 
 // condition returns the pod's condition of a type, or nil.
