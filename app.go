@@ -28,6 +28,9 @@ type app struct {
 	culler   *Culler
 	health   *health
 	servers  []*server
+	// draining is done when those who wait for something have to be let go.
+	draining context.Context
+	drain    context.CancelFunc
 }
 
 // newApp wires the parts and opens the listeners; nothing runs yet.
@@ -59,6 +62,7 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 		config: config, client: client, log: log, metrics: metrics,
 		cluster: cluster, activity: activity, culler: culler, health: &health{synced: cluster.Synced},
 	}
+	a.draining, a.drain = context.WithCancel(context.Background())
 	return a, a.listen(launcher)
 }
 
@@ -83,6 +87,7 @@ func (a *app) listen(launcher *Launcher) error {
 	}
 	locator := &locator{publicHost: a.config.PublicHost, proxyPort: proxyPort, cluster: a.cluster}
 	api := &API{
+		Draining:  a.draining,
 		Instances: a.cluster, Launcher: launcher, Location: locator.location, Key: key,
 		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
 	}
@@ -180,6 +185,7 @@ func (a *app) awaitSync(ctx context.Context) error {
 
 // shutdown lets requests under way end, all servers at the same time.
 func (a *app) shutdown() {
+	a.drain()
 	forEach(a.servers, len(a.servers), func(s *server) { s.shutdown(a.config.DrainTimeout) })
 }
 

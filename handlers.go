@@ -37,8 +37,11 @@ type API struct {
 	Location       func(id, requestHost string) string
 	Key            apiKey
 	MaxCullTimeout time.Duration
-	Metrics        *Metrics
-	Log            *slog.Logger
+	// Draining is done when the server ends: those who wait for something then
+	// get what there is, and ask another replica.
+	Draining context.Context
+	Metrics  *Metrics
+	Log      *slog.Logger
 }
 
 // statusResponse is an instance in the protocol's words. Reason and message are
@@ -155,11 +158,18 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// status tells of one instance. The id is the capability: no key is asked for.
+// status tells of one instance, once or as it changes. The id is the
+// capability: no key is asked for.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	inst, err := a.find(r)
 	if err != nil {
 		return err
+	}
+	if acceptsEvents(r) {
+		streamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst Instance) progressEvent {
+			return newProgressEvent(inst, a.Location(inst.ID, r.Host))
+		})
+		return nil
 	}
 	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const (
+	// eventsPulse is how often a stream with nothing to tell shows that it is
+	// alive, so that no proxy in between takes it for dead. It is also when a
+	// change that comes by time alone, the start timeout, is noticed.
+	eventsPulse = 10 * time.Second
+	// eventsWriteTimeout is for one event: a client that does not read is let go.
+	eventsWriteTimeout = 30 * time.Second
+)
+
+// progressEvent is one step of a launch, for who watches it.
+type progressEvent struct {
+	Phase    Status `json:"phase"`
+	Message  string `json:"message"`
+	Reason   string `json:"reason,omitempty"`
+	Location string `json:"location,omitempty"`
+}
+
+// newProgressEvent has always a message, for people read nothing else.
+func newProgressEvent(inst Instance, location string) progressEvent {
+	event := progressEvent{Phase: inst.Status, Message: inst.Message, Reason: inst.Reason}
+	if inst.Status == StatusDeployed {
+		event.Message, event.Location = "ready", location
+	}
+	return event
+}
+
+// settled reports whether a launch has come to what it comes to.
+func settled(status Status) bool {
+	return status != StatusPending && status != StatusDeploying
+}
+
+// acceptsEvents reports whether a client asks for a stream of events.
+func acceptsEvents(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
+
+// streamEvents sends an event for the present state of an instance and one for
+// each change, as server-sent events, and ends with the one that settles the
+// launch. It ends early when draining is done: the client connects anew, to a
+// replica that stays, and gets the present state first.
+func streamEvents(w http.ResponseWriter, r *http.Request, instances InstanceReader, id string,
+	draining context.Context, describe func(Instance) progressEvent) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(draining, cancel)()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would collect them
+	w.WriteHeader(http.StatusOK)
+	stream := http.NewResponseController(w)
+
+	var sent progressEvent
+	for {
+		pulse, done := context.WithTimeout(ctx, eventsPulse)
+		inst, known := instances.Await(pulse, id, func(inst Instance, known bool) bool {
+			return !known || describe(inst) != sent
+		})
+		done()
+		if !known || ctx.Err() != nil {
+			return
+		}
+		_ = stream.SetWriteDeadline(time.Now().Add(eventsWriteTimeout)) // not all writers have one
+		line := ":\n\n"
+		if event := describe(inst); event != sent {
+			data, err := json.Marshal(event)
+			if err != nil { // strings only
+				panic(err)
+			}
+			line, sent = fmt.Sprintf("event: progress\ndata: %s\n\n", data), event
+		}
+		if _, err := fmt.Fprint(w, line); err != nil {
+			return
+		}
+		if err := stream.Flush(); err != nil || settled(sent.Phase) {
+			return
+		}
+	}
+}
