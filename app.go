@@ -26,6 +26,7 @@ type app struct {
 	cluster  *Cluster
 	activity *Activity
 	culler   *Culler
+	pool     *Pool
 	health   *health
 	servers  []*server
 	// draining is done when those who wait for something have to be let go.
@@ -54,13 +55,17 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	if err != nil {
 		return nil, err
 	}
+	pool, err := NewPool(pods, cluster, config.StartTimeout, metrics, log, now, random)
+	if err != nil {
+		return nil, err
+	}
 	launcher, err := NewLauncher(pods, cluster, clusterTemplates{cluster}, remover, metrics, log, now, random)
 	if err != nil {
 		return nil, err
 	}
 	a := &app{
 		config: config, client: client, log: log, metrics: metrics,
-		cluster: cluster, activity: activity, culler: culler, health: &health{synced: cluster.Synced},
+		cluster: cluster, activity: activity, culler: culler, pool: pool, health: &health{synced: cluster.Synced},
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a, a.listen(launcher)
@@ -150,7 +155,13 @@ func (a *app) run(ctx context.Context) error {
 
 func (a *app) lead(ctx context.Context) error {
 	opts := leaderOptions{namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity}
-	return runElected(ctx, a.client, opts, a.metrics, a.log, a.culler.Run)
+	return runElected(ctx, a.client, opts, a.metrics, a.log, func(ctx context.Context) {
+		var parts sync.WaitGroup
+		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run} {
+			parts.Go(func() { run(ctx) })
+		}
+		parts.Wait()
+	})
 }
 
 // serve runs a server among the workers; one that breaks stops them all.

@@ -53,13 +53,14 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.ProxyService).String()
 	}
 	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
+	podIndexers := cache.Indexers{templateIndex: indexByTemplate, warmIndex: indexWarm}
 	c := &Cluster{
 		namespace:    opts.InstancesNamespace,
 		proxyService: opts.Namespace + "/" + opts.ProxyService,
 		startTimeout: opts.StartTimeout,
 		now:          now,
 
-		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
+		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, podIndexers, managed),
 		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
 		templates:  coreinformers.NewPodTemplateInformer(client, opts.InstancesNamespace, 0, nil),
 		services:   coreinformers.NewFilteredServiceInformer(client, opts.Namespace, 0, nil, proxyService),

@@ -29,7 +29,7 @@ const (
 	idLabel           = "binder-project.org/id"
 	templateLabel     = "binder-project.org/template"
 	templateHashLabel = "binder-project.org/template-hash"
-	// poolLabel is set on a pod that is nobody's yet; claiming removes it.
+	// poolLabel is poolWarm on a pod that is nobody's yet; claiming removes it.
 	poolLabel = "binder-project.org/pool"
 	// preloadLabel is set on a pod that only pulls an image.
 	preloadLabel = "binder-project.org/preload"

@@ -49,6 +49,8 @@ type Launcher struct {
 	// launching is when this replica began each launch that has not come to an
 	// end yet, for the launch duration. Bounded by the pods that exist.
 	launching map[string]time.Time
+
+	claiming reservations
 }
 
 // NewLauncher makes a launcher. random is where ids come from: an id is the only
@@ -65,7 +67,7 @@ func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates Temp
 
 // Launch starts an instance of a template and returns its id. timeout is how
 // long it may be idle, 0 for what the template or the server says. It costs one
-// write. Errors wrap errUnknownTemplate, errCapacity, a *templateError, or are
+// write, be it the claim of a warm pod or a new one's creation. Errors wrap errUnknownTemplate, errCapacity, a *templateError, or are
 // the API server's.
 func (l *Launcher) Launch(ctx context.Context, name string, timeout time.Duration) (id string, err error) {
 	defer func() { l.metrics.launched(err) }()
@@ -76,6 +78,9 @@ func (l *Launcher) Launch(ctx context.Context, name string, timeout time.Duratio
 	}
 	if err := l.checkCapacity(template); err != nil {
 		return "", err
+	}
+	if id, err = l.claim(ctx, template, timeout); id != "" || err != nil {
+		return id, err
 	}
 	if id, err = newID(l.random); err != nil {
 		return "", err
@@ -99,10 +104,7 @@ func (l *Launcher) create(ctx context.Context, template string, pod *corev1.Pod)
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 
-	id := pod.Labels[idLabel]
-	l.mu.Lock()
-	l.launching[id] = l.now()
-	l.mu.Unlock()
+	l.begin(pod)
 	_, err := l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
 	// The client repeats a request that was lost on the way. The id is random: who
 	// has it already can only be that earlier attempt.
@@ -187,6 +189,13 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 		return
 	}
 	l.forget(pod)
+}
+
+// begin starts the measurement of a launch.
+func (l *Launcher) begin(pod *corev1.Pod) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.launching[pod.Labels[idLabel]] = l.now()
 }
 
 func (l *Launcher) forget(pod *corev1.Pod) {

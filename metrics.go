@@ -25,6 +25,8 @@ type Metrics struct {
 	requestDuration *prometheus.HistogramVec
 	inFlight        prometheus.Gauge
 	leader          prometheus.Gauge
+	poolClaims      *prometheus.CounterVec
+	poolFailures    prometheus.Counter
 }
 
 // NewMetrics makes the metrics on a registry of their own.
@@ -63,6 +65,12 @@ func NewMetrics(version string) *Metrics {
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "binder_leader", Help: "1 on the replica that culls, 0 on the others.",
 		}),
+		poolClaims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_pool_claims_total", Help: "What this replica's launches found in warm pools, by result: warm, lost_race (and the next was tried), empty.",
+		}, []string{"result"}),
+		poolFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "binder_pool_failures_total", Help: "Times that a warm pool stopped growing for a while because its pods failed or were refused.",
+		}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "binder_build_info", Help: "Always 1; the label is this build's version.",
@@ -70,7 +78,7 @@ func NewMetrics(version string) *Metrics {
 	})
 	info.Set(1)
 	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches,
-		m.requests, m.requestDuration, m.inFlight, m.leader, info,
+		m.requests, m.requestDuration, m.inFlight, m.leader, info, m.poolClaims, m.poolFailures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.presetZeros()
 	return m
@@ -88,6 +96,9 @@ func (m *Metrics) presetZeros() {
 	for _, result := range []string{"ok", "conflict", "error"} {
 		m.activityPatches.WithLabelValues(result)
 	}
+	for _, result := range []ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty} {
+		m.poolClaims.WithLabelValues(string(result))
+	}
 }
 
 // WatchCluster adds what is computed from the read model when it is asked for.
@@ -95,6 +106,8 @@ func (m *Metrics) WatchCluster(cluster *Cluster) {
 	m.registry.MustRegister(
 		&instanceCollector{cluster, prometheus.NewDesc("binder_instances",
 			"Instances in the cluster, by status; every replica reports all of them.", []string{"status"}, nil)},
+		&poolCollector{cluster, prometheus.NewDesc("binder_pool_pods",
+			"Warm pods in the cluster, by state (ready, starting); every replica reports all of them.", []string{"state"}, nil)},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "binder_cache_synced", Help: "1 once everything has been read from the cluster.",
 		}, func() float64 {
@@ -143,6 +156,8 @@ func (m *Metrics) launched(err error) {
 
 func (m *Metrics) ended(reason EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
 
+func (m *Metrics) claimed(result ClaimResult) { m.poolClaims.WithLabelValues(string(result)).Inc() }
+
 func (m *Metrics) activityPatched(err error) {
 	result := "error"
 	switch {
@@ -172,4 +187,31 @@ func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
 	for _, status := range Statuses() {
 		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
 	}
+}
+
+// poolCollector counts warm pods by state.
+type poolCollector struct {
+	cluster *Cluster
+	desc    *prometheus.Desc
+}
+
+var _ prometheus.Collector = (*poolCollector)(nil)
+
+func (c *poolCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
+
+func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
+	var ready, starting int
+	for _, template := range c.cluster.WarmTemplates() {
+		for _, pod := range c.cluster.WarmPods(template) {
+			switch {
+			case pod.DeletionTimestamp != nil:
+			case isServing(pod):
+				ready++
+			default:
+				starting++
+			}
+		}
+	}
+	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(ready), "ready")
+	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(starting), "starting")
 }

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// ClaimResult is what came of asking a pool for a pod; a label of a metric.
+type ClaimResult string
+
+const (
+	ClaimWarm     ClaimResult = "warm"      // a pod was claimed
+	ClaimLostRace ClaimResult = "lost_race" // a pod had changed, or was another's; the next was tried
+	ClaimEmpty    ClaimResult = "empty"     // there was none, and a new one was created
+)
+
+// claim makes a warm pod of the template an instance, and returns its id; ""
+// when there is none to be had. It waits for none. Two claims never get one pod:
+// each is a patch of the very version that was read.
+func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, timeout time.Duration) (id string, err error) {
+	size, err := templatePoolSize(template)
+	if size == 0 || err != nil {
+		return "", nil // a bad size is the pool's to complain about
+	}
+	var reserved []string
+	defer func() { l.claiming.release(reserved) }() // by then the watch has brought what became of them
+	for _, pod := range claimable(l.cluster.WarmPods(template.Name), templateHash(template), l.now(), l.cluster.startTimeout) {
+		if !l.claiming.reserve(pod.Name) {
+			continue
+		}
+		reserved = append(reserved, pod.Name)
+		switch err := l.claimPod(ctx, pod, timeout); {
+		case err == nil:
+			id := pod.Labels[idLabel]
+			l.metrics.claimed(ClaimWarm)
+			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
+			waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
+			defer cancel()
+			l.cluster.Await(waitCtx, id, func(_ Instance, known bool) bool { return known })
+			return id, nil
+		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+			l.metrics.claimed(ClaimLostRace)
+		default:
+			return "", err
+		}
+	}
+	l.metrics.claimed(ClaimEmpty)
+	return "", nil
+}
+
+// claimPod writes once: the pod is in the pool no longer, and is in use as of now.
+func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+
+	l.begin(pod)
+	annotations := map[string]string{lastActivityAnnotation: formatActivity(l.now())}
+	if timeout != 0 {
+		annotations[cullTimeoutAnnotation] = timeout.String()
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"resourceVersion": pod.ResourceVersion,
+		"labels":          map[string]any{poolLabel: nil},
+		"annotations":     annotations,
+	}})
+	if err != nil {
+		return fmt.Errorf("encode the claim of pod %s: %w", pod.Name, err)
+	}
+	_, err = l.pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
+	if err != nil {
+		l.forget(pod)
+		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
+	}
+	return nil
+}
+
+// claimable returns the warm pods that may be claimed, best first: those that
+// serve, then those that are starting, which still are ahead of a new one.
+// Otherwise they are in no order, so that replicas seldom try the same one.
+func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
+	var serving, starting []*corev1.Pod
+	for _, pod := range warm {
+		switch {
+		case pod.Labels[templateHashLabel] != hash:
+		case isServing(pod):
+			serving = append(serving, pod)
+		case isPromising(pod, now, startTimeout):
+			starting = append(starting, pod)
+		}
+	}
+	for _, pods := range [][]*corev1.Pod{serving, starting} {
+		rand.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
+	}
+	return append(serving, starting...)
+}
+
+// reservations keep the launches of one replica from racing each other for a
+// pod. The zero value is ready to use.
+type reservations struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+// reserve reports whether the name was free; from now on it is not.
+func (r *reservations) reserve(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.names[name] {
+		return false
+	}
+	if r.names == nil {
+		r.names = map[string]bool{}
+	}
+	r.names[name] = true
+	return true
+}
+
+func (r *reservations) release(names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		delete(r.names, name)
+	}
+}
