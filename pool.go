@@ -79,8 +79,9 @@ type poolState struct {
 	mu       sync.Mutex           // of what is written to while carrying out a plan
 	creating map[string]time.Time // by pod name: created then, not seen yet
 	deleted  map[types.UID]string // the names of pods that still seem to be there
-	refused  error                // the last creation's that failed in this pass
-	resting  time.Time            // until then nothing is deleted, for that was refused
+	refused  error                // why the last pod was refused in this pass
+	failed   error                // of the last write in this pass that failed by no fault of the template
+	resting  time.Time            // until then nothing is written, after such a failure
 }
 
 // pass looks at every pool once and does what planPool says, all of it at the
@@ -99,11 +100,11 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 			delete(states, name)
 			continue
 		}
+		if now.Before(state.resting) {
+			continue
+		}
 		plan := planPool(view, now, p.startTimeout)
 		p.noteFailures(ctx, name, state, plan.failures, nil)
-		if now.Before(state.resting) {
-			plan.remove = nil
-		}
 		for _, removal := range plan.remove {
 			work = append(work, func() { p.remove(ctx, removal, state) })
 		}
@@ -122,10 +123,17 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 		}
 	})
 	for name, state := range states {
-		if state.refused != nil && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			return
+		}
+		if state.refused != nil {
 			p.noteFailures(ctx, name, state, state.failures.and(p.now()), state.refused)
 		}
-		state.refused = nil
+		if state.failed != nil { // one line for all: while the API server is away they all fail
+			state.resting = p.now().Add(firstPause)
+			p.log.ErrorContext(ctx, "warm pool not kept, will be tried again", "template", name, "pause", firstPause.String(), "error", state.failed)
+		}
+		state.refused, state.failed = nil, nil
 	}
 }
 
@@ -222,27 +230,31 @@ func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
 	_, err := p.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	if err != nil && !apierrors.IsAlreadyExists(err) { // by an attempt that got lost: the id is random
-		state.refused = fmt.Errorf("create warm pod %s: %w", pod.Name, err)
-		return
+	switch {
+	case err == nil, apierrors.IsAlreadyExists(err): // by an attempt that got lost: the id is random
+		state.creating[pod.Name] = p.now()
+		p.log.DebugContext(ctx, "warm pod created", "id", pod.Labels[idLabel], "template", templateOf(pod))
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		state.refused = fmt.Errorf("create warm pod %s: %w", pod.Name, err) // by a quota, validation, pod security
+	default:
+		state.failed = fmt.Errorf("create warm pod %s: %w", pod.Name, err)
 	}
-	state.creating[pod.Name] = p.now()
-	p.log.DebugContext(ctx, "warm pod created", "id", pod.Labels[idLabel], "template", templateOf(pod))
 }
 
 // remove deletes a warm pod, but not one that has changed since it was looked
 // at: it may have been claimed. Nobody has known it, so nobody remembers it.
 func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState) {
-	writing, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	pod := removal.pod
 	log := p.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", removal.reason)
 	only := metav1.NewUIDPreconditions(string(pod.UID))
 	only.ResourceVersion = &pod.ResourceVersion
-	switch err := p.pods.Delete(writing, pod.Name, metav1.DeleteOptions{Preconditions: only}); {
+	err := p.pods.Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	switch {
 	case err == nil, apierrors.IsNotFound(err):
-		state.mu.Lock()
-		defer state.mu.Unlock()
 		state.deleted[pod.UID] = pod.Name
 		if removal.reason == removeFailed {
 			_, _, message := deriveStatus(pod, p.now(), p.startTimeout)
@@ -251,10 +263,7 @@ func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState
 		log.InfoContext(ctx, "warm pod deleted")
 	case apierrors.IsConflict(err):
 		log.DebugContext(ctx, "warm pod not deleted: it has changed since it was looked at")
-	case ctx.Err() == nil:
-		state.mu.Lock()
-		defer state.mu.Unlock()
-		state.resting = p.now().Add(firstPause)
-		log.ErrorContext(ctx, "warm pod not deleted, will be tried again", "error", err)
+	default:
+		state.failed = fmt.Errorf("delete warm pod %s: %w", pod.Name, err)
 	}
 }

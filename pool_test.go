@@ -332,30 +332,40 @@ func TestPoolOfABadTemplate(t *testing.T) {
 	}
 }
 
-// TestPoolDeleteRefused: it is tried again, but not at once.
-func TestPoolDeleteRefused(t *testing.T) {
-	pool := newTestPool(t, poolTemplate("jupyter", "1"))
-	states := map[string]*poolState{}
-	pool.settled(t, states)
-	tries := 0
-	pool.server.refusing(func(verb, _ string) error {
-		if verb == "delete" {
-			tries++
-			return errors.New("the API server is away")
-		}
-		return nil
-	})
-	pool.server.change(t, pool.server.pods(t)[0].Name, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded })
-	for range 3 {
-		pool.settled(t, states)
-	}
-	if tries != 1 {
-		t.Errorf("%d tries at once, want 1", tries)
-	}
-	pool.advance(firstPause)
-	pool.settled(t, states)
-	if tries != 2 {
-		t.Errorf("%d tries in the end, want 2", tries)
+// TestPoolWhileTheServerIsAway: it is tried again every few seconds, with pauses
+// that do not grow, for it is not the template's fault.
+func TestPoolWhileTheServerIsAway(t *testing.T) {
+	for _, away := range []string{"create", "delete"} {
+		t.Run(away, func(t *testing.T) {
+			pool := newTestPool(t, poolTemplate("jupyter", "1"))
+			states := map[string]*poolState{}
+			if away == "delete" {
+				pool.settled(t, states)
+				pool.advance(poolStartTimeout) // in which it has not become ready
+			}
+			tries := 0
+			pool.server.refusing(func(verb, _ string) error {
+				if verb == away {
+					tries++
+					return errors.New("the API server is away")
+				}
+				return nil
+			})
+			for outage := 1; outage < 10; outage++ {
+				for range 3 {
+					pool.settled(t, states)
+				}
+				if lines := pool.lines.count("level=ERROR"); tries != outage || lines != outage {
+					t.Fatalf("after %d pauses: %d tries, %d lines", outage-1, tries, lines)
+				}
+				pool.advance(firstPause)
+			}
+			pool.server.refusing(nil)
+			pool.settled(t, states)
+			if got := len(pool.server.written(away)); got != 1 {
+				t.Errorf("%d writes once the server is back, want 1", got)
+			}
+		})
 	}
 }
 
