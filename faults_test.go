@@ -97,7 +97,7 @@ func TestFaultDeployByPathIsThere(t *testing.T) {
 	}
 	// And what it started is known to whoever asks next.
 	wantJSON(t, ask(t, routes, "GET", "/applications/jupyter/"+answer.ID, "", ""),
-		`{"id": "`+answer.ID+`", "template-name": "jupyter", "status": "pending"}`)
+		`{"id": "`+answer.ID+`", "template-name": "jupyter", "status": "pending", "message": "waiting for a node"}`)
 }
 
 // Its list of all missed every instance that had a template name.

@@ -162,7 +162,7 @@ func TestStatusWaitsForTheWatch(t *testing.T) {
 			c.put(t, newPod(instanceID(2), began, starting))
 		})
 		res := ask(t, routes, "GET", target(2), "", "")
-		wantJSON(t, res, `{"id": "`+instanceID(2)+`", "template-name": "jupyter", "status": "deploying"}`)
+		wantJSON(t, res, `{"id": "`+instanceID(2)+`", "template-name": "jupyter", "status": "deploying", "message": "preparing the pod on its node"}`)
 		if took := time.Since(began); took >= unknownWait {
 			t.Errorf("answered only after %s, though the pod came before", took)
 		}

@@ -36,7 +36,7 @@ func TestREADME(t *testing.T) {
 	for _, key := range []string{templateNameAnnotation, lastActivityAnnotation, cullTimeoutAnnotation, portAnnotation, stripPrefixAnnotation} {
 		want("annotation", "| `"+key+"` | annotation |")
 	}
-	for _, key := range []string{portAnnotation, cullTimeoutAnnotation, maxInstancesAnnotation, stripPrefixAnnotation} {
+	for _, key := range []string{portAnnotation, cullTimeoutAnnotation, maxInstancesAnnotation, stripPrefixAnnotation, poolSizeAnnotation} {
 		want("template annotation", "| `"+key+"` | ")
 	}
 	for _, name := range metricNames(t) {

@@ -34,6 +34,12 @@ func unready(until time.Time) func(*corev1.Pod) {
 	}
 }
 
+// sandboxReady: the pod has its network, and what it waits for is an image.
+func sandboxReady(pod *corev1.Pod) {
+	pod.Status.Conditions = append(pod.Status.Conditions,
+		corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue})
+}
+
 func TestDeriveStatus(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -44,13 +50,14 @@ func TestDeriveStatus(t *testing.T) {
 		says   string // is in the message
 	}{
 		// On the way.
-		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", ""},
-		{"no node yet", unscheduled, 4 * time.Minute, StatusPending, "", ""},
-		{"on a node", starting, 4 * time.Minute, StatusDeploying, "", ""},
-		{"running but not ready", unready(noon), 4 * time.Minute, StatusDeploying, "", ""},
+		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "waiting for a node"},
+		{"no node yet", unscheduled, 4 * time.Minute, StatusPending, "", "waiting for a node: 0/1 nodes are available"},
+		{"on a node", starting, 4 * time.Minute, StatusDeploying, "", "preparing the pod"},
+		{"pulling", changes(waits("ContainerCreating", ""), sandboxReady), time.Minute, StatusDeploying, "", "pulling image jupyter:1"},
+		{"running but not ready", unready(noon), 4 * time.Minute, StatusDeploying, "", "starting the application"},
 		{"ready without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 4 * time.Minute, StatusDeploying, "", ""},
-		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", ""},
-		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", ""},
+		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
+		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "starting the application again"},
 		{"not ready again after days", unready(noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
 
 		{"deployed", func(*corev1.Pod) {}, 0, StatusDeployed, "", ""},
@@ -90,8 +97,11 @@ func TestDeriveStatus(t *testing.T) {
 			if !strings.Contains(message, test.says) {
 				t.Errorf("the message is %q, want %q in it", message, test.says)
 			}
-			if (message != "") != (reason != "") {
-				t.Errorf("reason %q and message %q: want both or none", reason, message)
+			if (message == "") != (status == StatusDeployed) {
+				t.Errorf("%s with message %q: all but deployed have one", status, message)
+			}
+			if (reason == "") != (status == StatusDeployed || status == StatusPending || status == StatusDeploying) {
+				t.Errorf("%s for reason %q: what is over has one", status, reason)
 			}
 		})
 	}

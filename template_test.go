@@ -71,7 +71,7 @@ func TestBuildPodIsReadBack(t *testing.T) {
 		pod := mustBuildPod(t, newTemplate(name), 0)
 		pod.CreationTimestamp = metav1.NewTime(noon)
 		got := instanceFromPod(pod, noon, testStartTimeout)
-		want := Instance{ID: instanceID(1), Template: name, Status: StatusPending, Created: noon}
+		want := Instance{ID: instanceID(1), Template: name, Status: StatusPending, Message: "waiting for a node", Created: noon}
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
