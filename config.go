@@ -16,8 +16,10 @@ import (
 )
 
 // Config is every setting. Each is a flag and an environment variable; the flag
-// goes first.
+// goes first. A few can be in a settings file, which goes last.
 type Config struct {
+	ConfigFile string // the Node server's
+
 	APIAddress     string
 	ProxyAddress   string
 	MetricsAddress string
@@ -34,6 +36,10 @@ type Config struct {
 	APIKeyFile      string
 	APIKeyGenerated bool // nobody set one: to be printed, once
 
+	RegistryURL        string // "" means: templates are only in the cluster
+	RegistryAPIKey     string // "" means: none is shown
+	RegistryAPIKeyFile string
+
 	CullTimeout    time.Duration
 	MaxCullTimeout time.Duration
 	CullInterval   time.Duration
@@ -44,6 +50,9 @@ type Config struct {
 	LogFormat string
 	LogLevel  slog.Level
 	Version   bool // print the version and end
+
+	// Warning is for the log, once there is one; "" is none.
+	Warning string
 }
 
 const (
@@ -65,9 +74,9 @@ func thisHost() host {
 	return host{env: os.LookupEnv, readFile: os.ReadFile, hostname: os.Hostname, random: rand.Reader}
 }
 
-// parseConfig reads the command line, then the environment, and checks all of
-// it; the error names every mistake at once. It is flag.ErrHelp when help was
-// asked for, which has then been written to out.
+// parseConfig reads the command line, then the environment, then the settings
+// file, and checks all of it; the error names every mistake at once. It is
+// flag.ErrHelp when help was asked for, which has then been written to out.
 func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	c := &Config{}
 	flags := c.flags(out)
@@ -80,7 +89,7 @@ func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	if c.Version {
 		return c, nil
 	}
-	errs := []error{fromEnvironment(flags, from.env)}
+	errs := []error{fromEnvironment(flags, from.env), c.fromSettingsFile(flags, from.readFile)}
 	if rest := flags.Args(); len(rest) > 0 {
 		errs = append(errs, fmt.Errorf("unexpected argument %q: there are only flags", rest[0]))
 	}
@@ -93,6 +102,7 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 	f.SetOutput(io.Discard) // errors are returned; help is printed by Usage
 	f.Usage = func() { usage(f, out) }
 
+	f.StringVar(&c.ConfigFile, "config", "", "settings `file` of the Node server, in JSON: port, lookupHost, registry.host and registry.port are read; flags and environment go first")
 	f.StringVar(&c.APIAddress, "api-address", ":8084", "`address` of the Binder deploy API")
 	f.StringVar(&c.ProxyAddress, "proxy-address", ":8000", "`address` of the proxy that visitors reach instances by")
 	f.StringVar(&c.MetricsAddress, "metrics-address", ":9090", "`address` of /metrics, /healthz and /readyz")
@@ -106,6 +116,10 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 
 	f.StringVar(&c.APIKey, "api-key", "", "`key` that authorised requests must show; better in the environment or a file, for command lines can be seen by others (default: a random one, printed at start)")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`file` that holds the API key")
+
+	f.StringVar(&c.RegistryURL, "registry-url", "", "base `URL` of a Binder registry, asked for templates that are not in the cluster, such as http://registry:8082")
+	f.StringVar(&c.RegistryAPIKey, "registry-api-key", "", "`key` that the registry is shown (default: the service's own, if it was given one: a Binder shares one key)")
+	f.StringVar(&c.RegistryAPIKeyFile, "registry-api-key-file", "", "`file` that holds the registry's API key")
 
 	f.DurationVar(&c.CullTimeout, "cull-timeout", time.Hour, "how long an instance may be idle where neither its launch nor its template says")
 	f.DurationVar(&c.MaxCullTimeout, "max-cull-timeout", 24*time.Hour, "the longest cull timeout that a launch may ask for")
@@ -162,26 +176,14 @@ func (c *Config) complete(from host) error {
 		name, _ := from.hostname()
 		c.Identity = name + "-" + suffix[:8] // two may run on one host
 	}
-	errs = append(errs, c.completeAPIKey(from))
+	errs = append(errs, c.completeAPIKey(from), c.completeRegistryAPIKey(from))
 	return errors.Join(errs...)
 }
 
 func (c *Config) completeAPIKey(from host) error {
-	c.APIKey = strings.TrimSpace(c.APIKey) // a Secret made of a file often ends with a newline
-	if c.APIKeyFile != "" && c.APIKey != "" {
-		return errors.New("--api-key and --api-key-file: give one of them")
-	}
-	if c.APIKeyFile != "" {
-		key, err := from.readFile(c.APIKeyFile)
-		if err != nil {
-			return fmt.Errorf("--api-key-file: %w", err)
-		}
-		if c.APIKey = strings.TrimSpace(string(key)); c.APIKey == "" {
-			return fmt.Errorf("--api-key-file: %s is empty", c.APIKeyFile)
-		}
-	}
-	if c.APIKey != "" {
-		return nil
+	var err error
+	if c.APIKey, err = readKey("api-key", c.APIKey, c.APIKeyFile, from.readFile); err != nil || c.APIKey != "" {
+		return err
 	}
 	var raw [32]byte
 	if _, err := io.ReadFull(from.random, raw[:]); err != nil {
@@ -189,6 +191,25 @@ func (c *Config) completeAPIKey(from host) error {
 	}
 	c.APIKey, c.APIKeyGenerated = hex.EncodeToString(raw[:]), true
 	return nil
+}
+
+// readKey returns the key that a flag holds, or a file that --<flag>-file names.
+func readKey(flagName, key, file string, readFile func(string) ([]byte, error)) (string, error) {
+	key = strings.TrimSpace(key) // a Secret made of a file often ends with a newline
+	switch {
+	case file == "":
+		return key, nil
+	case key != "":
+		return key, fmt.Errorf("--%s and --%s-file: give one of them", flagName, flagName)
+	}
+	data, err := readFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--%s-file: %w", flagName, err)
+	}
+	if key = strings.TrimSpace(string(data)); key == "" {
+		return "", fmt.Errorf("--%s-file: %s is empty", flagName, file)
+	}
+	return key, nil
 }
 
 var publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
@@ -214,6 +235,7 @@ func (c *Config) validate() error {
 	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
 		bad("--public-host is %q: it must be host or host:port, with no scheme and no path", c.PublicHost)
 	}
+	errs = append(errs, c.checkRegistryURL())
 	switch c.LogFormat {
 	case "auto", "json", "text":
 	default:

@@ -56,6 +56,9 @@ func run(ctx context.Context, args []string, from host, stdout, stderr io.Writer
 		fmt.Fprintf(stderr, "No API key was given. This one lasts until the process ends: %s\n", config.APIKey)
 	}
 	log := newLogger(config, stderr)
+	if config.Warning != "" {
+		log.Warn(config.Warning)
+	}
 	routeClientLogs(log)
 	client, err := newClient(config.Kubeconfig)
 	if err != nil {
