@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The service in an image of its own: one static binary and nothing else.
+# The service in an image of its own: one static binary and next to nothing else.
 #
 #   docker build --build-arg VERSION="$(git describe --tags --always)" -t <where you push>/binder-deploy-kubernetes .
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
@@ -15,6 +15,8 @@ RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
 
 FROM scratch
 COPY --from=build /binder-deploy-kubernetes /binder-deploy-kubernetes
+# For a registry of templates that is reached by https.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 # API, proxy, metrics and probes.

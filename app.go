@@ -59,7 +59,8 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	if err != nil {
 		return nil, err
 	}
-	launcher, err := NewLauncher(pods, cluster, clusterTemplates{cluster}, remover, metrics, log, now, random)
+	templates := newTemplateSource(config, cluster, metrics, log, now)
+	launcher, err := NewLauncher(pods, cluster, templates, remover, metrics, log, now, random)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,11 @@ func answerFor(err error) *Error {
 		return answer
 	case errors.Is(err, errUnknownTemplate):
 		return &Error{Code: http.StatusNotFound, Type: typeRegistryError, Message: err.Error()}
+	case errors.Is(err, errRegistry):
+		return &Error{
+			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: 5 * time.Second,
+			Message: errRegistry.Error() + "; try again shortly",
+		}
 	case errors.Is(err, errNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
 	case errors.Is(err, errCapacity):

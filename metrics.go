@@ -21,6 +21,7 @@ type Metrics struct {
 	cullErrors      prometheus.Counter
 	unreadable      prometheus.Counter
 	activityPatches *prometheus.CounterVec
+	registryAsks    *prometheus.CounterVec
 	requests        *prometheus.CounterVec
 	requestDuration *prometheus.HistogramVec
 	inFlight        prometheus.Gauge
@@ -52,6 +53,9 @@ func NewMetrics(version string) *Metrics {
 		activityPatches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_activity_patches_total", Help: "Writes of last activity to pods, by result.",
 		}, []string{"result"}),
+		registryAsks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_registry_requests_total", Help: "Questions to the registry of templates, by result.",
+		}, []string{"result"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_http_requests_total", Help: "Requests answered, by server (api, proxy), route, method and status code.",
 		}, []string{"server", "route", "method", "code"}),
@@ -77,7 +81,7 @@ func NewMetrics(version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches,
+	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.registryAsks,
 		m.requests, m.requestDuration, m.inFlight, m.leader, info, m.poolClaims, m.poolFailures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.presetZeros()
@@ -98,6 +102,9 @@ func (m *Metrics) presetZeros() {
 	}
 	for _, result := range []ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty} {
 		m.poolClaims.WithLabelValues(string(result))
+	}
+	for _, result := range []string{"ok", "unknown_template", "bad_template", "error"} {
+		m.registryAsks.WithLabelValues(result)
 	}
 }
 
@@ -167,6 +174,20 @@ func (m *Metrics) activityPatched(err error) {
 		result = "conflict"
 	}
 	m.activityPatches.WithLabelValues(result).Inc()
+}
+
+func (m *Metrics) registryAsked(err error) {
+	result := "error"
+	var template *templateError
+	switch {
+	case err == nil:
+		result = "ok"
+	case errors.Is(err, errUnknownTemplate):
+		result = "unknown_template"
+	case errors.As(err, &template):
+		result = "bad_template"
+	}
+	m.registryAsks.WithLabelValues(result).Inc()
 }
 
 // instanceCollector counts instances by status.

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+const (
+	// registryTimeout bounds one question to the registry.
+	registryTimeout = 5 * time.Second
+	// registryFresh is how long a template is used before it is asked for again,
+	// and how long a registry is left alone that failed while there is a copy.
+	registryFresh = 10 * time.Second
+	// registryRetry is how long everything else is remembered: that there is no
+	// such template, that it is a wrong one, that the registry failed.
+	registryRetry = 2 * time.Second
+	// registryStale is how old a copy may be that is used while the registry fails.
+	registryStale = time.Hour
+
+	// Clients choose the names: these bound what they can make of it.
+	maxRegistryEntries     = 1000
+	maxRegistryConnections = 16
+	maxRegistryAnswer      = 1 << 20
+	maxRegistryHeader      = 64 << 10
+)
+
+// errRegistry: the registry could not say whether there is such a template.
+var errRegistry = errors.New("the registry of templates does not answer as it should")
+
+// registryName is what a registry is asked for. It is one segment of a path, and
+// none with a meaning of its own.
+var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+
+// newTemplateSource is where templates come from: the cluster first, then the
+// registry, if there is one.
+func newTemplateSource(config *Config, cluster *Cluster, metrics *Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
+	if config.RegistryURL == "" {
+		return clusterTemplates{cluster}
+	}
+	return templateChain{
+		clusterTemplates{cluster},
+		NewRegistry(config.RegistryURL, config.RegistryAPIKey, config.InstancesNamespace, metrics, log, now),
+	}
+}
+
+// templateChain asks one source after another, until one knows the template or
+// cannot say.
+type templateChain []TemplateSource
+
+var _ TemplateSource = templateChain{}
+
+func (c templateChain) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
+	err := fmt.Errorf("%w: %q", errUnknownTemplate, name)
+	for _, source := range c {
+		var template *corev1.PodTemplate
+		if template, err = source.Template(ctx, name); !errors.Is(err, errUnknownTemplate) {
+			return template, err
+		}
+	}
+	return nil, err
+}
+
+// Registry is a Binder registry as a source of templates. What it has answered
+// is used again for a short time, and for longer while it fails. However many
+// ask for a template at once, the registry is asked once.
+type Registry struct {
+	url       string // of its templates, with a slash at the end
+	key       string // "" sends none
+	namespace string
+	timeout   time.Duration // of one question
+	client    *http.Client
+	metrics   *Metrics
+	log       *slog.Logger
+	now       func() time.Time
+
+	mu      sync.Mutex
+	entries map[string]*registryEntry // by template name
+}
+
+var _ TemplateSource = (*Registry)(nil)
+
+// registryEntry is what is known of one template.
+type registryEntry struct {
+	template *corev1.PodTemplate // the last that was had, or nil
+	had      time.Time           // when that was
+	err      error               // of the last answer
+	askAgain time.Time
+	used     time.Time
+	asking   chan struct{} // closed when the answer is there; nil when nobody asks
+	warned   bool          // of services
+}
+
+// NewRegistry makes a source of the templates at a base URL, which become
+// PodTemplates of a namespace.
+func NewRegistry(baseURL, key, namespace string, metrics *Metrics, log *slog.Logger, now func() time.Time) *Registry {
+	return &Registry{
+		url:       strings.TrimRight(baseURL, "/") + "/templates/",
+		key:       key,
+		namespace: namespace,
+		timeout:   registryTimeout,
+		client: &http.Client{
+			Transport: &http.Transport{
+				Proxy:                  http.ProxyFromEnvironment,
+				MaxConnsPerHost:        maxRegistryConnections,
+				MaxIdleConnsPerHost:    maxRegistryConnections,
+				IdleConnTimeout:        90 * time.Second,
+				MaxResponseHeaderBytes: maxRegistryHeader,
+			},
+			// The key is for the registry alone: no answer sends it elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		metrics: metrics,
+		log:     log,
+		now:     now,
+		entries: map[string]*registryEntry{},
+	}
+}
+
+// Template returns the registry's template of a name. Errors wrap
+// errUnknownTemplate, errRegistry or a *templateError.
+func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
+	if !registryName.MatchString(name) {
+		return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+	}
+	r.mu.Lock()
+	now := r.now()
+	entry := r.entry(name, now)
+	if now.Before(entry.askAgain) {
+		defer r.mu.Unlock()
+		return entry.answer(now)
+	}
+	asking, first := entry.asking, entry.asking == nil
+	if first {
+		asking = make(chan struct{})
+		entry.asking = asking
+	}
+	r.mu.Unlock()
+
+	if first {
+		r.ask(ctx, name, entry)
+	}
+	select {
+	case <-asking:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the registry: %w", ctx.Err())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return entry.answer(r.now())
+}
+
+// ask brings an entry up to date. It goes on when the client that asked has
+// gone: others may be waiting for the same answer.
+func (r *Registry) ask(ctx context.Context, name string, entry *registryEntry) {
+	var template *corev1.PodTemplate
+	services, err := false, fmt.Errorf("%w: the question was broken off", errRegistry)
+	defer func() { // after a panic too, or nobody would ever ask again
+		r.metrics.registryAsked(err)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.record(name, entry, template, err)
+		if services && !entry.warned {
+			entry.warned = true
+			r.log.Warn("the services of a template are ignored", "template", name)
+		}
+		close(entry.asking)
+		entry.asking = nil
+	}()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
+	defer cancel()
+	template, services, err = r.read(ctx, name)
+}
+
+// read asks the registry and makes a PodTemplate of its answer.
+func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodTemplate, services bool, err error) {
+	answer, err := r.fetch(ctx, name)
+	if err != nil {
+		return nil, false, err
+	}
+	if template, err = answer.podTemplate(r.namespace); err != nil {
+		return nil, false, &templateError{name, err}
+	}
+	return template, answer.hasServices(), nil
+}
+
+// record keeps what came of a question.
+func (r *Registry) record(name string, entry *registryEntry, template *corev1.PodTemplate, err error) {
+	now := r.now()
+	failedBefore := errors.Is(entry.err, errRegistry)
+	entry.err = err
+	switch {
+	case err == nil:
+		entry.template, entry.had, entry.askAgain = template, now, now.Add(registryFresh)
+	case errors.Is(err, errRegistry) && entry.hasCopy(now):
+		if !failedBefore {
+			r.log.Warn("the registry fails: a template is used as it was", "template", name, "age", now.Sub(entry.had).Round(time.Second).String(), "error", err)
+		}
+		entry.askAgain = now.Add(registryFresh)
+	case errors.Is(err, errRegistry):
+		entry.askAgain = now.Add(registryRetry)
+	default: // the registry's own word: what it had is no more
+		entry.template, entry.askAgain = nil, now.Add(registryRetry)
+	}
+}
+
+func (e *registryEntry) hasCopy(now time.Time) bool {
+	return e.template != nil && now.Sub(e.had) < registryStale
+}
+
+func (e *registryEntry) answer(now time.Time) (*corev1.PodTemplate, error) {
+	if e.err == nil || errors.Is(e.err, errRegistry) && e.hasCopy(now) {
+		return e.template, nil
+	}
+	return nil, e.err
+}
+
+// entry returns the entry of a name, and makes room for it if it is new.
+func (r *Registry) entry(name string, now time.Time) *registryEntry {
+	entry, ok := r.entries[name]
+	if !ok {
+		if len(r.entries) >= maxRegistryEntries {
+			r.evict()
+		}
+		entry = &registryEntry{}
+		r.entries[name] = entry
+	}
+	entry.used = now
+	return entry
+}
+
+// evict drops the entry that was not used for longest, those of no template
+// first: names that somebody made up must not drive out copies. An entry that is
+// being asked for stays, so there may be more by as many as there are requests.
+func (r *Registry) evict() {
+	var victim string
+	for name, entry := range r.entries {
+		if entry.asking == nil && (victim == "" || entry.lessWorth(r.entries[victim])) {
+			victim = name
+		}
+	}
+	delete(r.entries, victim)
+}
+
+func (e *registryEntry) lessWorth(than *registryEntry) bool {
+	if (e.template == nil) != (than.template == nil) {
+		return e.template == nil
+	}
+	return e.used.Before(than.used)
+}
+
+// fetch asks the registry. Whatever is not its word on the template is errRegistry.
+func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, error) {
+	failed := func(err error) (registryTemplate, error) {
+		return registryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", errRegistry, r.url, name, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+name, nil) // a name needs no escape
+	if err != nil {
+		return failed(err)
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", managerName+"/"+version)
+	if r.key != "" {
+		request.Header.Set("Authorization", r.key)
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		return failed(errors.Unwrap(err)) // without the URL once more
+	}
+	defer response.Body.Close()
+	switch code := response.StatusCode; {
+	case code == http.StatusOK:
+	case code == http.StatusNotFound:
+		return registryTemplate{}, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+	case code >= 300 && code < 400:
+		return failed(fmt.Errorf("it redirects (%d) to %.100q", code, response.Header.Get("Location")))
+	default:
+		return failed(fmt.Errorf("it answers with code %d", code))
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxRegistryAnswer+1))
+	if err != nil {
+		return failed(fmt.Errorf("read the answer: %w", err))
+	}
+	if len(body) > maxRegistryAnswer {
+		return failed(errors.New("the answer is larger than 1 MiB"))
+	}
+	template, err := parseRegistryTemplate(name, body)
+	if err != nil && !errors.Is(err, errUnknownTemplate) {
+		return failed(err)
+	}
+	return template, err
+}
