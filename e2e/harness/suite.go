@@ -42,8 +42,9 @@ type Suite struct {
 	Kube *Kube
 	API  API // through the Service, with the key
 
-	root string // of the repository
-	out  io.Writer
+	root     string // of the repository
+	out      io.Writer
+	registry *http.Server // of templates
 }
 
 // Start deploys the service, anew if an earlier run has left one, and returns
@@ -56,6 +57,7 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 	}{
 		{"installing binder-client, if it is not", s.installClient},
 		{"removing what an earlier run left, if anything", s.removeNamespaces},
+		{"starting a registry of templates", s.startRegistry},
 		{"applying e2e/manifests", s.deploy},
 		{"waiting for both replicas", s.awaitRollout},
 		{"waiting for the API", s.awaitAPI},
@@ -69,6 +71,7 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 
 // Stop removes everything that Start and the tests have made.
 func (s *Suite) Stop(ctx context.Context) error {
+	defer s.stopRegistry()
 	return s.progress(ctx, "removing the namespaces of the tests", s.removeNamespaces)
 }
 
