@@ -112,6 +112,10 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 		"start-timeout":         duration(func(c *Config) time.Duration { return c.StartTimeout }),
 		"shutdown-delay":        duration(func(c *Config) time.Duration { return c.ShutdownDelay }),
 		"drain-timeout":         duration(func(c *Config) time.Duration { return c.DrainTimeout }),
+		"config":                {"one.json", "other.json", func(c *Config) any { return c.ConfigFile }},
+		"registry-url":          {"http://one:8082", "https://other", func(c *Config) any { return c.RegistryURL }},
+		"registry-api-key":      text(func(c *Config) string { return c.RegistryAPIKey }),
+		"registry-api-key-file": text(func(c *Config) string { return c.RegistryAPIKeyFile }),
 		"log-format":            {"json", "text", func(c *Config) any { return c.LogFormat }},
 		"log-level":             {"WARN", "DEBUG", func(c *Config) any { return c.LogLevel }},
 	}
@@ -120,7 +124,7 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 			t.Errorf("--%s is not tested here", f.Name)
 		}
 	})
-	files := []string{"one=key", "other=key"} // for --api-key-file
+	files := []string{"one=key", "other=key", "one.json={}", "other.json={}"} // for the flags that name one
 	for name, s := range settings {
 		env := "BINDER_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		for _, test := range []struct {

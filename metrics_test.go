@@ -69,6 +69,7 @@ func TestMetricsKeepTheConventions(t *testing.T) {
 		"binder_cull_errors_total", "binder_culls_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
 		"binder_instances", "binder_launch_duration_seconds", "binder_launches_total", "binder_leader",
 		"binder_pool_claims_total", "binder_pool_failures_total", "binder_pool_pods", "binder_proxy_requests_in_flight",
+		"binder_registry_requests_total",
 	}; !slices.Equal(ours, want) {
 		t.Errorf("got metrics %q, want %q", ours, want)
 	}
