@@ -27,6 +27,7 @@ type app struct {
 	activity *Activity
 	culler   *Culler
 	pool     *Pool
+	preload  *Preloader
 	health   *health
 	servers  []*server
 	// draining is done when those who wait for something have to be let go.
@@ -64,9 +65,14 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	if err != nil {
 		return nil, err
 	}
+	preloader, err := NewPreloader(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, templates,
+		config.PreloadHelperImage, log)
+	if err != nil {
+		return nil, err
+	}
 	a := &app{
 		config: config, client: client, log: log, metrics: metrics,
-		cluster: cluster, activity: activity, culler: culler, pool: pool, health: &health{synced: cluster.Synced},
+		cluster: cluster, activity: activity, culler: culler, pool: pool, preload: preloader, health: &health{synced: cluster.Synced},
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a, a.listen(launcher)
@@ -94,7 +100,7 @@ func (a *app) listen(launcher *Launcher) error {
 	locator := &locator{publicHost: a.config.PublicHost, proxyPort: proxyPort, cluster: a.cluster}
 	api := &API{
 		Draining:  a.draining,
-		Instances: a.cluster, Launcher: launcher, Location: locator.location, Key: key,
+		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.location, Key: key,
 		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
 	}
 	proxy := NewProxy(a.cluster, a.activity.Touch, key, a.log)
@@ -158,7 +164,7 @@ func (a *app) lead(ctx context.Context) error {
 	opts := leaderOptions{namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity}
 	return runElected(ctx, a.client, opts, a.metrics, a.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run} {
+		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run} {
 			parts.Go(func() { run(ctx) })
 		}
 		parts.Wait()

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Config is every setting. Each is a flag and an environment variable; the flag
@@ -31,6 +32,8 @@ type Config struct {
 	PublicHost         string
 	LeaseName          string
 	Identity           string // of this replica, in the Lease
+
+	PreloadHelperImage string // what waits in the pods that pull images
 
 	APIKey          string
 	APIKeyFile      string
@@ -113,6 +116,8 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 	f.StringVar(&c.ProxyService, "proxy-service", "binder-proxy", "`name` of the Service whose ingress address instances are found at")
 	f.StringVar(&c.PublicHost, "public-host", "", "`host[:port]` that instances are found at, instead of the proxy Service's")
 	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls")
+
+	f.StringVar(&c.PreloadHelperImage, "preload-helper-image", "registry.k8s.io/pause:3.10.1", "`image` that waits in the pods that preload templates: one that ends on SIGTERM and does nothing else")
 
 	f.StringVar(&c.APIKey, "api-key", "", "`key` that authorised requests must show; better in the environment or a file, for command lines can be seen by others (default: a random one, printed at start)")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`file` that holds the API key")
@@ -236,6 +241,9 @@ func (c *Config) validate() error {
 		bad("--public-host is %q: it must be host or host:port, with no scheme and no path", c.PublicHost)
 	}
 	errs = append(errs, c.checkRegistryURL())
+	if c.PreloadHelperImage == "" || strings.ContainsFunc(c.PreloadHelperImage, unicode.IsSpace) {
+		bad("--preload-helper-image is %q: it must be an image", c.PreloadHelperImage)
+	}
 	switch c.LogFormat {
 	case "auto", "json", "text":
 	default:

@@ -34,6 +34,7 @@ var (
 type API struct {
 	Instances      InstanceReader
 	Launcher       InstanceLauncher
+	Preloader      TemplatePreloader
 	Location       func(id, requestHost string) string
 	Key            apiKey
 	MaxCullTimeout time.Duration
@@ -70,6 +71,7 @@ func (a *API) Routes() http.Handler {
 	route("/applications", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
 	route("/applications/{template}", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
+	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
 	return trimSlash(a.plainPaths(mux))
 }

@@ -9,19 +9,26 @@ import (
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	appsinformers "k8s.io/client-go/informers/apps/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
-const templateIndex = "template"
+const (
+	templateIndex = "template"
+	// preloadWaiters before a template's name is by what those wait who wait for
+	// its preload; an id has no colon.
+	preloadWaiters = "preload:"
+)
 
 // Cluster is the read model: what the watches have delivered of the pods, the
-// templates, the tombstones and the proxy's Service. Every question is answered
-// from memory, and it is the only reader of the cluster.
+// templates, the tombstones, the preloads and the proxy's Service. Every question
+// is answered from memory, and it is the only reader of the cluster.
 //
 // Objects it returns are shared with the cache: DeepCopy before any change.
 type Cluster struct {
@@ -34,6 +41,7 @@ type Cluster struct {
 	tombstones cache.SharedIndexInformer
 	templates  cache.SharedIndexInformer
 	services   cache.SharedIndexInformer
+	daemonSets cache.SharedIndexInformer // preloads
 
 	waiters waiters
 }
@@ -64,9 +72,10 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
 		templates:  coreinformers.NewPodTemplateInformer(client, opts.InstancesNamespace, 0, nil),
 		services:   coreinformers.NewFilteredServiceInformer(client, opts.Namespace, 0, nil, proxyService),
+		daemonSets: appsinformers.NewFilteredDaemonSetInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
 	}
 	for informer, transform := range map[cache.SharedIndexInformer]cache.TransformFunc{
-		c.pods: slimPod, c.tombstones: slim, c.templates: slim, c.services: slim,
+		c.pods: slimPod, c.tombstones: slim, c.templates: slim, c.services: slim, c.daemonSets: slim,
 	} {
 		if err := informer.SetTransform(transform); err != nil {
 			return nil, fmt.Errorf("set the transform of an informer: %w", err)
@@ -77,7 +86,7 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		UpdateFunc: func(_, obj any) { c.wake(obj) },
 		DeleteFunc: c.wake,
 	}
-	for _, informer := range []cache.SharedIndexInformer{c.pods, c.tombstones} {
+	for _, informer := range []cache.SharedIndexInformer{c.pods, c.tombstones, c.daemonSets} {
 		if _, err := informer.AddEventHandler(wake); err != nil {
 			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
 		}
@@ -106,7 +115,7 @@ func (c *Cluster) Synced() bool {
 }
 
 func (c *Cluster) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services}
+	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services, c.daemonSets}
 }
 
 // OnPod calls updated for every version of an instance's pod and gone for its
@@ -130,6 +139,21 @@ func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
 	})
 	if err != nil {
 		return fmt.Errorf("add a pod handler: %w", err)
+	}
+	return nil
+}
+
+// OnPreload calls changed whenever a template or a preload has changed. It runs
+// on the informers' goroutines and must not block.
+func (c *Cluster) OnPreload(changed func()) error {
+	for _, informer := range []cache.SharedIndexInformer{c.templates, c.daemonSets} {
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { changed() },
+			UpdateFunc: func(any, any) { changed() },
+			DeleteFunc: func(any) { changed() },
+		}); err != nil {
+			return fmt.Errorf("add a preload handler: %w", err)
+		}
 	}
 	return nil
 }
@@ -249,13 +273,17 @@ func indexByTemplate(obj any) ([]string, error) {
 	return []string{templateOf(meta)}, nil
 }
 
-// wake wakes those who wait for a change of the instance obj belongs to.
+// wake wakes those who wait for a change of the instance, or of the preload, that
+// obj belongs to.
 func (c *Cluster) wake(obj any) {
 	if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = lost.Obj
 	}
-	if meta, ok := obj.(metav1.Object); ok {
-		c.waiters.wake(meta.GetLabels()[idLabel])
+	switch obj := obj.(type) {
+	case *appsv1.DaemonSet:
+		c.waiters.wake(preloadWaiters + templateOf(obj))
+	case metav1.Object:
+		c.waiters.wake(obj.GetLabels()[idLabel])
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	poolLabel = "binder-project.org/pool"
 	// preloadLabel is set on a pod that only pulls an image.
 	preloadLabel = "binder-project.org/preload"
+	// preloadNameLabel on such a pod is the name of its DaemonSet.
+	preloadNameLabel = "binder-project.org/preload-name"
 
 	templateNameAnnotation = "binder-project.org/template-name"
 	lastActivityAnnotation = "binder-project.org/last-activity"

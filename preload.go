@@ -1,0 +1,261 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
+)
+
+// preloadInterval is how often preloads are looked at without a cause: for
+// templates that no watch tells of, and to try again what has failed.
+const preloadInterval = time.Minute
+
+// Preloader pulls templates' images onto nodes before anybody waits for them. A
+// preload is a DaemonSet: Kubernetes brings it to every node, to those that join
+// later too, and counts how far it is. Any replica may begin one and tell of it;
+// the leader keeps it in step with its template.
+type Preloader struct {
+	daemonSets  typedappsv1.DaemonSetInterface
+	cluster     *Cluster
+	templates   TemplateSource
+	helperImage string
+	log         *slog.Logger
+	changed     chan struct{} // a template or a preload has
+}
+
+// NewPreloader makes a preloader. helperImage is what waits while its pod holds
+// the images.
+func NewPreloader(daemonSets typedappsv1.DaemonSetInterface, cluster *Cluster, templates TemplateSource, helperImage string,
+	log *slog.Logger) (*Preloader, error) {
+	p := &Preloader{
+		daemonSets: daemonSets, cluster: cluster, templates: templates, helperImage: helperImage,
+		log: log, changed: make(chan struct{}, 1),
+	}
+	return p, cluster.OnPreload(func() {
+		select {
+		case p.changed <- struct{}{}:
+		default: // will be seen with the change before
+		}
+	})
+}
+
+// PreloadedTemplate is a template in the protocol's words, as far as it
+// concerns its images.
+type PreloadedTemplate struct {
+	Name        string   `json:"name"`
+	ImageSource string   `json:"image-source"` // what the application runs in
+	Port        int      `json:"port"`
+	Images      []string `json:"images"` // all that are pulled
+}
+
+// Preload begins to pull a template's images onto all nodes. Doing so again
+// changes nothing, unless the template has changed.
+func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate, error) {
+	template, err := p.templates.Template(ctx, name)
+	if err != nil {
+		return PreloadedTemplate{}, err
+	}
+	set, err := buildPreload(template, p.cluster.namespace, p.helperImage)
+	if err != nil {
+		return PreloadedTemplate{}, preloadRefused(name, err)
+	}
+	port, err := templatePort(template)
+	if err != nil {
+		return PreloadedTemplate{}, preloadRefused(name, err)
+	}
+	if err := p.create(ctx, set); err != nil {
+		return PreloadedTemplate{}, err
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
+	defer cancel()
+	p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool {
+		return slices.ContainsFunc(sets, func(s *appsv1.DaemonSet) bool { return s.Name == set.Name })
+	})
+	answer := PreloadedTemplate{Name: name, ImageSource: servingContainer(&template.Template.Spec, port).Image, Port: port}
+	for _, volume := range set.Spec.Template.Spec.Volumes {
+		answer.Images = append(answer.Images, volume.Image.Reference)
+	}
+	return answer, nil
+}
+
+// Status tells how far the preload of a template is; known is false when there
+// has never been one. It costs the cluster nothing.
+func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, known bool, err error) {
+	template, err := p.templates.Template(ctx, name)
+	if errors.Is(err, errUnknownTemplate) {
+		return Preload{}, false, err
+	}
+	// Another replica may have begun it a moment ago.
+	waitCtx, cancel := context.WithTimeout(ctx, unknownWait)
+	defer cancel()
+	sets := p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
+	if len(sets) == 0 {
+		return Preload{}, false, err
+	}
+	hash := ""
+	if err == nil {
+		hash = templateHash(template)
+	}
+	set := currentPreload(sets, hash)
+	return preloadStatus(set, p.cluster.PreloadPods(set), hash), true, nil
+}
+
+// currentPreload is the one of the template's present version, else the newest.
+func currentPreload(sets []*appsv1.DaemonSet, hash string) *appsv1.DaemonSet {
+	return slices.MaxFunc(sets, func(a, b *appsv1.DaemonSet) int {
+		if aIs, bIs := a.Labels[templateHashLabel] == hash, b.Labels[templateHashLabel] == hash; aIs != bIs {
+			if aIs {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// Run keeps the preloads in step with their templates until ctx is done.
+func (p *Preloader) Run(ctx context.Context) {
+	ticker := time.NewTicker(preloadInterval)
+	defer ticker.Stop()
+	for {
+		p.settle(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed:
+		case <-ticker.C:
+		}
+	}
+}
+
+// settle looks at every preload once. One whose template is gone ends; one whose
+// template has changed begins anew, and the old one ends when the new one has
+// been seen, so that a stop in between loses nothing.
+func (p *Preloader) settle(ctx context.Context) {
+	byTemplate := map[string][]*appsv1.DaemonSet{}
+	for _, set := range p.cluster.Preloads("") {
+		byTemplate[templateOf(set)] = append(byTemplate[templateOf(set)], set)
+	}
+	for name, sets := range byTemplate {
+		if ctx.Err() != nil {
+			return // no longer ours to do
+		}
+		if err := p.settleTemplate(ctx, name, sets); err != nil && ctx.Err() == nil {
+			p.log.ErrorContext(ctx, "preload not in step with its template, will be tried again", "template", name, "error", err)
+		}
+	}
+}
+
+func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*appsv1.DaemonSet) error {
+	template, err := p.templates.Template(ctx, name)
+	if errors.Is(err, errUnknownTemplate) {
+		p.log.InfoContext(ctx, "preload ends: its template is gone", "template", name)
+		return p.delete(ctx, sets)
+	}
+	if err != nil {
+		return err // where templates come from is away; nothing follows from that
+	}
+	wanted, err := buildPreload(template, p.cluster.namespace, p.helperImage)
+	if err != nil {
+		return err
+	}
+	isWanted := func(set *appsv1.DaemonSet) bool { return set.Name == wanted.Name }
+	if !slices.ContainsFunc(sets, isWanted) {
+		return p.create(ctx, wanted)
+	}
+	return p.delete(ctx, slices.DeleteFunc(slices.Clone(sets), isWanted))
+}
+
+func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	_, err := p.daemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: managerName})
+	switch {
+	case apierrors.IsAlreadyExists(err): // its name says what it is
+		return nil
+	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
+		return preloadRefused(templateOf(set), err)
+	case err != nil:
+		return fmt.Errorf("create DaemonSet %s: %w", set.Name, err)
+	}
+	p.log.InfoContext(ctx, "preloading", "template", templateOf(set), "daemonset", set.Name)
+	return nil
+}
+
+// delete deletes just these, and with them, by Kubernetes, their pods.
+func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	var errs []error
+	for _, set := range sets {
+		err := p.daemonSets.Delete(ctx, set.Name, metav1.DeleteOptions{
+			Preconditions:     metav1.NewUIDPreconditions(string(set.UID)),
+			PropagationPolicy: new(metav1.DeletePropagationBackground),
+		})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("delete DaemonSet %s: %w", set.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// preloadRefused is what clients are told of a preload that the template, or the
+// cluster, does not allow. What the cluster said is for the log.
+func preloadRefused(template string, err error) error {
+	return fmt.Errorf("%w: %w", &Error{
+		Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
+		Message: fmt.Sprintf("template %q cannot be preloaded; the server's log says why", template),
+	}, err)
+}
+
+// Preloads returns the preloads of a template, or of all for "", without those
+// that are being deleted.
+func (c *Cluster) Preloads(template string) []*appsv1.DaemonSet {
+	var sets []*appsv1.DaemonSet
+	for _, obj := range byTemplate(c.daemonSets, template) {
+		if set, ok := obj.(*appsv1.DaemonSet); ok && set.Labels[preloadLabel] != "" && set.DeletionTimestamp == nil {
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+// PreloadPods returns the pods of one preload.
+func (c *Cluster) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, obj := range byTemplate(c.pods, templateOf(set)) {
+		if pod, ok := obj.(*corev1.Pod); ok && pod.Labels[preloadNameLabel] == set.Name {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// AwaitPreload returns the preloads of a template as soon as good accepts them,
+// or else when ctx is done.
+func (c *Cluster) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
+	changed, stop := c.waiters.add(preloadWaiters + template)
+	defer stop()
+	for {
+		sets := c.Preloads(template)
+		if good(sets) {
+			return sets
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return sets
+		}
+	}
+}
