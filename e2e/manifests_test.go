@@ -102,6 +102,7 @@ func TestManifestsGrantTheLeast(t *testing.T) {
 		"controller: leases create",
 		"controller: leases get,update [binder-deploy-kubernetes]",
 		"controller: services list,watch [binder-proxy]",
+		"instances: daemonsets create,delete,list,watch",
 		"instances: events create,list,patch,watch",
 		"instances: pods create,delete,list,patch,watch",
 		"instances: podtemplates list,watch",
