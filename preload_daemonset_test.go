@@ -1,0 +1,207 @@
+package main
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+const preloadTestHelper = "pause:1"
+
+// preloadTestTemplate is a template of one image, with changes made to it.
+func preloadTestTemplate(name string, changes ...func(*corev1.PodTemplate)) *corev1.PodTemplate {
+	template := &corev1.PodTemplate{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "instances"},
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "app", Image: "app:1", Ports: []corev1.ContainerPort{{ContainerPort: 8000}},
+		}}}},
+	}
+	for _, change := range changes {
+		change(template)
+	}
+	return template
+}
+
+func preloadTestImage(image string) func(*corev1.PodTemplate) {
+	return func(t *corev1.PodTemplate) { t.Template.Spec.Containers[0].Image = image }
+}
+
+// preloadTestSet is what is built from a template.
+func preloadTestSet(t testing.TB, template *corev1.PodTemplate) *appsv1.DaemonSet {
+	t.Helper()
+	set, err := buildPreload(template, "instances", preloadTestHelper)
+	if err != nil {
+		t.Fatalf("buildPreload: %v", err)
+	}
+	return set
+}
+
+func TestBuildPreloadImages(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		spec corev1.PodSpec
+		want []corev1.ImageVolumeSource
+	}{
+		{"one container", corev1.PodSpec{Containers: []corev1.Container{{Image: "a"}}},
+			[]corev1.ImageVolumeSource{{Reference: "a"}}},
+		{"init containers first, for they are started first", corev1.PodSpec{
+			InitContainers: []corev1.Container{{Image: "b"}},
+			Containers:     []corev1.Container{{Image: "a"}, {Image: "c"}},
+		}, []corev1.ImageVolumeSource{{Reference: "b"}, {Reference: "a"}, {Reference: "c"}}},
+		{"each once", corev1.PodSpec{Containers: []corev1.Container{{Image: "a"}, {Image: "b"}, {Image: "a"}}},
+			[]corev1.ImageVolumeSource{{Reference: "a"}, {Reference: "b"}}},
+		{"the pull policy is the template's", corev1.PodSpec{Containers: []corev1.Container{{Image: "a", ImagePullPolicy: corev1.PullNever}}},
+			[]corev1.ImageVolumeSource{{Reference: "a", PullPolicy: corev1.PullNever}}},
+		{"image volumes are images too, other volumes are not", corev1.PodSpec{
+			Containers: []corev1.Container{{Image: "a"}},
+			Volumes: []corev1.Volume{
+				{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "data"}}},
+				{Name: "y", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			},
+		}, []corev1.ImageVolumeSource{{Reference: "a"}, {Reference: "data"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			set := preloadTestSet(t, preloadTestTemplate("x", func(t *corev1.PodTemplate) { t.Template.Spec = test.spec }))
+			pod := set.Spec.Template.Spec
+			var got []corev1.ImageVolumeSource
+			for i, volume := range pod.Volumes {
+				got = append(got, *volume.Image)
+				if mount := pod.Containers[0].VolumeMounts[i]; mount.Name != volume.Name || !mount.ReadOnly {
+					t.Errorf("mount %d is %+v, want %s read-only: what is not mounted is not waited for", i, mount, volume.Name)
+				}
+			}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("images are %+v, want %+v", got, test.want)
+			}
+			if len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || pod.Containers[0].Image != preloadTestHelper {
+				t.Errorf("what runs is %+v, want only %s", pod.Containers, preloadTestHelper)
+			}
+		})
+	}
+	if set, err := buildPreload(preloadTestTemplate("x", preloadTestImage("")), "instances", preloadTestHelper); err == nil {
+		t.Errorf("a template without an image gives %+v, want an error", set.Spec)
+	}
+}
+
+// TestBuildPreloadTakesOver: what says where and with which credentials images
+// are pulled is the template's; what says how its application runs is not.
+func TestBuildPreloadTakesOver(t *testing.T) {
+	node := &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}
+	set := preloadTestSet(t, preloadTestTemplate("x", func(t *corev1.PodTemplate) {
+		t.Template.Labels = map[string]string{"app": "x"}
+		t.Template.Annotations = map[string]string{"sidecar": "inject"}
+		spec := &t.Template.Spec
+		spec.NodeSelector = map[string]string{"disk": "ssd"}
+		spec.Tolerations = []corev1.Toleration{{Key: "users"}}
+		spec.Affinity = &corev1.Affinity{NodeAffinity: node, PodAntiAffinity: &corev1.PodAntiAffinity{}}
+		spec.RuntimeClassName = new("gvisor")
+		spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
+		spec.ServiceAccountName = "puller"
+		spec.HostNetwork = true
+		spec.AutomountServiceAccountToken = new(true)
+		spec.RestartPolicy = corev1.RestartPolicyNever
+		spec.Containers[0].Command = []string{"start"}
+		spec.Containers[0].Env = []corev1.EnvVar{{Name: "SECRET", Value: "x"}}
+		spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
+		spec.Containers[0].ReadinessProbe = &corev1.Probe{}
+	}))
+	pod := set.Spec.Template.Spec
+	for what, got := range map[string][2]any{
+		"node selector":   {pod.NodeSelector, map[string]string{"disk": "ssd"}},
+		"tolerations":     {pod.Tolerations, []corev1.Toleration{{Key: "users"}}},
+		"affinity":        {pod.Affinity, &corev1.Affinity{NodeAffinity: node}},
+		"runtime class":   {pod.RuntimeClassName, new("gvisor")},
+		"pull secrets":    {pod.ImagePullSecrets, []corev1.LocalObjectReference{{Name: "pull"}}},
+		"service account": {pod.ServiceAccountName, "puller"},
+		"token":           {pod.AutomountServiceAccountToken, new(false)},
+		"host network":    {pod.HostNetwork, false},
+		"restart policy":  {pod.RestartPolicy, corev1.RestartPolicy("")},
+		"command":         {pod.Containers[0].Command, []string(nil)},
+		"environment":     {pod.Containers[0].Env, []corev1.EnvVar(nil)},
+		"probe":           {pod.Containers[0].ReadinessProbe, (*corev1.Probe)(nil)},
+		"label":           {set.Spec.Template.Labels["app"], ""},
+		"annotation":      {set.Spec.Template.Annotations["sidecar"], ""},
+	} {
+		if !reflect.DeepEqual(got[0], got[1]) {
+			t.Errorf("%s is %+v, want %+v", what, got[0], got[1])
+		}
+	}
+	if plain := preloadTestSet(t, preloadTestTemplate("x")).Spec.Template.Spec; plain.Tolerations != nil || plain.NodeSelector != nil {
+		t.Errorf("of a template with neither, tolerations are %+v and the node selector %+v, want none", plain.Tolerations, plain.NodeSelector)
+	}
+}
+
+// TestBuildPreloadIsRestricted: whatever the namespace of instances enforces and
+// counts, the pods pass.
+func TestBuildPreloadIsRestricted(t *testing.T) {
+	pod := preloadTestSet(t, preloadTestTemplate("x")).Spec.Template.Spec
+	container := pod.Containers[0]
+	if s := pod.SecurityContext; !*s.RunAsNonRoot || *s.RunAsUser == 0 || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the pod's security context is %+v", s)
+	}
+	if s := container.SecurityContext; *s.AllowPrivilegeEscalation || s.Privileged != nil || !*s.ReadOnlyRootFilesystem ||
+		!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || s.Capabilities.Add != nil {
+		t.Errorf("the container's security context is %+v", s)
+	}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		request, limit := container.Resources.Requests[name], container.Resources.Limits[name]
+		if request.IsZero() || limit.Cmp(request) < 0 {
+			t.Errorf("%s: request %s, limit %s; want both, for a quota may ask for either", name, &request, &limit)
+		}
+	}
+}
+
+// TestBuildPreloadLabels: the pods are found, and are nobody's instance.
+func TestBuildPreloadLabels(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	set := preloadTestSet(t, preloadTestTemplate(long))
+	for what, meta := range map[string]metav1.Object{"DaemonSet": set, "pod": &set.Spec.Template} {
+		if l := labels.Set(meta.GetLabels()); !selector().Matches(l) || l[preloadLabel] != "true" || l[templateHashLabel] == "" {
+			t.Errorf("%s: labels are %v", what, l)
+		}
+		if got := templateOf(meta); got != long {
+			t.Errorf("%s: template is %q, want %q", what, got, long)
+		}
+		if isInstance(meta) {
+			t.Errorf("%s passes for an instance", what)
+		}
+	}
+	selects, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := preloadTestSet(t, preloadTestTemplate(long, preloadTestImage("app:2")))
+	if !selects.Matches(labels.Set(set.Spec.Template.Labels)) || selects.Matches(labels.Set(other.Spec.Template.Labels)) {
+		t.Errorf("selector %s must select its own pods %v and not those of another version %v", selects, set.Spec.Template.Labels, other.Spec.Template.Labels)
+	}
+}
+
+// TestBuildPreloadName: the same is named the same, anything else is not.
+func TestBuildPreloadName(t *testing.T) {
+	base := preloadTestSet(t, preloadTestTemplate("x"))
+	if again := preloadTestSet(t, preloadTestTemplate("x")); again.Name != base.Name {
+		t.Errorf("built again, the name is %s and not %s", again.Name, base.Name)
+	}
+	helper, err := buildPreload(preloadTestTemplate("x"), "instances", "pause:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, other := range map[string]*appsv1.DaemonSet{
+		"template": preloadTestSet(t, preloadTestTemplate("y")),
+		"image":    preloadTestSet(t, preloadTestTemplate("x", preloadTestImage("app:2"))),
+		"nodes": preloadTestSet(t, preloadTestTemplate("x", func(t *corev1.PodTemplate) {
+			t.Template.Spec.NodeSelector = map[string]string{"a": "b"}
+		})),
+		"helper": helper,
+	} {
+		if other.Name == base.Name {
+			t.Errorf("with another %s, the name is still %s", what, base.Name)
+		}
+	}
+}
