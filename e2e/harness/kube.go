@@ -23,9 +23,10 @@ const fieldManager = "binder-e2e"
 
 // Kube is a cluster as its administrator sees it.
 type Kube struct {
-	Client  kubernetes.Interface
-	dynamic dynamic.Interface
-	mapper  meta.RESTMapper
+	Client     kubernetes.Interface
+	dynamic    dynamic.Interface
+	mapper     meta.RESTMapper
+	kubeconfig string
 }
 
 // Connect reads a kubeconfig and asks the API server for its version, so that a
@@ -48,7 +49,7 @@ func Connect(kubeconfig string) (*Kube, error) {
 		return nil, fmt.Errorf("make a dynamic client: %w", err)
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
-	return &Kube{Client: client, dynamic: byKind, mapper: mapper}, nil
+	return &Kube{Client: client, dynamic: byKind, mapper: mapper, kubeconfig: kubeconfig}, nil
 }
 
 // apply brings objects to the state they are written in, one after another.
