@@ -259,7 +259,11 @@ func TestPreloadRuns(t *testing.T) {
 			return names
 		}
 
+		began := time.Now()
 		got, err := b.Preload(ctx, "x")
+		if waited := time.Since(began); waited >= ownWriteWait {
+			t.Errorf("preload answered after %s: the watch did not wake it", waited)
+		}
 		if err != nil || got.Name != "x" || got.ImageSource != "app:1" || got.Port != 8000 || !slices.Equal(got.Images, []string{"setup:1", "app:1"}) {
 			t.Errorf("preload answers %+v, error %v", got, err)
 		}
