@@ -18,6 +18,7 @@ func TestRoutes(t *testing.T) {
 		all      = "/applications"
 		template = "/applications/jupyter"
 	)
+	const preload = "/preload/jupyter"
 	one := template + "/" + instanceID(1)
 	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed}}
 	for _, row := range []struct {
@@ -29,6 +30,9 @@ func TestRoutes(t *testing.T) {
 		{"GET", template, 200, ""}, {"HEAD", template, 200, ""}, {"POST", template, 200, ""},
 		{"GET", one, 200, ""}, {"HEAD", one, 200, ""}, {"DELETE", one, 200, ""},
 
+		{"GET", preload, 200, ""}, {"HEAD", preload, 200, ""}, {"POST", preload, 200, ""},
+		{"DELETE", preload, 405, "GET, POST"},
+
 		{"PUT", all, 405, "GET, POST"}, {"DELETE", all, 405, "GET, POST"}, {"PATCH", all, 405, "GET, POST"},
 		{"OPTIONS", all, 405, "GET, POST"}, {"BREW", all, 405, "GET, POST"}, {"get", all, 405, "GET, POST"},
 		{"PUT", template, 405, "GET, POST"}, {"DELETE", template, 405, "GET, POST"}, {"OPTIONS", template, 405, "GET, POST"},
@@ -36,7 +40,7 @@ func TestRoutes(t *testing.T) {
 
 		{"GET", "/", 404, ""}, {"POST", "/", 404, ""}, {"HEAD", "/", 404, ""}, {"OPTIONS", "/", 404, ""},
 		{"GET", "/application", 404, ""}, {"GET", "/Applications", 404, ""}, {"GET", one + "/logs", 404, ""},
-		{"POST", "/stop", 404, ""}, {"POST", "/preload/jupyter", 404, ""},
+		{"POST", "/stop", 404, ""}, {"POST", "/preload", 404, ""}, {"GET", "/preload/jupyter/nodes", 404, ""},
 		// The other listeners' own.
 		{"GET", "/metrics", 404, ""}, {"GET", "/readyz", 404, ""}, {"GET", "/user/" + instanceID(1), 404, ""},
 	} {

@@ -61,6 +61,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 		Instances: reader, Launcher: launcher, Key: newAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
 		Metrics:  NewMetrics("test"), Log: noLog(),
+		Preloader: &fakePreloader{}, Draining: context.Background(),
 	}
 }
 

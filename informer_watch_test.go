@@ -23,6 +23,7 @@ func TestClusterWatchesOnlyItsOwn(t *testing.T) {
 		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"podtemplates": "binder-instances  ",
+		"daemonsets":   "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"services":     "binder  metadata.name=binder-proxy",
 	}
 	verbs := map[string][]string{}

@@ -30,7 +30,7 @@ func TestREADME(t *testing.T) {
 		}
 		want("flag", row)
 	})
-	for _, key := range []string{managedByLabel, idLabel, templateLabel, templateHashLabel, poolLabel, preloadLabel} {
+	for _, key := range []string{managedByLabel, idLabel, templateLabel, templateHashLabel, poolLabel, preloadLabel, preloadNameLabel} {
 		want("label", "| `"+key+"` | label |")
 	}
 	for _, key := range []string{templateNameAnnotation, lastActivityAnnotation, cullTimeoutAnnotation, portAnnotation, stripPrefixAnnotation} {
