@@ -26,6 +26,10 @@ const (
 	preloadWaiters = "preload:"
 )
 
+// awaitPulse is how often who waits looks without having been woken: the start
+// timeout comes by time alone.
+const awaitPulse = 5 * time.Second
+
 // Cluster is the read model: what the watches have delivered of the pods, the
 // templates, the tombstones, the preloads and the proxy's Service. Every question
 // is answered from memory, and it is the only reader of the cluster.
@@ -43,7 +47,9 @@ type Cluster struct {
 	services   cache.SharedIndexInformer
 	daemonSets cache.SharedIndexInformer // preloads
 
-	waiters waiters
+	waiters   waiters
+	listening *listening
+	updated   []func(*corev1.Pod) // see OnPod
 }
 
 // ClusterOptions says what to watch.
@@ -67,6 +73,7 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		proxyService: opts.Namespace + "/" + opts.ProxyService,
 		startTimeout: opts.StartTimeout,
 		now:          now,
+		listening:    newListening(),
 
 		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, podIndexers, managed),
 		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
@@ -84,7 +91,7 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 	wake := cache.ResourceEventHandlerFuncs{
 		AddFunc:    c.wake,
 		UpdateFunc: func(_, obj any) { c.wake(obj) },
-		DeleteFunc: c.wake,
+		DeleteFunc: c.wakeGone,
 	}
 	for _, informer := range []cache.SharedIndexInformer{c.pods, c.tombstones, c.daemonSets} {
 		if _, err := informer.AddEventHandler(wake); err != nil {
@@ -118,8 +125,9 @@ func (c *Cluster) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services, c.daemonSets}
 }
 
-// OnPod calls updated for every version of an instance's pod and gone for its
-// last one. Handlers run on the informer's goroutine and must not block.
+// OnPod calls updated for every version of an instance's pod, and when it is
+// noticed to listen before it is Ready; and gone for its last version. Handlers
+// must not block. It is to be called before Run.
 func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
 	deliver := func(obj any, to func(*corev1.Pod)) {
 		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
@@ -140,6 +148,7 @@ func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
 	if err != nil {
 		return fmt.Errorf("add a pod handler: %w", err)
 	}
+	c.updated = append(c.updated, updated)
 	return nil
 }
 
@@ -162,12 +171,21 @@ func (c *Cluster) OnPreload(changed func()) error {
 // tombstone, which may have been written for a delete that did not happen.
 func (c *Cluster) Instance(id string) (Instance, bool) {
 	if pod, ok := c.Pod(id); ok {
-		return instanceFromPod(pod, c.now(), c.startTimeout), true
+		return c.instance(pod, c.now()), true
 	}
 	if event, ok := c.Tombstone(id); ok {
 		return instanceFromTombstone(event), true
 	}
 	return Instance{}, false
+}
+
+// instance is what the pod says, and what this replica has heard beyond that.
+func (c *Cluster) instance(pod *corev1.Pod, now time.Time) Instance {
+	inst := instanceFromPod(pod, now, c.startTimeout)
+	if inst.Status == StatusDeploying && c.listening.has(pod) {
+		inst.Status, inst.Message, inst.Address = StatusDeployed, "", podAddress(pod)
+	}
+	return inst
 }
 
 // Instances returns the instances of a template, or of all for "", the oldest
@@ -178,7 +196,7 @@ func (c *Cluster) Instances(template string) []Instance {
 	seen := map[string]bool{}
 	for _, obj := range byTemplate(c.pods, template) {
 		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
-			inst := instanceFromPod(pod, now, c.startTimeout)
+			inst := c.instance(pod, now)
 			all, seen[inst.ID] = append(all, inst), true
 		}
 	}
@@ -194,24 +212,43 @@ func (c *Cluster) Instances(template string) []Instance {
 }
 
 // Await returns what is known of an id as soon as good accepts it, or else
-// when ctx is done. It costs the cluster nothing: the watch wakes it.
+// when ctx is done. It costs the cluster nothing: the watch wakes it. While
+// somebody waits for an instance that starts, its port is asked whether it
+// listens.
 func (c *Cluster) Await(ctx context.Context, id string, good func(inst Instance, known bool) bool) (Instance, bool) {
 	if inst, known := c.Instance(id); good(inst, known) {
 		return inst, known
 	}
 	changed, stop := c.waiters.add(id)
 	defer stop()
+	pulse := time.NewTicker(awaitPulse)
+	defer pulse.Stop()
 	for {
 		inst, known := c.Instance(id)
-		if good(inst, known) {
+		if good(inst, known) || ctx.Err() != nil {
 			return inst, known
 		}
+		c.knock(id)
 		select {
 		case <-changed:
+		case <-pulse.C:
 		case <-ctx.Done():
-			return inst, known
 		}
 	}
+}
+
+// knock finds out when an instance listens, for as long as somebody waits.
+func (c *Cluster) knock(id string) {
+	current := func() (*corev1.Pod, bool) {
+		pod, ok := c.Pod(id)
+		return pod, ok && c.waiters.any(id)
+	}
+	c.listening.knock(id, current, func(pod *corev1.Pod) {
+		c.waiters.wake(id)
+		for _, updated := range c.updated {
+			updated(pod)
+		}
+	})
 }
 
 // Pod returns the pod of an instance.
@@ -280,11 +317,25 @@ func (c *Cluster) wake(obj any) {
 		obj = lost.Obj
 	}
 	switch obj := obj.(type) {
+	case *corev1.Pod:
+		c.listening.observe(obj)
+		c.waiters.wake(obj.Labels[idLabel])
 	case *appsv1.DaemonSet:
 		c.waiters.wake(preloadWaiters + templateOf(obj))
 	case metav1.Object:
 		c.waiters.wake(obj.GetLabels()[idLabel])
 	}
+}
+
+// wakeGone is wake for what is no longer there.
+func (c *Cluster) wakeGone(obj any) {
+	if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = lost.Obj
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		c.listening.forget(pod.Labels[idLabel])
+	}
+	c.wake(obj)
 }
 
 // slim drops what nobody here reads, before it is stored: managedFields alone

@@ -43,6 +43,10 @@ const (
 	// stripPrefixAnnotation set to "true" takes /user/<id> off the path before
 	// the application sees it, for one that cannot be given a base URL.
 	stripPrefixAnnotation = "binder-project.org/strip-prefix"
+	// readyWhenAnnotation says what makes the pod Ready, where it is no more than
+	// that its port answers: a probe of the template's own may ask for more.
+	readyWhenAnnotation = "binder-project.org/ready-when"
+	readyWhenListening  = "listening"
 	// maxInstancesAnnotation on a PodTemplate bounds how many instances of it live at once.
 	maxInstancesAnnotation = "binder-project.org/max-instances"
 )
@@ -179,10 +183,15 @@ func instanceFromPod(pod *corev1.Pod, now time.Time, startTimeout time.Duration)
 	}
 	inst.Status, inst.Reason, inst.Message = deriveStatus(pod, now, startTimeout)
 	if inst.Status == StatusDeployed {
-		port := cmp.Or(pod.Annotations[portAnnotation], strconv.Itoa(defaultPort))
-		inst.Address = net.JoinHostPort(pod.Status.PodIP, port)
+		inst.Address = podAddress(pod)
 	}
 	return inst
+}
+
+// podAddress is where the application of a pod with an IP listens, or will.
+func podAddress(pod *corev1.Pod) string {
+	port := cmp.Or(pod.Annotations[portAnnotation], strconv.Itoa(defaultPort))
+	return net.JoinHostPort(pod.Status.PodIP, port)
 }
 
 // instanceFromTombstone reads back what newTombstone wrote.

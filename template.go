@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -80,6 +81,10 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 	pod.Spec.EnableServiceLinks = new(false)
 	setEnvironment(&pod.Spec, id, template.Name)
 	addReadinessProbe(&pod.Spec, port)
+	delete(pod.Annotations, readyWhenAnnotation)
+	if readyWhenListens(&pod.Spec, port) {
+		pod.Annotations[readyWhenAnnotation] = readyWhenListening
+	}
 	return pod, nil
 }
 
@@ -198,13 +203,35 @@ func addReadinessProbe(spec *corev1.PodSpec, port int) {
 	if container.ReadinessProbe != nil {
 		return
 	}
-	container.ReadinessProbe = &corev1.Probe{
+	container.ReadinessProbe = listenProbe(port)
+}
+
+func listenProbe(port int) *corev1.Probe {
+	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{
 			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(port)},
 		},
 		PeriodSeconds:    1,
 		FailureThreshold: 3600,
 	}
+}
+
+// readyWhenListens reports whether a pod is Ready as soon as its port answers:
+// the probe that addReadinessProbe adds is the only thing that is waited for.
+func readyWhenListens(spec *corev1.PodSpec, port int) bool {
+	if len(spec.ReadinessGates) > 0 {
+		return false
+	}
+	serving := servingContainer(spec, port)
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			if c.StartupProbe != nil || c != serving && c.ReadinessProbe != nil {
+				return false
+			}
+		}
+	}
+	return reflect.DeepEqual(serving.ReadinessProbe, listenProbe(port))
 }
 
 // servingContainer is the one that declares the port, else the first.

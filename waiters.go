@@ -34,6 +34,13 @@ func (w *waiters) remove(id string, ch chan struct{}) {
 	}
 }
 
+// any reports whether somebody waits for a change of an id.
+func (w *waiters) any(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.byID[id]) > 0
+}
+
 // wake never blocks: who has not yet taken the last wake-up will see this change too.
 func (w *waiters) wake(id string) {
 	w.mu.Lock()
