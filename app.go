@@ -61,7 +61,7 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 		return nil, err
 	}
 	templates := newTemplateSource(config, cluster, metrics, log, now)
-	launcher, err := NewLauncher(pods, cluster, templates, remover, metrics, log, now, random)
+	launcher, err := NewLauncher(pods, cluster, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey))
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,7 @@ func (a *app) listen(launcher *Launcher) error {
 	api := &API{
 		Draining:  a.draining,
 		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.location, Key: key,
+		AllowOrigins:   a.config.CORSAllowOrigins,
 		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
 	}
 	proxy := NewProxy(a.cluster, a.activity.Touch, key, a.log)

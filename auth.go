@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"strings"
 )
 
@@ -11,6 +13,17 @@ import (
 type apiKey struct{ hash [sha256.Size]byte }
 
 func newAPIKey(key string) apiKey { return apiKey{sha256.Sum256([]byte(key))} }
+
+// instanceID makes an id of an idempotency key and a template: the same on every
+// replica that has the same API key, and not to be guessed by who has not. The
+// idempotency key holds no zero byte, so that no two pairs read the same.
+func (k apiKey) instanceID(idempotencyKey, template string) string {
+	mac := hmac.New(sha256.New, k.hash[:])
+	for _, part := range []string{"instance id", idempotencyKey, template} {
+		mac.Write([]byte(part + "\x00"))
+	}
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
 
 // opens reports whether an Authorization header carries the key: bare, as the
 // protocol has it, or after the scheme "token" or "Bearer".

@@ -30,6 +30,7 @@ type Config struct {
 	InstancesNamespace string
 	ProxyService       string
 	PublicHost         string
+	CORSAllowOrigins   originList
 	LeaseName          string
 	Identity           string // of this replica, in the Lease
 
@@ -115,6 +116,7 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 	f.StringVar(&c.InstancesNamespace, "instances-namespace", "binder-instances", "`namespace` of instances, templates and tombstones")
 	f.StringVar(&c.ProxyService, "proxy-service", "binder-proxy", "`name` of the Service whose ingress address instances are found at")
 	f.StringVar(&c.PublicHost, "public-host", "", "`host[:port]` that instances are found at, instead of the proxy Service's")
+	f.Var(&c.CORSAllowOrigins, "cors-allow-origin", "`origin` whose pages may call the API from a browser, scheme://host[:port], or * for all; may be repeated, or hold several with commas between (default: none)")
 	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls")
 
 	f.StringVar(&c.PreloadHelperImage, "preload-helper-image", "registry.k8s.io/pause:3.10.1", "`image` that waits in the pods that preload templates: one that ends on SIGTERM and does nothing else")
@@ -182,6 +184,11 @@ func (c *Config) complete(from host) error {
 		c.Identity = name + "-" + suffix[:8] // two may run on one host
 	}
 	errs = append(errs, c.completeAPIKey(from), c.completeRegistryAPIKey(from))
+	for i, origin := range c.CORSAllowOrigins {
+		if c.CORSAllowOrigins[i], err = parseOrigin(origin); err != nil {
+			errs = append(errs, fmt.Errorf("--cors-allow-origin: %w", err))
+		}
+	}
 	return errors.Join(errs...)
 }
 

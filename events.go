@@ -11,8 +11,7 @@ import (
 
 const (
 	// eventsPulse is how often a stream with nothing to tell shows that it is
-	// alive, so that no proxy in between takes it for dead. It is also when a
-	// change that comes by time alone, the start timeout, is noticed.
+	// alive, so that no proxy in between takes it for dead.
 	eventsPulse = 10 * time.Second
 	// eventsWriteTimeout is for one event: a client that does not read is let go.
 	eventsWriteTimeout = 30 * time.Second
@@ -42,7 +41,8 @@ func settled(status Status) bool {
 
 // acceptsEvents reports whether a client asks for a stream of events.
 func acceptsEvents(r *http.Request) bool {
-	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	return r.Method == http.MethodGet &&
+		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/event-stream")
 }
 
 // streamEvents sends an event for the present state of an instance and one for

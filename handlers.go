@@ -21,7 +21,7 @@ type InstanceReader interface {
 
 // InstanceLauncher starts and stops instances.
 type InstanceLauncher interface {
-	Launch(ctx context.Context, template string, cullTimeout time.Duration) (id string, err error)
+	Launch(ctx context.Context, req LaunchRequest) (id string, err error)
 	Stop(ctx context.Context, template, id string) error
 }
 
@@ -38,6 +38,8 @@ type API struct {
 	Location       func(id, requestHost string) string
 	Key            apiKey
 	MaxCullTimeout time.Duration
+	// AllowOrigins are those whose pages may call the API from a browser.
+	AllowOrigins []string
 	// Draining is done when the server ends: those who wait for something then
 	// get what there is, and ask another replica.
 	Draining context.Context
@@ -73,7 +75,7 @@ func (a *API) Routes() http.Handler {
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
 	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
-	return trimSlash(a.plainPaths(mux))
+	return allowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
 }
 
 // plainPaths keeps from the mux what it would answer with a redirect, which is
@@ -150,17 +152,33 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	default:
 		req.TemplateName = inPath
 	}
-	id, err := a.Launcher.Launch(r.Context(), req.TemplateName, req.CullTimeout)
+	idempotencyKey, err := readIdempotencyKey(r)
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, struct {
-		ID string `json:"id"`
-	}{id})
+	id, err := a.Launcher.Launch(r.Context(), LaunchRequest{
+		Template: req.TemplateName, CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
+	})
+	if err != nil {
+		return err
+	}
+	wait, waiting := preferredWait(r.Header.Values("Prefer"))
+	if !waiting {
+		writeJSON(w, http.StatusOK, struct {
+			ID string `json:"id"`
+		}{id})
+		return nil
+	}
+	inst, known := awaitSettled(w, r, a.Instances, id, wait, a.Draining)
+	if !known { // the watch is late
+		inst = Instance{ID: id, Template: req.TemplateName, Status: StatusPending}
+	}
+	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
-// status tells of one instance, once or as it changes. The id is the
+// status tells of one instance: at once, when its launch has come to something,
+// or as it changes. The id is the
 // capability: no key is asked for.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	inst, err := a.find(r)
@@ -172,6 +190,11 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 			return newProgressEvent(inst, a.Location(inst.ID, r.Host))
 		})
 		return nil
+	}
+	if wait, waiting := preferredWait(r.Header.Values("Prefer")); waiting {
+		if later, known := awaitSettled(w, r, a.Instances, inst.ID, wait, a.Draining); known {
+			inst = later
+		}
 	}
 	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil

@@ -34,6 +34,17 @@ var (
 	errCapacity = errors.New("no capacity for another instance")
 )
 
+// LaunchRequest is what is asked of a launch.
+type LaunchRequest struct {
+	Template string
+	// CullTimeout is how long the instance may be idle; 0 for what the template
+	// or the server says.
+	CullTimeout time.Duration
+	// IdempotencyKey, where it is not "", makes a repeated request find the
+	// instance that the first one launched. It holds no zero byte.
+	IdempotencyKey string
+}
+
 // Launcher creates and stops instances.
 type Launcher struct {
 	pods      typedcorev1.PodInterface
@@ -44,6 +55,7 @@ type Launcher struct {
 	log       *slog.Logger
 	now       func() time.Time
 	random    io.Reader
+	key       apiKey // ids of repeatable launches are derived from it
 
 	mu sync.Mutex
 	// launching is when this replica began each launch that has not come to an
@@ -54,70 +66,104 @@ type Launcher struct {
 }
 
 // NewLauncher makes a launcher. random is where ids come from: an id is the only
-// secret that guards an instance, so it must be unguessable.
+// secret that guards an instance, so it must be unguessable; key is where those
+// come from that a repeated request must find again.
 func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *remover,
-	metrics *Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Launcher, error) {
+	metrics *Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
 	l := &Launcher{
 		pods: pods, cluster: cluster, templates: templates, remover: remover,
-		metrics: metrics, log: log, now: now, random: random,
+		metrics: metrics, log: log, now: now, random: random, key: key,
 		launching: map[string]time.Time{},
 	}
-	return l, cluster.OnPod(l.observe, l.forget)
+	return l, cluster.OnPod(l.observe, func(pod *corev1.Pod) { l.forget(pod) })
 }
 
-// Launch starts an instance of a template and returns its id. timeout is how
-// long it may be idle, 0 for what the template or the server says. It costs one
-// write, be it the claim of a warm pod or a new one's creation. Errors wrap errUnknownTemplate, errCapacity, a *templateError, or are
+// Launch starts an instance of a template and returns its id. It costs one
+// write, be it the claim of a warm pod or a new one's creation. Errors wrap
+// errUnknownTemplate, errCapacity, a *templateError, or are
 // the API server's.
-func (l *Launcher) Launch(ctx context.Context, name string, timeout time.Duration) (id string, err error) {
+func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, err error) {
 	defer func() { l.metrics.launched(err) }()
 
-	template, err := l.templates.Template(ctx, name)
+	if req.IdempotencyKey != "" {
+		id = l.key.instanceID(req.IdempotencyKey, req.Template)
+		if _, known := l.cluster.Instance(id); known { // alive or over: it is not launched again
+			return id, nil
+		}
+	}
+	template, err := l.templates.Template(ctx, req.Template)
 	if err != nil {
 		return "", err
 	}
-	if err := l.checkCapacity(template); err != nil {
-		return "", err
+	if err = l.checkCapacity(template); err == nil && id == "" {
+		// Only without an idempotency key may a launch take a pod that is there
+		// already: its id is its own, which a repeated request could not find again.
+		if id, err = l.claim(ctx, template, req.CullTimeout); id != "" || err != nil {
+			return id, err
+		}
+		if id, err = newID(l.random); err != nil {
+			return "", err
+		}
 	}
-	if id, err = l.claim(ctx, template, timeout); id != "" || err != nil {
-		return id, err
+	if err == nil {
+		err = l.create(ctx, template, id, req.CullTimeout)
 	}
-	if id, err = newID(l.random); err != nil {
-		return "", err
+	if errors.Is(err, errCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, unknownWait) {
+		// The first request took the last place, at another replica, a moment
+		// before this one was told.
+		return id, nil
+>>>>>>> 70c30a7 (Let clients wait for a launch, repeat it safely and call from a page)
 	}
-	pod, err := buildPod(template, id, l.now(), timeout)
 	if err != nil {
-		return "", &templateError{name, err}
-	}
-	if err := l.create(ctx, name, pod); err != nil {
 		return "", err
 	}
-	l.log.InfoContext(ctx, "launched", "id", id, "template", name)
-
-	waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
-	defer cancel()
-	l.cluster.Await(waitCtx, id, func(_ Instance, known bool) bool { return known })
+	l.awaitKnown(ctx, id, ownWriteWait)
 	return id, nil
 }
 
-func (l *Launcher) create(ctx context.Context, template string, pod *corev1.Pod) error {
+// awaitKnown waits until the watch has delivered an instance.
+func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	_, known := l.cluster.Await(ctx, id, func(_ Instance, known bool) bool { return known })
+	return known
+}
+
+// create makes the pod of an id, if it is not there already.
+func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, timeout time.Duration) error {
+	pod, err := buildPod(template, id, l.now(), timeout)
+	if err != nil {
+		return &templateError{template.Name, err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 
-	l.begin(pod)
-	_, err := l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
-	// The client repeats a request that was lost on the way. The id is random: who
-	// has it already can only be that earlier attempt.
-	if err == nil || apierrors.IsAlreadyExists(err) {
+	l.mu.Lock()
+	_, underWay := l.launching[id]
+	if !underWay {
+		l.launching[id] = l.now()
+	}
+	l.mu.Unlock()
+	_, err = l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
+	if err == nil {
+		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
 		return nil
 	}
-	l.forget(pod)
+	if !underWay {
+		l.forget(pod)
+	}
 	switch {
+	case apierrors.IsAlreadyExists(err):
+		// Who has the id can only be an earlier attempt at this launch: a write that
+		// was lost on the way and repeated by the client, or a request with the same
+		// idempotency key. When that one began is not known here.
+		l.log.InfoContext(ctx, "launched before", "id", id, "template", template.Name)
+		return nil
 	case isQuota(err):
 		return fmt.Errorf("%w: %w", errCapacity, err)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		// The pod itself was refused: by validation, or by pod security.
-		return &templateError{template, err}
+		return &templateError{template.Name, err}
 	}
 	return fmt.Errorf("create pod %s: %w", pod.Name, err)
 }
@@ -170,13 +216,17 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 // observe ends the measurement of a launch once it has come to something.
 func (l *Launcher) observe(pod *corev1.Pod) {
 	id := pod.Labels[idLabel]
-	l.mu.Lock()
-	began, ours := l.launching[id]
-	l.mu.Unlock()
-	if !ours {
+	if !l.isLaunching(id) {
 		return
 	}
 	inst, _ := l.cluster.Instance(id)
+	if !settled(inst.Status) {
+		return
+	}
+	began, ours := l.forget(pod)
+	if !ours { // what the pod says and what was heard of it may come at once
+		return
+	}
 	switch inst.Status {
 	case StatusDeployed:
 		took := l.now().Sub(began)
@@ -184,11 +234,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case StatusFailed:
 		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
-	case StatusDeleted:
-	default:
-		return
 	}
-	l.forget(pod)
 }
 
 // begin starts the measurement of a launch.
@@ -198,10 +244,20 @@ func (l *Launcher) begin(pod *corev1.Pod) {
 	l.launching[pod.Labels[idLabel]] = l.now()
 }
 
-func (l *Launcher) forget(pod *corev1.Pod) {
+func (l *Launcher) isLaunching(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_, launching := l.launching[id]
+	return launching
+}
+
+// forget returns when the launch began, to one caller only.
+func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	began, ours = l.launching[pod.Labels[idLabel]]
 	delete(l.launching, pod.Labels[idLabel])
+	return began, ours
 }
 
 // newID returns 16 random bytes in hex, as every Binder client expects.

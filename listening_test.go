@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -100,6 +101,18 @@ func TestListensBeforeReady(t *testing.T) {
 		awaitSettledFor(t, cluster, time.Minute)
 		if d.knocks() != before {
 			t.Error("it is asked again")
+		}
+	})
+}
+
+// TestProxyKnocks: a visitor whom another replica has sent is let in here.
+func TestProxyKnocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, d := withDoor(t, waitPod("1", waitHasIP))
+		d.unlock()
+		proxy := NewProxy(cluster, func(string) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
+		if inst, known := proxy.await(t.Context(), waitID); !known || inst.Address != "192.0.2.7:8888" {
+			t.Errorf("it is %+v, known: %t", inst, known)
 		}
 	})
 }
@@ -234,6 +247,10 @@ func TestGoneIsForgotten(t *testing.T) {
 		current := func() (*corev1.Pod, bool) { return cluster.Pod(waitID) }
 		if cluster.listening.note(waitID, pod, current) || len(cluster.listening.heard) > 0 {
 			t.Error("the second one is remembered, though it is gone")
+		}
+		cluster.put(t, waitPod("5", waitHasIP, func(pod *corev1.Pod) { pod.UID = "uid-2" }))
+		if cluster.listening.note(waitID, pod, current) || len(cluster.listening.heard) > 0 {
+			t.Error("the second one is remembered, though another has its place")
 		}
 	})
 }

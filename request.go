@@ -14,6 +14,9 @@ import (
 // maxBody bounds the body of every API request.
 const maxBody = 64 << 10
 
+// maxIdempotencyKey bounds the Idempotency-Key header, in bytes.
+const maxIdempotencyKey = 255
+
 // deployRequest is the body of a deploy request, read.
 type deployRequest struct {
 	TemplateName string        // "" when the body has none
@@ -100,6 +103,21 @@ func parseCullTimeout(value json.RawMessage, most time.Duration) (time.Duration,
 		return 0, malformed("cull-timeout must be at most %d milliseconds (%s)", most.Milliseconds(), most)
 	}
 	return max(time.Duration(millis*float64(time.Millisecond)), time.Millisecond), nil
+}
+
+// readIdempotencyKey reads the header by which a repeated request is known; ""
+// for none.
+func readIdempotencyKey(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	invisible := func(c rune) bool { return c <= ' ' || c > '~' }
+	if len(values) > 1 || key == "" || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, invisible) {
+		return "", malformed("the header Idempotency-Key must hold 1 to %d visible ASCII characters, once", maxIdempotencyKey)
+	}
+	return key, nil
 }
 
 // kebabCase brings camelCase, snake_case and words apart to kebab-case.

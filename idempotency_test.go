@@ -1,0 +1,234 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+)
+
+// retryLauncher is one replica's launcher; all replicas of a test share the
+// API server and the key.
+func retryLauncher(t testing.TB, client *fake.Clientset) (*Launcher, *waitCluster) {
+	t.Helper()
+	cluster := newWaitCluster(t, client)
+	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, clusterTemplates{cluster.Cluster}, nil,
+		NewMetrics("test"), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.start(t)
+	return launcher, cluster
+}
+
+func retryTemplate(name string, annotations map[string]string) *corev1.PodTemplate {
+	template := &corev1.PodTemplate{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: waitNamespace, Annotations: annotations}}
+	template.Template.Spec.Containers = []corev1.Container{{Name: "app", Image: "echo:1"}}
+	return template
+}
+
+func retryPods(t testing.TB, client *fake.Clientset) int {
+	t.Helper()
+	pods, err := client.CoreV1().Pods(waitNamespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(pods.Items)
+}
+
+// elsewhere has another replica create the pod of the request just before this
+// one tries to, which is refused with an error.
+func elsewhere(t testing.TB, client *fake.Clientset, refusal error) {
+	t.Helper()
+	pod := waitPod("1")
+	pod.Labels[idLabel] = newAPIKey("key").instanceID("retry", "echo")
+	pod.Name = podName(pod.Labels[idLabel])
+	client.PrependReactor("create", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		if err := client.Tracker().Add(pod); err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Error(err)
+		}
+		return true, nil, refusal
+	})
+}
+
+func mustLaunch(t testing.TB, launcher *Launcher, template, key string) string {
+	t.Helper()
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: template, IdempotencyKey: key})
+	if err != nil || !validID(id) {
+		t.Fatalf("launched %q, %v", id, err)
+	}
+	return id
+}
+
+func TestInstanceIDOfKey(t *testing.T) {
+	id := newAPIKey("key").instanceID("retry", "echo")
+	if !validID(id) {
+		t.Errorf("%q is no id", id)
+	}
+	if again := newAPIKey("key").instanceID("retry", "echo"); again != id {
+		t.Errorf("another replica makes %s of it, and not %s", again, id)
+	}
+	for name, other := range map[string]string{
+		"API key":         newAPIKey("another").instanceID("retry", "echo"),
+		"idempotency key": newAPIKey("key").instanceID("retry2", "echo"),
+		"template":        newAPIKey("key").instanceID("retry", "echo2"),
+		"border":          newAPIKey("key").instanceID("retrye", "cho"),
+	} {
+		if other == id {
+			t.Errorf("another %s makes the same id", name)
+		}
+	}
+}
+
+func TestReadIdempotencyKey(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		values []string
+		ok     bool
+	}{
+		{"none", nil, true},
+		{"a UUID", []string{"8e03978e-40d5-43e8-bc93-6894a57f9324"}, true},
+		{"the shortest", []string{"!"}, true},
+		{"the longest", []string{strings.Repeat("~", 255)}, true},
+		{"too long", []string{strings.Repeat("x", 256)}, false},
+		{"empty", []string{""}, false},
+		{"two words", []string{"a b"}, false},
+		{"a tab", []string{"a\tb"}, false},
+		{"a control character", []string{"a\x00b"}, false},
+		{"no ASCII", []string{"clé"}, false},
+		{"given twice", []string{"a", "a"}, false},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/applications/echo", nil)
+		if row.values != nil {
+			r.Header["Idempotency-Key"] = row.values
+		}
+		launcher := &waitLauncher{}
+		api, _ := waitAPI(t, nil)
+		api.Launcher = launcher
+		res := httptest.NewRecorder()
+		api.Routes().ServeHTTP(res, r)
+		switch {
+		case row.ok:
+			want := strings.Join(row.values, "")
+			if res.Code != http.StatusOK || len(launcher.requests) != 1 || launcher.requests[0] != (LaunchRequest{Template: "echo", IdempotencyKey: want}) {
+				t.Errorf("%s: answered %d, launched %+v", row.name, res.Code, launcher.requests)
+			}
+		case res.Code != http.StatusUnprocessableEntity || !strings.Contains(res.Body.String(), "Idempotency-Key") || len(launcher.requests) > 0:
+			t.Errorf("%s: answered %d %s, launched %+v", row.name, res.Code, res.Body, launcher.requests)
+		}
+	}
+}
+
+// TestLaunchRepeated: the same request, to this replica or another, finds what
+// it made.
+func TestLaunchRepeated(t *testing.T) {
+	client := fake.NewClientset(retryTemplate("echo", nil), retryTemplate("other", nil))
+	one, _ := retryLauncher(t, client)
+	two, _ := retryLauncher(t, client)
+	id := mustLaunch(t, one, "echo", "retry")
+	for _, launcher := range []*Launcher{one, two} {
+		if again := mustLaunch(t, launcher, "echo", "retry"); again != id {
+			t.Errorf("repeated, it is %s and not %s", again, id)
+		}
+	}
+	if err := client.CoreV1().PodTemplates(waitNamespace).Delete(t.Context(), "echo", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the template is gone", func() bool { _, ok := one.cluster.PodTemplate("echo"); return !ok })
+	if again := mustLaunch(t, one, "echo", "retry"); again != id {
+		t.Errorf("without its template it is %s and not %s", again, id)
+	}
+	if got := retryPods(t, client); got != 1 {
+		t.Errorf("there are %d pods, want 1", got)
+	}
+	others := []string{id, mustLaunch(t, one, "other", "retry"), mustLaunch(t, one, "other", "retry2"), mustLaunch(t, one, "other", ""), mustLaunch(t, one, "other", "")}
+	slices.Sort(others)
+	if len(slices.Compact(others)) != 5 {
+		t.Errorf("other launches share an id: %q", others)
+	}
+}
+
+// TestLaunchAtOnce: what has not been delivered to a replica yet is found by the
+// API server's refusal to create it twice.
+func TestLaunchAtOnce(t *testing.T) {
+	client := fake.NewClientset(retryTemplate("echo", nil))
+	one, _ := retryLauncher(t, client)
+	two, _ := retryLauncher(t, client)
+	ids := make([]string, 20)
+	var launches sync.WaitGroup
+	for i := range ids {
+		launches.Go(func() { ids[i] = mustLaunch(t, []*Launcher{one, two}[i%2], "echo", "retry") })
+	}
+	launches.Wait()
+	slices.Sort(ids)
+	if ids = slices.Compact(ids); len(ids) != 1 {
+		t.Errorf("one request has launched %q", ids)
+	}
+	if got := retryPods(t, client); got != 1 {
+		t.Errorf("there are %d pods, want 1", got)
+	}
+}
+
+// TestLaunchRefusedAsExisting: a replica that meets its pod only at the API
+// server does not measure a launch whose beginning it does not know.
+func TestLaunchRefusedAsExisting(t *testing.T) {
+	client := fake.NewClientset(retryTemplate("echo", nil))
+	launcher, _ := retryLauncher(t, client)
+	elsewhere(t, client, apierrors.NewAlreadyExists(corev1.Resource("pods"), "binder-x"))
+	id := mustLaunch(t, launcher, "echo", "retry")
+	if id != newAPIKey("key").instanceID("retry", "echo") {
+		t.Errorf("it is %s", id)
+	}
+	launcher.mu.Lock()
+	defer launcher.mu.Unlock()
+	if len(launcher.launching) > 0 {
+		t.Errorf("it measures %v", launcher.launching)
+	}
+}
+
+// TestLaunchAfterTheEnd: a request that comes late does not launch anew what is
+// over.
+func TestLaunchAfterTheEnd(t *testing.T) {
+	id := newAPIKey("key").instanceID("retry", "echo")
+	tombstone := &corev1.Event{ObjectMeta: metav1.ObjectMeta{
+		Name: tombstoneName(id), Namespace: waitNamespace,
+		Labels:      map[string]string{managedByLabel: managerName, idLabel: id, templateLabel: "echo"},
+		Annotations: map[string]string{templateNameAnnotation: "echo"},
+	}, Reason: string(EndCulled)}
+	client := fake.NewClientset(retryTemplate("echo", nil), tombstone)
+	launcher, _ := retryLauncher(t, client)
+	if got := mustLaunch(t, launcher, "echo", "retry"); got != id || retryPods(t, client) > 0 {
+		t.Errorf("it is %s and not %s, and there are %d pods", got, id, retryPods(t, client))
+	}
+}
+
+// TestLaunchTookTheLastPlace: a repeated request is not told that there is no
+// place, if the first one has it.
+func TestLaunchTookTheLastPlace(t *testing.T) {
+	quota := apierrors.NewForbidden(corev1.Resource("pods"), "binder-x", errors.New("exceeded quota: instances"))
+	client := fake.NewClientset(retryTemplate("echo", nil))
+	launcher, _ := retryLauncher(t, client)
+	elsewhere(t, client, quota)
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "echo", IdempotencyKey: "retry"})
+	if err != nil || id != newAPIKey("key").instanceID("retry", "echo") {
+		t.Errorf("launched %q, %v", id, err)
+	}
+	for _, key := range []string{"", "another"} {
+		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "echo", IdempotencyKey: key}); id != "" || !errors.Is(err, errCapacity) {
+			t.Errorf("with the key %q: launched %q, %v", key, id, err)
+		}
+	}
+}
