@@ -33,6 +33,17 @@ func NewAPI(base, key string) API {
 // At is the same API at another address.
 func (a API) At(base string) API { return NewAPI(base, a.key) }
 
+// Patient is the same API for requests that are held for some time.
+func (a API) Patient(held time.Duration) API {
+	client := *a.http
+	client.Timeout += held
+	a.http = &client
+	return a
+}
+
+// Base is the URL that every path is appended to.
+func (a API) Base() string { return a.base }
+
 // Key is the API key.
 func (a API) Key() string { return a.key }
 

@@ -24,6 +24,7 @@ type Replica struct {
 	Restarts    int32
 	API         API
 	Metrics     string // base URL
+	Proxy       string // base URL
 }
 
 // Replicas returns the two that are ready; waiting for it if need be.
@@ -68,6 +69,7 @@ func (s *Suite) replica(pod *corev1.Pod) (Replica, bool) {
 		Restarts:    status.RestartCount,
 		API:         s.API.At("http://" + net.JoinHostPort(pod.Status.PodIP, "8084")),
 		Metrics:     "http://" + net.JoinHostPort(pod.Status.PodIP, "9090"),
+		Proxy:       "http://" + net.JoinHostPort(pod.Status.PodIP, "8000"),
 	}, true
 }
 
