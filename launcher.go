@@ -106,13 +106,12 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 		}
 	}
 	if err == nil {
-		err = l.create(ctx, template, id, req.CullTimeout)
+		err = l.create(ctx, template, id, req)
 	}
 	if errors.Is(err, errCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, unknownWait) {
 		// The first request took the last place, at another replica, a moment
 		// before this one was told.
 		return id, nil
->>>>>>> 70c30a7 (Let clients wait for a launch, repeat it safely and call from a page)
 	}
 	if err != nil {
 		return "", err
@@ -130,8 +129,8 @@ func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Durati
 }
 
 // create makes the pod of an id, if it is not there already.
-func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, timeout time.Duration) error {
-	pod, err := buildPod(template, id, l.now(), timeout)
+func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req LaunchRequest) error {
+	pod, err := buildPod(template, id, l.now(), req.CullTimeout)
 	if err != nil {
 		return &templateError{template.Name, err}
 	}
@@ -149,14 +148,19 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
 		return nil
 	}
+	if apierrors.IsAlreadyExists(err) && req.IdempotencyKey == "" {
+		// The client repeats a request that was lost on the way. The id is random: who
+		// has it already can only be that earlier attempt.
+		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
+		return nil
+	}
 	if !underWay {
 		l.forget(pod)
 	}
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		// Who has the id can only be an earlier attempt at this launch: a write that
-		// was lost on the way and repeated by the client, or a request with the same
-		// idempotency key. When that one began is not known here.
+		// Who has the id can only be a request with the same idempotency key. When
+		// that one began is not known here, and so not measured.
 		l.log.InfoContext(ctx, "launched before", "id", id, "template", template.Name)
 		return nil
 	case isQuota(err):
