@@ -19,7 +19,7 @@ func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	cluster, read := poolCluster(t, server)
 	remover := &remover{client: server.client, namespace: poolNamespace, now: server.now}
 	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, clusterTemplates{cluster}, remover,
-		NewMetrics("test"), poolLog(), server.now, rand.Reader)
+		NewMetrics("test"), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestClaim(t *testing.T) {
 		waiting <- inst
 	}()
 
-	id, err := launcher.Launch(t.Context(), "jupyter", 90*time.Second)
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter", CullTimeout: 90 * time.Second})
 	if err != nil || id != warm {
 		t.Fatalf("got %q, %v; want the warm pod's id %q", id, err, warm)
 	}
@@ -203,7 +203,7 @@ func TestClaimFallsBack(t *testing.T) {
 				}
 				return nil
 			})
-			id, err := launcher.Launch(t.Context(), "jupyter", 0)
+			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 			if (err != nil) != test.wantErr {
 				t.Fatalf("got %q and error %v", id, err)
 			}
@@ -235,7 +235,7 @@ func TestClaimsAtOnce(t *testing.T) {
 	for i := range launches {
 		running.Go(func() {
 			var err error
-			if ids[i], err = replicas[i%2].Launch(t.Context(), "jupyter", 0); err != nil {
+			if ids[i], err = replicas[i%2].Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 				t.Error(err)
 			}
 		})

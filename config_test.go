@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,7 +79,7 @@ func TestConfigDefaults(t *testing.T) {
 		LogFormat:          "auto",
 		LogLevel:           slog.LevelInfo,
 	}
-	if got := *mustParse(t, hostWith()); got != want {
+	if got := *mustParse(t, hostWith()); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -104,6 +105,7 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 		"instances-namespace":   text(func(c *Config) string { return c.InstancesNamespace }),
 		"proxy-service":         text(func(c *Config) string { return c.ProxyService }),
 		"public-host":           text(func(c *Config) string { return c.PublicHost }),
+		"cors-allow-origin":     {"https://one:8443", "*", func(c *Config) any { return c.CORSAllowOrigins.String() }},
 		"leader-election-lease": text(func(c *Config) string { return c.LeaseName }),
 		"preload-helper-image":  text(func(c *Config) string { return c.PreloadHelperImage }),
 		"api-key":               text(func(c *Config) string { return c.APIKey }),

@@ -21,7 +21,7 @@ func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
 	metrics, log := NewMetrics("test"), noLog()
 	launcher, err := NewLauncher(c.client.CoreV1().Pods(testNamespace), c.Cluster, clusterTemplates{c.Cluster},
-		&remover{client: c.client, namespace: testNamespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader)
+		&remover{client: c.client, namespace: testNamespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,8 +45,8 @@ type fakeLaunch struct {
 	cullTimeout time.Duration
 }
 
-func (f *fakeLauncher) Launch(_ context.Context, template string, cullTimeout time.Duration) (string, error) {
-	f.launches = append(f.launches, fakeLaunch{template, cullTimeout})
+func (f *fakeLauncher) Launch(_ context.Context, req LaunchRequest) (string, error) {
+	f.launches = append(f.launches, fakeLaunch{req.Template, req.CullTimeout})
 	return instanceID(0xf), f.err
 }
 

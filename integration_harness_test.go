@@ -254,7 +254,7 @@ func (r *replica) activity() *Activity {
 
 func (r *replica) launcher(t testing.TB) *Launcher {
 	t.Helper()
-	launcher, err := NewLauncher(r.podClient(), r.Cluster, clusterTemplates{r.Cluster}, r.remover(), r.metrics, noLog(), r.now, rand.Reader)
+	launcher, err := NewLauncher(r.podClient(), r.Cluster, clusterTemplates{r.Cluster}, r.remover(), r.metrics, noLog(), r.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

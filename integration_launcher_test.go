@@ -41,7 +41,7 @@ func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 	launcher := r.launcher(t)
 
 	before := len(r.traffic.all())
-	id, err := launcher.Launch(t.Context(), template.Name, 30*time.Minute)
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: template.Name, CullTimeout: 30 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 		launcher := r.launcher(t)
 		for range launches / len(replicas) {
 			running.Go(func() {
-				id, err := launcher.Launch(t.Context(), testTemplate, 0)
+				id, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate})
 				if err != nil {
 					t.Error(err)
 				}
@@ -128,7 +128,7 @@ func TestIntegrationLaunchSentTwice(t *testing.T) {
 		})
 	})
 	r.awaitTemplate(t, testTemplate)
-	id, err := r.launcher(t).Launch(t.Context(), testTemplate, 0)
+	id, err := r.launcher(t).Launch(t.Context(), LaunchRequest{Template: testTemplate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 	api.Log = log
 	for _, row := range rows {
 		r.awaitTemplate(t, row.name)
-		_, err := api.Launcher.Launch(t.Context(), row.name, 0)
+		_, err := api.Launcher.Launch(t.Context(), LaunchRequest{Template: row.name})
 		var refused *templateError
 		if !errors.As(err, &refused) || errors.Is(err, errCapacity) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want a template error with %q in it", row.name, err, row.says)
@@ -247,14 +247,14 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 	launcher := r.launcher(t)
 	routes := newTestAPI(r.Cluster, launcher).Routes()
 
-	first, err := launcher.Launch(t.Context(), testTemplate, 0)
+	first, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), testTemplate, 0); err != nil {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), testTemplate, 0); !errors.Is(err, errCapacity) {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate}); !errors.Is(err, errCapacity) {
 		t.Errorf("got %v, want an error of capacity", err)
 	}
 	res := ask(t, routes, http.MethodPost, "/applications/"+testTemplate, "", "")

@@ -39,7 +39,7 @@ func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := recordLog()
 	launcher, err := NewLauncher(c.client.CoreV1().Pods(testNamespace), c.Cluster, clusterTemplates{c.Cluster},
-		newTestRemover(c.fakeServer), NewMetrics("test"), log, c.Cluster.now, &countingRandom{})
+		newTestRemover(c.fakeServer), NewMetrics("test"), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func (l testLauncher) held() int {
 func TestLaunch(t *testing.T) {
 	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
 	launcher := newTestLauncher(t, c)
-	id, err := launcher.Launch(t.Context(), "jupyter", 90*time.Second)
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter", CullTimeout: 90 * time.Second})
 	if err != nil || id != instanceID(1) {
 		t.Fatalf("got id %q and error %v", id, err)
 	}
@@ -133,7 +133,7 @@ func TestLaunchFails(t *testing.T) {
 			if test.answer != nil {
 				c.failOn("create", "pods", test.answer)
 			}
-			id, err := launcher.Launch(t.Context(), "jupyter", 0)
+			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 			if id != "" || err == nil || !test.want(err) {
 				t.Errorf("got id %q and error %v", id, err)
 			}
@@ -155,7 +155,7 @@ func TestLaunchFails(t *testing.T) {
 func TestQuotaIsNoBadTemplate(t *testing.T) {
 	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
 	c.failOn("create", "pods", forbidden("exceeded quota: instances"))
-	_, err := newTestLauncher(t, c).Launch(t.Context(), "jupyter", 0)
+	_, err := newTestLauncher(t, c).Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 	if bad := (*templateError)(nil); errors.As(err, &bad) {
 		t.Errorf("got %v", err)
 	}
@@ -170,7 +170,7 @@ func TestLaunchNeedsRandomness(t *testing.T) {
 		c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
 		launcher := newTestLauncher(t, c)
 		launcher.random = random
-		if id, err := launcher.Launch(t.Context(), "jupyter", 0); id != "" || err == nil {
+		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || err == nil {
 			t.Errorf("%s: got id %q and error %v", name, id, err)
 		}
 		if writes := c.writes(); len(writes) > 0 {
@@ -198,15 +198,15 @@ func TestLaunchCapacity(t *testing.T) {
 		newPod(instanceID(16), noon, ofTemplate("other")), newPod(instanceID(17), noon, withLabel(poolLabel, "warm")),
 		tombstoneOf(t, newPod(instanceID(18), noon), EndCulled, ""))
 	launcher := newTestLauncher(t, c)
-	if _, err := launcher.Launch(t.Context(), "jupyter", 0); err != nil {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("the third of three: %v", err)
 	}
-	_, err := launcher.Launch(t.Context(), "jupyter", 0)
+	_, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 	if !errors.Is(err, errCapacity) || !strings.Contains(err.Error(), `"jupyter" has 3 of at most 3`) {
 		t.Errorf("the fourth of three: %v", err)
 	}
 	c.drop(t, instanceID(12))
-	if _, err := launcher.Launch(t.Context(), "jupyter", 0); err != nil {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
 }
@@ -220,7 +220,7 @@ func TestLaunchDoesNotWaitLongForTheWatch(t *testing.T) {
 			return true, action.(k8stesting.CreateAction).GetObject(), nil // and the watch never hears of it
 		})
 		began := time.Now()
-		id, err := launcher.Launch(t.Context(), "jupyter", 0)
+		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 		if id != instanceID(1) || err != nil {
 			t.Errorf("got id %q and error %v", id, err)
 		}
@@ -244,7 +244,7 @@ func TestLaunchGivesUp(t *testing.T) {
 		launcher := newTestLauncher(t, startCluster(t, time.Now, newTemplate("jupyter")))
 		launcher.pods = hangingPods{launcher.pods}
 		began := time.Now()
-		if id, err := launcher.Launch(t.Context(), "jupyter", 0); id != "" || !errors.Is(err, context.DeadlineExceeded) {
+		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got id %q and error %v", id, err)
 		}
 		if took := time.Since(began); took != createTimeout {
@@ -267,7 +267,7 @@ func TestLaunchOfItsOwnPodAgain(t *testing.T) {
 		}
 		return true, nil, apierrors.NewAlreadyExists(podResource.GroupResource(), pod.Name)
 	})
-	id, err := launcher.Launch(t.Context(), "jupyter", 0)
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 	if id != instanceID(1) || err != nil {
 		t.Errorf("got id %q and error %v", id, err)
 	}
@@ -283,7 +283,7 @@ func TestLaunchDuration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now, newTemplate("jupyter"))
 		launcher := newTestLauncher(t, c)
-		id, err := launcher.Launch(t.Context(), "jupyter", 0)
+		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +322,7 @@ func TestLaunchComesToNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := startCluster(t, time.Now, newTemplate("jupyter"))
 			launcher := newTestLauncher(t, c)
-			id, err := launcher.Launch(t.Context(), "jupyter", 0)
+			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,7 +33,7 @@ func TestREADME(t *testing.T) {
 	for _, key := range []string{managedByLabel, idLabel, templateLabel, templateHashLabel, poolLabel, preloadLabel, preloadNameLabel} {
 		want("label", "| `"+key+"` | label |")
 	}
-	for _, key := range []string{templateNameAnnotation, lastActivityAnnotation, cullTimeoutAnnotation, portAnnotation, stripPrefixAnnotation} {
+	for _, key := range []string{templateNameAnnotation, lastActivityAnnotation, cullTimeoutAnnotation, portAnnotation, stripPrefixAnnotation, readyWhenAnnotation} {
 		want("annotation", "| `"+key+"` | annotation |")
 	}
 	for _, key := range []string{portAnnotation, cullTimeoutAnnotation, maxInstancesAnnotation, stripPrefixAnnotation, poolSizeAnnotation} {

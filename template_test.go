@@ -59,6 +59,7 @@ func TestBuildPodWritesTheContract(t *testing.T) {
 		"binder-project.org/cull-timeout":  "1m30s",
 		"binder-project.org/port":          "8080",
 		"binder-project.org/strip-prefix":  "true",
+		"binder-project.org/ready-when":    "listening",
 	}
 	if !maps.Equal(pod.Annotations, wantAnnotations) {
 		t.Errorf("annotations are\n%v, want\n%v", pod.Annotations, wantAnnotations)
