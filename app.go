@@ -75,11 +75,11 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 		cluster: cluster, activity: activity, culler: culler, pool: pool, preload: preloader, health: &health{synced: cluster.Synced},
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
-	return a, a.listen(launcher)
+	return a, a.listen(launcher, templates)
 }
 
 // listen opens all ports, so that one that is taken is an error at the start.
-func (a *app) listen(launcher *Launcher) error {
+func (a *app) listen(launcher *Launcher, templates TemplateSource) error {
 	key := newAPIKey(a.config.APIKey)
 	proxyListener, err := net.Listen("tcp", a.config.ProxyAddress)
 	if err != nil {
@@ -105,10 +105,15 @@ func (a *app) listen(launcher *Launcher) error {
 		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
 	}
 	proxy := NewProxy(a.cluster, a.activity.Touch, key, a.log)
+	proxy.LaunchPage = a.config.LaunchPage
+	pages := &LaunchPages{
+		Instances: a.cluster, Launcher: launcher, Templates: templates, Enabled: a.config.LaunchPage,
+		Draining: a.draining, Metrics: a.metrics, Log: a.log,
+	}
 	a.servers = []*server{
 		newServer("metrics", metricsListener, a.health.Routes(a.metrics.Handler()), shortRequests, a.log),
 		newServer("api", apiListener, api.Routes(), shortRequests, a.log),
-		newServer("proxy", proxyListener, a.metrics.instrumentProxy(proxy), longRequests, a.log),
+		newServer("proxy", proxyListener, pages.Routes(a.metrics.instrumentProxy(proxy)), longRequests, a.log),
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type Config struct {
 	ProxyService       string
 	PublicHost         string
 	CORSAllowOrigins   originList
+	LaunchPage         bool
 	LeaseName          string
 	Identity           string // of this replica, in the Lease
 
@@ -117,6 +118,7 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 	f.StringVar(&c.ProxyService, "proxy-service", "binder-proxy", "`name` of the Service whose ingress address instances are found at")
 	f.StringVar(&c.PublicHost, "public-host", "", "`host[:port]` that instances are found at, instead of the proxy Service's")
 	f.Var(&c.CORSAllowOrigins, "cors-allow-origin", "`origin` whose pages may call the API from a browser, scheme://host[:port], or * for all; may be repeated, or hold several with commas between (default: none)")
+	f.BoolVar(&c.LaunchPage, "launch-page", true, "serve /launch/<template> on the proxy's address: the page that launches and shows progress")
 	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls")
 
 	f.StringVar(&c.PreloadHelperImage, "preload-helper-image", "registry.k8s.io/pause:3.10.1", "`image` that waits in the pods that preload templates: one that ends on SIGTERM and does nothing else")

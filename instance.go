@@ -89,6 +89,8 @@ type Instance struct {
 	Reason  string
 	Message string
 	Created time.Time
+	// Ended is when it was deleted; zero while there is a pod.
+	Ended time.Time
 	// Address is where the application listens, host:port; empty unless deployed.
 	Address string
 	// StripPrefix: the application does not want /user/<id> in its paths.
@@ -203,5 +205,6 @@ func instanceFromTombstone(event *corev1.Event) Instance {
 		Status:   StatusDeleted,
 		Reason:   event.Reason,
 		Message:  event.Message,
+		Ended:    event.LastTimestamp.Time,
 	}
 }

@@ -140,7 +140,12 @@ func (m *Metrics) instrument(server, route string, next http.Handler) http.Handl
 // instrumentProxy counts the proxy's requests. They are not timed: how long one
 // takes is the application's business, and a WebSocket takes hours.
 func (m *Metrics) instrumentProxy(next http.Handler) http.Handler {
-	labels := prometheus.Labels{"server": "proxy", "route": userPrefix}
+	return m.instrumentProxyRoute(userPrefix, next)
+}
+
+// instrumentProxyRoute does so for one of the routes that the proxy's address has.
+func (m *Metrics) instrumentProxyRoute(route string, next http.Handler) http.Handler {
+	labels := prometheus.Labels{"server": "proxy", "route": route}
 	return promhttp.InstrumentHandlerInFlight(m.inFlight,
 		promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels), next))
 }

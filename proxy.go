@@ -31,6 +31,8 @@ type Proxy struct {
 	log       *slog.Logger
 	transport http.RoundTripper
 	buffers   httputil.BufferPool
+	// LaunchPage: what is over can be launched anew from its page.
+	LaunchPage bool
 }
 
 // NewProxy makes a proxy that calls touch whenever an instance is used. key is
@@ -59,20 +61,19 @@ func NewProxy(instances InstanceReader, touch func(id string), key apiKey, log *
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, rest, ok := splitUserPath(r.URL.EscapedPath())
 	if !ok {
-		p.refuse(w, http.StatusNotFound, "There is nothing at this address.")
+		p.refuse(w, r, nothingHereNotice())
 		return
 	}
 	inst, known := p.await(r.Context(), id)
 	switch {
 	case !known:
-		p.refuse(w, http.StatusNotFound, "There is no such instance.")
+		p.refuse(w, r, noInstanceNotice())
 	case inst.Status == StatusDeleted:
-		p.refuse(w, http.StatusGone, "This instance is over: "+inst.Message)
+		p.refuse(w, r, overNotice(inst))
 	case inst.Status == StatusFailed:
-		p.refuse(w, http.StatusBadGateway, "This instance failed: "+inst.Message)
+		p.refuse(w, r, failedNotice(inst))
 	case inst.Status != StatusDeployed:
-		w.Header().Set("Retry-After", "1")
-		p.refuse(w, http.StatusServiceUnavailable, "This instance is starting. Try again in a moment.")
+		p.refuse(w, r, startingNotice(inst))
 	case rest == "":
 		// Relative links need the slash; a path of our own, never the client's.
 		redirect := baseURL(id)
@@ -95,9 +96,17 @@ func (p *Proxy) await(ctx context.Context, id string) (Instance, bool) {
 	})
 }
 
-func (p *Proxy) refuse(w http.ResponseWriter, code int, message string) {
-	w.Header().Set("Cache-Control", "no-store")
-	http.Error(w, message, code)
+// refuse answers for an instance. Browsers get a page in place of a page: what
+// a page loads or sends gets the plain text, as all others do.
+func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
+	if !p.LaunchPage {
+		n.Template = ""
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		n.servePlain(w)
+		return
+	}
+	n.serve(w, r)
 }
 
 // forward sends one request to the pod and streams both ways. Headers that are
@@ -116,7 +125,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 				return // the visitor has gone
 			}
 			p.log.WarnContext(r.Context(), "instance did not answer", "id", inst.ID, "template", inst.Template, "error", err)
-			p.refuse(w, http.StatusBadGateway, "The instance did not answer.")
+			p.refuse(w, r, noAnswerNotice(inst))
 		},
 		ErrorLog:   slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		Transport:  p.transport,

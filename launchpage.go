@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const (
+	launchPrefix   = "/launch/"
+	progressPrefix = "/progress/"
+)
+
+// LaunchPages are this service's own pages beside the proxy, on its address:
+// /launch/<template>, which a badge in a README leads to, and the changes of an
+// instance that starts, for the page that shows them.
+type LaunchPages struct {
+	Instances InstanceReader
+	Launcher  InstanceLauncher
+	Templates TemplateSource
+	// Enabled: there is a launch page at all.
+	Enabled  bool
+	Draining context.Context // as the API's
+	Metrics  *Metrics
+	Log      *slog.Logger
+}
+
+// Routes adds the pages to the proxy. Its paths are the applications' and reach
+// it as they are, which a ServeMux would not let them.
+func (l *LaunchPages) Routes(proxy http.Handler) http.Handler {
+	launch := l.Metrics.instrumentProxyRoute(launchPrefix, l.launchRoutes())
+	progress := l.Metrics.instrumentProxyRoute(progressPrefix, http.HandlerFunc(l.progress))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.EscapedPath(); {
+		case l.Enabled && strings.HasPrefix(path, launchPrefix):
+			launch.ServeHTTP(w, r)
+		case strings.HasPrefix(path, progressPrefix):
+			progress.ServeHTTP(w, r)
+		default:
+			proxy.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (l *LaunchPages) launchRoutes() http.Handler {
+	mux := http.NewServeMux()
+	for _, path := range []string{launchPrefix + "{template}", launchPrefix + "{template}/{$}"} {
+		mux.HandleFunc("GET "+path, l.page)
+		mux.HandleFunc("POST "+path, l.launch)
+	}
+	mux.HandleFunc(launchPrefix, func(w http.ResponseWriter, r *http.Request) { nothingHereNotice().serve(w, r) })
+	// A launch is for who asked for it on our own page: another site must not
+	// start instances in its visitors' names.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { foreignNotice().serve(w, r) }))
+	return protection.Handler(mux)
+}
+
+// page is what a link leads to. It launches nothing, for crawlers and
+// previewers follow links too: it is the page itself that posts.
+func (l *LaunchPages) page(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("template")
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		badPathNotice(errDeepLink).serve(w, r)
+		return
+	}
+	path, err := deepLink(query.Get("path"))
+	if err != nil {
+		badPathNotice(err).serve(w, r)
+		return
+	}
+	if _, err := l.Templates.Template(r.Context(), name); err != nil {
+		l.refuse(w, r, name, path, err)
+		return
+	}
+	writePage(w, http.StatusOK, launchTemplate, launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"})
+}
+
+// launch starts an instance and sends the visitor there.
+func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("template")
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if err := r.ParseForm(); err != nil {
+		code := http.StatusBadRequest
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			code = http.StatusRequestEntityTooLarge
+		}
+		badFormNotice(code).serve(w, r)
+		return
+	}
+	path, err := deepLink(r.PostForm.Get("path"))
+	if err != nil {
+		badPathNotice(err).serve(w, r)
+		return
+	}
+	id, err := l.Launcher.Launch(r.Context(), LaunchRequest{Template: name})
+	if err != nil {
+		l.refuse(w, r, name, path, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Referrer-Policy", "strict-origin")
+	w.Header().Set("Location", baseURL(id)+path)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// refuse says why there is no launch, and logs what is our own fault.
+func (l *LaunchPages) refuse(w http.ResponseWriter, r *http.Request, template, path string, err error) {
+	answer := answerFor(err)
+	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
+		l.Log.ErrorContext(r.Context(), "launch page failed", "template", template, "code", answer.Code, "error", err)
+	}
+	notLaunchedNotice(template, path, answer).serve(w, r)
+}
+
+// progress streams the changes of an instance. Who knows the id may see them;
+// they say nothing of where it is, for the page is there already.
+func (l *LaunchPages) progress(w http.ResponseWriter, r *http.Request) {
+	id := strings.TrimPrefix(r.URL.EscapedPath(), progressPrefix)
+	if !validID(id) {
+		nothingHereNotice().serve(w, r)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), unknownWait)
+	defer cancel()
+	if _, known := l.Instances.Await(ctx, id, func(_ Instance, known bool) bool { return known }); !known {
+		noInstanceNotice().serve(w, r)
+		return
+	}
+	streamEvents(w, r, l.Instances, id, l.Draining, func(inst Instance) progressEvent { return newProgressEvent(inst, "") })
+}

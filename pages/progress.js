@@ -1,0 +1,31 @@
+'use strict';
+// Shows each step, and loads the same address again once there is something else
+// to see there: the application, or why there is none.
+(() => {
+  const progress = document.getElementById('progress');
+  const message = document.getElementById('message');
+  // Another replica may be a moment behind: one that reloaded already takes its time.
+  const [navigation] = performance.getEntriesByType('navigation');
+  const pause = navigation && navigation.type === 'reload' ? 2000 : 0;
+  const events = new EventSource(progress.dataset.events);
+  events.addEventListener('progress', (event) => {
+    const step = JSON.parse(event.data);
+    message.textContent = step.message;
+    for (const item of progress.children) {
+      if (item.dataset.phase === step.phase) {
+        item.setAttribute('aria-current', 'step');
+      } else {
+        item.removeAttribute('aria-current');
+      }
+    }
+    if (step.phase !== 'pending' && step.phase !== 'deploying') {
+      events.close();
+      setTimeout(() => location.reload(), pause);
+    }
+  });
+  events.addEventListener('error', () => {
+    if (events.readyState === EventSource.CLOSED) { // the browser does not try again
+      setTimeout(() => location.reload(), 5000);
+    }
+  });
+})();
