@@ -65,7 +65,7 @@ func overNotice(inst Instance) notice {
 		n.Text = "To make room for others, instances are deleted when nobody has used them for a while. What was in it is gone."
 	case string(EndStopped):
 		n.Title = inst.Template + " was stopped"
-		n.Text = "Somebody who may do so stopped this instance. What was in it is gone."
+		n.Text = "This instance was stopped on request. What was in it is gone."
 	case string(EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
 		n.Text = "This instance did not start, or broke down."
