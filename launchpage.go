@@ -121,7 +121,7 @@ func (l *LaunchPages) refuse(w http.ResponseWriter, r *http.Request, template, p
 // they say nothing of where it is, for the page is there already.
 func (l *LaunchPages) progress(w http.ResponseWriter, r *http.Request) {
 	id := strings.TrimPrefix(r.URL.EscapedPath(), progressPrefix)
-	if !validID(id) {
+	if !validID(id) || r.Method != http.MethodGet {
 		nothingHereNotice().serve(w, r)
 		return
 	}

@@ -94,9 +94,7 @@ func TestLaunchPageRefuses(t *testing.T) {
 	wantPage(t, s.at(http.MethodGet, "/launch/jupyter/x/y", ""), 404)
 	wantPage(t, s.at(http.MethodGet, "/launch/jupyter?path=..%2Fother", ""), 400, "“path”")
 	wantPage(t, s.at(http.MethodGet, "/launch/jupyter?path=%zz", ""), 400, "“path”")
-	if w := s.at(http.MethodDelete, "/launch/jupyter", ""); w.Code != http.StatusMethodNotAllowed && w.Code != http.StatusNotFound {
-		t.Errorf("DELETE is answered %d", w.Code)
-	}
+	wantPage(t, s.at(http.MethodDelete, "/launch/jupyter", ""), 404)
 	s.Templates = pageTemplates{errors.New("the registry is away")}
 	w := s.at(http.MethodGet, "/launch/nowhere", "")
 	wantPage(t, w, 503, "nowhere was not launched", "Try again</button>")
@@ -108,7 +106,7 @@ func TestLaunchPageRefuses(t *testing.T) {
 	}
 }
 
-func TestLaunch(t *testing.T) {
+func TestLaunchPageLaunches(t *testing.T) {
 	for form, want := range map[string]string{
 		"":                                   "/user/" + pageID + "/",
 		"path=":                              "/user/" + pageID + "/",
@@ -126,7 +124,7 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-func TestLaunchOfAnInvalidForm(t *testing.T) {
+func TestLaunchPageOfAnInvalidForm(t *testing.T) {
 	s := newLaunchSite(Instance{})
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path="+url.QueryEscape("//evil.example")), 400, "“path”")
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path=%zz"), 400)
@@ -136,7 +134,7 @@ func TestLaunchOfAnInvalidForm(t *testing.T) {
 	}
 }
 
-func TestLaunchThatFails(t *testing.T) {
+func TestLaunchPageThatFails(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		err    error
@@ -171,7 +169,7 @@ func TestLaunchThatFails(t *testing.T) {
 	}
 }
 
-func TestLaunchIsForOurOwnPages(t *testing.T) {
+func TestLaunchPageIsForOurOwnPages(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		header []string
@@ -232,6 +230,9 @@ func TestProgressOfALaunch(t *testing.T) {
 		if w := s.at(http.MethodGet, progressPrefix+id, "", "Accept", "text/event-stream"); w.Code != http.StatusNotFound {
 			t.Errorf("%q is answered %d, want 404: an EventSource then gives up", id, w.Code)
 		}
+	}
+	if w := s.at(http.MethodHead, progressPrefix+pageID, ""); w.Code != http.StatusNotFound {
+		t.Errorf("HEAD is answered %d, want 404: it would wait for nothing", w.Code)
 	}
 }
 
