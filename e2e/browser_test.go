@@ -19,6 +19,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
 const (
@@ -115,16 +117,23 @@ func (b *browser) press(selector chromedp.CSS) {
 // text is what a person reads of an element.
 func (b *browser) text(selector chromedp.CSS) string {
 	b.t.Helper()
-	text, err := chromedp.Run(b.ctx, chromedp.Text(selector))
-	require.NoError(b.t, err)
-	return text
+	return read(b, chromedp.Text(selector))
 }
 
 func (b *browser) address() string {
 	b.t.Helper()
-	address, err := chromedp.Run(b.ctx, chromedp.Location())
-	require.NoError(b.t, err)
-	return address
+	return read(b, chromedp.Location())
+}
+
+// read reads from a page, again where it was left for another meanwhile: our
+// pages go on by themselves.
+func read[T any](b *browser, action chromedp.Action[T]) (value T) {
+	b.t.Helper()
+	harness.Until(b.t, pageWait, "read from the page", func(context.Context) (err error) {
+		value, err = chromedp.Run(b.ctx, action)
+		return err
+	})
+	return value
 }
 
 // eval evaluates an expression, and waits for it where it is a promise.
@@ -153,7 +162,7 @@ func (b *browser) await(within time.Duration, expression string) {
 			return
 		}
 		if time.Now().After(limit) || b.ctx.Err() != nil {
-			text := eval[string](b, `document.body.innerText`)
+			text := read(b, chromedp.Evaluate[string](`document.body.innerText`))
 			b.shoot("given-up")
 			require.FailNow(b.t, "it does not come", "%s is not so after %s (%v) at %s:\n%.2000s", expression, within, err, b.address(), text)
 		}
