@@ -67,6 +67,7 @@ func TestConfigDefaults(t *testing.T) {
 		ProxyService:       "binder-proxy",
 		LeaseName:          "binder-deploy-kubernetes",
 		PreloadHelperImage: "registry.k8s.io/pause:3.10.1",
+		LaunchPage:         true,
 		Identity:           "machine-abababab",
 		APIKey:             strings.Repeat("ab", 32),
 		APIKeyGenerated:    true,
@@ -106,6 +107,7 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 		"proxy-service":         text(func(c *Config) string { return c.ProxyService }),
 		"public-host":           text(func(c *Config) string { return c.PublicHost }),
 		"cors-allow-origin":     {"https://one:8443", "*", func(c *Config) any { return c.CORSAllowOrigins.String() }},
+		"launch-page":           {"false", "true", func(c *Config) any { return c.LaunchPage }},
 		"leader-election-lease": text(func(c *Config) string { return c.LeaseName }),
 		"preload-helper-image":  text(func(c *Config) string { return c.PreloadHelperImage }),
 		"api-key":               text(func(c *Config) string { return c.APIKey }),
@@ -138,13 +140,18 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 			want string
 		}{
 			{"the flag", []string{"--" + name + "=" + s.value}, nil, s.value},
-			{"the flag, in two words", []string{"--" + name, s.value}, nil, s.value},
 			{"the environment", nil, []string{env + "=" + s.value}, s.value},
 			{"both", []string{"--" + name + "=" + s.value}, []string{env + "=" + s.other}, s.value},
 		} {
 			c := mustParse(t, hostWith(append(files, test.env...)...), test.args...)
 			if got := fmt.Sprint(s.read(c)); got != test.want {
 				t.Errorf("--%s by %s: got %q, want %q", name, test.how, got, test.want)
+			}
+		}
+		if s.value != "false" { // a switch takes no second word
+			c := mustParse(t, hostWith(files...), "--"+name, s.value)
+			if got := fmt.Sprint(s.read(c)); got != s.value {
+				t.Errorf("--%s in two words: got %q, want %q", name, got, s.value)
 			}
 		}
 		// As good as none: manifests set variables that may be empty.

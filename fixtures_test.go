@@ -160,7 +160,7 @@ func withTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
 // would return it.
 func tombstoneOf(t testing.TB, pod *corev1.Pod, reason EndReason, message string) *corev1.Event {
 	t.Helper()
-	raw, err := json.Marshal(newTombstone(pod, testNamespace, reason, message, pod.CreationTimestamp.Time))
+	raw, err := json.Marshal(newTombstone(pod, testNamespace, reason, message, pod.CreationTimestamp.Add(time.Hour)))
 	if err != nil {
 		t.Fatal(err)
 	}

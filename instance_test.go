@@ -92,12 +92,12 @@ func TestTombstoneRoundTrip(t *testing.T) {
 		got := instanceFromTombstone(tombstoneOf(t, pod, EndCulled, "not used for 1h5m"))
 		want := Instance{
 			ID: instanceID(1), Template: template, Status: StatusDeleted, Created: noon,
-			Reason: "Culled", Message: "not used for 1h5m",
+			Reason: "Culled", Message: "not used for 1h5m", Ended: noon.Add(time.Hour),
 		}
-		if !got.Created.Equal(want.Created) {
-			t.Errorf("template %q: created %s, want %s", template, got.Created, want.Created)
+		if !got.Created.Equal(want.Created) || !got.Ended.Equal(want.Ended) {
+			t.Errorf("template %q: from %s to %s, want %s to %s", template, got.Created, got.Ended, want.Created, want.Ended)
 		}
-		got.Created = want.Created // the same time in another zone
+		got.Created, got.Ended = want.Created, want.Ended // the same times in another zone
 		if got != want {
 			t.Errorf("template %q:\ngot  %+v\nwant %+v", template, got, want)
 		}
