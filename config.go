@@ -84,9 +84,10 @@ func thisHost() host {
 // flag.ErrHelp when help was asked for, which has then been written to out.
 func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	c := &Config{}
-	flags := c.flags(out)
+	flags := c.flags()
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			usage(flags, out)
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w; --help lists the flags", err)
@@ -102,10 +103,10 @@ func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	return c, errors.Join(errs...)
 }
 
-func (c *Config) flags(out io.Writer) *flag.FlagSet {
+func (c *Config) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("binder-deploy-kubernetes", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // errors are returned; help is printed by Usage
-	f.Usage = func() { usage(f, out) }
+	f.SetOutput(io.Discard) // errors are returned
+	f.Usage = func() {}     // is called for each mistake, too
 
 	f.StringVar(&c.ConfigFile, "config", "", "settings `file` of the Node server, in JSON: port, lookupHost, registry.host and registry.port are read; flags and environment go first")
 	f.StringVar(&c.APIAddress, "api-address", ":8084", "`address` of the Binder deploy API")
@@ -232,14 +233,15 @@ var publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
 func (c *Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for name, d := range map[string]time.Duration{
-		"cull-timeout": c.CullTimeout, "max-cull-timeout": c.MaxCullTimeout,
-		"cull-interval": c.CullInterval, "start-timeout": c.StartTimeout,
-	} {
+	positive := func(name string, d time.Duration) {
 		if d <= 0 {
 			bad("--%s is %s: it must be positive", name, d)
 		}
 	}
+	positive("cull-timeout", c.CullTimeout)
+	positive("max-cull-timeout", c.MaxCullTimeout)
+	positive("cull-interval", c.CullInterval)
+	positive("start-timeout", c.StartTimeout)
 	if c.ShutdownDelay < 0 || c.DrainTimeout < 0 {
 		bad("--shutdown-delay and --drain-timeout must not be negative")
 	}

@@ -125,7 +125,7 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 		"log-format":            {"json", "text", func(c *Config) any { return c.LogFormat }},
 		"log-level":             {"WARN", "DEBUG", func(c *Config) any { return c.LogLevel }},
 	}
-	(&Config{}).flags(io.Discard).VisitAll(func(f *flag.Flag) {
+	(&Config{}).flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
 			t.Errorf("--%s is not tested here", f.Name)
 		}
@@ -180,7 +180,7 @@ func TestConfigHelp(t *testing.T) {
 		t.Fatalf("got %+v, %v", c, err)
 	}
 	help := out.String()
-	(&Config{}).flags(io.Discard).VisitAll(func(f *flag.Flag) {
+	(&Config{}).flags().VisitAll(func(f *flag.Flag) {
 		_, text := flag.UnquoteUsage(f)
 		// Its name on a line of its own, and below it what it is for.
 		pattern := `(?m)^  --` + f.Name + ` ?\S*\n +` + regexp.QuoteMeta(text)
@@ -227,9 +227,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"empty key file", []string{"--api-key-file=f"}, []string{"f= \n"}, []string{"--api-key-file: f is empty"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := parseConfig(test.args, hostWith(test.env...), io.Discard)
+			var out bytes.Buffer
+			_, err := parseConfig(test.args, hostWith(test.env...), &out)
 			if err == nil {
 				t.Fatal("it is taken")
+			}
+			if out.Len() > 0 {
+				t.Errorf("the help, which nobody asked for, is printed: %.40q", &out)
 			}
 			for _, part := range test.want {
 				if !strings.Contains(err.Error(), part) {

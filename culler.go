@@ -47,7 +47,7 @@ type cullPolicy struct {
 	// since is when this replica began to cull. Before that the API server may
 	// have been away, and the activity that other replicas know of, or what the
 	// kubelet does, not have been written: it lets everybody write once before
-	// it deletes anything.
+	// it deletes anything that may be of use.
 	since time.Time
 }
 
@@ -58,7 +58,8 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 		return verdict{}
 	}
 	v := judgeSettled(pod, now, policy)
-	if v.action == end && now.Sub(policy.since) < flushLag(cullTimeout(pod, policy.cullTimeout)) {
+	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed // whatever is not yet written
+	if v.action == end && !over && now.Sub(policy.since) < flushLag(cullTimeout(pod, policy.cullTimeout)) {
 		return verdict{}
 	}
 	return v

@@ -168,15 +168,26 @@ func (c *Cluster) OnPreload(changed func()) error {
 }
 
 // Instance returns what is known of an id. A pod has precedence over a
-// tombstone, which may have been written for a delete that did not happen.
+// tombstone, which may have been written for a delete that did not happen; of one
+// that is being deleted the tombstone says why.
 func (c *Cluster) Instance(id string) (Instance, bool) {
-	if pod, ok := c.Pod(id); ok {
+	if pod, ok := c.Pod(id); ok && !c.buried(pod) {
 		return c.instance(pod, c.now()), true
 	}
 	if event, ok := c.Tombstone(id); ok {
 		return instanceFromTombstone(event), true
 	}
 	return Instance{}, false
+}
+
+// buried reports whether a pod is being deleted by this service, and a tombstone
+// says so.
+func (c *Cluster) buried(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp == nil {
+		return false
+	}
+	_, known := c.Tombstone(pod.Labels[idLabel])
+	return known
 }
 
 // instance is what the pod says, and what this replica has heard beyond that.
@@ -195,7 +206,7 @@ func (c *Cluster) Instances(template string) []Instance {
 	var all []Instance
 	seen := map[string]bool{}
 	for _, obj := range byTemplate(c.pods, template) {
-		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) && !c.buried(pod) {
 			inst := c.instance(pod, now)
 			all, seen[inst.ID] = append(all, inst), true
 		}

@@ -65,17 +65,21 @@ func hostWithPort(host, port string) string {
 	return host
 }
 
-var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
+var (
+	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
+	portPattern     = regexp.MustCompile(`^[0-9]*$`)
+)
 
 // hostname takes the name or address out of a Host header. Whatever else a
 // client may have put there becomes localhost, and reaches no page.
 func hostname(hostHeader string) string {
 	host := hostHeader
-	if name, _, err := net.SplitHostPort(hostHeader); err == nil {
+	if name, port, err := net.SplitHostPort(hostHeader); err == nil && portPattern.MatchString(port) {
 		host = name
 	}
 	host = strings.Trim(host, "[]")
-	if _, err := netip.ParseAddr(host); err == nil || hostnamePattern.MatchString(host) {
+	// A zone may be any text, and means nothing on another machine.
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" || hostnamePattern.MatchString(host) {
 		return host
 	}
 	return "localhost"

@@ -71,7 +71,11 @@ func TestRunRefuses(t *testing.T) {
 			[]string{"--cull-timeout", "--log-format", "BINDER_LOG_LEVEL"},
 		},
 	} {
-		err := run(t.Context(), row.args, row.from, io.Discard, io.Discard)
+		var stdout bytes.Buffer
+		err := run(t.Context(), row.args, row.from, &stdout, io.Discard)
+		if stdout.Len() > 0 {
+			t.Errorf("%s: %d bytes on stdout, where nothing was asked for", row.name, stdout.Len())
+		}
 		if err == nil {
 			t.Errorf("%s: it ran", row.name)
 			continue

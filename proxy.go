@@ -171,7 +171,7 @@ func forwarded(pr *httputil.ProxyRequest) {
 func watchResponse(res *http.Response, id string, touch func()) error {
 	// All instances share one origin: none may claim more of it than its own
 	// path, however it is written (/user/<id>/.. is somebody else's).
-	if res.Header.Get("Service-Worker-Allowed") != "" {
+	if _, said := res.Header["Service-Worker-Allowed"]; said {
 		res.Header.Set("Service-Worker-Allowed", baseURL(id))
 	}
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)

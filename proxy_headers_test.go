@@ -148,7 +148,7 @@ func TestProxyKeepsServiceWorkersToTheirInstance(t *testing.T) {
 	own := "/user/" + instanceID(1) + "/"
 	for _, scopes := range [][]string{
 		{own}, {own + "lab/"}, {"/"}, {"/user/"}, {"/user/" + instanceID(2) + "/"}, {"https://hub.example/"},
-		{"../"}, {own + "../"}, {own + "%2e%2e/"}, {own + `..\`}, {own, "/"},
+		{"../"}, {own + "../"}, {own + "%2e%2e/"}, {own + `..\`}, {own, "/"}, {"", "/"}, {""},
 	} {
 		inst := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["Service-Worker-Allowed"] = scopes

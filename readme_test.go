@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -23,7 +22,7 @@ func TestREADME(t *testing.T) {
 			t.Errorf("README.md does not have the %s %s", what, text)
 		}
 	}
-	new(Config).flags(io.Discard).VisitAll(func(f *flag.Flag) {
+	new(Config).flags().VisitAll(func(f *flag.Flag) {
 		row := fmt.Sprintf("| `--%s` | `%s` |", f.Name, envName(f.Name))
 		if f.Name == "version" {
 			row = "| `--version` | |"

@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,13 +133,15 @@ func TestAuthorization(t *testing.T) {
 	instance := suite.Launch(t, "echo", harness.LongTimeout)
 	for _, form := range []string{"%", "token %", "Bearer %", "bearer %"} {
 		for _, path := range []string{"/applications/echo", "/applications/echo/", "/applications", "/applications/"} {
-			var list []harness.Status
-			suite.API.Do(t, "GET", path, "", "Authorization", strings.Replace(form, "%", suite.API.Key(), 1)).Decode(t, &list)
-			found := false
-			for _, status := range list {
-				found = found || status.ID == instance.ID
-			}
-			assert.True(t, found, "GET %s with %q lists %s", path, form, instance.ID)
+			what := fmt.Sprintf("GET %s with %q", path, form)
+			harness.Until(t, 10*time.Second, what, func(context.Context) error { // a replica may hear of it a moment later
+				var list []harness.Status
+				suite.API.Do(t, "GET", path, "", "Authorization", strings.Replace(form, "%", suite.API.Key(), 1)).Decode(t, &list)
+				if !slices.ContainsFunc(list, func(status harness.Status) bool { return status.ID == instance.ID }) {
+					return fmt.Errorf("does not list %s", instance.ID)
+				}
+				return nil
+			})
 		}
 	}
 }
