@@ -34,6 +34,7 @@ func TestClientModule(t *testing.T) {
 	harness.Until(t, time.Minute, "deployed, by binder-client", func(context.Context) error {
 		answer := suite.CallClient(t, key, "status", map[string]any{"template-name": "echo", "id": launched.ID})
 		require.Nil(t, answer.Error)
+		status = harness.Status{}
 		require.NoError(t, json.Unmarshal(answer.Result, &status))
 		if status.Status != "deployed" {
 			return fmt.Errorf("status is %s", status.Status)

@@ -11,6 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 namespace=binder
 api_port=8084
+proxy_port=8000
 template=jupyter
 
 # deploy applies manifests/local. The image has always the same tag: a sum of it
@@ -80,6 +81,7 @@ cat <<EOF
 The notebook is running. Now try:
 
   open it in a browser       $url
+  launch one by a link       http://127.0.0.1:$proxy_port/launch/$template?path=tree
   ask for its status         curl http://127.0.0.1:$api_port/applications/$template/$id
   list all                   curl -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/
   stop it                    curl -X DELETE -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/$template/$id

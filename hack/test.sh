@@ -11,6 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 results=$build/results
 not_run=$results/not-run.txt
+measurements=$results/measurements.txt # figures that tests leave to be read
 started=false # whether the cluster is ours to take down
 
 # run_tests <name> <module> <format> <go test flags…> leaves $results/<name>.json.
@@ -57,6 +58,7 @@ test_on_cluster() {
   local name
   name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
+  export BINDER_E2E_MEASUREMENTS=$measurements
   run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
   name=$(tests_with_tag e2e e2e | only)
   run_tests e2e e2e testname -race -count=1 -timeout=20m -tags e2e -run "$name" ./...
@@ -84,6 +86,10 @@ fi
 trap - EXIT
 stop_cluster
 
+if [[ -s $measurements ]]; then
+  printf '\nMeasured in this run, on this machine:\n'
+  cat "$measurements"
+fi
 strict=
 [[ ${CI:-} != true ]] || strict=-strict
 "$build/bin/testsum" $strict -not-run "$not_run" "$results"/*.json
