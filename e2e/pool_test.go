@@ -104,6 +104,7 @@ func newPool(t *testing.T, name string, size int, changes ...func(*corev1.PodTem
 			pause(ctx, 100*time.Millisecond)
 		}
 	})
+	suite.AwaitTemplate(t, name)
 }
 
 // changeTemplate merges a patch into a template.

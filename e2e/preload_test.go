@@ -38,28 +38,14 @@ func preload(t *testing.T, api harness.API, template string) {
 	var answer struct {
 		Template struct{ Name string }
 	}
-	askPreload(t, api, http.MethodPost, template, &answer)
+	api.Do(t, http.MethodPost, "/preload/"+template, "", "Authorization", api.Key()).Decode(t, &answer)
 	assert.Equal(t, template, answer.Template.Name)
 }
 
 func preloadOf(t *testing.T, api harness.API, template string) (p preloaded) {
 	t.Helper()
-	askPreload(t, api, http.MethodGet, template, &p)
+	api.Do(t, http.MethodGet, "/preload/"+template, "", "Authorization", api.Key()).Decode(t, &p)
 	return p
-}
-
-// askPreload waits for a replica to know of a template: the test may have made
-// it a moment ago.
-func askPreload(t *testing.T, api harness.API, method, template string, into any) {
-	t.Helper()
-	harness.Until(t, 10*time.Second, method+" preload of "+template, func(context.Context) error {
-		response := api.Do(t, method, "/preload/"+template, "", "Authorization", api.Key())
-		if response.Code == http.StatusNotFound {
-			return fmt.Errorf("answers 404: %s", response.Body)
-		}
-		response.Decode(t, into)
-		return nil
-	})
 }
 
 // awaitPreload waits until both replicas tell of a preload what is wanted.

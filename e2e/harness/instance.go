@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -75,14 +76,13 @@ func (i *Instance) Status(t testing.TB) Status {
 	return i.suite.API.Status(t, i.Template, i.ID)
 }
 
-// AwaitStatus waits until the instance has a status, and returns it.
+// AwaitStatus waits until every replica says that the instance has a status, and
+// returns it. One may hear of a change a moment after the other.
 func (i *Instance) AwaitStatus(t testing.TB, within time.Duration, want string) Status {
 	t.Helper()
 	var got Status
 	Until(t, within, "instance "+i.ID+" of "+i.Template, func(ctx context.Context) (err error) {
-		if got, err = i.suite.API.status(ctx, i.Template, i.ID); err == nil && got.Status != want {
-			err = fmt.Errorf("it is %+v; want status %s", got, want)
-		}
+		got, err = i.suite.everyStatus(ctx, i.Template, i.ID, func(s Status) bool { return s.Status == want })
 		return err
 	})
 	return got
@@ -97,10 +97,9 @@ func (i *Instance) AwaitEnd(t testing.TB, within time.Duration, reason string) S
 		if err := i.suite.noPod(ctx, i); err != nil {
 			return err
 		}
-		got, err = i.suite.API.status(ctx, i.Template, i.ID)
-		if err == nil && (got.Status != "deleted" || got.Reason != reason) {
-			err = fmt.Errorf("it is %+v; want status deleted and reason %s", got, reason)
-		}
+		got, err = i.suite.everyStatus(ctx, i.Template, i.ID, func(s Status) bool {
+			return s.Status == "deleted" && s.Reason == reason
+		})
 		return err
 	})
 	return got
@@ -131,6 +130,33 @@ func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 
 // PodName is the name of the instance's pod.
 func (i *Instance) PodName() string { return "binder-" + i.ID }
+
+// everyStatus asks each replica that is ready for an instance. It is an error if
+// one of them says what is not good.
+func (s *Suite) everyStatus(ctx context.Context, template, id string, good func(Status) bool) (status Status, err error) {
+	pods, err := s.replicaPods(ctx)
+	if err != nil {
+		return status, err
+	}
+	asked := 0
+	for n := range pods {
+		replica, ok := s.replica(&pods[n])
+		if !ok {
+			continue
+		}
+		asked++
+		if status, err = replica.API.status(ctx, template, id); err != nil {
+			return status, fmt.Errorf("replica %s: %w", replica.Name, err)
+		}
+		if !good(status) {
+			return status, fmt.Errorf("replica %s says %+v", replica.Name, status)
+		}
+	}
+	if asked == 0 {
+		return status, errors.New("no replica is ready")
+	}
+	return status, nil
+}
 
 // noPod returns nil when the instance's pod is gone.
 func (s *Suite) noPod(ctx context.Context, i *Instance) error {
