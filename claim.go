@@ -43,12 +43,15 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 			id := pod.Labels[idLabel]
 			l.metrics.claimed(ClaimWarm)
 			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
-			waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
-			defer cancel()
-			l.cluster.Await(waitCtx, id, func(_ Instance, known bool) bool { return known })
+			l.awaitKnown(ctx, id, ownWriteWait)
 			return id, nil
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 			l.metrics.claimed(ClaimLostRace)
+		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+			// The next would be refused as well; a new pod may not be.
+			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[idLabel], "template", template.Name, "error", err)
+			l.metrics.claimed(ClaimEmpty)
+			return "", nil
 		default:
 			return "", err
 		}
@@ -62,7 +65,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 
-	l.begin(pod)
+	began := l.now()
 	annotations := map[string]string{lastActivityAnnotation: formatActivity(l.now())}
 	if timeout != 0 {
 		annotations[cullTimeoutAnnotation] = timeout.String()
@@ -77,8 +80,14 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	}
 	_, err = l.pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
 	if err != nil {
-		l.forget(pod)
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
+	}
+	// Only now is the launch this replica's: the watch may have brought another's
+	// claim of the pod, which is not to be measured here. It may have brought this
+	// one, too.
+	l.begin(pod, began)
+	if claimed, ok := l.cluster.Pod(pod.Labels[idLabel]); ok {
+		l.observe(claimed)
 	}
 	return nil
 }

@@ -263,3 +263,60 @@ func TestReservations(t *testing.T) {
 		t.Error("released is not what was to be")
 	}
 }
+
+// A claim that the API server refuses is no reason to launch nothing: a pod that
+// is created may pass.
+func TestClaimRefusedFallsBack(t *testing.T) {
+	template := poolTemplate("jupyter", "1")
+	server := newPoolServer(func() time.Time { return poolNoon }, template, poolPod(t, template, 7, poolNoon.Add(-time.Hour)))
+	launcher := poolReplica(t, server)
+	server.refusing(func(verb, name string) error {
+		if verb == "patch" {
+			return apierrors.NewForbidden(poolPods.GroupResource(), name, errors.New("an admission webhook denied it"))
+		}
+		return nil
+	})
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	if err != nil || id == fmt.Sprintf("%032x", 7) {
+		t.Errorf("got %q, %v; want a new pod's id", id, err)
+	}
+	wantClaims(t, launcher, 0, 0, 1)
+}
+
+// What another replica claimed a moment earlier is not measured as a launch of
+// this one, though its claim reaches the watch before the refusal of ours.
+func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
+	template := poolTemplate("jupyter", "1")
+	server := newPoolServer(func() time.Time { return poolNoon }, template, poolPod(t, template, 7, poolNoon.Add(-time.Hour)))
+	launcher := poolReplica(t, server)
+	theirs := fmt.Sprintf("%032x", 7)
+	server.refusing(func(verb, name string) error {
+		if verb != "patch" {
+			return nil
+		}
+		pod, err := server.get(name)
+		if err != nil {
+			return err
+		}
+		delete(pod.Labels, poolLabel)
+		pod.Annotations[lastActivityAnnotation] = formatActivity(poolNoon)
+		if err := server.update(pod); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		launcher.cluster.Await(ctx, theirs, func(_ Instance, known bool) bool { return known })
+		return nil
+	})
+	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	if err != nil || id == theirs {
+		t.Fatalf("got %q, %v; want a new pod's id", id, err)
+	}
+	wantClaims(t, launcher, 0, 1, 1)
+	if inst, known := launcher.cluster.Instance(theirs); !known || inst.Status != StatusDeployed {
+		t.Errorf("theirs is %+v, %t", inst, known)
+	}
+	if got := poolMetric(t, launcher.metrics, "binder_launch_duration_seconds", ""); got != 0 {
+		t.Errorf("%v launches are measured, and the only one has not come to anything", got)
+	}
+}

@@ -120,7 +120,7 @@ func (c *Config) flags() *flag.FlagSet {
 	f.StringVar(&c.PublicHost, "public-host", "", "`host[:port]` that instances are found at, instead of the proxy Service's")
 	f.Var(&c.CORSAllowOrigins, "cors-allow-origin", "`origin` whose pages may call the API from a browser, scheme://host[:port], or * for all; may be repeated, or hold several with commas between (default: none)")
 	f.BoolVar(&c.LaunchPage, "launch-page", true, "serve /launch/<template> on the proxy's address: the page that launches and shows progress")
-	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls")
+	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes", "`name` of the Lease by which replicas elect who culls, and keeps pools and preloads")
 
 	f.StringVar(&c.PreloadHelperImage, "preload-helper-image", "registry.k8s.io/pause:3.10.1", "`image` that waits in the pods that preload templates: one that ends on SIGTERM and does nothing else")
 
@@ -268,7 +268,7 @@ func usage(f *flag.FlagSet, out io.Writer) {
 	fmt.Fprint(out, `binder-deploy-kubernetes launches a container per visitor on Kubernetes, says
 where it is, routes the browser to it, and deletes it when it has been idle.
 
-It keeps no state of its own: templates are PodTemplates, and what is known of
+It keeps no state of its own: templates are PodTemplates, or a Binder registry's, and what is known of
 an instance is on its pod. Run as many replicas as you like.
 
 Usage:
@@ -279,7 +279,8 @@ Flags, each with the environment variable that sets it as well:
 `)
 	f.VisitAll(func(fl *flag.Flag) {
 		placeholder, text := flag.UnquoteUsage(fl)
-		fmt.Fprintf(out, "  --%s %s\n        %s", fl.Name, placeholder, text)
+		name := strings.TrimSpace(fl.Name + " " + placeholder) // a switch has none
+		fmt.Fprintf(out, "  --%s\n        %s", name, text)
 		if fl.DefValue != "" && fl.DefValue != "false" {
 			fmt.Fprintf(out, " (default %s)", fl.DefValue)
 		}

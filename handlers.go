@@ -178,8 +178,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 }
 
 // status tells of one instance: at once, when its launch has come to something,
-// or as it changes. The id is the
-// capability: no key is asked for.
+// or as it changes. The id is the capability: no key is asked for.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	inst, err := a.find(r)
 	if err != nil {

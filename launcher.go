@@ -21,8 +21,8 @@ import (
 // it has just created, so that a status request that follows finds it.
 const ownWriteWait = 2 * time.Second
 
-// createTimeout bounds the write of a launch. It is shorter than that of others:
-// a client waits, and can try again.
+// createTimeout bounds the write of a launch or a preload. It is shorter than
+// that of others: a client waits, and can try again.
 const createTimeout = 3 * time.Second
 
 const stoppedMessage = "stopped by request"
@@ -59,7 +59,8 @@ type Launcher struct {
 
 	mu sync.Mutex
 	// launching is when this replica began each launch that has not come to an
-	// end yet, for the launch duration. Bounded by the pods that exist.
+	// end yet, for the launch duration. One whose pod came and went while the
+	// watch was broken stays.
 	launching map[string]time.Time
 
 	claiming reservations
@@ -80,8 +81,8 @@ func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates Temp
 
 // Launch starts an instance of a template and returns its id. It costs one
 // write, be it the claim of a warm pod or a new one's creation. Errors wrap
-// errUnknownTemplate, errCapacity, a *templateError, or are
-// the API server's.
+// errUnknownTemplate, errRegistry, errCapacity, a *templateError, or are the API
+// server's.
 func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, err error) {
 	defer func() { l.metrics.launched(err) }()
 
@@ -242,10 +243,10 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 }
 
 // begin starts the measurement of a launch.
-func (l *Launcher) begin(pod *corev1.Pod) {
+func (l *Launcher) begin(pod *corev1.Pod, began time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.launching[pod.Labels[idLabel]] = l.now()
+	l.launching[pod.Labels[idLabel]] = began
 }
 
 func (l *Launcher) isLaunching(id string) bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 const (
@@ -84,7 +85,12 @@ func (l *LaunchPages) page(w http.ResponseWriter, r *http.Request) {
 func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if err := r.ParseForm(); err != nil {
+	// The proxy's requests have no time limit, for uploads; a form needs none of that.
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Now().Add(shortRequests.read)) // not all writers have one
+	err := r.ParseForm()
+	_ = connection.SetReadDeadline(time.Time{})
+	if err != nil {
 		code := http.StatusBadRequest
 		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 			code = http.StatusRequestEntityTooLarge

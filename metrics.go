@@ -60,14 +60,14 @@ func NewMetrics(version string) *Metrics {
 			Name: "binder_http_requests_total", Help: "Requests answered, by server (api, proxy), route, method and status code.",
 		}, []string{"server", "route", "method", "code"}),
 		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "binder_http_request_duration_seconds", Help: "Time to answer API requests, by route, method and status code.",
+			Name: "binder_http_request_duration_seconds", Help: "Time to answer API requests, with the time that clients asked to wait and the length of streams.",
 			Buckets: prometheus.DefBuckets,
 		}, []string{"server", "route", "method", "code"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "binder_proxy_requests_in_flight", Help: "Requests and open WebSocket connections that the proxy is serving.",
 		}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "binder_leader", Help: "1 on the replica that culls, 0 on the others.",
+			Name: "binder_leader", Help: "1 on the replica that culls and keeps pools and preloads, 0 on the others.",
 		}),
 		poolClaims: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_pool_claims_total", Help: "What this replica's launches found in warm pools, by result: warm, lost_race (and the next was tried), empty.",
@@ -151,19 +151,25 @@ func (m *Metrics) instrumentProxyRoute(route string, next http.Handler) http.Han
 }
 
 func (m *Metrics) launched(err error) {
-	result := "error"
+	result := templateResult(err)
+	if errors.Is(err, errCapacity) {
+		result = "no_capacity"
+	}
+	m.launches.WithLabelValues(result).Inc()
+}
+
+// templateResult is what came of asking for a template, as a label.
+func templateResult(err error) string {
 	var template *templateError
 	switch {
 	case err == nil:
-		result = "ok"
+		return "ok"
 	case errors.Is(err, errUnknownTemplate):
-		result = "unknown_template"
-	case errors.Is(err, errCapacity):
-		result = "no_capacity"
+		return "unknown_template"
 	case errors.As(err, &template):
-		result = "bad_template"
+		return "bad_template"
 	}
-	m.launches.WithLabelValues(result).Inc()
+	return "error"
 }
 
 func (m *Metrics) ended(reason EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
@@ -182,17 +188,7 @@ func (m *Metrics) activityPatched(err error) {
 }
 
 func (m *Metrics) registryAsked(err error) {
-	result := "error"
-	var template *templateError
-	switch {
-	case err == nil:
-		result = "ok"
-	case errors.Is(err, errUnknownTemplate):
-		result = "unknown_template"
-	case errors.As(err, &template):
-		result = "bad_template"
-	}
-	m.registryAsks.WithLabelValues(result).Inc()
+	m.registryAsks.WithLabelValues(templateResult(err)).Inc()
 }
 
 // instanceCollector counts instances by status.

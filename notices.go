@@ -52,7 +52,7 @@ func noAnswerNotice(inst Instance) notice {
 	}
 }
 
-// over says of an instance that has been deleted what happened to it.
+// overNotice says of an instance that has been deleted what happened to it.
 func overNotice(inst Instance) notice {
 	n := notice{
 		Code: http.StatusGone, Plain: "This instance is over: " + inst.Message,
@@ -82,7 +82,7 @@ func overNotice(inst Instance) notice {
 	return n
 }
 
-// foreign is a launch that another site's page asked for.
+// foreignNotice is for a launch that another site's page asked for.
 func foreignNotice() notice {
 	return notice{
 		Code: http.StatusForbidden, Plain: "Launches are taken only from this service's own pages.",

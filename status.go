@@ -16,8 +16,9 @@ const (
 )
 
 // deriveStatus says what state a pod's instance is in, for what reason if it is
-// over, and in a sentence what it is waiting for or why it ended. Status is never stored: it follows
-// from what the API server knows, so that it cannot disagree with it.
+// over, and in a sentence what it is waiting for or why it ended. Status is never
+// stored: it follows from what the API server knows, so that it cannot disagree
+// with it.
 func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (status Status, reason, message string) {
 	if pod.DeletionTimestamp != nil {
 		return StatusDeleted, reasonDeleting, "the instance is being deleted"
@@ -145,7 +146,7 @@ func endedAt(pod *corev1.Pod) time.Time {
 }
 
 // clip bounds a message that a container or a registry chose: it ends up in
-// API answers, logs and Events (whose message the API server limits to 1 KiB).
+// API answers, logs and Events.
 func clip(message string) string {
 	const most = 512
 	message = strings.ToValidUTF8(strings.TrimSpace(message), "�")

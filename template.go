@@ -98,6 +98,7 @@ func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port 
 	}
 	delete(pod.Labels, poolLabel)
 	delete(pod.Labels, preloadLabel)
+	delete(pod.Labels, preloadNameLabel)
 	pod.Labels[managedByLabel] = managerName
 	pod.Labels[idLabel] = id
 	pod.Labels[templateLabel] = templateLabelValue(template.Name)
