@@ -48,6 +48,9 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 		return nil, err
 	}
 	metrics.WatchCluster(cluster)
+	if err := warnOfIdleness(cluster, log); err != nil {
+		return nil, err
+	}
 	pods := client.CoreV1().Pods(config.InstancesNamespace)
 	remover := &remover{client: client, namespace: config.InstancesNamespace, now: now}
 	activity := NewActivity(pods, cluster, config.CullTimeout, metrics, log, now)

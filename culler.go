@@ -205,6 +205,9 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 
 // end deletes an instance if nobody has used it since it was judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
+	if v.reason == EndCulled && c.reprieve(ctx, pod) {
+		return
+	}
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)
 	switch err := c.remover.remove(ctx, pod, v.reason, v.message, true); {
 	case err == nil:

@@ -43,6 +43,12 @@ const (
 	// stripPrefixAnnotation set to "true" takes /user/<id> off the path before
 	// the application sees it, for one that cannot be given a base URL.
 	stripPrefixAnnotation = "binder-project.org/strip-prefix"
+	// idlePathsAnnotation is a regular expression of paths below the base URL: who
+	// only gets these does not use the instance.
+	idlePathsAnnotation = "binder-project.org/idle-paths"
+	// activityProbeAnnotation is a path below the base URL at which the
+	// application says whether it is at work.
+	activityProbeAnnotation = "binder-project.org/activity-probe"
 	// readyWhenAnnotation says what makes the pod Ready, where it is no more than
 	// that its port answers: a probe of the template's own may ask for more.
 	readyWhenAnnotation = "binder-project.org/ready-when"
@@ -95,6 +101,8 @@ type Instance struct {
 	Address string
 	// StripPrefix: the application does not want /user/<id> in its paths.
 	StripPrefix bool
+	// IdlePaths is an expression of paths whose GETs are no use of it.
+	IdlePaths string
 }
 
 // Alive reports whether the instance is, or may still come to be, of use.
@@ -182,6 +190,7 @@ func instanceFromPod(pod *corev1.Pod, now time.Time, startTimeout time.Duration)
 		Template:    templateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
 		StripPrefix: pod.Annotations[stripPrefixAnnotation] == "true",
+		IdlePaths:   pod.Annotations[idlePathsAnnotation],
 	}
 	inst.Status, inst.Reason, inst.Message = deriveStatus(pod, now, startTimeout)
 	if inst.Status == StatusDeployed {

@@ -21,6 +21,7 @@ type Metrics struct {
 	cullErrors      prometheus.Counter
 	unreadable      prometheus.Counter
 	activityPatches *prometheus.CounterVec
+	activityProbes  *prometheus.CounterVec
 	registryAsks    *prometheus.CounterVec
 	requests        *prometheus.CounterVec
 	requestDuration *prometheus.HistogramVec
@@ -53,6 +54,9 @@ func NewMetrics(version string) *Metrics {
 		activityPatches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_activity_patches_total", Help: "Writes of last activity to pods, by result.",
 		}, []string{"result"}),
+		activityProbes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "binder_activity_probes_total", Help: "Times that an application was asked whether it is at work before it would be culled, by result.",
+		}, []string{"result"}),
 		registryAsks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_registry_requests_total", Help: "Questions to the registry of templates, by result.",
 		}, []string{"result"}),
@@ -81,7 +85,7 @@ func NewMetrics(version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.registryAsks,
+	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.activityProbes, m.registryAsks,
 		m.requests, m.requestDuration, m.inFlight, m.leader, info, m.poolClaims, m.poolFailures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.presetZeros()
@@ -99,6 +103,9 @@ func (m *Metrics) presetZeros() {
 	}
 	for _, result := range []string{"ok", "conflict", "error"} {
 		m.activityPatches.WithLabelValues(result)
+	}
+	for _, result := range []ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer} {
+		m.activityProbes.WithLabelValues(string(result))
 	}
 	for _, result := range []ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty} {
 		m.poolClaims.WithLabelValues(string(result))
@@ -175,6 +182,8 @@ func templateResult(err error) string {
 func (m *Metrics) ended(reason EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
 
 func (m *Metrics) claimed(result ClaimResult) { m.poolClaims.WithLabelValues(string(result)).Inc() }
+
+func (m *Metrics) probed(result ProbeResult) { m.activityProbes.WithLabelValues(string(result)).Inc() }
 
 func (m *Metrics) activityPatched(err error) {
 	result := "error"

@@ -65,7 +65,7 @@ func TestMetricsKeepTheConventions(t *testing.T) {
 		}
 	}
 	if want := []string{
-		"binder_activity_patches_total", "binder_activity_unreadable_total", "binder_build_info", "binder_cache_synced",
+		"binder_activity_patches_total", "binder_activity_probes_total", "binder_activity_unreadable_total", "binder_build_info", "binder_cache_synced",
 		"binder_cull_errors_total", "binder_culls_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
 		"binder_instances", "binder_launch_duration_seconds", "binder_launches_total", "binder_leader",
 		"binder_pool_claims_total", "binder_pool_failures_total", "binder_pool_pods", "binder_proxy_requests_in_flight",

@@ -27,6 +27,7 @@ const (
 type Proxy struct {
 	instances InstanceReader
 	touch     func(id string)
+	idle      idleExpressions
 	key       apiKey
 	log       *slog.Logger
 	transport http.RoundTripper
@@ -113,6 +114,9 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
 // for one connection only are dropped by ReverseProxy.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 	touch := func() { p.touch(inst.ID) }
+	if p.idle.isIdle(inst, r) {
+		touch = func() {} // nor do the bytes of its answer
+	}
 	touch()
 	// Else the server would discard what the pod has yet to read of the request
 	// once the pod begins to answer.

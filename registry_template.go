@@ -85,7 +85,10 @@ func (t registryTemplate) podTemplate(namespace string) (*corev1.PodTemplate, er
 		return nil, err
 	}
 	return &corev1.PodTemplate{
-		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace},
+		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace, Annotations: map[string]string{
+			idlePathsAnnotation:     jupyterIdlePaths,
+			activityProbeAnnotation: jupyterActivityProbe,
+		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot:   new(true),

@@ -234,6 +234,9 @@ func TestRegistryTemplateIsHarmless(t *testing.T) {
 	if *pod.Spec.AutomountServiceAccountToken || pod.Namespace != "somewhere" || *pod.Spec.TerminationGracePeriodSeconds > 10 {
 		t.Errorf("got pod %+v", pod)
 	}
+	if pod.Annotations[idlePathsAnnotation] != jupyterIdlePaths || pod.Annotations[activityProbeAnnotation] != "api/kernels" {
+		t.Errorf("it does not know what Jupyter's pages poll, or how to ask for work: %v", pod.Annotations)
+	}
 	if pod.Annotations[portAnnotation] != "80" || pod.Annotations[templateNameAnnotation] != "My_project" {
 		t.Errorf("got annotations %v", pod.Annotations)
 	}

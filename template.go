@@ -109,6 +109,7 @@ func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port 
 	if strip, ok := template.Annotations[stripPrefixAnnotation]; ok {
 		pod.Annotations[stripPrefixAnnotation] = strip
 	}
+	copyIdleness(pod, template)
 }
 
 // templateHash tells versions of a template apart: it covers the pod and our
@@ -121,6 +122,8 @@ func templateHash(template *corev1.PodTemplate) string {
 		template.Annotations[portAnnotation],
 		template.Annotations[cullTimeoutAnnotation],
 		template.Annotations[stripPrefixAnnotation],
+		template.Annotations[idlePathsAnnotation],
+		template.Annotations[activityProbeAnnotation],
 	} {
 		if err := encoder.Encode(part); err != nil { // plain data cannot fail to encode
 			panic(err)

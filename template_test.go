@@ -295,6 +295,8 @@ func TestTemplateHash(t *testing.T) {
 		"the port":         withTemplateAnnotation(portAnnotation, "1"),
 		"the cull timeout": withTemplateAnnotation(cullTimeoutAnnotation, "1"), // the same value under another key
 		"the prefix":       withTemplateAnnotation(stripPrefixAnnotation, "1"),
+		"the idle paths":   withTemplateAnnotation(idlePathsAnnotation, "1"),
+		"the probe":        withTemplateAnnotation(activityProbeAnnotation, "1"),
 	} {
 		if templateHash(newTemplate("jupyter", change)) == hash {
 			t.Errorf("%s does not change the hash", name)

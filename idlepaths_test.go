@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestJupyterIdlePaths(t *testing.T) {
+	expression, err := compileIdlePaths(jupyterIdlePaths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{
+		"api/kernels": true, "api/kernels/3fa85f64-5717": true, "api/sessions": true, "api/terminals": true, "api/terminals/1": true,
+		"api/kernelspecs": true, "api/me": true, "api/status": true, "api/metrics/v1": true, "metrics": true,
+		"api/metrics/v1/kernel_usage/get_usage/3fa85f64": true, "lab/api/workspaces": true, "lab/api/workspaces/": true,
+		"api/contents": true, "api/contents/": true, "api/contents/data": true, "api/contents/a.b/My data": true,
+		"api/contents/work/index.ipynb/checkpoints": true,
+		// What somebody does.
+		"": false, "tree": false, "lab": false, "api/contents/index.ipynb": false, "api/contents/work/index.ipynb": false,
+		"files/data": false, "api/kernels/3fa85f64/channels": false, "api": false, "xmetrics": false, "metricsx": false,
+		"api/kernelspecs/python3": false, "lab/api/workspaces/default": false, "notebooks/index.ipynb": false, "/api/kernels": false,
+	} {
+		if got := expression.MatchString(path); got != want {
+			t.Errorf("%q: idle is %t, want %t", path, got, want)
+		}
+	}
+}
+
+// The example template has the same as templates from a registry.
+func TestExampleTemplateIsIdleAsJupyterIs(t *testing.T) {
+	manifest, err := os.ReadFile("manifests/base/instances/template-jupyter.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{idlePathsAnnotation: `"` + jupyterIdlePaths + `"`, activityProbeAnnotation: jupyterActivityProbe} {
+		if line := "    " + name + ": " + value + "\n"; !strings.Contains(string(manifest), line) {
+			t.Errorf("it does not have %s", line)
+		}
+	}
+}
+
+func TestCompileIdlePathsRefuses(t *testing.T) {
+	for expression, why := range map[string]string{
+		"api/(kernels": "missing closing )",
+		"a)|(.*":       "unexpected )",
+		"(?<name":      "invalid named capture",
+		`(a)\1`:        "invalid escape sequence",
+		"[z-a]":        "invalid character class range",
+		"a{1001}":      "invalid repeat count",
+		strings.Repeat("a", maxIdlePathsLength+1):     "at most 1024",
+		"(" + strings.Repeat("abcd", 200) + "){1000}": "too large",
+		strings.Repeat("x{1000}", 100):                "too large",
+		strings.Repeat("(", 1001):                     "missing closing )",
+	} {
+		if _, err := compileIdlePaths(expression); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%.40q: got error %v, want %q", expression, err, why)
+		}
+	}
+}
+
+// Whoever writes on a pod can at worst have a little time of a request.
+func TestIdlePathsOfAHostilePod(t *testing.T) {
+	var expressions idleExpressions
+	path := baseURL(instanceID(1)) + strings.Repeat("a", maxIdlePath)
+	began := time.Now()
+	for _, expression := range []string{
+		"(a*)*b", "(a|aa)+b", strings.Repeat("(a?){30}", 30), strings.Repeat("a?", 400) + "b", strings.Repeat("(.{1000}){1000}", 60),
+		"(" + strings.Repeat("abcd", 200) + "){1000}", strings.Repeat("(", 500), strings.Repeat(`\pL{900}`, 100), strings.Repeat("a", 200<<10),
+	} {
+		inst := Instance{ID: instanceID(1), IdlePaths: expression}
+		r := &http.Request{Method: http.MethodGet, URL: mustURL(t, path)}
+		if expressions.isIdle(inst, r) {
+			t.Errorf("%.40q matches", expression)
+		}
+	}
+	if took := time.Since(began); took > patience {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func TestIdleExpressionsAreBounded(t *testing.T) {
+	var expressions idleExpressions
+	for n := range 10 * maxIdleExpressions {
+		expression := fmt.Sprintf("a%d", n)
+		if first, again := expressions.get(expression), expressions.get(expression); first == nil || first != again {
+			t.Fatalf("%s: got %v, then %v, want the same twice", expression, first, again)
+		}
+	}
+	if got := len(expressions.compiled); got > maxIdleExpressions {
+		t.Errorf("%d are kept, want at most %d", got, maxIdleExpressions)
+	}
+	if expressions.get(strings.Repeat("a", maxIdlePathsLength+1)) != nil || expressions.get("(") != nil {
+		t.Error("one that is not valid was compiled")
+	}
+}
+
+// Requests of idle paths reach the application and count as no use of it, and
+// neither do the bytes of their answers.
+func TestIdlePathsAreNoUse(t *testing.T) {
+	for _, row := range []struct {
+		name, method, rest, upgrade, paths string
+		counts                             bool
+	}{
+		{"a poll", "GET", "api/kernels", "", jupyterIdlePaths, false},
+		{"a poll with a query", "GET", "api/sessions?_=1700000000000", "", jupyterIdlePaths, false},
+		{"a poll of the header", "HEAD", "api/status", "", jupyterIdlePaths, false},
+		{"an escaped poll", "GET", "api/contents/My%20data", "", jupyterIdlePaths, false},
+		{"a POST", "POST", "api/kernels", "", jupyterIdlePaths, true},
+		{"a DELETE", "DELETE", "api/kernels/1", "", jupyterIdlePaths, true},
+		{"another path", "GET", "tree", "", jupyterIdlePaths, true},
+		{"a part of an idle path", "GET", "api/status/x", "", jupyterIdlePaths, true},
+		{"a WebSocket", "GET", "api/kernels", "websocket", jupyterIdlePaths, true},
+		{"a path that is too long to be matched", "GET", strings.Repeat("a", maxIdlePath+1), "", "a+", true},
+		{"the base URL", "GET", "", "", jupyterIdlePaths, true},
+		{"the base URL, if so wanted", "GET", "", "", "|poll", false},
+		{"no expression", "GET", "api/kernels", "", "", true},
+		{"one that is not valid", "GET", "api/kernels", "", "(", true},
+	} {
+		for _, strip := range []bool{false, true} {
+			seen := make(chan string, 1)
+			inst := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+				seen <- r.Method
+				_, _ = io.WriteString(w, strings.Repeat("[]", 1<<16))
+			}, func(inst *Instance) { inst.StripPrefix, inst.IdlePaths = strip, row.paths })
+			p := startProxy(t, inst)
+			r, err := http.NewRequestWithContext(t.Context(), row.method, p.URL+baseURL(inst.ID)+row.rest, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.upgrade != "" {
+				r.Header.Set("Connection", "Upgrade")
+				r.Header.Set("Upgrade", row.upgrade)
+			}
+			if res, _ := p.do(t, r); res.StatusCode != http.StatusOK || receive(t, seen) != row.method {
+				t.Errorf("%s: got %d", row.name, res.StatusCode)
+			}
+			if used := p.touches.of(inst.ID) > 0; used != row.counts {
+				t.Errorf("%s, strip-prefix %t: counts is %t, want %t", row.name, strip, used, row.counts)
+			}
+		}
+	}
+}
+
+// What an application asks of others is not its own use: another's, if that is
+// an instance.
+func TestOutgoingTrafficIsNoUse(t *testing.T) {
+	other := newBackend(t, func(http.ResponseWriter, *http.Request) {}, func(inst *Instance) { inst.ID = instanceID(2) })
+	ask := make(chan func(), 1)
+	inst := newBackend(t, func(http.ResponseWriter, *http.Request) { (<-ask)() })
+	p := startProxy(t, inst, other)
+	ask <- func() { p.get(t, "/user/"+other.ID+"/") }
+	p.get(t, "/user/"+inst.ID+"/")
+	if own, others := p.touches.of(inst.ID), p.touches.of(other.ID); own != 1 || others != 1 {
+		t.Errorf("touched %d and %d times, want once each: the one's visitor, and the one at the other", own, others)
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+const (
+	// jupyterActivityProbe lists the kernels, each with what it does and when it
+	// last did something. (api/status would count the probe itself as activity.)
+	jupyterActivityProbe = "api/kernels"
+
+	probeTimeout    = 2 * time.Second
+	maxProbeAnswer  = 1 << 20
+	maxProbeHeaders = 64 << 10
+	maxProbePath    = 1 << 10
+)
+
+// ProbeResult is what came of asking an application; a label of a metric.
+type ProbeResult string
+
+const (
+	ProbeBusy      ProbeResult = "busy"       // it is at work
+	ProbeActive    ProbeResult = "active"     // it was, after what we know of
+	ProbeIdle      ProbeResult = "idle"       // it says neither
+	ProbeNoAnswer  ProbeResult = "no_answer"  // nothing came, or not in time
+	ProbeBadAnswer ProbeResult = "bad_answer" // no 200, no JSON, or too much of it
+)
+
+// parseProbePath reads a path below the base URL, which may have a query.
+func parseProbePath(value string) (*url.URL, error) {
+	if len(value) > maxProbePath {
+		return nil, fmt.Errorf("it has %d bytes: it may have at most %d", len(value), maxProbePath)
+	}
+	u, err := url.Parse(value)
+	if err != nil {
+		return nil, err
+	}
+	clean := path.Clean("/" + u.Path)
+	switch {
+	case u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%q must be a path below the base URL, such as %s", value, jupyterActivityProbe)
+	case u.Path == "" || strings.HasPrefix(u.Path, "/") || "/"+u.Path != clean && "/"+u.Path != clean+"/":
+		return nil, fmt.Errorf("%q must be a path below the base URL, such as %s, with no slash before it, no // and no dots for parts", value, jupyterActivityProbe)
+	}
+	return u, nil
+}
+
+// probeVerdict reads what an application says of itself: execution_state "busy"
+// anywhere is activity now, and else the latest last_activity counts if it is
+// after last; one in the future counts as now. The time is zero unless the
+// result is busy or active.
+func probeVerdict(body []byte, last, now time.Time) (ProbeResult, time.Time) {
+	var answer any
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return ProbeBadAnswer, time.Time{}
+	}
+	busy, latest := findActivity(answer)
+	if latest.After(now) {
+		latest = now
+	}
+	// Annotations have milliseconds: what is finer would be later for ever.
+	latest = latest.Truncate(time.Millisecond)
+	switch {
+	case busy:
+		return ProbeBusy, now
+	case latest.After(last):
+		return ProbeActive, latest
+	}
+	return ProbeIdle, time.Time{}
+}
+
+// findActivity looks through a JSON value, whose depth its decoder bounds.
+func findActivity(value any) (busy bool, latest time.Time) {
+	look := func(v any) {
+		b, t := findActivity(v)
+		busy = busy || b
+		if t.After(latest) {
+			latest = t
+		}
+	}
+	switch value := value.(type) {
+	case []any:
+		for _, element := range value {
+			look(element)
+		}
+	case map[string]any:
+		for key, element := range value {
+			text, _ := element.(string)
+			switch key {
+			case "execution_state":
+				busy = busy || text == "busy"
+			case "last_activity":
+				if t, err := time.Parse(time.RFC3339, text); err == nil && t.After(latest) {
+					latest = t
+				}
+			}
+			look(element)
+		}
+	}
+	return busy, latest
+}
+
+// errBadAnswer: something came that is no answer to a probe.
+var errBadAnswer = errors.New("no answer that could be read")
+
+// askActivity asks the application in a pod what it is doing. It goes to the
+// pod's own address and port and to nowhere else: what answers is untrusted.
+func askActivity(ctx context.Context, pod *corev1.Pod, probe *url.URL) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if pod.Status.PodIP == "" {
+		return nil, errors.New("the pod has no address")
+	}
+	base := &url.URL{Scheme: "http", Host: podAddress(pod), Path: "/"}
+	if pod.Annotations[stripPrefixAnnotation] != "true" {
+		base.Path = baseURL(pod.Labels[idLabel])
+	}
+	target := base.JoinPath(probe.EscapedPath())
+	target.RawQuery = probe.RawQuery
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("make the probe: %w", err)
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", managerName)
+	// One connection for one question: no proxy from the environment, no
+	// compression that could grow. A transport follows no redirect.
+	transport := &http.Transport{
+		DialContext:            (&net.Dialer{}).DialContext,
+		DisableCompression:     true,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: maxProbeHeaders,
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%w: status %d", errBadAnswer, response.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxProbeAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the answer to the probe: %w", err)
+	case len(body) > maxProbeAnswer:
+		return nil, fmt.Errorf("%w: more than %d bytes", errBadAnswer, maxProbeAnswer)
+	}
+	return body, nil
+}
+
+// probe asks an application that seems to be idle. The time is zero unless it
+// was active since we know.
+func (c *Culler) probe(ctx context.Context, pod *corev1.Pod, path *url.URL) (ProbeResult, time.Time) {
+	body, err := askActivity(ctx, pod, path)
+	switch {
+	case errors.Is(err, errBadAnswer):
+		return ProbeBadAnswer, time.Time{}
+	case err != nil:
+		return ProbeNoAnswer, time.Time{}
+	}
+	last, _ := lastActivity(pod) // what is idle has one
+	return probeVerdict(body, last, c.now())
+}
+
+// reprieve reports whether an instance that nobody has used is to live on: its
+// application is or was at work, as that is asked of it. What it says is written
+// to the pod, and the next look at it goes by that. An application that does not
+// answer gets no reprieve.
+func (c *Culler) reprieve(ctx context.Context, pod *corev1.Pod) bool {
+	value, asks := pod.Annotations[activityProbeAnnotation]
+	if !asks {
+		return false
+	}
+	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
+	path, err := parseProbePath(value)
+	if err != nil {
+		return false // who wrote it has been told
+	}
+	result, active := c.probe(ctx, pod, path)
+	c.metrics.probed(result)
+	if active.IsZero() {
+		log.DebugContext(ctx, "idle, and its application is not at work", "probe", result)
+		return false
+	}
+	switch _, err := writeActivity(ctx, c.pods, pod, active); {
+	case err == nil:
+		log.InfoContext(ctx, "not culled: its application is or was at work", "probe", result, "active", formatActivity(active))
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	default:
+		log.ErrorContext(ctx, "not culled: its application is or was at work, which could not be written", "probe", result, "error", err)
+	}
+	return true
+}

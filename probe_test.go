@@ -1,0 +1,241 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func mustURL(t testing.TB, address string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestProbeVerdict(t *testing.T) {
+	last := noon.Add(-time.Hour)
+	for _, row := range []struct {
+		name, body string
+		want       ProbeResult
+		active     time.Time
+	}{
+		{"no kernels", `[]`, ProbeIdle, time.Time{}},
+		{"a kernel idle for long", `[{"execution_state":"idle","last_activity":"2026-01-02T10:00:00.000000Z"}]`, ProbeIdle, time.Time{}},
+		{"a busy kernel", `[{"execution_state":"idle"},{"execution_state":"busy","last_activity":"2026-01-02T10:00:00Z"}]`, ProbeBusy, noon},
+		{"busy somewhere", `{"a":[1,{"b":{"execution_state":"busy"}}]}`, ProbeBusy, noon},
+		{"as a session", `[{"kernel":{"execution_state":"busy"}}]`, ProbeBusy, noon},
+		{"used later", `[{"last_activity":"2026-01-02T11:00:00.001000Z"}]`, ProbeActive, last.Add(time.Millisecond)},
+		{"used later, in another zone", `[{"last_activity":"2026-01-02T13:30:00+02:00"}]`, ProbeActive, noon.Add(-30 * time.Minute)},
+		{"the latest of several", `[{"last_activity":"2026-01-02T11:20:00Z"},{"last_activity":"2026-01-02T11:40:00Z"},{"last_activity":"2026-01-02T11:30:00Z"}]`, ProbeActive, noon.Add(-20 * time.Minute)},
+		{"as late as we know", `[{"last_activity":"2026-01-02T11:00:00Z"}]`, ProbeIdle, time.Time{}},
+		{"later by less than is written", `[{"last_activity":"2026-01-02T11:00:00.000999Z"}]`, ProbeIdle, time.Time{}},
+		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, noon},
+		{"busy as a word elsewhere", `{"name":"busy","execution_state":"idle"}`, ProbeIdle, time.Time{}},
+		{"busy as a key", `{"busy":"execution_state"}`, ProbeIdle, time.Time{}},
+		{"another type", `{"execution_state":{"state":"busy"},"last_activity":1767351600}`, ProbeIdle, time.Time{}},
+		{"no RFC 3339", `{"last_activity":"2026-01-02 11:30:00"}`, ProbeIdle, time.Time{}},
+		{"null", `null`, ProbeIdle, time.Time{}},
+		{"nothing", ``, ProbeBadAnswer, time.Time{}},
+		{"a page", `<html>execution_state: "busy"</html>`, ProbeBadAnswer, time.Time{}},
+		{"cut off", `[{"execution_state":"busy"}`, ProbeBadAnswer, time.Time{}},
+		{"two values", `{"execution_state":"busy"} {}`, ProbeBadAnswer, time.Time{}},
+		{"deep", strings.Repeat("[", 500000), ProbeBadAnswer, time.Time{}},
+	} {
+		if got, active := probeVerdict([]byte(row.body), last, noon); got != row.want || !active.Equal(row.active) {
+			t.Errorf("%s: got %s, %s; want %s, %s", row.name, got, active, row.want, row.active)
+		}
+	}
+}
+
+func TestParseProbePath(t *testing.T) {
+	for _, value := range []string{"api/kernels", "api/kernels/", "status", "a%20b", "api/sessions?x=1"} {
+		if _, err := parseProbePath(value); err != nil {
+			t.Errorf("%q: got error %v", value, err)
+		}
+	}
+	for _, value := range []string{
+		"", "/", "/api/kernels", "//10.0.0.1/x", "http://10.0.0.1/x", "http:x", "..", "../x", "a/../../x", "%2e%2e/x", "a//b", "a/./b",
+		"?x=1", "a#b", "%zz", "a\nb", strings.Repeat("a", maxProbePath+1),
+	} {
+		if u, err := parseProbePath(value); err == nil {
+			t.Errorf("%.40q: got %v, want an error", value, u)
+		}
+	}
+}
+
+// probed is a pod that was last used two hours before noon, in which h answers.
+func probed(t testing.TB, h http.HandlerFunc, changes ...func(*corev1.Pod)) *corev1.Pod {
+	t.Helper()
+	application := httptest.NewServer(h)
+	t.Cleanup(application.Close)
+	host, port, err := net.SplitHostPort(application.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := ago(1, 2*time.Hour, append([]func(*corev1.Pod){
+		withAnnotation(activityProbeAnnotation, "api/kernels"), withAnnotation(portAnnotation, port),
+	}, changes...)...)
+	pod.Status.PodIP = host
+	return pod
+}
+
+func answer(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }
+}
+
+// sweepProbed lets a culler with a probed pod look at it once.
+func sweepProbed(t testing.TB, pod *corev1.Pod, want ProbeResult) (*testCluster, testCuller) {
+	t.Helper()
+	c := startCluster(t, clockAt(noon), pod)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), noon, culler.policy)
+	wantOnlyOne(t, culler.metrics, "binder_activity_probes_total", string(want))
+	return c, culler
+}
+
+func TestWorkIsNotCulled(t *testing.T) {
+	for _, row := range []struct {
+		name, body string
+		result     ProbeResult
+		written    time.Time
+	}{
+		{"busy", `[{"execution_state":"busy"}]`, ProbeBusy, noon},
+		{"used since", `[{"last_activity":"2026-01-02T11:59:00.5Z"}]`, ProbeActive, noon.Add(-59500 * time.Millisecond)},
+		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, noon},
+	} {
+		pod := probed(t, answer(row.body))
+		c, culler := sweepProbed(t, pod, row.result)
+		writes := c.writes()
+		if len(writes) != 1 {
+			t.Fatalf("%s: the writes are %v, want one of its activity", row.name, writes)
+		}
+		wantActivityPatch(t, writes[0], pod, row.written)
+		culler.wantCounts(t, nil, 0, 0)
+	}
+}
+
+// An instance gets a reprieve only once for what it did once.
+func TestOldWorkIsCulledAtTheNextLook(t *testing.T) {
+	c, culler := sweepProbed(t, probed(t, answer(`[{"last_activity":"2026-01-02T10:30:00.000600Z"}]`)), ProbeActive)
+	eventually(t, "the cache has what was written", func() bool {
+		pod, _ := c.Pod(instanceID(1))
+		last, err := lastActivity(pod)
+		return err == nil && last.Equal(noon.Add(-90*time.Minute))
+	})
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 0, 0)
+}
+
+func TestNoReprieve(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	defer elsewhere.Close()
+	busy := `{"execution_state":"busy"}`
+	for _, row := range []struct {
+		name   string
+		h      http.HandlerFunc
+		change func(*corev1.Pod)
+		want   ProbeResult
+	}{
+		{"idle", answer(`[]`), changes(), ProbeIdle},
+		{"nonsense", answer("busy"), changes(), ProbeBadAnswer},
+		{"too large", answer(busy + strings.Repeat(" ", maxProbeAnswer)), changes(), ProbeBadAnswer},
+		{"an error", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, busy, http.StatusForbidden) }, changes(), ProbeBadAnswer},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, changes(), ProbeBadAnswer},
+		{"broken off", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write([]byte(busy))
+		}, changes(), ProbeNoAnswer},
+		{"nobody listens", answer(busy), withAnnotation(portAnnotation, "1"), ProbeNoAnswer},
+		{"a port that is none", answer(busy), withAnnotation(portAnnotation, "80@127.0.0.1:81"), ProbeNoAnswer},
+	} {
+		_, culler := sweepProbed(t, probed(t, row.h, row.change), row.want)
+		culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 0, 0)
+	}
+}
+
+// Who does not answer holds the culler up for no longer than the timeout.
+func TestProbeTimesOut(t *testing.T) {
+	ended := make(chan struct{})
+	defer close(ended)
+	pod := probed(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte("["))
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-ended:
+		}
+	})
+	began := time.Now()
+	sweepProbed(t, pod, ProbeNoAnswer)
+	if took := time.Since(began); took > probeTimeout+5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func TestProbeAsks(t *testing.T) {
+	for _, row := range []struct {
+		probe string
+		strip string
+		want  string
+	}{
+		{"api/kernels", "false", baseURL(instanceID(1)) + "api/kernels"},
+		{"api/kernels", "true", "/api/kernels"},
+		{"a%2Fb%20c/?x=1&y", "false", baseURL(instanceID(1)) + "a%2Fb%20c/?x=1&y"},
+	} {
+		asked := make(chan string, 1)
+		pod := probed(t, func(w http.ResponseWriter, r *http.Request) { asked <- r.Method + " " + r.RequestURI },
+			withAnnotation(activityProbeAnnotation, row.probe), withAnnotation(stripPrefixAnnotation, row.strip))
+		sweepProbed(t, pod, ProbeBadAnswer)
+		if got := receive(t, asked); got != "GET "+row.want {
+			t.Errorf("%s: asked %s, want GET %s", row.probe, got, row.want)
+		}
+	}
+}
+
+// Only what would be culled is asked, and only where its template says how.
+func TestWhatIsNotAsked(t *testing.T) {
+	never := func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }
+	for name, change := range map[string]func(*corev1.Pod){
+		"in use":       lastUsed(noon.Add(-time.Minute)),
+		"broken":       broken,
+		"completed":    completed,
+		"no probe":     func(pod *corev1.Pod) { delete(pod.Annotations, activityProbeAnnotation) },
+		"a bad probe":  withAnnotation(activityProbeAnnotation, "http://127.0.0.1/"),
+		"another bad":  withAnnotation(activityProbeAnnotation, "../x"),
+		"being erased": deleting,
+	} {
+		c := startCluster(t, clockAt(noon), probed(t, never, change))
+		culler := newTestCuller(t, c)
+		culler.sweep(t.Context(), noon, culler.policy)
+		if got, want := scrape(t, culler.metrics, "binder_activity_probes"), scrape(t, NewMetrics("test"), "binder_activity_probes"); got != want {
+			t.Errorf("%s: counted\n%s", name, got)
+		}
+	}
+}
+
+// What was found at work lives on, be it written or not.
+func TestReprieveThatIsNotWritten(t *testing.T) {
+	for _, row := range []struct {
+		err    error
+		logged bool
+	}{{conflict(podName(instanceID(1))), false}, {errors.New("the API server is away"), true}} {
+		c := startCluster(t, clockAt(noon), probed(t, answer(`{"execution_state":"busy"}`)))
+		culler := newTestCuller(t, c)
+		c.failOn("patch", "pods", row.err)
+		culler.sweep(t.Context(), noon, culler.policy)
+		culler.wantCounts(t, nil, 0, 0)
+		if got := strings.Contains(culler.log.String(), "level=ERROR"); got != row.logged {
+			t.Errorf("%v: logged is %t, want %t:\n%s", row.err, got, row.logged, culler.log)
+		}
+	}
+}
