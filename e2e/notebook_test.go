@@ -37,20 +37,27 @@ func TestNotebook(t *testing.T) {
 	require.Contains(t, open(t, browser, http.MethodGet, notebook.URL("/tree"), http.StatusOK), "Jupyter")
 	open(t, browser, http.MethodGet, notebook.URL("/api/status"), http.StatusOK)
 
-	var kernel struct{ ID string }
-	answer := open(t, browser, http.MethodPost, notebook.URL("/api/kernels"), http.StatusCreated)
-	require.NoError(t, json.Unmarshal([]byte(answer), &kernel))
-
-	url := notebook.URL("/api/kernels/" + kernel.ID + "/channels")
-	channels, _, err := websocket.Dial(ctx, url, from(browser, "http://"+harness.PublicHost))
-	require.NoError(t, err)
-	defer channels.CloseNow()
-	channels.SetReadLimit(1 << 20)
+	channels, url := startKernel(ctx, t, browser, notebook)
 	require.Equal(t, "42", execute(ctx, t, channels, "6*7"))
 
 	_, refused, err := websocket.Dial(ctx, url, from(browser, "http://elsewhere.example"))
 	require.Error(t, err, "a page from elsewhere must not talk to a kernel")
 	require.Equal(t, http.StatusForbidden, refused.StatusCode)
+}
+
+// startKernel starts a kernel and connects to it, as a page does that was opened
+// before. It returns where that is, too.
+func startKernel(ctx context.Context, t *testing.T, browser *http.Client, notebook *harness.Instance) (channels *websocket.Conn, url string) {
+	t.Helper()
+	var kernel struct{ ID string }
+	answer := open(t, browser, http.MethodPost, notebook.URL("/api/kernels"), http.StatusCreated)
+	require.NoError(t, json.Unmarshal([]byte(answer), &kernel))
+	url = notebook.URL("/api/kernels/" + kernel.ID + "/channels")
+	channels, _, err := websocket.Dial(ctx, url, from(browser, "http://"+harness.PublicHost))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = channels.CloseNow() })
+	channels.SetReadLimit(1 << 20)
+	return channels, url
 }
 
 // open makes a request with the token against forged ones that a page sends.
@@ -86,22 +93,31 @@ type kernelMessage struct {
 	Channel      string         `json:"channel"`
 }
 
-// execute runs code in a kernel and returns the text of its result.
-func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) string {
-	const request = "a-request"
+// requestID is of the one request that a test makes of a kernel.
+const requestID = "a-request"
+
+// submit has a kernel run code.
+func submit(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) {
+	t.Helper()
 	require.NoError(t, wsjson.Write(ctx, channels, kernelMessage{
 		Header: map[string]any{
-			"msg_id": request, "msg_type": "execute_request", "session": "a-session", "username": "", "version": "5.3",
+			"msg_id": requestID, "msg_type": "execute_request", "session": "a-session", "username": "", "version": "5.3",
 		},
 		ParentHeader: map[string]any{},
 		Metadata:     map[string]any{},
 		Content:      map[string]any{"code": code, "silent": false, "store_history": true, "user_expressions": map[string]any{}},
 		Channel:      "shell",
 	}))
+}
+
+// execute runs code in a kernel and returns the text of its result.
+func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) string {
+	t.Helper()
+	submit(ctx, t, channels, code)
 	for {
 		var message kernelMessage
 		require.NoError(t, wsjson.Read(ctx, channels, &message), "no execute_result yet")
-		if message.Header["msg_type"] != "execute_result" || message.ParentHeader["msg_id"] != request {
+		if message.Header["msg_type"] != "execute_result" || message.ParentHeader["msg_id"] != requestID {
 			continue
 		}
 		data, _ := message.Content["data"].(map[string]any)
