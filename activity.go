@@ -46,11 +46,24 @@ type Activity struct {
 	now            func() time.Time
 
 	mu   sync.Mutex
-	last map[string]time.Time // by id; what is written, or has no pod, is dropped
+	last map[string]use // by id; what is written, or has no pod, is dropped
 	// own is, by id, what this replica's last write made of a pod, until the
 	// watch brings something newer than what that write went by.
 	own map[string]ownWrite
+	// writes are, by id, the last writes of activity that this replica knows of,
+	// for as long as there is a pod.
+	writes map[string]lastWrite
 }
+
+// use is when an instance was used, and how.
+type use struct {
+	at     time.Time
+	source Source
+}
+
+// lastWrite is what was written to a pod, by whichever replica, and when: which
+// is later than the use by up to a period.
+type lastWrite struct{ annotated, at time.Time }
 
 // ownWrite is a pod that the API server has and the cache does not have yet.
 // After an outage that can take a minute: a watch is opened again with delays
@@ -65,18 +78,18 @@ func NewActivity(pods typedcorev1.PodInterface, cluster *Cluster, defaultTimeout
 	metrics *Metrics, log *slog.Logger, now func() time.Time) *Activity {
 	return &Activity{
 		pods: pods, cluster: cluster, defaultTimeout: defaultTimeout,
-		metrics: metrics, log: log, now: now, last: map[string]time.Time{},
-		own: map[string]ownWrite{},
+		metrics: metrics, log: log, now: now, last: map[string]use{},
+		own: map[string]ownWrite{}, writes: map[string]lastWrite{},
 	}
 }
 
 // Touch notes that an instance is in use now.
-func (a *Activity) Touch(id string) {
+func (a *Activity) Touch(id string, source Source) {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.After(a.last[id]) {
-		a.last[id] = now
+	if now.After(a.last[id].at) {
+		a.last[id] = use{now, source}
 	}
 }
 
@@ -114,17 +127,18 @@ func (a *Activity) Flush(ctx context.Context) {
 type dueWrite struct {
 	pod    *corev1.Pod
 	cached string // the resourceVersion that the cache has
-	used   time.Time
+	use
+	problem error // what is wrong with the annotation
 }
 
-// due returns what is newer than its annotation by the period of its timeout,
-// and drops what need not be remembered.
-func (a *Activity) due(ctx context.Context, period func(timeout time.Duration) time.Duration) []dueWrite {
+// due returns what is newer than its annotation and was not written for the
+// period of its timeout, and drops what need not be remembered.
+func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWrite {
 	var due []dueWrite
 	for id, used := range a.snapshot() {
 		pod, exists := a.cluster.Pod(id)
 		if !exists || pod.DeletionTimestamp != nil {
-			a.written(id, used)
+			a.written(id, used.at)
 			continue
 		}
 		cached := pod.ResourceVersion
@@ -132,37 +146,63 @@ func (a *Activity) due(ctx context.Context, period func(timeout time.Duration) t
 		annotated, err := lastActivity(pod)
 		switch {
 		case err != nil:
-			a.metrics.unreadable.Inc()
-			a.log.WarnContext(ctx, "last activity unreadable, is written anew", "id", id, "template", templateOf(pod), "problem", err)
-			due = append(due, dueWrite{pod, cached, used})
-		case !used.Truncate(time.Millisecond).After(annotated):
-			a.written(id, used)
-		case a.now().Sub(annotated) >= period(cullTimeout(pod, a.defaultTimeout)):
-			due = append(due, dueWrite{pod, cached, used})
+			due = append(due, dueWrite{pod, cached, used, err})
+		case !used.at.Truncate(time.Millisecond).After(annotated):
+			a.written(id, used.at)
+		case a.isDue(id, annotated, period(cullTimeout(pod, a.defaultTimeout))):
+			due = append(due, dueWrite{pod, cached, used, nil})
 		}
 	}
 	return due
 }
 
-// flush writes what is due. It returns how many writes came too late, because
+// isDue reports whether a pod was last written a period ago. Who has written a
+// new time since this replica last looked did so at a time that is not known: at
+// most a period after the use, and not after now.
+func (a *Activity) isDue(id string, annotated time.Time, period time.Duration) bool {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last, known := a.writes[id]
+	switch {
+	case !known:
+		last = lastWrite{annotated, annotated}
+	case !last.annotated.Equal(annotated):
+		last = lastWrite{annotated, annotated.Add(period)}
+		if last.at.After(now) {
+			last.at = now
+		}
+	}
+	a.writes[id] = last
+	return now.Sub(last.at) >= period
+}
+
+// flush writes what is due, a bounded number at a time. The map is the queue: it
+// holds one use of an instance, the latest, until that is written, so that what
+// meets a conflict, or no API server, is tried again at the next tick. It returns how many writes came too late, because
 // the pod had been written to: what the watch then brings decides about them.
 func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration) (conflicts int) {
 	var mu sync.Mutex
 	var failed int
 	var last error
 	a.forgetOwn()
-	forEach(a.due(ctx, period), writers, func(w dueWrite) {
+	began := a.now()
+	forEach(a.due(period), writers, func(w dueWrite) {
 		id := w.pod.Labels[idLabel]
-		written, err := writeActivity(ctx, a.pods, w.pod, w.used)
+		written, err := writeActivity(ctx, a.pods, w.pod, w.at, w.source)
 		a.metrics.activityPatched(err)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
 		case err == nil:
-			a.rememberOwn(id, ownWrite{w.cached, written})
-			a.written(id, w.used)
+			a.rememberOwn(id, ownWrite{w.cached, written}, lastWrite{w.at.Truncate(time.Millisecond), began})
+			a.written(id, w.at)
+			if w.problem != nil { // told once it is mended, and not at each attempt
+				a.metrics.unreadable.Inc()
+				a.log.WarnContext(ctx, "last activity unreadable, was written anew", "id", id, "template", templateOf(w.pod), "problem", w.problem)
+			}
 		case apierrors.IsNotFound(err):
-			a.written(id, w.used)
+			a.written(id, w.at)
 		case apierrors.IsConflict(err):
 			conflicts++
 		default:
@@ -176,21 +216,17 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 }
 
 // snapshot copies the map, so that requests need not wait for writes.
-func (a *Activity) snapshot() map[string]time.Time {
+func (a *Activity) snapshot() map[string]use {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make(map[string]time.Time, len(a.last))
-	for id, used := range a.last {
-		all[id] = used
-	}
-	return all
+	return maps.Clone(a.last)
 }
 
 // written drops what has been taken care of, unless the instance was used again.
 func (a *Activity) written(id string, used time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.last[id].Equal(used) {
+	if a.last[id].at.Equal(used) {
 		delete(a.last, id)
 	}
 }
@@ -205,13 +241,14 @@ func (a *Activity) latest(id string, cached *corev1.Pod) *corev1.Pod {
 	return cached
 }
 
-func (a *Activity) rememberOwn(id string, own ownWrite) {
+func (a *Activity) rememberOwn(id string, own ownWrite, write lastWrite) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.own[id] = own
+	a.writes[id] = write
 }
 
-// forgetOwn drops what the watch has caught up with.
+// forgetOwn drops what the watch has caught up with, and what has no pod.
 func (a *Activity) forgetOwn() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -219,17 +256,26 @@ func (a *Activity) forgetOwn() {
 		pod, exists := a.cluster.Pod(id)
 		return !exists || pod.ResourceVersion != own.cached
 	})
+	maps.DeleteFunc(a.writes, func(id string, _ lastWrite) bool {
+		_, exists := a.cluster.Pod(id)
+		return !exists
+	})
 }
 
-// writeActivity sets a pod's annotation, provided nobody has written to the pod
+// writeActivity sets a pod's annotations, provided nobody has written to the pod
 // since it was read: so that no later time is overwritten by an earlier one. It
-// returns the metadata that the pod now has.
-func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used time.Time) (*corev1.Pod, error) {
+// returns the metadata that the pod now has. source "" is for a time that was no
+// use: then the pod names none.
+func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used time.Time, source Source) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	annotations := map[string]any{lastActivityAnnotation: formatActivity(used), activitySourceAnnotation: source}
+	if source == "" {
+		annotations[activitySourceAnnotation] = nil
+	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": pod.ResourceVersion,
-		"annotations":     map[string]string{lastActivityAnnotation: formatActivity(used)},
+		"annotations":     annotations,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("encode the activity of pod %s: %w", pod.Name, err)

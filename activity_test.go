@@ -17,16 +17,20 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 )
 
-// wantActivityPatch checks that a write sets a pod's last activity and nothing
-// else, and is refused if anybody has written to the pod since it was read.
-func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, used time.Time) {
+// wantActivityPatch checks that a write sets a pod's last activity, its source and
+// nothing else, and is refused if anybody has written to the pod since it was read.
+func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, used time.Time, source Source) {
 	t.Helper()
 	if !write.Matches("patch", "pods") {
 		t.Fatalf("the write is %v, want a patch of a pod", write)
 	}
 	patch := write.(k8stesting.PatchActionImpl)
+	said := "null"
+	if source != "" {
+		said = `"` + string(source) + `"`
+	}
 	want := `{"metadata":{"annotations":{"binder-project.org/last-activity":"` + used.UTC().Format("2006-01-02T15:04:05.000Z07:00") +
-		`"},"resourceVersion":"` + pod.ResourceVersion + `"}}`
+		`","binder-project.org/last-activity-source":` + said + `},"resourceVersion":"` + pod.ResourceVersion + `"}}`
 	if patch.Name != pod.Name || patch.PatchType != types.MergePatchType || string(patch.Patch) != want {
 		t.Errorf("the patch is a %s of %s:\n%s, want\n%s", patch.PatchType, patch.Name, patch.Patch, want)
 	}
@@ -80,8 +84,8 @@ func TestActivityIsCoalesced(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		stop := activity.start()
 		for time.Since(began) < time.Hour {
-			activity.Touch(instanceID(1))
-			activity.Touch(instanceID(2))
+			activity.Touch(instanceID(1), SourceHTTP)
+			activity.Touch(instanceID(2), SourceHTTP)
 			time.Sleep(100 * time.Millisecond)
 		}
 		stop()
@@ -114,21 +118,21 @@ func TestActivityPatch(t *testing.T) {
 		pod := newPod(instanceID(1), time.Now().Add(-time.Hour))
 		c := startCluster(t, time.Now, pod)
 		activity, _ := newTestActivity(c)
-		activity.Touch(instanceID(1))
+		activity.Touch(instanceID(1), SourceHTTP)
 		used := time.Now()
 		time.Sleep(300 * time.Millisecond)
 		activity.Flush(t.Context())
 		if writes := c.writes(); len(writes) != 1 {
 			t.Fatalf("the writes are %v, want one", writes)
 		}
-		wantActivityPatch(t, c.writes()[0], pod, used)
+		wantActivityPatch(t, c.writes()[0], pod, used, SourceHTTP)
 		synctest.Wait()
 		cached, _ := c.Pod(instanceID(1))
 		if got, err := lastActivity(cached); err != nil || !got.Equal(used.Truncate(time.Millisecond)) {
 			t.Errorf("the pod says %s, %v; want %s", got, err, used)
 		}
 		want := newPod(instanceID(1), time.Now()).Annotations
-		want[lastActivityAnnotation] = formatActivity(used)
+		want[lastActivityAnnotation], want[activitySourceAnnotation] = formatActivity(used), "http"
 		if !maps.Equal(cached.Annotations, want) {
 			t.Errorf("its annotations are %v, want %v", cached.Annotations, want)
 		}
@@ -147,7 +151,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		time.Sleep(10 * time.Second)
 		for n := range many {
-			activity.Touch(instanceID(n))
+			activity.Touch(instanceID(n), SourceHTTP)
 		}
 		activity.flush(t.Context(), flushPeriod)
 		if writes := c.writes(); len(writes) > 0 {
@@ -184,7 +188,7 @@ func TestActivityFlush(t *testing.T) {
 		{"the pod has gone", changes(), gone, 1, false, "error", ""},
 		{"the API server is away", changes(), away, 1, true, "error", `msg="activity not written, will be tried again" instances=1`},
 		{"the annotation is mangled", withAnnotation(lastActivityAnnotation, "mangled"), nil, 1, false, "ok",
-			`msg="last activity unreadable, is written anew" id=` + instanceID(1) + " template=jupyter"},
+			`msg="last activity unreadable, was written anew" id=` + instanceID(1) + " template=jupyter"},
 		{"another replica has written a later one", lastUsed(noon.Add(time.Second)), nil, 0, false, "", ""},
 		{"another replica has written the same", lastUsed(noon), nil, 0, false, "", ""},
 		{"the pod is being deleted", deleting, nil, 0, false, "", ""},
@@ -197,7 +201,7 @@ func TestActivityFlush(t *testing.T) {
 			if test.err != nil {
 				c.failOn("patch", "pods", test.err)
 			}
-			activity.Touch(instanceID(1))
+			activity.Touch(instanceID(1), SourceHTTP)
 			activity.flush(t.Context(), flushPeriod)
 			if writes := c.writes(); len(writes) != test.writes {
 				t.Errorf("the writes are %v, want %d", writes, test.writes)
@@ -228,7 +232,7 @@ func TestActivityConflictIsTriedAgain(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		mend := c.failOn("patch", "pods", conflict(podName(instanceID(1))))
 		stop := activity.start()
-		activity.Touch(instanceID(1))
+		activity.Touch(instanceID(1), SourceHTTP)
 		used := time.Now()
 		time.Sleep(3*flushTick + flushTick/2)
 		mend()
@@ -241,7 +245,7 @@ func TestActivityConflictIsTriedAgain(t *testing.T) {
 		if len(writes) != 4 {
 			t.Fatalf("there were %d writes, want 3 that met a conflict and one that did not", len(writes))
 		}
-		wantActivityPatch(t, writes[3], cached, used)
+		wantActivityPatch(t, writes[3], cached, used, SourceHTTP)
 	})
 }
 
@@ -251,7 +255,7 @@ func TestActivityNotWrittenIsOneLine(t *testing.T) {
 	activity, log := newTestActivity(c)
 	c.failOn("patch", "pods", errors.New("the API server is away"))
 	for n := range 3 {
-		activity.Touch(instanceID(n + 1))
+		activity.Touch(instanceID(n+1), SourceHTTP)
 	}
 	activity.flush(t.Context(), flushPeriod)
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the activity of pod binder-`) {
@@ -278,7 +282,7 @@ func TestActivityFlushMeetsConflicts(t *testing.T) {
 				return left >= 0, nil, conflict(podName(instanceID(1)))
 			})
 			time.Sleep(time.Second)
-			activity.Touch(instanceID(1))
+			activity.Touch(instanceID(1), SourceHTTP)
 			used := time.Now()
 			activity.Flush(t.Context())
 			if times := patched(t, c, instanceID(1)); len(times) != test.writes || !times[0].Equal(used.Truncate(time.Millisecond)) {
@@ -300,7 +304,7 @@ func TestActivityFlushEndsWithItsContext(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		c.failOn("patch", "pods", conflict(podName(instanceID(1))))
 		time.Sleep(time.Second)
-		activity.Touch(instanceID(1))
+		activity.Touch(instanceID(1), SourceHTTP)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		activity.Flush(ctx)
@@ -320,7 +324,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		c := startClusterOn(t, server)
 		activity, _ := newTestActivity(c)
 		use := func(id string) {
-			activity.Touch(id)
+			activity.Touch(id, SourceHTTP)
 			activity.flush(t.Context(), flushPeriod)
 		}
 		for n := range 3 {
@@ -335,7 +339,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 			if len(writes) != n+1 {
 				t.Fatalf("after use %d the writes are %v", n+1, writes)
 			}
-			wantActivityPatch(t, writes[n], before, time.Now())
+			wantActivityPatch(t, writes[n], before, time.Now(), SourceHTTP)
 		}
 		if got := metric(t, activity.metrics, "binder_activity_patches_total", "conflict"); got > 0 {
 			t.Errorf("%v writes met a conflict", got)
@@ -371,7 +375,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 func TestActivityForgetsItsOwnWrites(t *testing.T) {
 	c := startCluster(t, clockAt(noon), ago(1, time.Hour))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1))
+	activity.Touch(instanceID(1), SourceHTTP)
 	activity.Flush(t.Context())
 	c.drop(t, instanceID(1))
 	activity.Flush(t.Context())
@@ -385,14 +389,14 @@ func TestActivityTouchedDuringTheWrite(t *testing.T) {
 	now := noon
 	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon.Add(-time.Hour)))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1))
+	activity.Touch(instanceID(1), SourceHTTP)
 	c.react("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		now = noon.Add(time.Second)
-		activity.Touch(instanceID(1))
+		activity.Touch(instanceID(1), SourceHTTP)
 		return false, nil, nil
 	})
 	activity.Flush(t.Context())
-	if got := activity.last[instanceID(1)]; !got.Equal(noon.Add(time.Second)) {
+	if got := activity.last[instanceID(1)].at; !got.Equal(noon.Add(time.Second)) {
 		t.Errorf("held is %s, want the later use", got)
 	}
 }
@@ -402,9 +406,9 @@ func TestTouchNeverGoesBack(t *testing.T) {
 	activity, _ := newTestActivity(startCluster(t, func() time.Time { return now }))
 	for _, at := range []time.Time{noon, noon.Add(-time.Minute), noon.Add(time.Second), noon} {
 		now = at
-		activity.Touch(instanceID(1))
+		activity.Touch(instanceID(1), SourceHTTP)
 	}
-	if got, want := activity.last[instanceID(1)], noon.Add(time.Second); !got.Equal(want) {
+	if got, want := activity.last[instanceID(1)].at, noon.Add(time.Second); !got.Equal(want) {
 		t.Errorf("held is %s, want the latest, %s", got, want)
 	}
 }
@@ -416,7 +420,7 @@ func TestActivityDoesNotGrow(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		for n := range 1000 {
-			activity.Touch(instanceID(n))
+			activity.Touch(instanceID(n), SourceHTTP)
 		}
 		time.Sleep(2 * flushTick)
 		synctest.Wait()

@@ -38,11 +38,13 @@ type app struct {
 // newApp wires the parts and opens the listeners; nothing runs yet.
 func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	metrics := NewMetrics(version)
+	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout, maxAge: config.MaxAge}
 	cluster, err := NewCluster(client, ClusterOptions{
 		Namespace:          config.Namespace,
 		InstancesNamespace: config.InstancesNamespace,
 		ProxyService:       config.ProxyService,
 		StartTimeout:       config.StartTimeout,
+		Policy:             policy,
 	}, now)
 	if err != nil {
 		return nil, err
@@ -54,7 +56,6 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	pods := client.CoreV1().Pods(config.InstancesNamespace)
 	remover := &remover{client: client, namespace: config.InstancesNamespace, now: now}
 	activity := NewActivity(pods, cluster, config.CullTimeout, metrics, log, now)
-	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout}
 	culler, err := NewCuller(pods, cluster, remover, policy, config.CullInterval, metrics, log, now)
 	if err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func TestAppEndsInOrder(t *testing.T) {
 		if got := get(api, "/applications/jupyter/"+instanceID(1)); got != 200 {
 			t.Errorf("during the delay a request is answered with %d, want 200", got)
 		}
-		a.activity.Touch(instanceID(1))
+		a.activity.Touch(instanceID(1), SourceHTTP)
 
 		time.Sleep(10 * time.Second) // now it drains
 		if _, err := api.dial(); !errors.Is(err, errRefused) {

@@ -66,7 +66,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	defer cancel()
 
 	began := l.now()
-	annotations := map[string]string{lastActivityAnnotation: formatActivity(l.now())}
+	annotations := launchAnnotations(began)
 	if timeout != 0 {
 		annotations[cullTimeoutAnnotation] = timeout.String()
 	}

@@ -79,7 +79,8 @@ func TestClaim(t *testing.T) {
 	if _, pooled := pod.Labels[poolLabel]; pooled {
 		t.Errorf("the labels are %v", pod.Labels)
 	}
-	if got := pod.Annotations; got[lastActivityAnnotation] != formatActivity(poolNoon) || got[cullTimeoutAnnotation] != "1m30s" {
+	if got := pod.Annotations; got[lastActivityAnnotation] != formatActivity(poolNoon) ||
+		got[launchedAnnotation] != formatActivity(poolNoon) || got[activitySourceAnnotation] != "launch" || got[cullTimeoutAnnotation] != "1m30s" {
 		t.Errorf("the annotations are %v", got)
 	}
 	wantClaims(t, launcher, 1, 0, 0)

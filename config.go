@@ -47,6 +47,7 @@ type Config struct {
 
 	CullTimeout    time.Duration
 	MaxCullTimeout time.Duration
+	MaxAge         time.Duration // 0 is none
 	CullInterval   time.Duration
 	StartTimeout   time.Duration
 	ShutdownDelay  time.Duration
@@ -133,6 +134,7 @@ func (c *Config) flags() *flag.FlagSet {
 
 	f.DurationVar(&c.CullTimeout, "cull-timeout", time.Hour, "how long an instance may be idle where neither its launch nor its template says")
 	f.DurationVar(&c.MaxCullTimeout, "max-cull-timeout", 24*time.Hour, "the longest cull timeout that a launch may ask for")
+	f.DurationVar(&c.MaxAge, "max-age", 0, "how long an instance may live, however active; 0 is no limit. A template's own can only be shorter")
 	f.DurationVar(&c.CullInterval, "cull-interval", 30*time.Second, "how often it is looked for instances that are over")
 	f.DurationVar(&c.StartTimeout, "start-timeout", 5*time.Minute, "how long an instance may take to become ready before it is called failed")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long to go on serving after SIGTERM, unready, until load balancers have noticed")
@@ -244,6 +246,9 @@ func (c *Config) validate() error {
 	positive("start-timeout", c.StartTimeout)
 	if c.ShutdownDelay < 0 || c.DrainTimeout < 0 {
 		bad("--shutdown-delay and --drain-timeout must not be negative")
+	}
+	if c.MaxAge < 0 {
+		bad("--max-age is %s: it must not be negative", c.MaxAge)
 	}
 	if c.MaxCullTimeout < c.CullTimeout {
 		bad("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout)

@@ -44,6 +44,7 @@ type verdict struct {
 type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
+	maxAge       time.Duration // of all instances; 0 is none
 	// since is when this replica began to cull. Before that the API server may
 	// have been away, and the activity that other replicas know of, or what the
 	// kubelet does, not have been written: it lets everybody write once before
@@ -76,14 +77,29 @@ func judgeSettled(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	if failed := unreadySince(pod).Add(policy.startTimeout); !isReady(pod) && !now.Before(failed) {
 		return judgeFailed(pod, now, failed, policy)
 	}
-	last, err := lastActivity(pod)
-	if err != nil {
-		return verdict{repair, "", err.Error()}
+	return judgeUse(pod, now, policy)
+}
+
+// judgeUse ends what nobody has used for its cull timeout, and what is older
+// than its max age. A last activity that cannot be right counts as now, and is
+// to be written anew.
+func judgeUse(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
+	last, unreadable := lastUse(pod, now)
+	if unreadable != nil {
+		last = now
 	}
-	if last.Sub(now) > clockSkew {
-		return verdict{repair, "", fmt.Sprintf("annotation %s is in the future: %s", lastActivityAnnotation, formatActivity(last))}
+	at, reason := dueEnd(pod, last, now, policy)
+	switch {
+	case now.Before(at) && unreadable != nil:
+		return verdict{repair, "", unreadable.Error()}
+	case now.Before(at):
+		return verdict{}
+	case reason == EndExpired:
+		age := maxAge(pod, policy.maxAge)
+		return verdict{end, reason, fmt.Sprintf("launched %s ago; its max age is %s", (now.Sub(at) + age).Round(time.Second), age)}
 	}
-	return judgeIdle(pod, last, now, policy)
+	idle := now.Sub(idleSince(pod, last, policy)).Round(time.Second)
+	return verdict{end, reason, fmt.Sprintf("not used for %s; its cull timeout is %s", idle, cullTimeout(pod, policy.cullTimeout))}
 }
 
 // judgeFailed ends what has been failed for long enough to be noticed.
@@ -103,21 +119,6 @@ func failedAt(pod *corev1.Pod) time.Time {
 		at = ended
 	}
 	return at
-}
-
-// judgeIdle ends what nobody has used for its cull timeout. The lag by which
-// annotations may be behind is added, so that no instance ends early.
-func judgeIdle(pod *corev1.Pod, last, now time.Time, policy cullPolicy) verdict {
-	timeout := cullTimeout(pod, policy.cullTimeout)
-	lag := flushLag(timeout)
-	if usable := usableSince(pod, policy.startTimeout); usable.After(last) {
-		last = usable
-	}
-	idle := now.Sub(last)
-	if idle < timeout+lag {
-		return verdict{}
-	}
-	return verdict{end, EndCulled, fmt.Sprintf("not used for %s; its cull timeout is %s", idle.Round(time.Second), timeout)}
 }
 
 // usableSince is when somebody could first have used the instance: the time it
@@ -159,7 +160,8 @@ func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover
 	return c, cluster.OnPod(func(*corev1.Pod) {}, c.noticeGone)
 }
 
-// Run culls until ctx is done.
+// Run culls until ctx is done: for one term of leading, which ends when the API
+// server has been away for renewDeadline. After that it lets everybody write once before it deletes.
 func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
 	policy.since = c.now()
@@ -227,7 +229,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
 func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, what string) {
 	c.metrics.unreadable.Inc()
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
-	switch _, err := writeActivity(ctx, c.pods, pod, c.now()); {
+	switch _, err := writeActivity(ctx, c.pods, pod, c.now(), ""); {
 	case err == nil:
 		log.WarnContext(ctx, "last activity unreadable, counts as now", "problem", what)
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

@@ -53,11 +53,29 @@ func TestJudge(t *testing.T) {
 		{"ready anew after a restart", readySince(at(50 * time.Minute)), 5*time.Minute + timeout + lag - moment, keep, "", ""},
 		{"restarts for ever, each time ready for a while", changes(restarts, readySince(at(70*time.Minute+lag-time.Second))), 70*time.Minute + lag, end, EndCulled, ""},
 
+		// Too old, however active; and not for what cannot be read.
+		{"in use, a moment younger than its max age", changes(lastUsed(at(12*time.Hour-moment)), withAnnotation(maxAgeAnnotation, "12h")), 12*time.Hour - moment, keep, "", ""},
+		{"in use, of its max age", changes(lastUsed(at(12*time.Hour)), withAnnotation(maxAgeAnnotation, "12h")), 12 * time.Hour, end, EndExpired, "launched 12h0m0s ago; its max age is 12h0m0s"},
+		{"in use, of the server's max age", lastUsed(at(48 * time.Hour)), 48 * time.Hour, end, EndExpired, "its max age is 48h0m0s"},
+		{"its own max age cannot be longer", changes(lastUsed(at(48*time.Hour)), withAnnotation(maxAgeAnnotation, "96h")), 48 * time.Hour, end, EndExpired, "its max age is 48h0m0s"},
+		{"its own max age is unreadable: the server's", changes(lastUsed(at(48*time.Hour-moment)), withAnnotation(maxAgeAnnotation, "1")), 48*time.Hour - moment, keep, "", ""},
+		{"its own max age is unreadable: the server's", changes(lastUsed(at(48*time.Hour)), withAnnotation(maxAgeAnnotation, "1")), 48 * time.Hour, end, EndExpired, ""},
+		{"claimed a day later", changes(lastUsed(at(48*time.Hour)), launchedOn(at(24*time.Hour))), 72*time.Hour - moment, end, EndCulled, ""},
+		{"claimed a day later, in use", changes(lastUsed(at(72*time.Hour)), launchedOn(at(24*time.Hour))), 72*time.Hour - moment, keep, "", ""},
+		{"claimed a day later, in use, too old", changes(lastUsed(at(72*time.Hour)), launchedOn(at(24*time.Hour))), 72 * time.Hour, end, EndExpired, ""},
+		{"launched at no readable time, in use", changes(lastUsed(at(200*time.Hour)), withAnnotation(launchedAnnotation, "")), 200 * time.Hour, keep, "", ""},
+		{"launched at no readable time, idle", withAnnotation(launchedAnnotation, ""), 200 * time.Hour, end, EndCulled, ""},
+		{"launched in the future, in use", changes(lastUsed(at(200*time.Hour)), launchedOn(at(300*time.Hour))), 200 * time.Hour, keep, "", ""},
+		{"idle before it was too old", changes(), 200 * time.Hour, end, EndCulled, ""},
+		{"too old, activity mangled", withAnnotation(lastActivityAnnotation, "mangled"), 48 * time.Hour, end, EndExpired, ""},
+		{"too old before it is ready", changes(starting, withAnnotation(maxAgeAnnotation, "1m")), time.Minute, end, EndExpired, ""},
+		{"too old and completed", changes(completed, withAnnotation(maxAgeAnnotation, "1m")), time.Hour, end, EndGone, ""},
+
 		// Not readable: in use now, and to be mended.
 		{"no activity", func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }, 0, repair, "", "last-activity is missing"},
-		{"no activity for days", func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }, 72 * time.Hour, repair, "", ""},
-		{"activity mangled", withAnnotation(lastActivityAnnotation, "yesterday"), 72 * time.Hour, repair, "", `"yesterday" is not`},
-		{"activity empty", withAnnotation(lastActivityAnnotation, ""), 72 * time.Hour, repair, "", ""},
+		{"no activity for days", func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }, 47 * time.Hour, repair, "", ""},
+		{"activity mangled", withAnnotation(lastActivityAnnotation, "yesterday"), 47 * time.Hour, repair, "", `"yesterday" is not`},
+		{"activity empty", withAnnotation(lastActivityAnnotation, ""), 47 * time.Hour, repair, "", ""},
 		{"activity in the future", lastUsed(at(24 * time.Hour)), 0, repair, "", "in the future: 2026-01-03T12:00:00.000Z"},
 		{"a moment more than clocks differ", lastUsed(at(time.Minute + moment)), 0, repair, "", ""},
 		{"as much as clocks differ", lastUsed(at(time.Minute)), 0, keep, "", ""},
@@ -96,7 +114,7 @@ func TestJudge(t *testing.T) {
 		{"being deleted, activity mangled", changes(deleting, withAnnotation(lastActivityAnnotation, "")), 0, keep, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			policy := cullPolicy{cullTimeout: timeout, startTimeout: testStartTimeout}
+			policy := cullPolicy{cullTimeout: timeout, startTimeout: testStartTimeout, maxAge: 48 * time.Hour}
 			pod := newPod(instanceID(1), noon, test.change)
 			got := judge(pod, at(test.after), policy)
 			if got.action != test.action || got.reason != test.reason {
@@ -131,6 +149,8 @@ func TestJudgeInALeadersFirstPeriod(t *testing.T) {
 		{"idle, of a short timeout", short, 3 * time.Second, end},
 		{"failed, and so over", broken, 0, end},
 		{"completed, and so over", completed, 0, end},
+		{"too old", changes(lastUsed(now), withAnnotation(maxAgeAnnotation, "1h")), lag - moment, keep}, // the clock may be wrong
+		{"too old", changes(lastUsed(now), withAnnotation(maxAgeAnnotation, "1h")), lag, end},
 		{"never ready", unscheduled, lag - moment, keep},
 		{"never ready", unscheduled, lag, end},
 		{"mangled", withAnnotation(lastActivityAnnotation, ""), 0, repair}, // deletes nothing

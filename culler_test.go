@@ -35,7 +35,7 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 // attempts, and the activities that could not be right.
 func (c testCuller) wantCounts(t testing.TB, ends map[EndReason]float64, failed, unreadable float64) {
 	t.Helper()
-	for _, reason := range []EndReason{EndCulled, EndFailed, EndGone, EndStopped} {
+	for _, reason := range EndReasons() {
 		if got := metric(t, c.metrics, "binder_culls_total", string(reason)); got != ends[reason] {
 			t.Errorf("counted as %s are %v, want %v", reason, got, ends[reason])
 		}
@@ -85,7 +85,7 @@ func TestSweepEndsWhatIsOver(t *testing.T) {
 	if len(repairs) != 1 {
 		t.Fatalf("the writes of the mangled one are %v, want one repair", repairs)
 	}
-	wantActivityPatch(t, repairs[0], mangled, noon)
+	wantActivityPatch(t, repairs[0], mangled, noon, "")
 	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1, EndFailed: 1, EndGone: 1}, 0, 1)
 
 	for id, reason := range map[string]string{instanceID(1): "Culled", instanceID(2): "Failed", instanceID(3): "Gone"} {

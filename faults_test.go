@@ -88,7 +88,7 @@ func TestFaultDeployOfNothingIsAnsweredOnce(t *testing.T) {
 
 // Its README had POST /applications/<name>, its code had not.
 func TestFaultDeployByPathIsThere(t *testing.T) {
-	c := startCluster(t, time.Now, newTemplate("jupyter"))
+	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
 	routes := apiOnCluster(t, c).Routes()
 	res := ask(t, routes, "POST", "/applications/jupyter", "", "")
 	var answer struct{ ID string }
@@ -97,7 +97,8 @@ func TestFaultDeployByPathIsThere(t *testing.T) {
 	}
 	// And what it started is known to whoever asks next.
 	wantJSON(t, ask(t, routes, "GET", "/applications/jupyter/"+answer.ID, "", ""),
-		`{"id": "`+answer.ID+`", "template-name": "jupyter", "status": "pending", "message": "waiting for a node"}`)
+		`{"id": "`+answer.ID+`", "template-name": "jupyter", "status": "pending", "message": "waiting for a node",
+			"last-activity": "2026-01-02T12:00:00.000Z", "last-activity-source": "launch", "cull-at": "2026-01-02T13:10:02.000Z"}`)
 }
 
 // Its list of all missed every instance that had a template name.
@@ -155,7 +156,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 		if status == StatusDeployed {
 			continue
 		}
-		proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: status}}, func(string) {}, newAPIKey(testAPIKey), noLog())
+		proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: status}}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
 		res := ask(t, proxy, "GET", "/user/"+instanceID(1)+"/", "", "")
 		page := strings.ToLower(res.Body.String())
 		if strings.Contains(page, "<script") || strings.Contains(page, "refresh") || res.Header().Get("Refresh") != "" {
@@ -166,7 +167,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 
 // Its proxy had the administration of all routes on the public address.
 func TestFaultPublicAddressHasNoAdministration(t *testing.T) {
-	proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: StatusDeployed}}, func(string) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: StatusDeployed}}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
 	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user", "/user/"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			if res := ask(t, proxy, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {

@@ -127,6 +127,10 @@ func lastUsed(at time.Time) func(*corev1.Pod) {
 	return withAnnotation(lastActivityAnnotation, formatActivity(at))
 }
 
+func launchedOn(at time.Time) func(*corev1.Pod) {
+	return withAnnotation(launchedAnnotation, formatActivity(at))
+}
+
 func ofTemplate(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Labels[templateLabel], pod.Annotations[templateNameAnnotation] = templateLabelValue(name), name
@@ -190,6 +194,7 @@ func startClusterOn(t testing.TB, server *fakeServer) *testCluster {
 	watches := len(server.calls("watch"))
 	cluster, err := NewCluster(server.client, ClusterOptions{
 		Namespace: "binder", InstancesNamespace: testNamespace, ProxyService: "binder-proxy", StartTimeout: testStartTimeout,
+		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout},
 	}, server.now)
 	if err != nil {
 		t.Fatal(err)

@@ -47,8 +47,8 @@ type API struct {
 	Log      *slog.Logger
 }
 
-// statusResponse is an instance in the protocol's words. Reason and message are
-// this server's addition.
+// statusResponse is an instance in the protocol's words. All that comes after
+// the status is this server's addition.
 type statusResponse struct {
 	ID           string `json:"id"`
 	TemplateName string `json:"template-name"`
@@ -56,6 +56,10 @@ type statusResponse struct {
 	Status       Status `json:"status"`
 	Reason       string `json:"reason,omitempty"`
 	Message      string `json:"message,omitempty"`
+	// Of what is not over: RFC 3339, UTC.
+	LastActivity       string `json:"last-activity,omitempty"`
+	LastActivitySource Source `json:"last-activity-source,omitempty"`
+	CullAt             string `json:"cull-at,omitempty"`
 }
 
 // handler answers a request, or says what is wrong with it.
@@ -252,6 +256,10 @@ func (a *API) describe(inst Instance, r *http.Request) statusResponse {
 	}
 	if inst.Status == StatusDeployed {
 		response.Location = a.Location(inst.ID, r.Host)
+	}
+	if inst.Alive() && !inst.CullAt.IsZero() {
+		response.LastActivity, response.LastActivitySource = formatActivity(inst.LastActivity), inst.Source
+		response.CullAt = formatActivity(inst.CullAt)
 	}
 	return response
 }

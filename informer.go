@@ -39,6 +39,7 @@ type Cluster struct {
 	namespace    string
 	proxyService string
 	startTimeout time.Duration
+	policy       cullPolicy
 	now          func() time.Time
 
 	pods       cache.SharedIndexInformer
@@ -58,6 +59,7 @@ type ClusterOptions struct {
 	InstancesNamespace string
 	ProxyService       string
 	StartTimeout       time.Duration
+	Policy             cullPolicy // the culler's, by which it is told how long an instance has
 }
 
 // NewCluster makes the informers; nothing is read before Run.
@@ -72,6 +74,7 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		namespace:    opts.InstancesNamespace,
 		proxyService: opts.Namespace + "/" + opts.ProxyService,
 		startTimeout: opts.StartTimeout,
+		policy:       opts.Policy,
 		now:          now,
 		listening:    newListening(),
 
@@ -196,6 +199,7 @@ func (c *Cluster) instance(pod *corev1.Pod, now time.Time) Instance {
 	if inst.Status == StatusDeploying && c.listening.has(pod) {
 		inst.Status, inst.Message, inst.Address = StatusDeployed, "", podAddress(pod)
 	}
+	tellLifetime(&inst, pod, now, c.policy)
 	return inst
 }
 

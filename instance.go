@@ -38,8 +38,14 @@ const (
 
 	templateNameAnnotation = "binder-project.org/template-name"
 	lastActivityAnnotation = "binder-project.org/last-activity"
-	cullTimeoutAnnotation  = "binder-project.org/cull-timeout"
-	portAnnotation         = "binder-project.org/port"
+	// activitySourceAnnotation says what the last activity was, a Source.
+	activitySourceAnnotation = "binder-project.org/last-activity-source"
+	cullTimeoutAnnotation    = "binder-project.org/cull-timeout"
+	// launchedAnnotation is when the pod became somebody's: for a warm one, when
+	// it was claimed.
+	launchedAnnotation = "binder-project.org/launched"
+	maxAgeAnnotation   = "binder-project.org/max-age"
+	portAnnotation     = "binder-project.org/port"
 	// stripPrefixAnnotation set to "true" takes /user/<id> off the path before
 	// the application sees it, for one that cannot be given a base URL.
 	stripPrefixAnnotation = "binder-project.org/strip-prefix"
@@ -99,6 +105,12 @@ type Instance struct {
 	Ended time.Time
 	// Address is where the application listens, host:port; empty unless deployed.
 	Address string
+	// LastActivity is when it was last used, as far as its pod says, by Source;
+	// CullAt is when it will be ended at the earliest if it is used no more. Zero
+	// when it is over, or when the pod says nothing readable.
+	LastActivity time.Time
+	Source       Source
+	CullAt       time.Time
 	// StripPrefix: the application does not want /user/<id> in its paths.
 	StripPrefix bool
 	// IdlePaths is an expression of paths whose GETs are no use of it.

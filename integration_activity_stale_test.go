@@ -24,7 +24,7 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	for n := range 3 {
 		used := began.Add(time.Duration(n+1) * flushPeriod(time.Hour))
 		clock.set(used)
-		activity.Touch(id)
+		activity.Touch(id, SourceHTTP)
 		activity.flush(t.Context(), flushPeriod)
 		pod, _ := s.pod(t, id)
 		if at, err := lastActivity(pod); err != nil || !at.Equal(used) {
@@ -35,7 +35,7 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	later := clock.now().Add(time.Hour)
 	s.touch(t, id, later)
 	clock.set(clock.now().Add(2 * flushPeriod(time.Hour)))
-	activity.Touch(id)
+	activity.Touch(id, SourceHTTP)
 	activity.flush(t.Context(), flushPeriod)
 	pod, _ := s.pod(t, id)
 	if at, err := lastActivity(pod); err != nil || !at.Equal(later) {

@@ -55,7 +55,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 		clocks[n%2].set(later)
 		clocks[1-n%2].set(began.Add(10 * time.Second))
 		for _, a := range activities {
-			a.Touch(instanceID(n))
+			a.Touch(instanceID(n), SourceHTTP)
 		}
 	}
 	written := make(chan struct{})
@@ -128,7 +128,7 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 		clock.set(now)
 		for range 3 {
 			for _, a := range activities {
-				a.Touch(id)
+				a.Touch(id, SourceHTTP)
 			}
 		}
 		taken := patches(http.StatusOK)

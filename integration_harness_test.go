@@ -225,6 +225,7 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 	var err error
 	r.Cluster, err = NewCluster(r.client, ClusterOptions{
 		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", StartTimeout: testStartTimeout,
+		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout},
 	}, now)
 	if err != nil {
 		t.Fatal(err)

@@ -76,7 +76,8 @@ func TestLaunch(t *testing.T) {
 		t.Fatalf("got id %q and error %v", id, err)
 	}
 	inst, known := c.Instance(id)
-	if want := (Instance{ID: id, Template: "jupyter", Status: StatusPending, Message: "waiting for a node", Created: noon}); !known || inst != want {
+	if want := (Instance{ID: id, Template: "jupyter", Status: StatusPending, Message: "waiting for a node", Created: noon,
+		LastActivity: noon, Source: SourceLaunch, CullAt: noon.Add(testStartTimeout + 90*time.Second + flushLag(90*time.Second))}); !known || inst != want {
 		t.Errorf("known is %+v, %t; want %+v", inst, known, want)
 	}
 	writes := c.writes()

@@ -38,7 +38,7 @@ func (l *lifetimes) use(id string, every time.Duration, until time.Time, replica
 		l.mu.Lock()
 		if _, gone := l.deleted[id]; !gone {
 			l.used[id] = time.Now()
-			replicas[n%len(replicas)].Touch(id)
+			replicas[n%len(replicas)].Touch(id, SourceHTTP)
 		}
 		l.mu.Unlock()
 		time.Sleep(every)

@@ -110,7 +110,7 @@ func TestProxyKnocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster, d := withDoor(t, waitPod("1", waitHasIP))
 		d.unlock()
-		proxy := NewProxy(cluster, func(string) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
+		proxy := NewProxy(cluster, func(string, Source) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
 		if inst, known := proxy.await(t.Context(), waitID); !known || inst.Address != "192.0.2.7:8888" {
 			t.Errorf("it is %+v, known: %t", inst, known)
 		}

@@ -95,7 +95,7 @@ func NewMetrics(version string) *Metrics {
 // presetZeros makes series exist before their first event, so that a rate over
 // them sees that event.
 func (m *Metrics) presetZeros() {
-	for _, reason := range []EndReason{EndCulled, EndStopped, EndFailed, EndGone} {
+	for _, reason := range EndReasons() {
 		m.ends.WithLabelValues(string(reason))
 	}
 	for _, result := range []string{"ok", "unknown_template", "no_capacity", "bad_template", "error"} {

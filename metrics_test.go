@@ -85,6 +85,7 @@ binder_activity_patches_total{result="ok"} 0`)
 	wantMetrics(t, m, "binder_cull", `
 binder_cull_errors_total 0
 binder_culls_total{reason="Culled"} 0
+binder_culls_total{reason="Expired"} 0
 binder_culls_total{reason="Failed"} 0
 binder_culls_total{reason="Gone"} 0
 binder_culls_total{reason="Stopped"} 0`)

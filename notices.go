@@ -63,6 +63,9 @@ func overNotice(inst Instance) notice {
 	case string(EndCulled):
 		n.Title = inst.Template + " was closed because it was not used"
 		n.Text = "To make room for others, instances are deleted when nobody has used them for a while. What was in it is gone."
+	case string(EndExpired):
+		n.Title = inst.Template + " was closed because its time was up"
+		n.Text = "Instances of this kind are deleted when they have lived for a set time, used or not. What was in it is gone."
 	case string(EndStopped):
 		n.Title = inst.Template + " was stopped"
 		n.Text = "This instance was stopped on request. What was in it is gone."

@@ -41,7 +41,7 @@ func pageMustParse(t testing.TB, s string) *url.URL {
 // visitPage is a GET of a browser at the proxy; none of these may count as use.
 func visitPage(t testing.TB, inst Instance, target string, launchPage bool, change func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
-	touch := func(string) { t.Error("touched: it was not used") }
+	touch := func(string, Source) { t.Error("touched: it was not used") }
 	proxy := NewProxy(pageReader{inst}, touch, newAPIKey("key"), discardPageLog())
 	proxy.LaunchPage = launchPage
 	r := httptest.NewRequest(http.MethodGet, target, nil)
@@ -123,6 +123,9 @@ func TestPagesOfInstances(t *testing.T) {
 			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
 			`<time datetime="2026-01-02T12:00:00Z">2 January 2026, 12:00 UTC</time>`, "Launch a new one",
 		}},
+		{"expired", endedAt(is(StatusDeleted, "Expired", "launched 12h0m9s ago; its max age is 12h0m0s")), 410, true, []string{
+			"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired",
+		}},
 		{"stopped", endedAt(is(StatusDeleted, "Stopped", "stopped by request")), 410, true, []string{"jupyter was stopped", "stopped by request"}},
 		{"failed and deleted", endedAt(is(StatusDeleted, "Failed", "StartTimeout: not ready")), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
 		{"gone", endedAt(is(StatusDeleted, "Gone", "deleted from outside")), 410, true, []string{"jupyter is gone", "deleted from outside"}},
@@ -175,7 +178,7 @@ func TestPageOfAnInstanceThatDoesNotAnswer(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	inst := Instance{ID: pageID, Template: "jupyter", Status: StatusDeployed, Address: strings.TrimPrefix(closed.URL, "http://")}
-	proxy := NewProxy(pageReader{inst}, func(string) {}, newAPIKey("key"), discardPageLog())
+	proxy := NewProxy(pageReader{inst}, func(string, Source) {}, newAPIKey("key"), discardPageLog())
 	r := httptest.NewRequest(http.MethodGet, "/user/"+pageID+"/", nil)
 	r.Header.Set("Accept", pageHTML)
 	w := httptest.NewRecorder()

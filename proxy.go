@@ -26,7 +26,7 @@ const (
 // id. Who knows the id may come in; there is no other check.
 type Proxy struct {
 	instances InstanceReader
-	touch     func(id string)
+	touch     func(id string, source Source)
 	idle      idleExpressions
 	key       apiKey
 	log       *slog.Logger
@@ -38,7 +38,7 @@ type Proxy struct {
 
 // NewProxy makes a proxy that calls touch whenever an instance is used. key is
 // the API key, which no instance may ever see.
-func NewProxy(instances InstanceReader, touch func(id string), key apiKey, log *slog.Logger) *Proxy {
+func NewProxy(instances InstanceReader, touch func(id string, source Source), key apiKey, log *slog.Logger) *Proxy {
 	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
 	return &Proxy{
 		instances: instances,
@@ -113,7 +113,11 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
 // forward sends one request to the pod and streams both ways. Headers that are
 // for one connection only are dropped by ReverseProxy.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
-	touch := func() { p.touch(inst.ID) }
+	source := SourceHTTP
+	if isWebSocket(r.Header) {
+		source = SourceWebSocket
+	}
+	touch := func() { p.touch(inst.ID, source) }
 	if p.idle.isIdle(inst, r) {
 		touch = func() {} // nor do the bytes of its answer
 	}

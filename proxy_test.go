@@ -20,7 +20,7 @@ type touchCounter struct {
 	count map[string]int
 }
 
-func (c *touchCounter) touch(id string) {
+func (c *touchCounter) touch(id string, _ Source) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count == nil {
@@ -165,7 +165,7 @@ func TestProxyAddsTheSlash(t *testing.T) {
 func TestProxyWaitsAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now)
-		proxy := NewProxy(c.Cluster, func(string) {}, newAPIKey(testAPIKey), noLog())
+		proxy := NewProxy(c.Cluster, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
 		for _, row := range []struct {
 			name   string
 			before func()
@@ -303,7 +303,7 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 		close(ended)
 	})
 	log, out := recordLog()
-	proxy := NewProxy(fakeReader{inst}, func(string) {}, newAPIKey(testAPIKey), log)
+	proxy := NewProxy(fakeReader{inst}, func(string, Source) {}, newAPIKey(testAPIKey), log)
 	go func() {
 		<-arrived
 		cancel()

@@ -167,7 +167,7 @@ func TestUpgradeNobodyAskedFor(t *testing.T) {
 		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	})
 	res := httptest.NewRecorder()
-	proxy := NewProxy(fakeReader{inst}, func(string) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{inst}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
 	proxy.ServeHTTP(res, httptest.NewRequest("GET", "/user/"+inst.ID+"/", nil))
 	if res.Code != http.StatusBadGateway {
 		t.Errorf("got %d, want 502", res.Code)

@@ -32,10 +32,16 @@ func TestREADME(t *testing.T) {
 	for _, key := range []string{managedByLabel, idLabel, templateLabel, templateHashLabel, poolLabel, preloadLabel, preloadNameLabel} {
 		want("label", "| `"+key+"` | label |")
 	}
-	for _, key := range []string{templateNameAnnotation, lastActivityAnnotation, cullTimeoutAnnotation, portAnnotation, stripPrefixAnnotation, idlePathsAnnotation, activityProbeAnnotation, readyWhenAnnotation} {
+	for _, key := range []string{
+		templateNameAnnotation, lastActivityAnnotation, activitySourceAnnotation, launchedAnnotation, cullTimeoutAnnotation, maxAgeAnnotation,
+		portAnnotation, stripPrefixAnnotation, idlePathsAnnotation, activityProbeAnnotation, readyWhenAnnotation,
+	} {
 		want("annotation", "| `"+key+"` | annotation |")
 	}
-	for _, key := range []string{portAnnotation, cullTimeoutAnnotation, maxInstancesAnnotation, stripPrefixAnnotation, poolSizeAnnotation, idlePathsAnnotation, activityProbeAnnotation} {
+	for _, key := range []string{
+		portAnnotation, cullTimeoutAnnotation, maxAgeAnnotation, maxInstancesAnnotation, stripPrefixAnnotation, poolSizeAnnotation,
+		idlePathsAnnotation, activityProbeAnnotation,
+	} {
 		want("template annotation", "| `"+key+"` | ")
 	}
 	for _, name := range metricNames(t) {

@@ -17,10 +17,16 @@ type EndReason string
 
 const (
 	EndCulled  EndReason = "Culled"  // idle for longer than its cull timeout
+	EndExpired EndReason = "Expired" // older than its max age, used or not
 	EndStopped EndReason = "Stopped" // somebody asked for it
 	EndFailed  EndReason = "Failed"  // did not start, or broke down
 	EndGone    EndReason = "Gone"    // ended by itself, or deleted by other means than ours
 )
+
+// EndReasons lists every EndReason.
+func EndReasons() []EndReason {
+	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndGone}
+}
 
 // writeTimeout bounds every single write to the API server.
 const writeTimeout = 10 * time.Second

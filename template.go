@@ -61,6 +61,10 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 			return nil, err
 		}
 	}
+	maxAge, err := templateMaxAge(template)
+	if err != nil {
+		return nil, err
+	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        podName(id),
@@ -71,7 +75,11 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 		Spec: *template.Template.Spec.DeepCopy(),
 	}
 	setContract(pod, template, id, port)
-	pod.Annotations[lastActivityAnnotation] = formatActivity(now)
+	maps.Copy(pod.Annotations, launchAnnotations(now))
+	delete(pod.Annotations, maxAgeAnnotation)
+	if maxAge != 0 {
+		pod.Annotations[maxAgeAnnotation] = maxAge.String()
+	}
 	if timeout != 0 {
 		pod.Annotations[cullTimeoutAnnotation] = timeout.String()
 	}
@@ -122,6 +130,7 @@ func templateHash(template *corev1.PodTemplate) string {
 		template.Annotations[portAnnotation],
 		template.Annotations[cullTimeoutAnnotation],
 		template.Annotations[stripPrefixAnnotation],
+		template.Annotations[maxAgeAnnotation],
 		template.Annotations[idlePathsAnnotation],
 		template.Annotations[activityProbeAnnotation],
 	} {
@@ -154,15 +163,20 @@ func templatePort(template *corev1.PodTemplate) (int, error) {
 
 // templateCullTimeout is the template's own cull timeout; 0 when it has none.
 func templateCullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
-	value, ok := template.Annotations[cullTimeoutAnnotation]
+	return templateDuration(template, cullTimeoutAnnotation)
+}
+
+// templateDuration reads an annotation; 0 when there is none.
+func templateDuration(template *corev1.PodTemplate, annotation string) (time.Duration, error) {
+	value, ok := template.Annotations[annotation]
 	if !ok {
 		return 0, nil
 	}
-	timeout, err := time.ParseDuration(value)
-	if err != nil || timeout <= 0 {
-		return 0, fmt.Errorf("annotation %s: %q is not a positive duration such as 30m", cullTimeoutAnnotation, value)
+	duration, err := time.ParseDuration(value)
+	if err != nil || duration <= 0 {
+		return 0, fmt.Errorf("annotation %s: %q is not a positive duration such as 30m", annotation, value)
 	}
-	return timeout, nil
+	return duration, nil
 }
 
 // templateMaxInstances is how many instances may live at once; 0 is no limit.

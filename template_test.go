@@ -53,13 +53,15 @@ func TestBuildPodWritesTheContract(t *testing.T) {
 		t.Errorf("labels are\n%v, want\n%v", pod.Labels, wantLabels)
 	}
 	wantAnnotations := map[string]string{
-		"note":                             "kept",
-		"binder-project.org/template-name": "jupyter",
-		"binder-project.org/last-activity": "2026-01-02T12:00:00.000Z",
-		"binder-project.org/cull-timeout":  "1m30s",
-		"binder-project.org/port":          "8080",
-		"binder-project.org/strip-prefix":  "true",
-		"binder-project.org/ready-when":    "listening",
+		"note":                                    "kept",
+		"binder-project.org/template-name":        "jupyter",
+		"binder-project.org/launched":             "2026-01-02T12:00:00.000Z",
+		"binder-project.org/last-activity":        "2026-01-02T12:00:00.000Z",
+		"binder-project.org/last-activity-source": "launch",
+		"binder-project.org/cull-timeout":         "1m30s",
+		"binder-project.org/port":                 "8080",
+		"binder-project.org/strip-prefix":         "true",
+		"binder-project.org/ready-when":           "listening",
 	}
 	if !maps.Equal(pod.Annotations, wantAnnotations) {
 		t.Errorf("annotations are\n%v, want\n%v", pod.Annotations, wantAnnotations)
@@ -294,6 +296,7 @@ func TestTemplateHash(t *testing.T) {
 		"a label":          func(tpl *corev1.PodTemplate) { tpl.Template.Labels = map[string]string{"a": "b"} },
 		"the port":         withTemplateAnnotation(portAnnotation, "1"),
 		"the cull timeout": withTemplateAnnotation(cullTimeoutAnnotation, "1"), // the same value under another key
+		"the max age":      withTemplateAnnotation(maxAgeAnnotation, "1"),
 		"the prefix":       withTemplateAnnotation(stripPrefixAnnotation, "1"),
 		"the idle paths":   withTemplateAnnotation(idlePathsAnnotation, "1"),
 		"the probe":        withTemplateAnnotation(activityProbeAnnotation, "1"),

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// However its uses fall, and through however many replicas, a pod is written at
+// most once a period: also when it is used right after each write.
+func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
+	for _, replicas := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			server := newFakeServer(time.Now, newPod(instanceID(1), began))
+			first := startClusterOn(t, server)
+			clusters := []*testCluster{first}
+			for len(clusters) < replicas {
+				clusters = append(clusters, startClusterOn(t, server))
+			}
+			var activities []*Activity
+			for _, c := range clusters {
+				activity, _ := newTestActivity(c)
+				defer activity.start()()
+				activities = append(activities, activity)
+			}
+			// Each write that met no conflict, for two may be due at one moment.
+			version := func() string {
+				pod, err := server.pod(podName(instanceID(1)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pod.ResourceVersion
+			}
+			period := flushPeriod(time.Hour)
+			var written []time.Time // when, not what
+			for seen := version(); time.Since(began) < 2*time.Hour; {
+				time.Sleep(flushTick / 2)
+				if n := version(); n != seen {
+					seen = n
+					written = append(written, time.Now())
+					for _, activity := range activities {
+						activity.Touch(instanceID(1), SourceHTTP)
+					}
+				} else if len(written) == 0 {
+					activities[0].Touch(instanceID(1), SourceHTTP)
+				}
+			}
+			for i := 1; i < len(written); i++ {
+				if gap := written[i].Sub(written[i-1]); gap < period-flushTick || gap > period+2*flushTick {
+					t.Errorf("%d replicas: %s between two writes, want %s", replicas, gap, period)
+				}
+			}
+			if got, want := len(written), int(2*time.Hour/period); got > want || got < want-2 {
+				t.Errorf("%d replicas: written %d times in two hours, want %d, or a little less", replicas, got, want)
+			}
+		})
+	}
+}
+
+// An instance that was used after a long silence is written at once, whoever
+// wrote last: the culler may be about to look.
+func TestActivityAfterASilenceIsWrittenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		activity, _ := newTestActivity(c)
+		defer activity.start()()
+		time.Sleep(6 * time.Minute)
+		activity.Touch(instanceID(1), SourceHTTP)
+		time.Sleep(2 * flushTick) // and this replica has seen a write
+		c.put(t, newPod(instanceID(1), time.Now(), lastUsed(time.Now().Add(6*time.Minute))))
+		time.Sleep(time.Hour)
+		before := len(c.writes())
+		activity.Touch(instanceID(1), SourceWebSocket)
+		time.Sleep(2 * flushTick)
+		synctest.Wait()
+		if got := len(c.writes()) - before; got != 1 {
+			t.Errorf("there were %d writes, want one at once", got)
+		}
+		if pod, _ := c.Pod(instanceID(1)); pod.Annotations[activitySourceAnnotation] != "websocket" {
+			t.Errorf("the pod says %v", pod.Annotations)
+		}
+	})
+}
+
+// While the API server is away, what cannot be read is neither logged nor counted
+// at each attempt, but once it is mended.
+func TestActivityUnreadableIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled")))
+		activity, log := newTestActivity(c)
+		mend := c.failOn("patch", "pods", errors.New("the API server is away"))
+		stop := activity.start()
+		activity.Touch(instanceID(1), SourceHTTP)
+		time.Sleep(10*flushTick + flushTick/2)
+		if got := metric(t, activity.metrics, "binder_activity_unreadable_total"); got != 0 || strings.Contains(log.String(), "unreadable") {
+			t.Errorf("counted before it is mended are %v; the log is\n%s", got, log)
+		}
+		mend()
+		time.Sleep(10 * flushTick)
+		stop()
+		if got := metric(t, activity.metrics, "binder_activity_unreadable_total"); got != 1 {
+			t.Errorf("counted are %v, want 1", got)
+		}
+		if got := strings.Count(log.String(), "last activity unreadable, was written anew"); got != 1 {
+			t.Errorf("said %d times, want once:\n%s", got, log)
+		}
+	})
+}
+
+// Nothing is held of instances that have come, been used, and gone.
+func TestActivityHoldsNothingOfWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now)
+		activity, _ := newTestActivity(c)
+		defer activity.start()()
+		for n := range 200 {
+			c.put(t, newPod(instanceID(n), time.Now(), func(pod *corev1.Pod) {
+				if n%3 == 0 { // of these the use is never due
+					withAnnotation(cullTimeoutAnnotation, "100h")(pod)
+				}
+			}))
+			activity.Touch(instanceID(n), SourceHTTP)
+			time.Sleep(6 * time.Minute)
+			activity.Touch(instanceID(n), SourceHTTP)
+			time.Sleep(2 * flushTick)
+			c.drop(t, instanceID(n))
+		}
+		if got := len(c.writes()); got < 100 {
+			t.Errorf("only %d writes: nothing was to be held", got)
+		}
+		time.Sleep(2 * flushTick)
+		synctest.Wait()
+		activity.mu.Lock()
+		defer activity.mu.Unlock()
+		if len(activity.last) > 0 || len(activity.own) > 0 || len(activity.writes) > 0 {
+			t.Errorf("held are %v, %v and %v", activity.last, activity.own, activity.writes)
+		}
+	})
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// What clients are told is what the culler does: it ends an instance at that
+// moment and not before.
+func TestCullAtIsWhenItIsCulled(t *testing.T) {
+	const moment = time.Millisecond
+	used := noon.Add(10*time.Hour + 123*time.Millisecond)
+	for name, change := range map[string]func(*corev1.Pod){
+		"never used":            changes(),
+		"used":                  lastUsed(used),
+		"own timeout":           changes(lastUsed(used), withAnnotation(cullTimeoutAnnotation, "90s")),
+		"own max age":           changes(lastUsed(used), withAnnotation(maxAgeAnnotation, "11h")),
+		"the server's max age":  lastUsed(noon.Add(48 * time.Hour)),
+		"used too recently":     lastUsed(noon.Add(12*time.Hour + time.Minute)), // within what clocks differ by
+		"claimed":               changes(lastUsed(used), launchedOn(used), withAnnotation(maxAgeAnnotation, "30m")),
+		"launched unreadably":   changes(lastUsed(used), withAnnotation(launchedAnnotation, "?")),
+		"not ready, just begun": unready(used.Add(-time.Minute)),
+	} {
+		policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, maxAge: 48 * time.Hour}
+		pod := newPod(instanceID(1), noon, change)
+		now := noon.Add(12 * time.Hour)
+		switch name {
+		case "not ready, just begun":
+			now = used
+		case "the server's max age":
+			now = noon.Add(48 * time.Hour)
+		}
+		inst := Instance{Status: StatusDeployed}
+		tellLifetime(&inst, pod, now, policy)
+		if inst.CullAt.IsZero() || inst.LastActivity.IsZero() {
+			t.Errorf("%s: told is %+v", name, inst)
+			continue
+		}
+		if name == "not ready, just begun" { // as it will be at that time
+			pod.Status.Conditions[1].LastTransitionTime.Time = inst.CullAt
+		}
+		if got := judge(pod, inst.CullAt.Add(-moment), policy); got.action != keep {
+			t.Errorf("%s: to be culled at %s, a moment before it is %+v", name, inst.CullAt, got)
+		}
+		if got := judge(pod, inst.CullAt, policy); got.action != end {
+			t.Errorf("%s: to be culled at %s, then it is %+v", name, inst.CullAt, got)
+		}
+	}
+}
+
+func TestNothingIsToldOfWhatIsOver(t *testing.T) {
+	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, maxAge: time.Hour}
+	for name, change := range map[string]func(*corev1.Pod){
+		"deleting": deleting, "broken": broken, "completed": completed,
+		"mangled": withAnnotation(lastActivityAnnotation, "mangled"),
+		"missing": func(pod *corev1.Pod) { delete(pod.Annotations, lastActivityAnnotation) },
+		"ahead":   lastUsed(noon.Add(time.Hour)),
+	} {
+		pod := newPod(instanceID(1), noon, change, withAnnotation(activitySourceAnnotation, "http"))
+		inst := instanceFromPod(pod, noon, testStartTimeout)
+		bare := inst
+		if tellLifetime(&inst, pod, noon, policy); inst != bare {
+			t.Errorf("%s: told is %+v", name, inst)
+		}
+	}
+}
+
+// The owner sees it, in the status and in lists, and not once it is over.
+func TestStatusTellsLifetime(t *testing.T) {
+	zone := time.FixedZone("somewhere", 2*60*60)
+	pod := newPod(instanceID(1), noon, withAnnotation(activitySourceAnnotation, "websocket"),
+		withAnnotation(lastActivityAnnotation, noon.Add(time.Minute).In(zone).Format(time.RFC3339)))
+	c := startCluster(t, clockAt(noon.Add(2*time.Minute)), pod)
+	routes := newTestAPI(c.Cluster, &fakeLauncher{}).Routes()
+	const told = `"location": "binder.example:8084/user/00000000000000000000000000000001", "last-activity": "2026-01-02T12:01:00.000Z",
+		"last-activity-source": "websocket", "cull-at": "2026-01-02T13:06:02.000Z"`
+	status := `{"id": "` + instanceID(1) + `", "template-name": "jupyter", "status": "deployed", ` + told + `}`
+	target := "/applications/jupyter/" + instanceID(1)
+	wantJSON(t, ask(t, routes, "GET", target, "", ""), status)
+	wantJSON(t, ask(t, routes, "GET", "/applications/jupyter", testAPIKey, ""), "["+status+"]")
+	wantJSON(t, ask(t, routes, "GET", "/applications", testAPIKey, ""), "["+status+"]")
+	wantJSON(t, ask(t, routes, "DELETE", target, testAPIKey, ""),
+		`{"id": "`+instanceID(1)+`", "template-name": "jupyter", "status": "deleted", "reason": "Stopped", "message": "`+stoppedMessage+`"}`)
+}

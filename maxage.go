@@ -1,0 +1,45 @@
+package main
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// templateMaxAge is the template's own max age; 0 when it has none.
+func templateMaxAge(template *corev1.PodTemplate) (time.Duration, error) {
+	return templateDuration(template, maxAgeAnnotation)
+}
+
+// maxAge is how long an instance may live, however active; 0 is no limit. The
+// pod's own, from its template, can only shorten the server's, which so holds
+// whoever writes templates; one that is unreadable or not positive is none.
+func maxAge(pod *corev1.Pod, ofServer time.Duration) time.Duration {
+	own, err := time.ParseDuration(pod.Annotations[maxAgeAnnotation])
+	if err != nil || own <= 0 || ofServer > 0 && ofServer < own {
+		return ofServer
+	}
+	return own
+}
+
+// launchedAt is when the pod became somebody's instance. Where it does not say,
+// it is of a version of this service that wrote nothing, and it was when it was
+// created. What cannot be right is not taken for long ago: ok is false, and of
+// such an instance no age is known.
+func launchedAt(pod *corev1.Pod, now time.Time) (at time.Time, ok bool) {
+	value, said := pod.Annotations[launchedAnnotation]
+	if !said {
+		return pod.CreationTimestamp.Time, true
+	}
+	at, err := time.Parse(time.RFC3339, value)
+	return at, err == nil && at.Sub(now) <= clockSkew
+}
+
+// launchAnnotations say of a pod that it is somebody's as of now.
+func launchAnnotations(now time.Time) map[string]string {
+	return map[string]string{
+		launchedAnnotation:       formatActivity(now),
+		lastActivityAnnotation:   formatActivity(now),
+		activitySourceAnnotation: string(SourceLaunch),
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+func TestMaxAge(t *testing.T) {
+	for _, test := range []struct {
+		pod          string
+		server, want time.Duration
+	}{
+		{"", 0, 0},
+		{"", time.Hour, time.Hour},
+		{"30m", 0, 30 * time.Minute},
+		{"30m", time.Hour, 30 * time.Minute},
+		{"2h", time.Hour, time.Hour},
+		{"soon", 0, 0},
+		{"soon", time.Hour, time.Hour},
+		{"0s", 0, 0},
+		{"-1h", time.Hour, time.Hour},
+	} {
+		pod := newPod(instanceID(1), noon, withAnnotation(maxAgeAnnotation, test.pod))
+		if got := maxAge(pod, test.server); got != test.want {
+			t.Errorf("of %q where the server's is %s: got %s, want %s", test.pod, test.server, got, test.want)
+		}
+	}
+}
+
+func TestBuildPodMaxAge(t *testing.T) {
+	template := newTemplate("t", withTemplateAnnotation(maxAgeAnnotation, "90m"))
+	if got := mustBuildPod(t, template, 0).Annotations[maxAgeAnnotation]; got != "1h30m0s" {
+		t.Errorf("got %q, want the template's", got)
+	}
+	template = newTemplate("t")
+	template.Template.Annotations = map[string]string{maxAgeAnnotation: "1m", launchedAnnotation: "2099-01-01T00:00:00Z"}
+	pod := mustBuildPod(t, template, 0)
+	if got, said := pod.Annotations[maxAgeAnnotation]; said {
+		t.Errorf("got %q, want none: the template has none where it belongs", got)
+	}
+	if got, ok := launchedAt(pod, noon); !ok || !got.Equal(noon) {
+		t.Errorf("launched at %s, %t; want %s", got, ok, noon)
+	}
+	for _, wrong := range []string{"", "long", "-1h", "0s"} {
+		if _, err := buildPod(newTemplate("t", withTemplateAnnotation(maxAgeAnnotation, wrong)), instanceID(1), noon, 0); err == nil {
+			t.Errorf("a max age of %q is no error", wrong)
+		}
+	}
+}
