@@ -45,7 +45,7 @@ type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
 	maxAge       time.Duration // of all instances; 0 is none
-	// since is when this replica began to cull. Before that the API server may
+	// since is when this replica began to cull, or its clock was set. Before that the API server may
 	// have been away, and the activity that other replicas know of, or what the
 	// kubelet does, not have been written: it lets everybody write once before
 	// it deletes anything that may be of use.
@@ -161,10 +161,12 @@ func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover
 }
 
 // Run culls until ctx is done: for one term of leading, which ends when the API
-// server has been away for renewDeadline. After that it lets everybody write once before it deletes.
+// server has been away for renewDeadline. After that, and when its clock was
+// set, it lets everybody write once before it deletes.
 func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
-	policy.since = c.now()
+	looked := clocks{c.now(), time.Now()}
+	policy.since = looked.wall
 	c.leading.Store(true)
 	defer c.leading.Store(false)
 	ticker := time.NewTicker(c.interval)
@@ -176,7 +178,14 @@ func (c *Culler) Run(ctx context.Context) {
 		case pod := <-c.gone:
 			c.remember(ctx, pod)
 		case <-ticker.C:
-			c.sweep(ctx, c.now(), policy)
+			now := clocks{c.now(), time.Now()}
+			if clockJumped(looked, now) {
+				c.log.WarnContext(ctx, "the clock has jumped, nothing is culled until all activity can have been written",
+					"from", looked.wall, "to", now.wall)
+				policy.since = now.wall
+			}
+			looked = now
+			c.sweep(ctx, now.wall, policy)
 		}
 	}
 }
