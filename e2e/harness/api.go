@@ -68,6 +68,10 @@ type Status struct {
 	Status       string `json:"status"`
 	Reason       string `json:"reason,omitempty"`
 	Message      string `json:"message,omitempty"`
+
+	LastActivity       time.Time `json:"last-activity,omitzero"`
+	LastActivitySource string    `json:"last-activity-source,omitempty"`
+	CullAt             time.Time `json:"cull-at,omitzero"`
 }
 
 // Do sends a request. header is names and values in turn.
