@@ -119,7 +119,7 @@ func TestWorkIsNotCulled(t *testing.T) {
 		if len(writes) != 1 {
 			t.Fatalf("%s: the writes are %v, want one of its activity", row.name, writes)
 		}
-		wantActivityPatch(t, writes[0], pod, row.written)
+		wantActivityPatch(t, writes[0], pod, row.written, SourceProbe)
 		culler.wantCounts(t, nil, 0, 0)
 	}
 }
