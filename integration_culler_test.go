@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,27 +196,29 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 	const culled = 6
 	s := newSandbox(t, nil)
 	began := time.Now()
-	clock := &movingClock{}
-	clock.set(began)
+	var ahead atomic.Int64 // of the real time: a clock that goes on
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var leading sync.WaitGroup
 	defer leading.Wait()
 	defer cancel()
 	for n := range culled {
-		s.createPod(t, instanceID(n))
+		// Of a short timeout, for after the jump of the clock below a culler waits
+		// for as long as activity may take to be written.
+		s.createPod(t, instanceID(n), withAnnotation(cullTimeoutAnnotation, "1ms"))
 	}
 	const outside = culled
 	s.createPod(t, instanceID(outside), lastUsed(began.Add(2*time.Hour)))
 	for range 2 {
-		r := s.startReplica(t, clock.now)
+		r := s.startReplica(t, now)
 		culler := r.culler(t)
 		r.awaitPod(t, s, instanceID(outside))
 		leading.Go(func() { culler.Run(ctx) })
 		eventually(t, "the culler leads", culler.leading.Load)
 	}
 	s.deletePod(t, instanceID(outside))
-	clock.set(began.Add(2 * time.Hour))
+	ahead.Store(int64(2 * time.Hour))
 	for n := range culled {
 		eventuallyWithin(t, patience, "an idle instance is deleted", func() bool { _, exists := s.pod(t, instanceID(n)); return !exists })
 	}

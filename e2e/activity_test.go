@@ -22,7 +22,7 @@ import (
 func TestInstanceExpires(t *testing.T) {
 	t.Parallel()
 	const maxAge = 15 * time.Second // of the template
-	instance := suite.Launch(t, "echo-aged", harness.LongTimeout).AwaitDeployed(t)
+	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
 	told := instance.Status(t).CullAt
 	assert.WithinDuration(t, instance.Launched.Add(maxAge), told, 5*time.Second)
 	every(t, time.Second, time.Until(told.Add(-time.Second)), func() {

@@ -33,8 +33,10 @@ func TestPodOfAnInstance(t *testing.T) {
 		assert.NotEmpty(t, pod.Labels["binder-project.org/template-hash"])
 	})
 	t.Run("annotations", func(t *testing.T) {
-		assert.Equal(t, []string{activityAnnotation, "binder-project.org/port", "binder-project.org/ready-when", "binder-project.org/template-name"},
-			slices.Sorted(maps.Keys(pod.Annotations)))
+		assert.Equal(t, []string{
+			activityAnnotation, "binder-project.org/last-activity-source", "binder-project.org/launched",
+			"binder-project.org/port", "binder-project.org/ready-when", "binder-project.org/template-name",
+		}, slices.Sorted(maps.Keys(pod.Annotations)))
 		assert.Equal(t, "echo", pod.Annotations["binder-project.org/template-name"])
 		assert.Equal(t, "8888", pod.Annotations["binder-project.org/port"])
 		last, err := time.Parse(time.RFC3339, pod.Annotations[activityAnnotation])

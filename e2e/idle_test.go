@@ -19,10 +19,10 @@ import (
 )
 
 // TestIdleTabIsCulled leaves the real page of the notebook's tree open, which
-// goes on asking what there is: that is no use of the instance.
+// goes on asking what there is: that is no use of the instance. It is not
+// parallel, for the page has to load before the timeout is over.
 func TestIdleTabIsCulled(t *testing.T) {
-	t.Parallel()
-	const timeout = 20 * time.Second // the page has to load in it
+	const timeout = 20 * time.Second
 	b := openBrowser(t)
 	notebook := suite.Launch(t, "jupyter", timeout).AwaitDeployed(t)
 	b.open(browserHost + "/user/" + notebook.ID + "/tree")
