@@ -171,7 +171,10 @@ func (a *app) run(ctx context.Context) error {
 }
 
 func (a *app) lead(ctx context.Context) error {
-	opts := leaderOptions{namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity}
+	opts := leaderOptions{
+		namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity,
+		written: func() { a.culler.contact.note(time.Now()) },
+	}
 	return runElected(ctx, a.client, opts, a.metrics, a.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
 		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run} {

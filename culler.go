@@ -146,6 +146,7 @@ type Culler struct {
 	log      *slog.Logger
 	now      func() time.Time
 
+	contact contact // see contact.go: whoever stands for election notes it
 	leading atomic.Bool
 	gone    chan *corev1.Pod // deleted by others; taken only while leading
 }
@@ -160,9 +161,9 @@ func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover
 	return c, cluster.OnPod(func(*corev1.Pod) {}, c.noticeGone)
 }
 
-// Run culls until ctx is done: for one term of leading, which ends when the API
-// server has been away for renewDeadline. After that, and when its clock was
-// set, it lets everybody write once before it deletes.
+// Run culls until ctx is done: for one term of leading. When it begins, when the
+// API server was away, and when its clock was set, it lets everybody write once
+// before it deletes.
 func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
 	looked := clocks{c.now(), time.Now()}
@@ -183,6 +184,10 @@ func (c *Culler) Run(ctx context.Context) {
 				c.log.WarnContext(ctx, "the clock has jumped, nothing is culled until all activity can have been written",
 					"from", looked.wall, "to", now.wall)
 				policy.since = now.wall
+			}
+			if cut := c.contact.cutOffUntil(now.monotonic); cut.After(policy.since) {
+				c.log.WarnContext(ctx, "the API server was away, nothing is culled until all activity can have been written")
+				policy.since = cut
 			}
 			looked = now
 			c.sweep(ctx, now.wall, policy)

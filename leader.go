@@ -23,6 +23,7 @@ const (
 // leaderOptions says which Lease is stood for, and as who.
 type leaderOptions struct {
 	namespace, lease, identity string
+	written                    func() // called after each write of the Lease; nil for nobody
 }
 
 // runElected calls lead whenever this replica is elected, until ctx is done. The
@@ -32,13 +33,17 @@ type leaderOptions struct {
 func runElected(ctx context.Context, client kubernetes.Interface, opts leaderOptions, metrics *Metrics, log *slog.Logger,
 	lead func(ctx context.Context)) error {
 	var term sync.Mutex // held while leading
+	var lock resourcelock.Interface = &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: opts.namespace, Name: opts.lease},
+		Client:     client.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: opts.identity},
+	}
+	if opts.written != nil {
+		lock = notedLock{lock, opts.written}
+	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Name: opts.lease,
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: opts.namespace, Name: opts.lease},
-			Client:     client.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: opts.identity},
-		},
+		Name:            opts.lease,
+		Lock:            lock,
 		LeaseDuration:   leaseDuration,
 		RenewDeadline:   renewDeadline,
 		RetryPeriod:     retryPeriod,
