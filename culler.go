@@ -208,8 +208,8 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 		}
 	}
 	forEach(sentences, writers, func(s sentence) {
-		if ctx.Err() != nil {
-			return // no longer ours to do
+		if ctx.Err() != nil || c.contact.cutOffUntil(time.Now()).After(policy.since) {
+			return // no longer ours to do, or judged before an outage
 		}
 		if s.action == repair {
 			c.repair(ctx, s.pod, s.message)

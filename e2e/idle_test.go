@@ -14,41 +14,28 @@ import (
 	"github.com/coder/websocket/wsjson"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestIdleTabIsCulled leaves the real page of the notebook's tree open, which
-// goes on asking what there is: that is no use of the instance. It is not
-// parallel, for the page has to load before the timeout is over.
-func TestIdleTabIsCulled(t *testing.T) {
-	const timeout = 20 * time.Second
-	b := openBrowser(t)
+// TestIdlePollsKeepNothing asks a real notebook what its pages, left open, ask
+// for by themselves: that is no use of the instance.
+func TestIdlePollsKeepNothing(t *testing.T) {
+	t.Parallel()
+	const timeout = 8 * time.Second
 	notebook := suite.Launch(t, "jupyter", timeout).AwaitDeployed(t)
-	b.open(browserHost + "/user/" + notebook.ID + "/tree")
-	b.await(harness.StartTimeout+pageWait, `Boolean(window.Jupyter && Jupyter.session_list && Jupyter.notebook_list)`)
-
-	// The page's own polls, at another pace than its every minute, which would be
-	// too slow for this timeout; and what JupyterLab and Notebook 7 ask for beside.
-	eval[bool](b, `(() => {
-		window.polls = 0;
-		new PerformanceObserver((list) => {
-			window.polls += list.getEntries().filter((e) => /\/api\//.test(e.name)).length;
-		}).observe({type: 'resource'});
-		setInterval(() => {
-			Jupyter.session_list.load_sessions();
-			Jupyter.notebook_list.load_list();
-			for (const path of ['kernels', 'terminals', 'kernelspecs', 'status', 'contents/?content=1']) {
-				fetch(document.body.dataset.baseUrl + 'api/' + path);
+	deployed := time.Now()
+	polls, code, page := 0, http.StatusOK, ""
+	for code == http.StatusOK {
+		require.Less(t, time.Since(deployed), latest(timeout), "it is still there after %d polls", polls)
+		for _, path := range []string{"sessions", "terminals", "kernels", "kernelspecs", "contents", "contents/?content=1"} {
+			if code, page = visit(t, http.MethodGet, notebook.URL("/api/"+path), nil); code != http.StatusOK {
+				break
 			}
-		}, 1000);
-		return true;
-	})()`)
-	b.await(pageWait, `window.polls > 10`)
-	require.Equal(t, "deployed", notebook.Status(t).Status)
-	notebook.AwaitStatus(t, latest(timeout), "deleted")
+			polls++
+		}
+		pause(t.Context(), 300*time.Millisecond)
+	}
+	assert.Greater(t, polls, 30, "the notebook answered until it was culled: %d %s", code, page)
 	notebook.AwaitEnd(t, removalMargin, "Culled")
-	assert.Greater(t, eval[int](b, `window.polls`), 30, "the tab polled until the end")
 }
 
 // TestWorkWithoutABrowser has a kernel compute for three times the timeout with
