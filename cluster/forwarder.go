@@ -82,8 +82,13 @@ func (f *forwarder) accept() {
 
 func (f *forwarder) forward(client net.Conn) {
 	defer client.Close()
-	dialer := net.Dialer{Timeout: forwardDialTimeout}
-	server, err := dialer.DialContext(f.ctx, "tcp", f.target)
+	// Again and again for a moment: kube-proxy may not know yet which pods are there.
+	var server net.Conn
+	err := poll(f.ctx, forwardDialTimeout, func(ctx context.Context) (err error) {
+		var dialer net.Dialer
+		server, err = dialer.DialContext(ctx, "tcp", f.target)
+		return err
+	})
 	if err != nil {
 		f.log.Warn("no pod behind a Service", "service", f.owner, "target", f.target, "error", err)
 		return
