@@ -179,8 +179,9 @@ func (a *Activity) isDue(id string, annotated time.Time, period time.Duration) b
 
 // flush writes what is due, a bounded number at a time. The map is the queue: it
 // holds one use of an instance, the latest, until that is written, so that what
-// meets a conflict, or no API server, is tried again at the next tick. It returns how many writes came too late, because
-// the pod had been written to: what the watch then brings decides about them.
+// meets a conflict, or no API server, is tried again at the next tick. It returns
+// how many writes came too late, because the pod had been written to: what the
+// watch then brings decides about them.
 func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration) (conflicts int) {
 	var mu sync.Mutex
 	var failed int
@@ -189,7 +190,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 	began := a.now()
 	forEach(a.due(period), writers, func(w dueWrite) {
 		id := w.pod.Labels[idLabel]
-		written, err := writeActivity(ctx, a.pods, w.pod, w.at, w.source)
+		written, err := writeActivity(ctx, a.pods, w.pod, w.use)
 		a.metrics.activityPatched(err)
 		mu.Lock()
 		defer mu.Unlock()
@@ -262,27 +263,29 @@ func (a *Activity) forgetOwn() {
 	})
 }
 
-// writeActivity sets a pod's annotations, provided nobody has written to the pod
-// since it was read: so that no later time is overwritten by an earlier one. It
-// returns the metadata that the pod now has. source "" is for a time that was no
-// use: then the pod names none.
-func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used time.Time, source Source) (*corev1.Pod, error) {
+// writeActivity writes to a pod when it was last used, and how.
+func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used use) (*corev1.Pod, error) {
+	return annotate(ctx, pods, pod, map[string]any{
+		lastActivityAnnotation: formatActivity(used.at), activitySourceAnnotation: used.source,
+	})
+}
+
+// annotate sets a pod's annotations, and removes those that are nil, provided
+// nobody has written to the pod since it was read: so that no later time is
+// overwritten by an earlier one. It returns the metadata that the pod now has.
+func annotate(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	annotations := map[string]any{lastActivityAnnotation: formatActivity(used), activitySourceAnnotation: source}
-	if source == "" {
-		annotations[activitySourceAnnotation] = nil
-	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": pod.ResourceVersion,
 		"annotations":     annotations,
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("encode the activity of pod %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("encode the annotations of pod %s: %w", pod.Name, err)
 	}
 	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
 	if err != nil {
-		return nil, fmt.Errorf("write the activity of pod %s: %w", pod.Name, err)
+		return nil, fmt.Errorf("write the annotations of pod %s: %w", pod.Name, err)
 	}
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name: written.Name, ResourceVersion: written.ResourceVersion, Labels: written.Labels, Annotations: written.Annotations,

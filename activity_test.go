@@ -258,7 +258,7 @@ func TestActivityNotWrittenIsOneLine(t *testing.T) {
 		activity.Touch(instanceID(n+1), SourceHTTP)
 	}
 	activity.flush(t.Context(), flushPeriod)
-	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the activity of pod binder-`) {
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the annotations of pod binder-`) {
 		t.Errorf("the log is %s", got)
 	}
 }

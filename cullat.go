@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +12,7 @@ type Source string
 const (
 	SourceLaunch    Source = "launch"    // it was launched, or claimed from a warm pool
 	SourceHTTP      Source = "http"      // a request, or its bytes
-	SourceWebSocket Source = "websocket" // the opening of a WebSocket, or a data frame
+	SourceWebSocket Source = "websocket" // a WebSocket that was opened, or a data frame
 	SourceProbe     Source = "probe"     // the application itself said that it is busy
 )
 
@@ -21,8 +20,8 @@ const (
 // unreadable or in the future is an error: it cannot be right.
 func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 	last, err := lastActivity(pod)
-	if err == nil && last.Sub(now) > clockSkew {
-		err = fmt.Errorf("annotation %s is in the future: %s", lastActivityAnnotation, formatActivity(last))
+	if err == nil {
+		err = timeAhead(lastActivityAnnotation, last, now)
 	}
 	return last, err
 }
@@ -36,7 +35,7 @@ func dueEnd(pod *corev1.Pod, last, now time.Time, policy cullPolicy) (at time.Ti
 	timeout := cullTimeout(pod, policy.cullTimeout)
 	at, reason = idleSince(pod, last, policy).Add(timeout+flushLag(timeout)), EndCulled
 	if age := maxAge(pod, policy.maxAge); age > 0 {
-		if launched, known := launchedAt(pod, now); known && launched.Add(age).Before(at) {
+		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(at) {
 			return launched.Add(age), EndExpired
 		}
 	}

@@ -41,7 +41,7 @@ func TestCullAtIsWhenItIsCulled(t *testing.T) {
 		if name == "not ready, just begun" { // as it will be at that time
 			pod.Status.Conditions[1].LastTransitionTime.Time = inst.CullAt
 		}
-		if got := judge(pod, inst.CullAt.Add(-moment), policy); got.action != keep {
+		if got := judge(pod, inst.CullAt.Add(-moment), policy); got.action == end {
 			t.Errorf("%s: to be culled at %s, a moment before it is %+v", name, inst.CullAt, got)
 		}
 		if got := judge(pod, inst.CullAt, policy); got.action != end {

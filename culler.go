@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,7 @@ type action int
 const (
 	keep   action = iota
 	end           // delete it
-	repair        // write its last activity anew: what is there cannot be right
+	repair        // write a time anew: what is there cannot be right
 )
 
 // verdict is what judge decides: the action, and for an end its reason and a
@@ -45,9 +46,9 @@ type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
 	maxAge       time.Duration // of all instances; 0 is none
-	// since is when this replica began to cull, or its clock was set. Before that the API server may
-	// have been away, and the activity that other replicas know of, or what the
-	// kubelet does, not have been written: it lets everybody write once before
+	// since is when this replica began to cull, its clock was set, or it came to
+	// reach the API server again. What other replicas know of, or the kubelet does,
+	// may not have been written before that: it lets everybody write once before
 	// it deletes anything that may be of use.
 	since time.Time
 }
@@ -81,20 +82,21 @@ func judgeSettled(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 }
 
 // judgeUse ends what nobody has used for its cull timeout, and what is older
-// than its max age. A last activity that cannot be right counts as now, and is
-// to be written anew.
+// than its max age. A time that cannot be right counts as now, and is to be
+// written anew.
 func judgeUse(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
-	last, unreadable := lastUse(pod, now)
-	if unreadable != nil {
+	last, err := lastUse(pod, now)
+	if err != nil {
 		last = now
 	}
 	at, reason := dueEnd(pod, last, now, policy)
-	switch {
-	case now.Before(at) && unreadable != nil:
-		return verdict{repair, "", unreadable.Error()}
-	case now.Before(at):
+	if now.Before(at) {
+		if _, problem := mend(pod, now, policy); problem != nil {
+			return verdict{repair, "", problem.Error()}
+		}
 		return verdict{}
-	case reason == EndExpired:
+	}
+	if reason == EndExpired {
 		age := maxAge(pod, policy.maxAge)
 		return verdict{end, reason, fmt.Sprintf("launched %s ago; its max age is %s", (now.Sub(at) + age).Round(time.Second), age)}
 	}
@@ -148,7 +150,7 @@ type Culler struct {
 
 	contact contact // see contact.go: whoever stands for election notes it
 	leading atomic.Bool
-	gone    chan *corev1.Pod // deleted by others; taken only while leading
+	gone    chan *corev1.Pod // deleted by others; noticed only while leading
 }
 
 // NewCuller makes a culler that looks at every instance once an interval.
@@ -168,6 +170,9 @@ func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
 	looked := clocks{c.now(), time.Now()}
 	policy.since = looked.wall
+	var remembering sync.WaitGroup
+	defer remembering.Wait()
+	remembering.Go(func() { c.rememberGone(ctx) }) // not held up by a long sweep
 	c.leading.Store(true)
 	defer c.leading.Store(false)
 	ticker := time.NewTicker(c.interval)
@@ -176,8 +181,6 @@ func (c *Culler) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case pod := <-c.gone:
-			c.remember(ctx, pod)
 		case <-ticker.C:
 			now := clocks{c.now(), time.Now()}
 			if clockJumped(looked, now) {
@@ -208,20 +211,26 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 		}
 	}
 	forEach(sentences, writers, func(s sentence) {
-		if ctx.Err() != nil || c.contact.cutOffUntil(time.Now()).After(policy.since) {
-			return // no longer ours to do, or judged before an outage
-		}
-		if s.action == repair {
-			c.repair(ctx, s.pod, s.message)
+		if c.outdated(ctx, policy) {
 			return
 		}
-		c.end(ctx, s.pod, s.verdict)
+		if s.action == repair {
+			c.repair(ctx, s.pod)
+			return
+		}
+		c.end(ctx, s.pod, s.verdict, policy)
 	})
 }
 
+// outdated reports whether what was judged by a policy is no longer ours to do,
+// or was judged before an outage.
+func (c *Culler) outdated(ctx context.Context, policy cullPolicy) bool {
+	return ctx.Err() != nil || c.contact.cutOffUntil(time.Now()).After(policy.since)
+}
+
 // end deletes an instance if nobody has used it since it was judged.
-func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
-	if v.reason == EndCulled && c.reprieve(ctx, pod) {
+func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cullPolicy) {
+	if v.reason == EndCulled && (c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
 		return
 	}
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)
@@ -239,19 +248,6 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict) {
 	}
 }
 
-// repair makes an activity that cannot be right count as now.
-func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, what string) {
-	c.metrics.unreadable.Inc()
-	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
-	switch _, err := writeActivity(ctx, c.pods, pod, c.now(), ""); {
-	case err == nil:
-		log.WarnContext(ctx, "last activity unreadable, counts as now", "problem", what)
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-	default:
-		log.ErrorContext(ctx, "last activity unreadable and not repaired, will be tried again", "problem", what, "error", err)
-	}
-}
-
 // noticeGone takes note of a pod whose deletion nobody has remembered: kubectl,
 // an eviction, a node that went away. Only the leader does, and never blocks.
 func (c *Culler) noticeGone(pod *corev1.Pod) {
@@ -265,8 +261,16 @@ func (c *Culler) noticeGone(pod *corev1.Pod) {
 	}
 }
 
-func (c *Culler) remember(ctx context.Context, pod *corev1.Pod) {
-	if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
-		c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "template", templateOf(pod), "error", err)
+// rememberGone writes the tombstones of what others have deleted, until ctx is done.
+func (c *Culler) rememberGone(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case pod := <-c.gone:
+			if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
+				c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "template", templateOf(pod), "error", err)
+			}
+		}
 	}
 }

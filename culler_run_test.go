@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +90,36 @@ func TestCullerRemembersWhatOthersDelete(t *testing.T) {
 		if inst, known := c.Instance(instanceID(3)); known || len(culler.gone) > 0 {
 			t.Errorf("who no longer leads remembers %+v, %t, and holds %d more", inst, known, len(culler.gone))
 		}
+	})
+}
+
+// Also while a sweep takes long.
+func TestCullerRemembersDuringASweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mangled := newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled"))
+		c := startCluster(t, time.Now, mangled, newPod(instanceID(2), time.Now()))
+		culler := newTestCuller(t, c)
+		release := make(chan struct{})
+		var asked atomic.Int32
+		culler.now = func() time.Time {
+			if asked.Add(1) == 3 { // after the beginning and the tick: of the repair
+				<-release
+			}
+			return time.Now()
+		}
+		stop := culler.start()
+		time.Sleep(culler.interval)
+		synctest.Wait()
+		if got := asked.Load(); got != 3 {
+			t.Fatalf("the time was asked for %d times: no sweep is held up", got)
+		}
+		c.drop(t, instanceID(2))
+		synctest.Wait()
+		if inst, _ := c.Instance(instanceID(2)); inst.Reason != "Gone" {
+			t.Errorf("during the sweep it is known as %+v, want it gone", inst)
+		}
+		close(release)
+		stop()
 	})
 }
 

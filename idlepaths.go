@@ -27,9 +27,11 @@ const (
 // terminals; JupyterLab and Notebook 7 for these, kernels, kernelspecs, the user,
 // workspaces, and the listing of the directory that is shown; Notebook 7 for the
 // checkpoints of the open notebook; the extensions for resource usage for metrics.
+// JupyterLab and Notebook 7 also keep a WebSocket open by which the server tells
+// of events, and of each listing that they ask for.
 // Of contents, only what has no dot in its last part: a directory, and not a
 // notebook that somebody opens.
-const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|metrics/v1(/.+)?|contents(/([^/]+/)*[^/.]*)?)` +
+const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1(/.+)?|contents(/([^/]+/)*[^/.]*)?)` +
 	`|metrics|lab/api/workspaces/?`
 
 // compileIdlePaths makes an expression that matches whole paths only.
@@ -70,10 +72,10 @@ type idleExpressions struct {
 }
 
 // isIdle reports whether a request is no use of an instance: a GET or HEAD of a
-// path that its template says pages ask for by themselves. A connection that is
-// to become a WebSocket is judged by its frames.
+// path that its template says pages ask for by themselves. Nor then are the
+// bytes of its answer, and the frames of a WebSocket that it opens.
 func (x *idleExpressions) isIdle(inst Instance, r *http.Request) bool {
-	if inst.IdlePaths == "" || r.Method != http.MethodGet && r.Method != http.MethodHead || r.Header.Get("Upgrade") != "" {
+	if inst.IdlePaths == "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
 	path := strings.TrimPrefix(r.URL.Path, baseURL(inst.ID))

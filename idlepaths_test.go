@@ -17,13 +17,13 @@ func TestJupyterIdlePaths(t *testing.T) {
 	}
 	for path, want := range map[string]bool{
 		"api/kernels": true, "api/kernels/3fa85f64-5717": true, "api/sessions": true, "api/terminals": true, "api/terminals/1": true,
-		"api/kernelspecs": true, "api/me": true, "api/status": true, "api/metrics/v1": true, "metrics": true,
+		"api/kernelspecs": true, "api/me": true, "api/status": true, "api/metrics/v1": true, "metrics": true, "api/events/subscribe": true,
 		"api/metrics/v1/kernel_usage/get_usage/3fa85f64": true, "lab/api/workspaces": true, "lab/api/workspaces/": true,
 		"api/contents": true, "api/contents/": true, "api/contents/data": true, "api/contents/a.b/My data": true,
 		"api/contents/work/index.ipynb/checkpoints": true,
 		// What somebody does.
 		"": false, "tree": false, "lab": false, "api/contents/index.ipynb": false, "api/contents/work/index.ipynb": false,
-		"files/data": false, "api/kernels/3fa85f64/channels": false, "api": false, "xmetrics": false, "metricsx": false,
+		"files/data": false, "api/kernels/3fa85f64/channels": false, "terminals/websocket/1": false, "api/events": false, "api": false, "xmetrics": false, "metricsx": false,
 		"api/kernelspecs/python3": false, "lab/api/workspaces/default": false, "notebooks/index.ipynb": false, "/api/kernels": false,
 	} {
 		if got := expression.MatchString(path); got != want {
@@ -115,7 +115,8 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 		{"a DELETE", "DELETE", "api/kernels/1", "", jupyterIdlePaths, true},
 		{"another path", "GET", "tree", "", jupyterIdlePaths, true},
 		{"a part of an idle path", "GET", "api/status/x", "", jupyterIdlePaths, true},
-		{"a WebSocket", "GET", "api/kernels", "websocket", jupyterIdlePaths, true},
+		{"another protocol that is not taken up", "GET", "tree", "h2c", jupyterIdlePaths, true},
+		{"a WebSocket that is refused", "GET", "api/kernels/1/channels", "websocket", jupyterIdlePaths, false},
 		{"a path that is too long to be matched", "GET", strings.Repeat("a", maxIdlePath+1), "", "a+", true},
 		{"the base URL", "GET", "", "", jupyterIdlePaths, true},
 		{"the base URL, if so wanted", "GET", "", "", "|poll", false},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,15 +25,18 @@ func maxAge(pod *corev1.Pod, ofServer time.Duration) time.Duration {
 
 // launchedAt is when the pod became somebody's instance. Where it does not say,
 // it is of a version of this service that wrote nothing, and it was when it was
-// created. What cannot be right is not taken for long ago: ok is false, and of
-// such an instance no age is known.
-func launchedAt(pod *corev1.Pod, now time.Time) (at time.Time, ok bool) {
+// created. What is unreadable or in the future is an error: it cannot be right,
+// and is not to be taken for long ago.
+func launchedAt(pod *corev1.Pod, now time.Time) (time.Time, error) {
 	value, said := pod.Annotations[launchedAnnotation]
 	if !said {
-		return pod.CreationTimestamp.Time, true
+		return pod.CreationTimestamp.Time, nil
 	}
 	at, err := time.Parse(time.RFC3339, value)
-	return at, err == nil && at.Sub(now) <= clockSkew
+	if err != nil {
+		return time.Time{}, fmt.Errorf("annotation %s: %q is not in RFC 3339", launchedAnnotation, value)
+	}
+	return at, timeAhead(launchedAnnotation, at, now)
 }
 
 // launchAnnotations say of a pod that it is somebody's as of now.

@@ -38,8 +38,8 @@ func TestBuildPodMaxAge(t *testing.T) {
 	if got, said := pod.Annotations[maxAgeAnnotation]; said {
 		t.Errorf("got %q, want none: the template has none where it belongs", got)
 	}
-	if got, ok := launchedAt(pod, noon); !ok || !got.Equal(noon) {
-		t.Errorf("launched at %s, %t; want %s", got, ok, noon)
+	if got, err := launchedAt(pod, noon); err != nil || !got.Equal(noon) {
+		t.Errorf("launched at %s, %v; want %s", got, err, noon)
 	}
 	for _, wrong := range []string{"", "long", "-1h", "0s"} {
 		if _, err := buildPod(newTemplate("t", withTemplateAnnotation(maxAgeAnnotation, wrong)), instanceID(1), noon, 0); err == nil {

@@ -49,7 +49,7 @@ func NewMetrics(version string) *Metrics {
 			Name: "binder_cull_errors_total", Help: "Instances that were over and could not be deleted at the first attempt.",
 		}),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "binder_activity_unreadable_total", Help: "Last activities that could not be right and were counted as now.",
+			Name: "binder_activity_unreadable_total", Help: "Times on pods, of use or launch, that could not be right and were counted as now.",
 		}),
 		activityPatches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_activity_patches_total", Help: "Writes of last activity to pods, by result.",

@@ -196,7 +196,7 @@ func (c *Culler) reprieve(ctx context.Context, pod *corev1.Pod) bool {
 		log.DebugContext(ctx, "idle, and its application is not at work", "probe", result)
 		return false
 	}
-	switch _, err := writeActivity(ctx, c.pods, pod, active, SourceProbe); {
+	switch _, err := writeActivity(ctx, c.pods, pod, use{active, SourceProbe}); {
 	case err == nil:
 		log.InfoContext(ctx, "not culled: its application is or was at work", "probe", result, "active", formatActivity(active))
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):

@@ -239,3 +239,26 @@ func TestReprieveThatIsNotWritten(t *testing.T) {
 		}
 	}
 }
+
+// An application may be asked while the API server goes away: what others know of
+// its use is not written then, and it is not ended.
+func TestOutageWhileItIsAsked(t *testing.T) {
+	cut := make(chan struct{})
+	c := startCluster(t, clockAt(noon), probed(t, func(w http.ResponseWriter, _ *http.Request) {
+		<-cut
+		_, _ = w.Write([]byte("[]"))
+	}))
+	culler := newTestCuller(t, c)
+	policy := culler.policy
+	policy.since = time.Now()
+	culler.contact.note(time.Now())
+	pod, _ := c.Pod(instanceID(1))
+	go func() {
+		defer close(cut)
+		culler.contact.note(time.Now().Add(2 * contactGap)) // nothing was written between
+	}()
+	culler.end(t.Context(), pod, verdict{end, EndCulled, "idle"}, policy)
+	if writes := c.writes(); len(writes) > 0 {
+		t.Errorf("the writes are %v", writes)
+	}
+}

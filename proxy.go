@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"slices"
 	"strings"
@@ -110,18 +111,29 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
 	n.serve(w, r)
 }
 
-// forward sends one request to the pod and streams both ways. Headers that are
-// for one connection only are dropped by ReverseProxy.
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
+// toucher returns what is to be called when a request, or a byte of it or of its
+// answer, is use of an instance.
+func (p *Proxy) toucher(inst Instance, r *http.Request) func() {
+	if p.idle.isIdle(inst, r) {
+		return func() {}
+	}
 	source := SourceHTTP
 	if isWebSocket(r.Header) {
 		source = SourceWebSocket
 	}
-	touch := func() { p.touch(inst.ID, source) }
-	if p.idle.isIdle(inst, r) {
-		touch = func() {} // nor do the bytes of its answer
+	return func() { p.touch(inst.ID, source) }
+}
+
+// forward sends one request to the pod and streams both ways. Headers that are
+// for one connection only are dropped by ReverseProxy. A request is use once it
+// has a connection to the pod: a forgotten page also asks for what is broken.
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
+	touch := p.toucher(inst, r)
+	if !isWebSocket(r.Header) { // that is use when the instance opens it
+		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+			GotConn: func(httptrace.GotConnInfo) { touch() },
+		}))
 	}
-	touch()
 	// Else the server would discard what the pod has yet to read of the request
 	// once the pod begins to answer.
 	_ = http.NewResponseController(w).EnableFullDuplex() // always so with HTTP/2
@@ -175,7 +187,8 @@ func forwarded(pr *httputil.ProxyRequest) {
 	}
 }
 
-// watchResponse makes what comes back count as activity while it moves.
+// watchResponse makes what comes back count as activity while it moves. That a
+// pod refuses a WebSocket does not: a forgotten page tries to open it for ever.
 func watchResponse(res *http.Response, id string, touch func()) error {
 	// All instances share one origin: none may claim more of it than its own
 	// path, however it is written (/user/<id>/.. is somebody else's).
@@ -185,8 +198,11 @@ func watchResponse(res *http.Response, id string, touch func()) error {
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
 	switch {
 	case res.StatusCode != http.StatusSwitchingProtocols || !upgraded:
-		res.Body = &touchingBody{res.Body, touch}
+		if !isWebSocket(res.Request.Header) {
+			res.Body = &touchingBody{res.Body, touch}
+		}
 	case isWebSocket(res.Header):
+		touch()
 		res.Body = &webSocketTunnel{ReadWriteCloser: tunnel, touch: touch}
 	default:
 		res.Body = &byteTunnel{tunnel, touch}

@@ -279,6 +279,9 @@ func TestProxyWhenTheApplicationDoesNotAnswer(t *testing.T) {
 	if res.StatusCode != http.StatusBadGateway || !strings.Contains(body, "did not answer") {
 		t.Errorf("got %d %q, want 502", res.StatusCode, body)
 	}
+	if got := p.touches.of(inst.ID); got != 0 {
+		t.Errorf("touched %d times, want never: the proxy answered by itself", got)
+	}
 	if strings.Contains(body, inst.Address) {
 		t.Errorf("the visitor is told the address: %q", body)
 	}

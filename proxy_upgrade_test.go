@@ -42,6 +42,11 @@ func (w wire) send(t testing.TB, to wire, what []byte) {
 // both its ends. The instance is instanceID(1).
 func upgrade(t testing.TB, protocol string) (p *testProxy, browser, pod wire) {
 	t.Helper()
+	return upgradeAt(t, protocol, "api/kernels/1/channels")
+}
+
+func upgradeAt(t testing.TB, protocol, rest string) (p *testProxy, browser, pod wire) {
+	t.Helper()
 	pods := make(chan wire, 1)
 	inst := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != protocol || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
@@ -54,15 +59,15 @@ func upgrade(t testing.TB, protocol string) (p *testProxy, browser, pod wire) {
 		}
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 		pods <- wire{conn, buffered.Reader}
-	})
+	}, func(inst *Instance) { inst.IdlePaths = jupyterIdlePaths })
 	p = startProxy(t, inst)
 	conn, err := net.Dial("tcp", p.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	browser = wire{conn, bufio.NewReader(conn)}
-	fmt.Fprintf(conn, "GET /user/%s/api/kernels HTTP/1.1\r\nHost: hub.example\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"+
-		"Authorization: token %s\r\n\r\n", inst.ID, protocol, testAPIKey)
+	fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: hub.example\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"+
+		"Authorization: token %s\r\n\r\n", baseURL(inst.ID), rest, protocol, testAPIKey)
 	res, err := http.ReadResponse(browser.reader, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != protocol {
 		t.Fatalf("got %v, %v, want 101 to %s", res, err, protocol)
@@ -113,6 +118,18 @@ func TestWebSocketFramesThatCount(t *testing.T) {
 				t.Errorf("masked %v: %s: touched %d times, want it counted: %v", masked, row.name, after-before, row.counted)
 			}
 		}
+	}
+}
+
+// What a page opens by itself, and all that comes by it, is no use.
+func TestWebSocketOfAnIdlePath(t *testing.T) {
+	p, browser, pod := upgradeAt(t, "websocket", "api/events/subscribe")
+	for range 3 {
+		pod.send(t, browser, wsFrame(opText, false, []byte(`{"action": "get", "path": ""}`)))
+		browser.send(t, pod, wsFrame(opBinary, true, make([]byte, 200)))
+	}
+	if got := p.touches.of(instanceID(1)); got != 0 {
+		t.Errorf("touched %d times, want never", got)
 	}
 }
 

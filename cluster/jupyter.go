@@ -17,13 +17,13 @@ import (
 )
 
 // jupyterSuite is the release of Debian whose packages make the image.
-const jupyterSuite = "bookworm"
+const jupyterSuite = "trixie"
 
 // jupyterRecipe are mmdebstrap's options that make the image what it is.
 func jupyterRecipe() []string {
 	return []string{
 		"--variant=minbase",
-		"--include=jupyter-notebook,python3-ipykernel",
+		"--include=jupyter-notebook,python3-ipykernel,python3-async-lru,python3-jupyterlab-server,python3-notebook-shim",
 		"--format=tar",
 		// The container runtime has its own.
 		"--skip=output/dev",
@@ -34,6 +34,12 @@ func jupyterRecipe() []string {
 		"--dpkgopt=path-exclude=/usr/share/info/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--dpkgopt=path-exclude=/usr/share/javascript/mathjax/unpacked/*",
+		// JupyterLab's package depends on all that its pages are built of, more
+		// than a gigabyte. What serves the pages that are built is Python.
+		`--customize-hook=cd "$1/tmp" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download jupyterlab`,
+		`--customize-hook=dpkg-deb --fsys-tarfile "$1"/tmp/jupyterlab_*.deb | tar --extract --directory="$1" ` +
+			`--exclude=./usr/share/nodejs --exclude=./usr/share/doc --exclude="*.map"`,
+		`--customize-hook=rm "$1"/tmp/jupyterlab_*.deb`,
 		`--customize-hook=chroot "$1" useradd --uid 1000 --user-group --create-home --shell /bin/bash main`,
 		// Those of the machine that the image is built on.
 		`--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/etc/apt/apt.conf.d/99mmdebstrap"`,

@@ -63,7 +63,12 @@ func startKernel(ctx context.Context, t *testing.T, browser *http.Client, notebo
 // open makes a request with the token against forged ones that a page sends.
 func open(t *testing.T, browser *http.Client, method, address string, want int) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader("{}"))
+	return send(t, browser, method, address, "{}", want)
+}
+
+func send(t *testing.T, browser *http.Client, method, address, body string, want int) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	require.NoError(t, err)
 	for _, cookie := range browser.Jar.Cookies(request.URL) {
 		if cookie.Name == "_xsrf" {
@@ -73,10 +78,10 @@ func open(t *testing.T, browser *http.Client, method, address string, want int) 
 	response, err := browser.Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
-	require.Equal(t, want, response.StatusCode, string(body))
-	return string(body)
+	require.Equal(t, want, response.StatusCode, string(answer))
+	return string(answer)
 }
 
 // from dials as a page of an origin.

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// mend tells which times on a pod cannot be right, and what is to be written in
+// their place. Such a time counts as now: nobody loses an instance by it, and no
+// instance lives for ever. problem is nil where there is nothing to mend.
+func mend(pod *corev1.Pod, now time.Time, policy cullPolicy) (annotations map[string]any, problem error) {
+	annotations = map[string]any{}
+	_, noUse := lastUse(pod, now)
+	if noUse != nil {
+		annotations[lastActivityAnnotation] = formatActivity(now)
+		annotations[activitySourceAnnotation] = nil // it was no use
+	}
+	var noLaunch error
+	if maxAge(pod, policy.maxAge) > 0 { // else nobody goes by it
+		if _, noLaunch = launchedAt(pod, now); noLaunch != nil {
+			annotations[launchedAnnotation] = formatActivity(now)
+		}
+	}
+	return annotations, errors.Join(noUse, noLaunch)
+}
+
+// timeAhead is the error of a time that is later than clocks differ, nil if it is not.
+func timeAhead(annotation string, at, now time.Time) error {
+	if at.Sub(now) <= clockSkew {
+		return nil
+	}
+	return fmt.Errorf("annotation %s is in the future: %s", annotation, formatActivity(at))
+}
+
+// repair writes anew the times on a pod that cannot be right.
+func (c *Culler) repair(ctx context.Context, pod *corev1.Pod) {
+	annotations, problem := mend(pod, c.now(), c.policy)
+	if problem == nil {
+		return
+	}
+	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "problem", problem)
+	switch _, err := annotate(ctx, c.pods, pod, annotations); {
+	case err == nil:
+		c.metrics.unreadable.Inc()
+		log.WarnContext(ctx, "a time on the pod cannot be right, counts as now")
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	default:
+		log.ErrorContext(ctx, "a time on the pod cannot be right, and could not be written anew, will be tried again", "error", err)
+	}
+}

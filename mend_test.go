@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestMend(t *testing.T) {
+	const now = "2026-01-02T12:00:00.000Z"
+	unused := map[string]any{lastActivityAnnotation: now, activitySourceAnnotation: nil}
+	unlaunched := map[string]any{launchedAnnotation: now}
+	aged := withAnnotation(maxAgeAnnotation, "1h")
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   []map[string]any
+	}{
+		{"all is well", aged, nil},
+		{"launched before that was written", changes(aged, func(p *corev1.Pod) { delete(p.Annotations, launchedAnnotation) }), nil},
+		{"clocks differ", changes(aged, lastUsed(noon.Add(clockSkew)), launchedOn(noon.Add(clockSkew))), nil},
+		{"no use", func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }, []map[string]any{unused}},
+		{"used in the future", lastUsed(noon.Add(time.Hour)), []map[string]any{unused}},
+		{"launched in the future", changes(aged, launchedOn(noon.Add(time.Hour))), []map[string]any{unlaunched}},
+		{"launched at no time", changes(aged, withAnnotation(launchedAnnotation, "")), []map[string]any{unlaunched}},
+		{"launched at no time, and of no age", withAnnotation(launchedAnnotation, ""), nil},
+		{"nothing is right", changes(aged, withAnnotation(launchedAnnotation, "?"), withAnnotation(lastActivityAnnotation, "?")), []map[string]any{unused, unlaunched}},
+	} {
+		want := map[string]any{}
+		for _, annotations := range test.want {
+			for name, value := range annotations {
+				want[name] = value
+			}
+		}
+		got, problem := mend(newPod(instanceID(1), noon, test.change), noon, cullPolicy{cullTimeout: time.Hour})
+		if len(got) != len(want) || (problem != nil) != (len(want) > 0) {
+			t.Errorf("%s: got %v, %v; want %v", test.name, got, problem, want)
+		}
+		for name, value := range want {
+			if at, said := got[name]; !said || at != value || !strings.Contains(problem.Error(), strings.TrimSuffix(name, "-source")) {
+				t.Errorf("%s: %s becomes %v, for %v; want %v", test.name, name, at, problem, value)
+			}
+		}
+	}
+}
+
+// Whoever mangles the time of the launch gains one max age by it, and not all.
+func TestMangledLaunchIsRepaired(t *testing.T) {
+	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(maxAgeAnnotation, "1h"), withAnnotation(launchedAnnotation, "never"))
+	c := startCluster(t, clockAt(noon), pod)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, nil, 0, 1)
+	if log := culler.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, launchedAnnotation) {
+		t.Errorf("the log is\n%s", log)
+	}
+	eventually(t, "the cache has what was written", func() bool {
+		pod, _ := c.Pod(instanceID(1))
+		at, err := launchedAt(pod, noon)
+		return err == nil && at.Equal(noon)
+	})
+	repaired, _ := c.Pod(instanceID(1))
+	if last, err := lastActivity(repaired); err != nil || !last.Equal(noon) {
+		t.Errorf("it was last used at %s, %v; want what it was", last, err)
+	}
+	lastUsed(noon.Add(time.Hour))(repaired)
+	if got := judge(repaired, noon.Add(time.Hour), culler.policy); got.reason != EndExpired {
+		t.Errorf("an hour later it is %+v, want it expired", got)
+	}
+}
