@@ -38,6 +38,22 @@ func TestInstanceExpires(t *testing.T) {
 	assert.Contains(t, page, "its max age is 15s")
 }
 
+// TestMangledLaunchExpires: who mangles the time of the launch of one in use gains
+// no more than another max age.
+func TestMangledLaunchExpires(t *testing.T) {
+	t.Parallel()
+	const maxAge = 15 * time.Second // of the template
+	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
+	mangled := time.Now()
+	annotate(t, instance, "binder-project.org/launched", "long after this")
+	for code, page := http.StatusOK, ""; code == http.StatusOK; code, page = visit(t, http.MethodGet, instance.URL("/"), nil) {
+		require.Less(t, time.Since(mangled), maxAge+cullMargin, "it is still there: %s", page)
+		pause(t.Context(), time.Second)
+	}
+	assert.GreaterOrEqual(t, time.Since(mangled), maxAge, "ended early")
+	instance.AwaitEnd(t, removalMargin, "Expired")
+}
+
 // TestStatusTellsOfActivity: an owner sees when the instance was last used, by
 // what, and until when it has.
 func TestStatusTellsOfActivity(t *testing.T) {
