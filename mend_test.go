@@ -61,7 +61,8 @@ func TestMangledLaunchIsRepaired(t *testing.T) {
 		at, err := launchedAt(pod, noon)
 		return err == nil && at.Equal(noon)
 	})
-	repaired, _ := c.Pod(instanceID(1))
+	cached, _ := c.Pod(instanceID(1))
+	repaired := cached.DeepCopy()
 	if last, err := lastActivity(repaired); err != nil || !last.Equal(noon) {
 		t.Errorf("it was last used at %s, %v; want what it was", last, err)
 	}

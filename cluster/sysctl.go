@@ -4,16 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// changedSettings are the kernel settings that the cluster changes: forwarding
-// for the pods, the rest by the kubelet, to the values it wants on a node.
+// nodeSettings are the kernel settings that the cluster writes itself.
+func nodeSettings() map[string]string {
+	return map[string]string{
+		"net/ipv4/ip_forward": "1", // for the pods
+		// No address is made up for the link of each pod that starts: a browser on
+		// this machine takes that for another network, and breaks off all that it
+		// is loading (ERR_NETWORK_CHANGED).
+		"net/ipv6/conf/default/addr_gen_mode": "1",
+	}
+}
+
+// changedSettings are all that change while the cluster runs: its own, and what
+// the kubelet wants on a node.
 func changedSettings() []string {
-	return []string{
-		"net/ipv4/ip_forward",
+	return append(slices.Sorted(maps.Keys(nodeSettings())),
 		"net/bridge/bridge-nf-call-iptables",
 		"vm/overcommit_memory",
 		"vm/panic_on_oom",
@@ -21,7 +33,7 @@ func changedSettings() []string {
 		"kernel/panic_on_oops",
 		"kernel/keys/root_maxkeys",
 		"kernel/keys/root_maxbytes",
-	}
+	)
 }
 
 // readSettings returns the values of the settings that this kernel has.

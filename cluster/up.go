@@ -87,7 +87,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := c.noteMachine(ctx); err != nil {
 		return err
 	}
-	if err := writeSettings(map[string]string{"net/ipv4/ip_forward": "1"}); err != nil {
+	if err := writeSettings(nodeSettings()); err != nil {
 		return err
 	}
 	if err := ensureBridge(); err != nil {

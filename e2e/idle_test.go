@@ -54,7 +54,7 @@ func TestWorkWithoutABrowser(t *testing.T) {
 	submit(ctx, t, channels, fmt.Sprintf("import time; time.sleep(%d)", int((3*timeout).Seconds())))
 	awaitBusy(ctx, t, channels)
 	begun := time.Now()
-	require.NoError(t, channels.Close(websocket.StatusNormalClosure, ""))
+	require.NoError(t, channels.CloseNow()) // as a browser that is shut
 
 	for time.Since(begun) < 3*timeout-time.Second {
 		require.Equal(t, "deployed", notebook.Status(t).Status, "culled %s into its work", time.Since(begun))
