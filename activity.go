@@ -2,23 +2,24 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
 const (
 	// flushTick is how often it is looked for activity that is due to be written.
 	flushTick = time.Second
+	// flushBatch is how many writes are done before it is looked again for what is
+	// due: what has the least time left does not wait for thousands of others.
+	flushBatch = 128
 	// writers is how many writes to the API server one loop has under way at most.
 	writers = 8
 	// lastFlushes and lastFlushPause are for conflicts when this replica ends:
@@ -27,11 +28,12 @@ const (
 	lastFlushPause = 100 * time.Millisecond
 )
 
-// flushPeriod is the least time between two writes of an instance's activity.
+// flushPeriod is by how much an instance's activity is later than what was written
+// when it is written again.
 func flushPeriod(timeout time.Duration) time.Duration { return timeout / 12 }
 
-// flushLag is by how much an annotation may be behind what some replica knows:
-// what came just after a write waits a period, a tick, and the write itself.
+// flushLag is by how much an annotation may be behind what some replica knows: not
+// quite a period is held back, and then it waits for a tick, and the write itself.
 func flushLag(timeout time.Duration) time.Duration { return flushPeriod(timeout) + 2*flushTick }
 
 // Activity remembers when instances were last used until that is written to
@@ -50,9 +52,6 @@ type Activity struct {
 	// own is, by id, what this replica's last write made of a pod, until the
 	// watch brings something newer than what that write went by.
 	own map[string]ownWrite
-	// writes are, by id, the last writes of activity that this replica knows of,
-	// for as long as there is a pod.
-	writes map[string]lastWrite
 }
 
 // use is when an instance was used, and how.
@@ -60,10 +59,6 @@ type use struct {
 	at     time.Time
 	source Source
 }
-
-// lastWrite is what was written to a pod, by whichever replica, and when: which
-// is later than the use by up to a period.
-type lastWrite struct{ annotated, at time.Time }
 
 // ownWrite is a pod that the API server has and the cache does not have yet.
 // After an outage that can take a minute: a watch is opened again with delays
@@ -79,7 +74,7 @@ func NewActivity(pods typedcorev1.PodInterface, cluster *Cluster, defaultTimeout
 	return &Activity{
 		pods: pods, cluster: cluster, defaultTimeout: defaultTimeout,
 		metrics: metrics, log: log, now: now, last: map[string]use{},
-		own: map[string]ownWrite{}, writes: map[string]lastWrite{},
+		own: map[string]ownWrite{},
 	}
 }
 
@@ -93,6 +88,14 @@ func (a *Activity) Touch(id string, source Source) {
 	}
 }
 
+// usedSince reports whether this replica knows of a later use than the pod says.
+func (a *Activity) usedSince(pod *corev1.Pod) bool {
+	annotated, _ := lastActivity(pod)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last[pod.Labels[idLabel]].at.Truncate(time.Millisecond).After(annotated)
+}
+
 // Run writes activity back as it falls due, until ctx is done. What is left
 // then is for Flush.
 func (a *Activity) Run(ctx context.Context) {
@@ -103,7 +106,7 @@ func (a *Activity) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			a.flush(ctx, flushPeriod)
+			a.flush(ctx, flushPeriod, flushBatch)
 		}
 	}
 }
@@ -112,7 +115,7 @@ func (a *Activity) Run(ctx context.Context) {
 func (a *Activity) Flush(ctx context.Context) {
 	all := func(time.Duration) time.Duration { return 0 }
 	for range lastFlushes {
-		if conflicts := a.flush(ctx, all); conflicts == 0 {
+		if conflicts := a.flush(ctx, all, math.MaxInt); conflicts == 0 {
 			return
 		}
 		select {
@@ -128,11 +131,14 @@ type dueWrite struct {
 	pod    *corev1.Pod
 	cached string // the resourceVersion that the cache has
 	use
-	problem error // what is wrong with the annotation
+	idle    time.Time // when the instance would have been idle for its timeout; zero if that is not known
+	problem error     // what is wrong with the annotation
 }
 
-// due returns what is newer than its annotation and was not written for the
-// period of its timeout, and drops what need not be remembered.
+// due returns what is newer than its annotation by the period of its timeout, what
+// has the least time left first, and drops what need not be remembered. So an
+// instance that is in use all the time is written to once a period, by the first
+// replica to look, and one that was used for less than that, never.
 func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWrite {
 	var due []dueWrite
 	for id, used := range a.snapshot() {
@@ -141,54 +147,34 @@ func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWr
 			a.written(id, used.at)
 			continue
 		}
-		cached := pod.ResourceVersion
+		cached, timeout := pod.ResourceVersion, cullTimeout(pod, a.defaultTimeout)
 		pod = a.latest(id, pod)
 		annotated, err := lastActivity(pod)
 		switch {
 		case err != nil:
-			due = append(due, dueWrite{pod, cached, used, err})
+			due = append(due, dueWrite{pod, cached, used, time.Time{}, err})
 		case !used.at.Truncate(time.Millisecond).After(annotated):
 			a.written(id, used.at)
-		case a.isDue(id, annotated, period(cullTimeout(pod, a.defaultTimeout))):
-			due = append(due, dueWrite{pod, cached, used, nil})
+		case used.at.Sub(annotated) >= period(timeout):
+			due = append(due, dueWrite{pod, cached, used, annotated.Add(timeout), nil})
 		}
 	}
+	slices.SortFunc(due, func(a, b dueWrite) int { return a.idle.Compare(b.idle) })
 	return due
 }
 
-// isDue reports whether a pod was last written a period ago. Who has written a
-// new time since this replica last looked did so at a time that is not known: at
-// most a period after the use, and not after now.
-func (a *Activity) isDue(id string, annotated time.Time, period time.Duration) bool {
-	now := a.now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	last, known := a.writes[id]
-	switch {
-	case !known:
-		last = lastWrite{annotated, annotated}
-	case !last.annotated.Equal(annotated):
-		last = lastWrite{annotated, annotated.Add(period)}
-		if last.at.After(now) {
-			last.at = now
-		}
-	}
-	a.writes[id] = last
-	return now.Sub(last.at) >= period
-}
-
-// flush writes what is due, a bounded number at a time. The map is the queue: it
-// holds one use of an instance, the latest, until that is written, so that what
-// meets a conflict, or no API server, is tried again at the next tick. It returns
-// how many writes came too late, because the pod had been written to: what the
-// watch then brings decides about them.
-func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration) (conflicts int) {
+// flush writes what is due, up to a number of them, a few at a time. The map is
+// the queue: it holds one use of an instance, the latest, until that is written,
+// so that what meets a conflict, or no API server, is tried again at the next
+// tick. It returns how many writes came too late, because the pod had been written
+// to: what the watch then brings decides about them.
+func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration, most int) (conflicts int) {
 	var mu sync.Mutex
 	var failed int
 	var last error
 	a.forgetOwn()
-	began := a.now()
-	forEach(a.due(period), writers, func(w dueWrite) {
+	due := a.due(period)
+	forEach(due[:min(most, len(due))], writers, func(w dueWrite) {
 		id := w.pod.Labels[idLabel]
 		written, err := writeActivity(ctx, a.pods, w.pod, w.use)
 		a.metrics.activityPatched(err)
@@ -196,7 +182,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 		defer mu.Unlock()
 		switch {
 		case err == nil:
-			a.rememberOwn(id, ownWrite{w.cached, written}, lastWrite{w.at.Truncate(time.Millisecond), began})
+			a.rememberOwn(id, ownWrite{w.cached, written})
 			a.written(id, w.at)
 			if w.problem != nil { // told once it is mended, and not at each attempt
 				a.metrics.unreadable.Inc()
@@ -242,11 +228,10 @@ func (a *Activity) latest(id string, cached *corev1.Pod) *corev1.Pod {
 	return cached
 }
 
-func (a *Activity) rememberOwn(id string, own ownWrite, write lastWrite) {
+func (a *Activity) rememberOwn(id string, own ownWrite) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.own[id] = own
-	a.writes[id] = write
 }
 
 // forgetOwn drops what the watch has caught up with, and what has no pod.
@@ -257,10 +242,6 @@ func (a *Activity) forgetOwn() {
 		pod, exists := a.cluster.Pod(id)
 		return !exists || pod.ResourceVersion != own.cached
 	})
-	maps.DeleteFunc(a.writes, func(id string, _ lastWrite) bool {
-		_, exists := a.cluster.Pod(id)
-		return !exists
-	})
 }
 
 // writeActivity writes to a pod when it was last used, and how.
@@ -268,26 +249,4 @@ func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *core
 	return annotate(ctx, pods, pod, map[string]any{
 		lastActivityAnnotation: formatActivity(used.at), activitySourceAnnotation: used.source,
 	})
-}
-
-// annotate sets a pod's annotations, and removes those that are nil, provided
-// nobody has written to the pod since it was read: so that no later time is
-// overwritten by an earlier one. It returns the metadata that the pod now has.
-func annotate(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"resourceVersion": pod.ResourceVersion,
-		"annotations":     annotations,
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("encode the annotations of pod %s: %w", pod.Name, err)
-	}
-	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
-	if err != nil {
-		return nil, fmt.Errorf("write the annotations of pod %s: %w", pod.Name, err)
-	}
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Name: written.Name, ResourceVersion: written.ResourceVersion, Labels: written.Labels, Annotations: written.Annotations,
-	}}, nil
 }

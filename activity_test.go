@@ -12,8 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	k8stesting "k8s.io/client-go/testing"
 )
 
@@ -153,7 +155,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 		for n := range many {
 			activity.Touch(instanceID(n), SourceHTTP)
 		}
-		activity.flush(t.Context(), flushPeriod)
+		activity.flush(t.Context(), flushPeriod, flushBatch)
 		if writes := c.writes(); len(writes) > 0 {
 			t.Errorf("written before they are due: %v", writes)
 		}
@@ -202,7 +204,7 @@ func TestActivityFlush(t *testing.T) {
 				c.failOn("patch", "pods", test.err)
 			}
 			activity.Touch(instanceID(1), SourceHTTP)
-			activity.flush(t.Context(), flushPeriod)
+			activity.flush(t.Context(), flushPeriod, flushBatch)
 			if writes := c.writes(); len(writes) != test.writes {
 				t.Errorf("the writes are %v, want %d", writes, test.writes)
 			}
@@ -257,7 +259,7 @@ func TestActivityNotWrittenIsOneLine(t *testing.T) {
 	for n := range 3 {
 		activity.Touch(instanceID(n+1), SourceHTTP)
 	}
-	activity.flush(t.Context(), flushPeriod)
+	activity.flush(t.Context(), flushPeriod, flushBatch)
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the annotations of pod binder-`) {
 		t.Errorf("the log is %s", got)
 	}
@@ -325,7 +327,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		use := func(id string) {
 			activity.Touch(id, SourceHTTP)
-			activity.flush(t.Context(), flushPeriod)
+			activity.flush(t.Context(), flushPeriod, flushBatch)
 		}
 		for n := range 3 {
 			time.Sleep(flushPeriod(time.Hour) + time.Second)
@@ -364,7 +366,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		deaf.expire()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		activity.flush(t.Context(), flushPeriod)
+		activity.flush(t.Context(), flushPeriod, flushBatch)
 		if len(activity.own) > 0 || len(activity.last) > 0 {
 			t.Errorf("held are still %v and %v", activity.own, activity.last)
 		}
@@ -441,4 +443,46 @@ func TestFlushLag(t *testing.T) {
 			t.Errorf("of %s: got %s, want %s", timeout, got, want)
 		}
 	}
+}
+
+// Where patches are slow, and many are due, what would be taken for idle next is
+// not kept waiting by those that have long.
+func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 3 * flushBatch
+		began := time.Now()
+		var pods []runtime.Object
+		for n := range many {
+			pods = append(pods, newPod(instanceID(n), began.Add(-time.Duration(10+n%10)*time.Minute)))
+		}
+		pods = append(pods, newPod(instanceID(many), began.Add(-59*time.Minute)))
+		c := startCluster(t, time.Now, pods...)
+		activity, _ := newTestActivity(c)
+		activity.pods = slowPods{activity.pods}
+		defer activity.start()()
+		for n := range many {
+			activity.Touch(instanceID(n), SourceHTTP)
+		}
+		time.Sleep(2 * time.Second) // the first batch is under way
+		activity.Touch(instanceID(many), SourceHTTP)
+		time.Sleep(flushBatch/writers*time.Second + 3*time.Second)
+		synctest.Wait()
+		pod, _ := c.Pod(instanceID(many))
+		if last, err := lastActivity(pod); err != nil || last.Before(began) {
+			t.Errorf("after %s its activity is %s, %v", time.Since(began), last, err)
+		}
+		time.Sleep(many / writers * 2 * time.Second)
+		synctest.Wait()
+		if len(activity.last) > 0 {
+			t.Errorf("%d are still to be written", len(activity.last))
+		}
+	})
+}
+
+// slowPods takes a second for each patch.
+type slowPods struct{ typedcorev1.PodInterface }
+
+func (s slowPods) Patch(ctx context.Context, name string, kind types.PatchType, data []byte, how metav1.PatchOptions, sub ...string) (*corev1.Pod, error) {
+	time.Sleep(time.Second)
+	return s.PodInterface.Patch(ctx, name, kind, data, how, sub...)
 }

@@ -28,6 +28,7 @@ type app struct {
 	culler   *Culler
 	pool     *Pool
 	preload  *Preloader
+	warnings *TemplateWarnings
 	health   *health
 	servers  []*server
 	// draining is done when those who wait for something have to be let go.
@@ -50,13 +51,14 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 		return nil, err
 	}
 	metrics.WatchCluster(cluster)
-	if err := warnOfIdleness(cluster, log); err != nil {
+	warnings, err := NewTemplateWarnings(client, cluster, log, now)
+	if err != nil {
 		return nil, err
 	}
 	pods := client.CoreV1().Pods(config.InstancesNamespace)
 	remover := &remover{client: client, namespace: config.InstancesNamespace, now: now}
 	activity := NewActivity(pods, cluster, config.CullTimeout, metrics, log, now)
-	culler, err := NewCuller(pods, cluster, remover, policy, config.CullInterval, metrics, log, now)
+	culler, err := NewCuller(pods, cluster, remover, activity, policy, config.CullInterval, metrics, log, now)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	}
 	a := &app{
 		config: config, client: client, log: log, metrics: metrics,
-		cluster: cluster, activity: activity, culler: culler, pool: pool, preload: preloader, health: &health{synced: cluster.Synced},
+		cluster: cluster, activity: activity, culler: culler, pool: pool, preload: preloader, warnings: warnings, health: &health{synced: cluster.Synced},
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	return a, a.listen(launcher, templates)
@@ -150,6 +152,7 @@ func (a *app) run(ctx context.Context) error {
 		a.serve(s, &workers, stopWorking)
 	}
 	writer.Go(func() { a.activity.Run(writing) })
+	workers.Go(func() { a.warnings.Run(working) })
 	workers.Go(func() { stopWorkingOn(a.lead(working), stopWorking) })
 	a.log.Info("ready", "version", version, "api", a.servers[1].addr(), "proxy", a.servers[2].addr(), "metrics", a.servers[0].addr())
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	k8stesting "k8s.io/client-go/testing"
@@ -264,5 +265,34 @@ func TestAppEndsWhenAServerBreaks(t *testing.T) {
 		if err := receive(t, ended); !errors.Is(err, net.ErrClosed) || !strings.HasPrefix(err.Error(), "serve "+name+": ") {
 			t.Errorf("the listener of %s is closed: ended with %v, want to hear of it", name, err)
 		}
+	}
+}
+
+// What flags and parts say reaches the culler, and what templates have wrong the
+// operator.
+func TestAppIsWiredForActivity(t *testing.T) {
+	old := newPod(instanceID(1), time.Now().Add(-time.Minute), lastUsed(time.Now()))
+	server := newFakeServer(time.Now, old, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")))
+	log, out := recordLog()
+	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.client, log)
+	stop := runApp(t, a)
+	eventually(t, "the pod has expired", func() bool {
+		inst, _ := a.cluster.Instance(instanceID(1))
+		return inst.Reason == string(EndExpired)
+	})
+	eventually(t, "the template's Event is there", func() bool {
+		events, err := server.client.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})
+		return err == nil && slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" })
+	})
+	if !strings.Contains(out.String(), "template has an annotation that is not valid") {
+		t.Errorf("the log is\n%s", out)
+	}
+	a.culler.contact.mu.Lock()
+	if a.culler.contact.written.IsZero() {
+		t.Error("the culler is not told of the Lease that is written")
+	}
+	a.culler.contact.mu.Unlock()
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

@@ -63,3 +63,25 @@ func TestCullerWaitsAfterAJump(t *testing.T) {
 		})
 	}
 }
+
+// Nor does a clock that is wrong for a while destroy what is known: by it, all
+// times are in the future.
+func TestClockSetBackAndRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var set atomic.Int64
+		clock := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
+		c := startCluster(t, clock, newPod(instanceID(1), began.Add(-5*time.Hour), lastUsed(began)))
+		culler := newTestCuller(t, c)
+		defer culler.start()()
+		time.Sleep(20 * time.Minute)
+		set.Store(int64(-3 * time.Hour))
+		time.Sleep(time.Minute)
+		set.Store(0)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if writes := c.writes(); len(writes) > 0 {
+			t.Errorf("used %s ago, its timeout is an hour: %v", time.Since(began), writes)
+		}
+	})
+}

@@ -12,33 +12,57 @@ import (
 // every retryPeriod, before it counts as cut off from the API server.
 const contactGap = 2 * retryPeriod
 
+// outageAllowance is how long after the leader the other replicas may come to
+// reach the API server again, and write what fell due meanwhile: a write that
+// hangs is given up, and the next one done.
+const outageAllowance = 2 * writeTimeout
+
+// outage is a time in which a leader was cut off from the API server. Its zero
+// value is none.
+type outage struct{ from, until time.Time }
+
+// wait is how long after an outage annotations may be further behind than they
+// ever are, by the lag. It is no longer than the outage was, and some, so that
+// nothing lives for ever where the API server is away for a moment now and then.
+func (o outage) wait(lag time.Duration) time.Duration {
+	return min(lag, o.until.Sub(o.from)+outageAllowance)
+}
+
 // contact remembers when a leader was last cut off from the API server, also for
 // too short a time to lose the lead. Its zero value is ready to use.
 type contact struct {
-	mu       sync.Mutex
-	written  time.Time // the last write of the Lease
-	regained time.Time // the end of the last gap; zero if there was none
+	mu      sync.Mutex
+	written time.Time // the last write of the Lease
+	last    outage
 }
 
 // note notes that the Lease was written.
 func (c *contact) note(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.written.IsZero() && now.Sub(c.written) > contactGap {
-		c.regained = now
-	}
+	c.last = c.asOf(now)
 	c.written = now
 }
 
-// cutOffUntil is when the leader was last cut off: now, if it is; zero if it
-// never was, or does not stand for election.
-func (c *contact) cutOffUntil(now time.Time) time.Time {
+// lastOutage is when the leader was last cut off: until now, if it is; the zero
+// outage if it never was, or does not stand for election.
+func (c *contact) lastOutage(now time.Time) outage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.written.IsZero() && now.Sub(c.written) > contactGap {
-		return now
+	return c.asOf(now)
+}
+
+// asOf is the last outage. One that begins before the wait for the one before is
+// over goes on with that: there was no time to write.
+func (c *contact) asOf(now time.Time) outage {
+	if c.written.IsZero() || now.Sub(c.written) <= contactGap {
+		return c.last
 	}
-	return c.regained
+	from := c.written
+	if !c.last.until.IsZero() && from.Sub(c.last.until) < c.last.until.Sub(c.last.from)+outageAllowance {
+		from = c.last.from
+	}
+	return outage{from, now}
 }
 
 // notedLock is a lock that tells of each write of its Lease.

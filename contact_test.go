@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,29 +13,50 @@ import (
 
 func TestContact(t *testing.T) {
 	at := func(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
+	long := []float64{0, 9}
+	for seconds := 11.0; seconds <= 61; seconds += 2 {
+		long = append(long, seconds)
+	}
 	for _, test := range []struct {
 		name    string
 		written []float64
 		now     float64
-		want    time.Time
+		want    outage
 	}{
-		{"never stood", nil, 100, time.Time{}},
-		{"steady", []float64{0, 2, 4, 6}, 7, time.Time{}},
-		{"a write took its time", []float64{0, 3.9, 6}, 7, time.Time{}},
-		{"was cut off", []float64{0, 2, 9, 11, 13}, 14, at(9)},
-		{"was cut off twice", []float64{0, 9, 11, 20}, 21, at(20)},
-		{"is cut off", []float64{0, 2}, 6.5, at(6.5)},
-		{"was, and is", []float64{0, 9}, 14, at(14)},
+		{"never stood", nil, 100, outage{}},
+		{"steady", []float64{0, 2, 4, 6}, 7, outage{}},
+		{"a write took its time", []float64{0, 3.9, 6}, 7, outage{}},
+		{"was cut off", []float64{0, 2, 9, 11, 13}, 14, outage{at(2), at(9)}},
+		{"was cut off anew while others had yet to write", []float64{0, 9, 11, 20}, 21, outage{at(0), at(20)}},
+		{"was cut off long ago", long, 62, outage{at(0), at(9)}},
+		{"was cut off anew, long after", append(slices.Clone(long), 70), 71, outage{at(61), at(70)}},
+		{"is cut off", []float64{0, 2}, 6.5, outage{at(2), at(6.5)}},
+		{"was, and is", []float64{0, 9}, 14, outage{at(0), at(14)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var c contact
 			for _, seconds := range test.written {
 				c.note(at(seconds))
 			}
-			if got := c.cutOffUntil(at(test.now)); !got.Equal(test.want) {
-				t.Errorf("cut off until %s, want %s", got, test.want)
+			if got := c.lastOutage(at(test.now)); got != test.want {
+				t.Errorf("cut off %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// It is waited for as long as an outage was, and some; and no longer than after an
+// election, when nothing is known.
+func TestOutageWait(t *testing.T) {
+	for _, test := range []struct{ long, lag, want time.Duration }{
+		{5 * time.Second, 5 * time.Minute, 25 * time.Second},
+		{5 * time.Second, 3 * time.Second, 3 * time.Second},
+		{5 * time.Minute, 5 * time.Minute, 5 * time.Minute},
+		{5 * time.Second, 2 * time.Hour, 25 * time.Second},
+	} {
+		if got := (outage{noon, noon.Add(test.long)}).wait(test.lag); got != test.want {
+			t.Errorf("of %s with the lag %s: %s, want %s", test.long, test.lag, got, test.want)
+		}
 	}
 }
 
@@ -55,18 +78,18 @@ func TestShortOutageIsNoticed(t *testing.T) {
 			}
 		})
 		time.Sleep(20 * time.Second)
-		if got := c.cutOffUntil(time.Now()); !got.IsZero() {
-			t.Errorf("cut off until %s, and nothing has happened", got)
+		if got := c.lastOutage(time.Now()); got != (outage{}) {
+			t.Errorf("cut off %v, and nothing has happened", got)
 		}
 		mend := server.failOn("update", "leases", errors.New("the API server is away"))
 		time.Sleep(8 * time.Second)
-		if now := time.Now(); !c.cutOffUntil(now).Equal(now) {
-			t.Errorf("cut off until %s, and it is now", c.cutOffUntil(now))
+		if now := time.Now(); c.lastOutage(now).until != now {
+			t.Errorf("cut off %v, and it is now", c.lastOutage(now))
 		}
 		mended := time.Now()
 		mend()
 		time.Sleep(20 * time.Second)
-		if got := c.cutOffUntil(time.Now()); got.Before(mended) || got.After(mended.Add(retryPeriod+time.Second)) {
+		if got := c.lastOutage(time.Now()).until; got.Before(mended) || got.After(mended.Add(retryPeriod+time.Second)) {
 			t.Errorf("cut off until %s, want a moment after %s", got, mended)
 		}
 		if metric(t, metrics, "binder_leader") != 1 {
@@ -75,37 +98,76 @@ func TestShortOutageIsNoticed(t *testing.T) {
 	})
 }
 
+// beat notes for a while that the Lease was written.
+func (c testCuller) beat(while time.Duration) {
+	for began := time.Now(); time.Since(began) < while; time.Sleep(retryPeriod) {
+		c.contact.note(time.Now())
+	}
+}
+
 // What looks idle for long when the API server is there again may have been in
-// use meanwhile, at a replica that could not write it: it gets a period.
+// use meanwhile, at a replica that could not write it: it gets as long as the
+// outage was to be written, and some, up to a period.
 func TestCullerWaitsAfterAnOutage(t *testing.T) {
+	for _, test := range []struct{ away, spared, culled time.Duration }{
+		{8 * time.Second, 25 * time.Second, time.Minute + 20*time.Second}, // 10 s from write to write
+		{10 * time.Minute, 5 * time.Minute, 6*time.Minute + 20*time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			c := startCluster(t, time.Now, newPod(instanceID(1), began))
+			culler := newTestCuller(t, c)
+			defer culler.start()()
+			culler.beat(65 * time.Minute) // not yet idle for its timeout and the lag
+			time.Sleep(test.away)
+			culler.beat(test.spared)
+			synctest.Wait()
+			if idle := time.Since(began); idle < 65*time.Minute+2*time.Second {
+				t.Fatalf("it is idle for %s only, and proves nothing", idle)
+			}
+			if writes := c.writes(); len(writes) > 0 {
+				t.Errorf("away for %s, culled within %s: %v", test.away, test.spared, writes)
+			}
+			culler.beat(test.culled - test.spared)
+			synctest.Wait()
+			if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
+				t.Errorf("away for %s, after %s it is %+v, want it culled", test.away, test.culled, inst)
+			}
+			if got := strings.Count(culler.log.String(), "the API server was away"); got != 1 {
+				t.Errorf("told %d times:\n%s", got, culler.log)
+			}
+		})
+	}
+}
+
+// A moment's outage now and then keeps nothing alive.
+func TestOutagesNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		c := startCluster(t, time.Now, newPod(instanceID(1), began))
+		day := withAnnotation(cullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
+		c := startCluster(t, time.Now, newPod(instanceID(1), began, day), newPod(instanceID(2), began, day, withAnnotation(maxAgeAnnotation, "1h")))
 		culler := newTestCuller(t, c)
 		defer culler.start()()
-		for range 1910 { // up to a moment before it is idle for its timeout and the lag
-			culler.contact.note(time.Now())
-			time.Sleep(retryPeriod)
-		}
-		time.Sleep(8 * time.Second)
-		for range 140 { // not quite five minutes, in which it comes to be
-			culler.contact.note(time.Now())
-			time.Sleep(retryPeriod)
+		for time.Since(began) < 30*time.Hour {
+			culler.beat(90 * time.Minute)
+			time.Sleep(5 * time.Second)
 		}
 		synctest.Wait()
-		if idle := time.Since(began); idle < 66*time.Minute {
-			t.Fatalf("it is idle for %s only, and proves nothing", idle)
-		}
-		if writes := c.writes(); len(writes) > 0 {
-			t.Errorf("culled within a period: %v", writes)
-		}
-		for range 60 {
-			culler.contact.note(time.Now())
-			time.Sleep(retryPeriod)
-		}
-		synctest.Wait()
-		if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
-			t.Errorf("in the end it is %+v, want it culled", inst)
+		for n, reason := range map[int]string{1: "Culled", 2: "Expired"} {
+			if inst, _ := c.Instance(instanceID(n)); inst.Reason != reason {
+				t.Errorf("got %+v, want it %s", inst, reason)
+			}
 		}
 	})
+}
+
+// A sweep that an outage has made old ends there.
+func TestSweepEndsWithAnOutage(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour))
+	culler := newTestCuller(t, c)
+	culler.contact.note(time.Now().Add(-2 * contactGap))
+	culler.sweep(t.Context(), noon, culler.policy)
+	if writes := c.writes(); len(writes) > 0 {
+		t.Errorf("the writes are %v", writes)
+	}
 }

@@ -33,7 +33,7 @@ func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 // it.
 func dueEnd(pod *corev1.Pod, last, now time.Time, policy cullPolicy) (at time.Time, reason EndReason) {
 	timeout := cullTimeout(pod, policy.cullTimeout)
-	at, reason = idleSince(pod, last, policy).Add(timeout+flushLag(timeout)), EndCulled
+	at, reason = idleSince(pod, last, policy).Add(timeout).Add(flushLag(timeout)), EndCulled // the sum can overflow
 	if age := maxAge(pod, policy.maxAge); age > 0 {
 		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(at) {
 			return launched.Add(age), EndExpired

@@ -50,6 +50,15 @@ func TestCullAtIsWhenItIsCulled(t *testing.T) {
 	}
 }
 
+// The longest of timeouts is no short one.
+func TestLongestTimeout(t *testing.T) {
+	pod := newPod(instanceID(1), noon, withAnnotation(cullTimeoutAnnotation, "2562047h"))
+	at, _ := dueEnd(pod, noon, noon, cullPolicy{cullTimeout: time.Hour})
+	if at.Year() < 2300 {
+		t.Errorf("it ends at %s", at)
+	}
+}
+
 func TestNothingIsToldOfWhatIsOver(t *testing.T) {
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, maxAge: time.Hour}
 	for name, change := range map[string]func(*corev1.Pod){

@@ -46,11 +46,19 @@ type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
 	maxAge       time.Duration // of all instances; 0 is none
-	// since is when this replica began to cull, its clock was set, or it came to
-	// reach the API server again. What other replicas know of, or the kubelet does,
-	// may not have been written before that: it lets everybody write once before
-	// it deletes anything that may be of use.
-	since time.Time
+	// since is when this replica began to cull, or its clock was set: outage is
+	// when it was last cut off from the API server, and calm how long that is ago.
+	// What other replicas know of, or the kubelet does, may not have been written
+	// before: it lets everybody write once before it deletes anything that may be
+	// of use, or writes anew what may be right by another clock.
+	since  time.Time
+	outage outage
+	calm   time.Duration
+}
+
+// unsettled reports whether annotations may be further behind than by the lag.
+func (p cullPolicy) unsettled(now time.Time, lag time.Duration) bool {
+	return now.Sub(p.since) < lag || p.outage != outage{} && p.calm < p.outage.wait(lag)
 }
 
 // judge decides what becomes of an instance. It never takes what it cannot
@@ -61,7 +69,7 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	}
 	v := judgeSettled(pod, now, policy)
 	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed // whatever is not yet written
-	if v.action == end && !over && now.Sub(policy.since) < flushLag(cullTimeout(pod, policy.cullTimeout)) {
+	if !over && policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout))) {
 		return verdict{}
 	}
 	return v
@@ -142,7 +150,8 @@ type Culler struct {
 	pods     typedcorev1.PodInterface
 	cluster  *Cluster
 	remover  *remover
-	policy   cullPolicy // without since, which is Run's
+	activity *Activity  // of this replica
+	policy   cullPolicy // without what is Run's: since, outage, calm
 	interval time.Duration
 	metrics  *Metrics
 	log      *slog.Logger
@@ -154,10 +163,10 @@ type Culler struct {
 }
 
 // NewCuller makes a culler that looks at every instance once an interval.
-func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover, policy cullPolicy, interval time.Duration,
+func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover, activity *Activity, policy cullPolicy, interval time.Duration,
 	metrics *Metrics, log *slog.Logger, now func() time.Time) (*Culler, error) {
 	c := &Culler{
-		pods: pods, cluster: cluster, remover: remover, policy: policy, interval: interval,
+		pods: pods, cluster: cluster, remover: remover, activity: activity, policy: policy, interval: interval,
 		metrics: metrics, log: log, now: now, gone: make(chan *corev1.Pod, goneQueue),
 	}
 	return c, cluster.OnPod(func(*corev1.Pod) {}, c.noticeGone)
@@ -169,7 +178,7 @@ func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover
 func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
 	looked := clocks{c.now(), time.Now()}
-	policy.since = looked.wall
+	policy.since, policy.outage = looked.wall, c.contact.lastOutage(looked.monotonic)
 	var remembering sync.WaitGroup
 	defer remembering.Wait()
 	remembering.Go(func() { c.rememberGone(ctx) }) // not held up by a long sweep
@@ -188,10 +197,11 @@ func (c *Culler) Run(ctx context.Context) {
 					"from", looked.wall, "to", now.wall)
 				policy.since = now.wall
 			}
-			if cut := c.contact.cutOffUntil(now.monotonic); cut.After(policy.since) {
+			last := c.contact.lastOutage(now.monotonic)
+			if last.from != policy.outage.from {
 				c.log.WarnContext(ctx, "the API server was away, nothing is culled until all activity can have been written")
-				policy.since = cut
 			}
+			policy.outage, policy.calm = last, now.monotonic.Sub(last.until)
 			looked = now
 			c.sweep(ctx, now.wall, policy)
 		}
@@ -225,12 +235,12 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 // outdated reports whether what was judged by a policy is no longer ours to do,
 // or was judged before an outage.
 func (c *Culler) outdated(ctx context.Context, policy cullPolicy) bool {
-	return ctx.Err() != nil || c.contact.cutOffUntil(time.Now()).After(policy.since)
+	return ctx.Err() != nil || c.contact.lastOutage(time.Now()) != policy.outage
 }
 
 // end deletes an instance if nobody has used it since it was judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cullPolicy) {
-	if v.reason == EndCulled && (c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
+	if v.reason == EndCulled && (c.activity.usedSince(pod) || c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
 		return
 	}
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)

@@ -154,7 +154,10 @@ func TestJudgeInALeadersFirstPeriod(t *testing.T) {
 		{"too old", changes(lastUsed(now), withAnnotation(maxAgeAnnotation, "1h")), lag, end},
 		{"never ready", unscheduled, lag - moment, keep},
 		{"never ready", unscheduled, lag, end},
-		{"mangled", withAnnotation(lastActivityAnnotation, ""), 0, repair}, // deletes nothing
+		{"mangled", withAnnotation(lastActivityAnnotation, ""), 0, keep},
+		// It may be right by another clock, and the truth were lost.
+		{"used in the future", lastUsed(now.Add(time.Hour)), lag - moment, keep},
+		{"used in the future", lastUsed(now.Add(time.Hour)), lag, repair},
 	} {
 		policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, since: now.Add(-test.leads)}
 		if got := judge(newPod(instanceID(1), noon, test.change), now, policy); got.action != test.want {

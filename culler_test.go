@@ -23,8 +23,9 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 	t.Helper()
 	log, lines := recordLog()
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
-	culler, err := NewCuller(c.client.CoreV1().Pods(testNamespace), c.Cluster, newTestRemover(c.fakeServer), policy,
-		30*time.Second, NewMetrics("test"), log, c.Cluster.now)
+	activity, _ := newTestActivity(c)
+	culler, err := NewCuller(c.client.CoreV1().Pods(testNamespace), c.Cluster, newTestRemover(c.fakeServer),
+		activity, policy, 30*time.Second, NewMetrics("test"), log, c.Cluster.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +122,17 @@ func TestEndOfWhatWasUsedInBetween(t *testing.T) {
 	if inst, _ := c.Instance(instanceID(1)); inst.Status != StatusDeployed {
 		t.Errorf("it is known as %+v", inst)
 	}
+}
+
+// What this replica has yet to write counts as well.
+func TestEndOfWhatIsUsedHere(t *testing.T) {
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, lastUsed(noon), withAnnotation(maxAgeAnnotation, "1h")))
+	culler := newTestCuller(t, c)
+	for n := range 3 {
+		culler.activity.Touch(instanceID(n), SourceHTTP)
+	}
+	culler.sweep(t.Context(), noon, culler.policy)
+	culler.wantCounts(t, map[EndReason]float64{EndExpired: 1}, 0, 0)
 }
 
 // Somebody else's delete is no cull of ours.

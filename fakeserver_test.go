@@ -66,7 +66,8 @@ func (s *fakeServer) patch(action k8stesting.Action) (bool, runtime.Object, erro
 	return true, pod, s.client.Tracker().Update(podResource, pod, testNamespace)
 }
 
-// delete checks the preconditions and leaves the rest to client-go's fake.
+// delete checks the preconditions and leaves the rest to client-go's fake, but for
+// one that is only to be tried.
 func (s *fakeServer) delete(action k8stesting.Action) (bool, runtime.Object, error) {
 	deletion := action.(k8stesting.DeleteActionImpl)
 	pod, err := s.pod(deletion.GetName())
@@ -78,7 +79,7 @@ func (s *fakeServer) delete(action k8stesting.Action) (bool, runtime.Object, err
 			return true, nil, conflict(pod.Name)
 		}
 	}
-	return false, nil, nil
+	return isDryRun(action), nil, nil
 }
 
 func (s *fakeServer) pod(name string) (*corev1.Pod, error) {
@@ -152,8 +153,14 @@ func (s *fakeServer) writes() calls { return s.calls("create", "update", "patch"
 // calls are those so far of some verbs.
 func (s *fakeServer) calls(verbs ...string) calls {
 	return slices.DeleteFunc(s.client.Actions(), func(action k8stesting.Action) bool {
-		return !slices.Contains(verbs, action.GetVerb())
+		return !slices.Contains(verbs, action.GetVerb()) || isDryRun(action)
 	})
+}
+
+// isDryRun tells of a delete that it is only to be tried, and changes nothing.
+func isDryRun(action k8stesting.Action) bool {
+	deletion, ok := action.(k8stesting.DeleteActionImpl)
+	return ok && len(deletion.DeleteOptions.DryRun) > 0
 }
 
 func conflict(podName string) error {

@@ -25,13 +25,13 @@ const (
 // jupyterIdlePaths is what Jupyter's own pages ask for by themselves, every few
 // seconds to a minute: the tree of the classic Notebook 6 asks for sessions and
 // terminals; JupyterLab and Notebook 7 for these, kernels, kernelspecs, the user,
-// workspaces, and the listing of the directory that is shown; Notebook 7 for the
-// checkpoints of the open notebook; the extensions for resource usage for metrics.
-// JupyterLab and Notebook 7 also keep a WebSocket open by which the server tells
-// of events, and of each listing that they ask for.
-// Of contents, only what has no dot in its last part: a directory, and not a
-// notebook that somebody opens.
-const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1(/.+)?|contents(/([^/]+/)*[^/.]*)?)` +
+// workspaces, and the listing of the directory that is shown; the extension for
+// resource usage for metrics. JupyterLab and Notebook 7 also keep a WebSocket open
+// by which the server tells of events, and of each listing that they ask for.
+// Of contents all: a directory and a file look alike there, and who opens a file
+// does more, such as to start a kernel, or have the layout of the page saved. Not
+// the usage of kernels: to answer that changes what a kernel says of itself.
+const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1|contents(/.*)?)` +
 	`|metrics|lab/api/workspaces/?`
 
 // compileIdlePaths makes an expression that matches whole paths only.

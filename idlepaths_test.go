@@ -18,11 +18,11 @@ func TestJupyterIdlePaths(t *testing.T) {
 	for path, want := range map[string]bool{
 		"api/kernels": true, "api/kernels/3fa85f64-5717": true, "api/sessions": true, "api/terminals": true, "api/terminals/1": true,
 		"api/kernelspecs": true, "api/me": true, "api/status": true, "api/metrics/v1": true, "metrics": true, "api/events/subscribe": true,
-		"api/metrics/v1/kernel_usage/get_usage/3fa85f64": true, "lab/api/workspaces": true, "lab/api/workspaces/": true,
+		"lab/api/workspaces": true, "lab/api/workspaces/": true,
 		"api/contents": true, "api/contents/": true, "api/contents/data": true, "api/contents/a.b/My data": true,
-		"api/contents/work/index.ipynb/checkpoints": true,
+		"api/contents/work/index.ipynb/checkpoints": true, "api/contents/v1.0": true, "api/contents/index.ipynb": true,
 		// What somebody does.
-		"": false, "tree": false, "lab": false, "api/contents/index.ipynb": false, "api/contents/work/index.ipynb": false,
+		"": false, "tree": false, "lab": false, "api/contentsx": false, "api/metrics/v1/kernel_usage/get_usage/3fa85f64": false,
 		"files/data": false, "api/kernels/3fa85f64/channels": false, "terminals/websocket/1": false, "api/events": false, "api": false, "xmetrics": false, "metricsx": false,
 		"api/kernelspecs/python3": false, "lab/api/workspaces/default": false, "notebooks/index.ipynb": false, "/api/kernels": false,
 	} {

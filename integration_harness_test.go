@@ -265,7 +265,7 @@ func (r *replica) launcher(t testing.TB) *Launcher {
 func (r *replica) culler(t testing.TB) *Culler {
 	t.Helper()
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
-	culler, err := NewCuller(r.podClient(), r.Cluster, r.remover(), policy, time.Second, r.metrics, noLog(), r.now)
+	culler, err := NewCuller(r.podClient(), r.Cluster, r.remover(), r.activity(), policy, time.Second, r.metrics, noLog(), r.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,19 @@ type apiCall struct {
 
 func (c apiCall) String() string { return c.method + " " + c.path }
 
+// methodOf is a request's method, with a word if it is only to be tried.
+func methodOf(r *http.Request) string {
+	if r.Method == http.MethodDelete && r.GetBody != nil {
+		if body, err := r.GetBody(); err == nil {
+			defer body.Close()
+			if options, err := io.ReadAll(body); err == nil && strings.Contains(string(options), `"dryRun":["All"]`) {
+				return r.Method + " (dry run)"
+			}
+		}
+	}
+	return r.Method
+}
+
 // traffic notes all requests of a client.
 type traffic struct {
 	mu    sync.Mutex
@@ -39,7 +52,7 @@ func (f *traffic) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		f.mu.Lock()
 		n := len(f.calls)
-		f.calls = append(f.calls, apiCall{method: r.Method, path: r.URL.Path})
+		f.calls = append(f.calls, apiCall{method: methodOf(r), path: r.URL.Path})
 		f.mu.Unlock()
 		res, err := next.RoundTrip(r)
 		if err == nil {
@@ -84,7 +97,7 @@ func newGate(method, inPath string) *gate {
 
 func (g *gate) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if r.Method == g.method && strings.Contains(r.URL.Path, g.inPath) {
+		if methodOf(r) == g.method && strings.Contains(r.URL.Path, g.inPath) {
 			g.waiting <- struct{}{}
 			select {
 			case <-g.opened:

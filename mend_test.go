@@ -48,9 +48,10 @@ func TestMend(t *testing.T) {
 
 // Whoever mangles the time of the launch gains one max age by it, and not all.
 func TestMangledLaunchIsRepaired(t *testing.T) {
-	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(maxAgeAnnotation, "1h"), withAnnotation(launchedAnnotation, "never"))
+	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(launchedAnnotation, "never"))
 	c := startCluster(t, clockAt(noon), pod)
 	culler := newTestCuller(t, c)
+	culler.policy.maxAge = time.Hour
 	culler.sweep(t.Context(), noon, culler.policy)
 	culler.wantCounts(t, nil, 0, 1)
 	if log := culler.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, launchedAnnotation) {

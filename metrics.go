@@ -46,7 +46,7 @@ func NewMetrics(version string) *Metrics {
 			Name: "binder_culls_total", Help: "Instances that this replica ended, by reason.",
 		}, []string{"reason"}),
 		cullErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "binder_cull_errors_total", Help: "Instances that were over and could not be deleted at the first attempt.",
+			Name: "binder_cull_errors_total", Help: "Attempts to delete an instance that was over that failed, and are made again; a conflict is none.",
 		}),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "binder_activity_unreadable_total", Help: "Times on pods, of use or launch, that could not be right and were counted as now.",

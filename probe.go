@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ type ProbeResult string
 
 const (
 	ProbeBusy      ProbeResult = "busy"       // it is at work
-	ProbeActive    ProbeResult = "active"     // it was, after what we know of
+	ProbeActive    ProbeResult = "active"     // it was, after what we know of, and not too long ago
 	ProbeIdle      ProbeResult = "idle"       // it says neither
 	ProbeNoAnswer  ProbeResult = "no_answer"  // nothing came, or not in time
 	ProbeBadAnswer ProbeResult = "bad_answer" // no 200, no JSON, or too much of it
@@ -63,11 +64,10 @@ func parseProbePath(value string) (*url.URL, error) {
 // after last; one in the future counts as now. The time is zero unless the
 // result is busy or active.
 func probeVerdict(body []byte, last, now time.Time) (ProbeResult, time.Time) {
-	var answer any
-	if err := json.Unmarshal(body, &answer); err != nil {
+	busy, latest, err := findActivity(body)
+	if err != nil {
 		return ProbeBadAnswer, time.Time{}
 	}
-	busy, latest := findActivity(answer)
 	if latest.After(now) {
 		latest = now
 	}
@@ -82,35 +82,47 @@ func probeVerdict(body []byte, last, now time.Time) (ProbeResult, time.Time) {
 	return ProbeIdle, time.Time{}
 }
 
-// findActivity looks through a JSON value, whose depth its decoder bounds.
-func findActivity(value any) (busy bool, latest time.Time) {
-	look := func(v any) {
-		b, t := findActivity(v)
-		busy = busy || b
-		if t.After(latest) {
-			latest = t
-		}
+// findActivity looks for both anywhere in a JSON text. It goes through it piece
+// by piece: as values, a text of a MiB can take sixty times its size.
+func findActivity(text []byte) (busy bool, latest time.Time, err error) {
+	if !json.Valid(text) { // which a decoder does not tell of every text
+		return false, time.Time{}, errors.New("not JSON")
 	}
-	switch value := value.(type) {
-	case []any:
-		for _, element := range value {
-			look(element)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	var open []json.Delim // what the next piece is in, outermost first
+	var name string       // of the member that it is the value of
+	isName := false       // whether it is a name itself
+	for {
+		piece, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return busy, latest, nil
 		}
-	case map[string]any:
-		for key, element := range value {
-			text, _ := element.(string)
-			switch key {
+		if err != nil {
+			return false, time.Time{}, fmt.Errorf("read JSON: %w", err)
+		}
+		switch piece := piece.(type) {
+		case json.Delim:
+			if piece == '{' || piece == '[' {
+				open = append(open, piece)
+			} else {
+				open = open[:len(open)-1]
+			}
+		case string:
+			if isName {
+				name, isName = piece, false
+				continue
+			}
+			switch name {
 			case "execution_state":
-				busy = busy || text == "busy"
+				busy = busy || piece == "busy"
 			case "last_activity":
-				if t, err := time.Parse(time.RFC3339, text); err == nil && t.After(latest) {
+				if t, err := time.Parse(time.RFC3339, piece); err == nil && t.After(latest) {
 					latest = t
 				}
 			}
-			look(element)
 		}
+		name, isName = "", len(open) > 0 && open[len(open)-1] == '{'
 	}
-	return busy, latest
 }
 
 // errBadAnswer: something came that is no answer to a probe.
@@ -173,7 +185,12 @@ func (c *Culler) probe(ctx context.Context, pod *corev1.Pod, path *url.URL) (Pro
 		return ProbeNoAnswer, time.Time{}
 	}
 	last, _ := lastActivity(pod) // what is idle has one
-	return probeVerdict(body, last, c.now())
+	now := c.now()
+	result, active := probeVerdict(body, last, now)
+	if at, _ := dueEnd(pod, active, now, c.policy); result == ProbeActive && !now.Before(at) {
+		return ProbeIdle, time.Time{} // that was too long ago as well
+	}
+	return result, active
 }
 
 // reprieve reports whether an instance that nobody has used is to live on: its

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/http/httputil"
 	"slices"
 	"strings"
@@ -125,15 +124,10 @@ func (p *Proxy) toucher(inst Instance, r *http.Request) func() {
 }
 
 // forward sends one request to the pod and streams both ways. Headers that are
-// for one connection only are dropped by ReverseProxy. A request is use once it
-// has a connection to the pod: a forgotten page also asks for what is broken.
+// for one connection only are dropped by ReverseProxy. A request is use once the
+// pod answers it: a forgotten page also asks for what is broken.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 	touch := p.toucher(inst, r)
-	if !isWebSocket(r.Header) { // that is use when the instance opens it
-		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-			GotConn: func(httptrace.GotConnInfo) { touch() },
-		}))
-	}
 	// Else the server would discard what the pod has yet to read of the request
 	// once the pod begins to answer.
 	_ = http.NewResponseController(w).EnableFullDuplex() // always so with HTTP/2
@@ -196,13 +190,15 @@ func watchResponse(res *http.Response, id string, touch func()) error {
 		res.Header.Set("Service-Worker-Allowed", baseURL(id))
 	}
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
+	upgraded = upgraded && res.StatusCode == http.StatusSwitchingProtocols
+	if !upgraded && isWebSocket(res.Request.Header) {
+		return nil
+	}
+	touch()
 	switch {
-	case res.StatusCode != http.StatusSwitchingProtocols || !upgraded:
-		if !isWebSocket(res.Request.Header) {
-			res.Body = &touchingBody{res.Body, touch}
-		}
+	case !upgraded:
+		res.Body = &touchingBody{res.Body, touch}
 	case isWebSocket(res.Header):
-		touch()
 		res.Body = &webSocketTunnel{ReadWriteCloser: tunnel, touch: touch}
 	default:
 		res.Body = &byteTunnel{tunnel, touch}

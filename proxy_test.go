@@ -297,6 +297,18 @@ func TestProxyWhenTheApplicationDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// Nor where it takes the connection, and breaks it.
+func TestProxyWhenTheApplicationBreaksOff(t *testing.T) {
+	inst := newBackend(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	p := startProxy(t, inst)
+	if res, body := p.get(t, "/user/"+inst.ID+"/tree"); res.StatusCode != http.StatusBadGateway {
+		t.Errorf("got %d %q, want 502", res.StatusCode, body)
+	}
+	if got := p.touches.of(inst.ID); got != 0 {
+		t.Errorf("touched %d times, want never: the proxy answered by itself", got)
+	}
+}
+
 func TestProxyWhenTheVisitorGoes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	arrived, ended := make(chan struct{}), make(chan struct{})

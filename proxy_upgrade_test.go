@@ -133,6 +133,17 @@ func TestWebSocketOfAnIdlePath(t *testing.T) {
 	}
 }
 
+// Also where the browser does nothing about it.
+func TestWebSocketTunnelEndsWithTheApplication(t *testing.T) {
+	const inFlight = "binder_proxy_requests_in_flight"
+	p, browser, pod := upgrade(t, "websocket")
+	pod.Close()
+	if _, err := browser.Read(make([]byte, 1)); err == nil {
+		t.Error("something came")
+	}
+	eventually(t, "no connection is in flight", func() bool { return scrape(t, p.metrics, inFlight) == inFlight+" 0" })
+}
+
 func TestWebSocketTunnelEnds(t *testing.T) {
 	const inFlight = "binder_proxy_requests_in_flight"
 	for _, closing := range []string{"the browser", "the application"} {

@@ -46,22 +46,29 @@ type remover struct {
 //
 // Only this very pod is deleted, and with unchangedOnly only if nobody has
 // written to it since it was read; else the error is a conflict, by which
-// apierrors.IsConflict knows it. A pod that is gone already is an error that
+// apierrors.IsConflict knows it. That is asked first, so that no tombstone says
+// of what lives that it is over. A pod that is gone already is an error that
 // apierrors.IsNotFound knows: somebody else has ended it.
 func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, unchangedOnly bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*writeTimeout)
 	defer cancel()
 
-	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: managerName, Force: true}); err != nil {
-		return err
-	}
 	only := metav1.NewUIDPreconditions(string(pod.UID))
 	if unchangedOnly {
 		only.ResourceVersion = &pod.ResourceVersion
+		if err := r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only, DryRun: []string{metav1.DryRunAll}}); err != nil {
+			return err
+		}
 	}
-	err := r.client.CoreV1().Pods(r.namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
-	if err != nil {
-		return fmt.Errorf("delete pod %s: %w", pod.Name, err)
+	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: managerName, Force: true}); err != nil {
+		return err
+	}
+	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
+}
+
+func (r *remover) deletePod(ctx context.Context, name string, how metav1.DeleteOptions) error {
+	if err := r.client.CoreV1().Pods(r.namespace).Delete(ctx, name, how); err != nil {
+		return fmt.Errorf("delete pod %s: %w", name, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
 )
@@ -100,7 +101,26 @@ func TestRemoveConflicts(t *testing.T) {
 			if _, err := server.pod(podName(instanceID(1))); err != nil {
 				t.Errorf("the pod was deleted: %v", err)
 			}
+			if writes := server.writes(); test.unchangedOnly && len(writes) > 0 {
+				t.Errorf("the writes are %v, though it lives", writes)
+			}
 		})
+	}
+}
+
+// Somebody may use it just then.
+func TestRemoveConflictsAtLast(t *testing.T) {
+	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	server.react("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
+		used := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
+		return false, nil, server.client.Tracker().Update(podResource, used, testNamespace)
+	})
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", true)
+	if !apierrors.IsConflict(err) {
+		t.Errorf("got error %v, want a conflict", err)
+	}
+	if _, err := server.pod(podName(instanceID(1))); err != nil {
+		t.Errorf("the pod was deleted: %v", err)
 	}
 }
 
@@ -132,10 +152,15 @@ func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
 	now := noon
 	server := newFakeServer(func() time.Time { return now }, newPod(instanceID(1), noon))
 	remover := newTestRemover(server)
-	stale := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "6" })
-	if err := remover.remove(t.Context(), stale, EndCulled, "not used", true); !apierrors.IsConflict(err) {
-		t.Fatalf("got error %v, want a conflict", err)
+	away := errors.New("the API server is away")
+	broken := true
+	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		return broken && !isDryRun(action), nil, away
+	})
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); !errors.Is(err, away) {
+		t.Fatalf("got error %v, want %v", err, away)
 	}
+	broken = false
 	now = noon.Add(time.Hour)
 	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -97,10 +98,16 @@ type webSocketTunnel struct {
 	touch            func()
 }
 
+// Read ends the whole tunnel with the pod's side: no half of a WebSocket goes on
+// alone (RFC 6455, section 7.1.1), and an io.EOF would leave the browser's open for
+// as long as that likes.
 func (t *webSocketTunnel) Read(p []byte) (int, error) {
 	n, err := t.ReadWriteCloser.Read(p)
 	if t.toBrowser.scan(p[:n]) {
 		t.touch()
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// warningQueue bounds the Events that wait to be written.
+const warningQueue = 256
+
+// TemplateWarnings tells of what is not valid on a template, and what it is
+// launched without: in the log, and by an Event on it for kubectl describe. All
+// replicas write the same Event.
+type TemplateWarnings struct {
+	client kubernetes.Interface
+	log    *slog.Logger
+	now    func() time.Time
+	queue  chan templateWarning
+}
+
+// templateWarning is what is wrong with one annotation of a template.
+type templateWarning struct {
+	template   *corev1.PodTemplate
+	annotation string
+	problem    error
+}
+
+// NewTemplateWarnings makes one that looks at every version of a template.
+func NewTemplateWarnings(client kubernetes.Interface, cluster *Cluster, log *slog.Logger, now func() time.Time) (*TemplateWarnings, error) {
+	w := &TemplateWarnings{client: client, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
+	_, err := cluster.templates.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) {
+			if template, ok := obj.(*corev1.PodTemplate); ok {
+				w.look(nil, template)
+			}
+		},
+		UpdateFunc: func(before, obj any) {
+			old, _ := before.(*corev1.PodTemplate)
+			if template, ok := obj.(*corev1.PodTemplate); ok {
+				w.look(old, template)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("add the handler of templates' annotations: %w", err)
+	}
+	return w, nil
+}
+
+// look warns of what has come to be wrong.
+func (w *TemplateWarnings) look(before, template *corev1.PodTemplate) {
+	for _, warning := range templateProblems(template) {
+		if before != nil && before.Annotations[warning.annotation] == template.Annotations[warning.annotation] {
+			continue
+		}
+		w.log.Warn("template has an annotation that is not valid, is launched without it",
+			"template", template.Name, "annotation", warning.annotation, "problem", warning.problem)
+		select {
+		case w.queue <- warning:
+		default:
+			w.log.Warn("too many templates with warnings at once, one has no Event", "template", template.Name)
+		}
+	}
+}
+
+// templateProblems is what of a template's annotations is not valid, and can be
+// done without.
+func templateProblems(template *corev1.PodTemplate) (problems []templateWarning) {
+	for name, check := range idlenessAnnotations() {
+		if value, ok := template.Annotations[name]; ok {
+			if err := check(value); err != nil {
+				problems = append(problems, templateWarning{template, name, err})
+			}
+		}
+	}
+	return problems
+}
+
+// Run writes the Events, until ctx is done.
+func (w *TemplateWarnings) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case warning := <-w.queue:
+			if err := w.write(ctx, warning); err != nil && ctx.Err() == nil {
+				w.log.ErrorContext(ctx, "the template's Event was not written", "template", warning.template.Name, "error", err)
+			}
+		}
+	}
+}
+
+func (w *TemplateWarnings) write(ctx context.Context, warning templateWarning) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	event := warning.event(w.now())
+	_, err := w.client.CoreV1().Events(warning.template.Namespace).Apply(ctx, event, metav1.ApplyOptions{FieldManager: managerName, Force: true})
+	if err != nil {
+		return fmt.Errorf("write Event %s: %w", *event.Name, err)
+	}
+	return nil
+}
+
+// event has one name for one problem, whichever replica finds it. It has not the
+// label of what this service keeps in its cache.
+func (w templateWarning) event(now time.Time) *applycorev1.EventApplyConfiguration {
+	template := w.template
+	sum := sha256.Sum256([]byte(template.Name + "\x00" + w.annotation + "\x00" + template.Annotations[w.annotation]))
+	name := template.Name[:min(len(template.Name), 200)] + ".warning-" + hex.EncodeToString(sum[:8])
+	return applycorev1.Event(name, template.Namespace).
+		WithInvolvedObject(applycorev1.ObjectReference().
+			WithAPIVersion("v1").WithKind("PodTemplate").WithNamespace(template.Namespace).WithName(template.Name).WithUID(template.UID)).
+		WithType(corev1.EventTypeWarning).
+		WithReason("InvalidAnnotation").
+		WithMessage(fmt.Sprintf("%s is not valid, instances are launched without it: %v", w.annotation, w.problem)).
+		WithSource(applycorev1.EventSource().WithComponent(managerName)).
+		WithFirstTimestamp(metav1.NewTime(now)).
+		WithLastTimestamp(metav1.NewTime(now)).
+		WithCount(1)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// One warning for each version of what is wrong, however often it is seen.
+func TestWarningOfIdleness(t *testing.T) {
+	server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")),
+		newTemplate("other", withTemplateAnnotation(idlePathsAnnotation, "poll"), withTemplateAnnotation(activityProbeAnnotation, "/x")))
+	c := startClusterOn(t, server)
+	log, out := recordLog()
+	if _, err := NewTemplateWarnings(server.client, c.Cluster, log, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	change := func(annotation, value, version string) {
+		t.Helper()
+		template := newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "("), withTemplateAnnotation("x", version))
+		template.Annotations[annotation], template.ResourceVersion = value, version
+		if _, err := server.client.CoreV1().PodTemplates(testNamespace).Update(context.Background(), template, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the cache has the template", func() bool {
+			cached, ok := c.PodTemplate("jupyter")
+			return ok && cached.Annotations["x"] == version
+		})
+	}
+	change("y", "z", "101") // something else
+	change(idlePathsAnnotation, "[", "102")
+	for _, want := range []string{
+		"template=jupyter annotation=" + idlePathsAnnotation + ` problem="error parsing regexp: missing closing ): ` + "`(`",
+		"template=jupyter annotation=" + idlePathsAnnotation + ` problem="error parsing regexp: missing closing ]: ` + "`[`",
+		"template=other annotation=" + activityProbeAnnotation,
+	} {
+		eventually(t, "the log has "+want, func() bool { return strings.Contains(out.String(), want) })
+	}
+	if got := strings.Count(out.String(), "level=WARN"); got != 3 {
+		t.Errorf("%d warnings, want 3:\n%s", got, out)
+	}
+}
+
+// An operator finds it where he looks, once, however many replicas there are.
+func TestTemplateWarningIsAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := strings.Repeat("t", 253)
+		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")),
+			newTemplate(long, withTemplateAnnotation(activityProbeAnnotation, "/x")), newTemplate("fine"))
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 2 {
+			warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, noLog(), time.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go warnings.Run(ctx)
+		}
+		synctest.Wait()
+		cancel()
+		events, err := server.client.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(events.Items) != 2 {
+			t.Fatalf("got %d events, %v; want one of each template: %v", len(events.Items), err, events)
+		}
+		for _, event := range events.Items {
+			about := event.InvolvedObject
+			annotation := map[string]string{"jupyter": idlePathsAnnotation, long: activityProbeAnnotation}[about.Name]
+			if about.Kind != "PodTemplate" || annotation == "" || !strings.HasPrefix(event.Message, annotation+" is not valid") ||
+				event.Type != corev1.EventTypeWarning || event.Reason != "InvalidAnnotation" {
+				t.Errorf("got %+v", event)
+			}
+			if len(event.Name) > 253 || len(event.Labels) > 0 {
+				t.Errorf("its name has %d characters, its labels are %v", len(event.Name), event.Labels)
+			}
+		}
+	})
+}
+
+func TestTemplateWarningThatIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")))
+		server.failOn("patch", "events", errors.New("the API server is away"))
+		log, out := recordLog()
+		warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, log, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go warnings.Run(ctx)
+		synctest.Wait()
+		cancel()
+		if !strings.Contains(out.String(), `level=ERROR msg="the template's Event was not written" template=jupyter`) {
+			t.Errorf("the log is\n%s", out)
+		}
+	})
+}
+
+// The informer's goroutine is not held up by more than can be told.
+func TestTemplateWarningsAreBounded(t *testing.T) {
+	log, out := recordLog()
+	warnings := &TemplateWarnings{log: log, queue: make(chan templateWarning, warningQueue)}
+	for n := range warningQueue + 1 {
+		warnings.look(nil, newTemplate(fmt.Sprint("t", n), withTemplateAnnotation(idlePathsAnnotation, "(")))
+	}
+	if got := strings.Count(out.String(), "one has no Event"); got != 1 {
+		t.Errorf("told %d times, want once", got)
+	}
+}
