@@ -50,7 +50,7 @@ type cullPolicy struct {
 	// when it was last cut off from the API server, and calm how long that is ago.
 	// What other replicas know of, or the kubelet does, may not have been written
 	// before: it lets everybody write once before it deletes anything that may be
-	// of use, or writes anew what may be right by another clock.
+	// of use.
 	since  time.Time
 	outage outage
 	calm   time.Duration
@@ -69,7 +69,7 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	}
 	v := judgeSettled(pod, now, policy)
 	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed // whatever is not yet written
-	if !over && policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout))) {
+	if v.action == end && !over && policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout))) {
 		return verdict{}
 	}
 	return v
@@ -225,7 +225,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 			return
 		}
 		if s.action == repair {
-			c.repair(ctx, s.pod)
+			c.repair(ctx, s.pod, policy)
 			return
 		}
 		c.end(ctx, s.pod, s.verdict, policy)

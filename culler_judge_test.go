@@ -154,7 +154,7 @@ func TestJudgeInALeadersFirstPeriod(t *testing.T) {
 		{"too old", changes(lastUsed(now), withAnnotation(maxAgeAnnotation, "1h")), lag, end},
 		{"never ready", unscheduled, lag - moment, keep},
 		{"never ready", unscheduled, lag, end},
-		{"mangled", withAnnotation(lastActivityAnnotation, ""), 0, keep},
+		{"mangled", withAnnotation(lastActivityAnnotation, ""), 0, repair}, // deletes nothing
 		// It may be right by another clock, and the truth were lost.
 		{"used in the future", lastUsed(now.Add(time.Hour)), lag - moment, keep},
 		{"used in the future", lastUsed(now.Add(time.Hour)), lag, repair},

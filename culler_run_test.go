@@ -96,7 +96,7 @@ func TestCullerRemembersWhatOthersDelete(t *testing.T) {
 // Also while a sweep takes long.
 func TestCullerRemembersDuringASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mangled := newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled"), withAnnotation(cullTimeoutAnnotation, "1s"))
+		mangled := newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled"))
 		c := startCluster(t, time.Now, mangled, newPod(instanceID(2), time.Now()))
 		culler := newTestCuller(t, c)
 		release := make(chan struct{})

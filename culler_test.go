@@ -184,7 +184,7 @@ func TestSweepMeetsAnError(t *testing.T) {
 func TestRepairOfWhatIsGone(t *testing.T) {
 	c := startCluster(t, clockAt(noon))
 	culler := newTestCuller(t, c)
-	culler.repair(t.Context(), ago(1, time.Hour, withAnnotation(lastActivityAnnotation, "mangled")))
+	culler.repair(t.Context(), ago(1, time.Hour, withAnnotation(lastActivityAnnotation, "mangled")), culler.policy)
 	if log := culler.log.String(); log != "" {
 		t.Errorf("the log is\n%s", log)
 	}

@@ -177,6 +177,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		return err == nil
 	})
 	eventuallyWithin(t, patience, "the use is written", func() bool {
+		app.visit(t, used)
 		pod, exists := s.pod(t, used)
 		return exists && pod.Annotations[lastActivityAnnotation] != launched.Annotations[lastActivityAnnotation]
 	})

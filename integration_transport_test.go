@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 )
 
@@ -34,7 +35,7 @@ func methodOf(r *http.Request) string {
 	if r.Method == http.MethodDelete && r.GetBody != nil {
 		if body, err := r.GetBody(); err == nil {
 			defer body.Close()
-			if options, err := io.ReadAll(body); err == nil && strings.Contains(string(options), `"dryRun":["All"]`) {
+			if options, err := io.ReadAll(body); err == nil && strings.Contains(string(options), metav1.DryRunAll) {
 				return r.Method + " (dry run)"
 			}
 		}

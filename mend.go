@@ -13,33 +13,45 @@ import (
 // mend tells which times on a pod cannot be right, and what is to be written in
 // their place. Such a time counts as now: nobody loses an instance by it, and no
 // instance lives for ever. problem is nil where there is nothing to mend.
+//
+// A time in the future may be right by another clock, and ours be wrong: as long as
+// that is unsettled, it is left as it is.
 func mend(pod *corev1.Pod, now time.Time, policy cullPolicy) (annotations map[string]any, problem error) {
 	annotations = map[string]any{}
-	_, noUse := lastUse(pod, now)
-	if noUse != nil {
+	unsettled := policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout)))
+	wrong := func(err error) bool {
+		if err == nil || unsettled && errors.Is(err, errFuture) {
+			return false
+		}
+		problem = errors.Join(problem, err)
+		return true
+	}
+	if _, err := lastUse(pod, now); wrong(err) {
 		annotations[lastActivityAnnotation] = formatActivity(now)
 		annotations[activitySourceAnnotation] = nil // it was no use
 	}
-	var noLaunch error
 	if maxAge(pod, policy.maxAge) > 0 { // else nobody goes by it
-		if _, noLaunch = launchedAt(pod, now); noLaunch != nil {
+		if _, err := launchedAt(pod, now); wrong(err) {
 			annotations[launchedAnnotation] = formatActivity(now)
 		}
 	}
-	return annotations, errors.Join(noUse, noLaunch)
+	return annotations, problem
 }
 
-// timeAhead is the error of a time that is later than clocks differ, nil if it is not.
+// errFuture: a time is later than clocks differ.
+var errFuture = errors.New("in the future")
+
+// timeAhead is errFuture of such a time, and else nil.
 func timeAhead(annotation string, at, now time.Time) error {
 	if at.Sub(now) <= clockSkew {
 		return nil
 	}
-	return fmt.Errorf("annotation %s is in the future: %s", annotation, formatActivity(at))
+	return fmt.Errorf("annotation %s is %w: %s", annotation, errFuture, formatActivity(at))
 }
 
 // repair writes anew the times on a pod that cannot be right.
-func (c *Culler) repair(ctx context.Context, pod *corev1.Pod) {
-	annotations, problem := mend(pod, c.now(), c.policy)
+func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, policy cullPolicy) {
+	annotations, problem := mend(pod, c.now(), policy)
 	if problem == nil {
 		return
 	}

@@ -4,9 +4,13 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,16 +69,14 @@ func TestStatusTellsOfActivity(t *testing.T) {
 	assert.WithinDuration(t, instance.Launched, first.LastActivity, 5*time.Second)
 	assertCullAt(t, first, timeout)
 
-	used := time.Now()
-	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
-	require.Equal(t, http.StatusOK, code, page)
-	byRequest := awaitActivity(t, instance, used, "http")
+	byRequest := awaitActivity(t, instance, "http", func() {
+		code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
+		require.Equal(t, http.StatusOK, code, page)
+	})
 	assertCullAt(t, byRequest, timeout)
 
 	connection := dial(t, instance.URL("/ws"))
-	used = time.Now()
-	echo(t, connection, []byte("a frame"))
-	byFrame := awaitActivity(t, instance, used, "websocket")
+	byFrame := awaitActivity(t, instance, "websocket", func() { echo(t, connection, []byte("a frame")) })
 	assertCullAt(t, byFrame, timeout)
 
 	instance.AwaitStatus(t, time.Until(byFrame.CullAt)+cullMargin, "deleted")
@@ -84,11 +86,13 @@ func TestStatusTellsOfActivity(t *testing.T) {
 	assert.Empty(t, over.LastActivitySource)
 }
 
-// awaitActivity waits until the status tells of a use, which takes a twelfth of
-// the timeout.
-func awaitActivity(t *testing.T, instance *harness.Instance, used time.Time, source string) (status harness.Status) {
+// awaitActivity uses an instance until its status tells of that, which takes a
+// twelfth of the timeout.
+func awaitActivity(t *testing.T, instance *harness.Instance, source string, use func()) (status harness.Status) {
 	t.Helper()
+	used := time.Now()
 	harness.Until(t, 15*time.Second, "the status tells of a use by "+source, func(context.Context) error {
+		use()
 		status = instance.Status(t)
 		// Written are milliseconds.
 		if status.LastActivity.Before(used.Truncate(time.Millisecond)) || status.LastActivitySource != source {
@@ -168,4 +172,28 @@ func TestSlowDownloadKeepsAnInstance(t *testing.T) {
 	require.NoError(t, lines.Err())
 	assert.Equal(t, chunks, read, "cut off")
 	awaitCulled(t, instance, used.Add(-time.Second), timeout) // the last may have been some time on its way
+}
+
+// TestSlowCurlKeepsAnInstance: also where it is the visitor who takes them slowly,
+// and between him and the proxy there are buffers of some megabytes.
+func TestSlowCurlKeepsAnInstance(t *testing.T) {
+	t.Parallel()
+	const (
+		timeout = 10 * time.Second
+		size    = 40 << 20 // of which a MiB goes in a second
+	)
+	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	curl := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--limit-rate", "1M", "--output", os.DevNull,
+		"--write-out", "%{size_download}", instance.URL(fmt.Sprintf("/download?bytes=%d", size)))
+	var downloaded, complaints bytes.Buffer
+	curl.Stdout, curl.Stderr = &downloaded, &complaints
+	require.NoError(t, curl.Start())
+	for began := time.Now(); time.Since(began) < 5*timeout/2; pause(ctx, time.Second) {
+		assert.Equal(t, "deployed", instance.Status(t).Status, "after %s", time.Since(began))
+	}
+	require.NoError(t, curl.Wait(), "%s", &complaints)
+	assert.Equal(t, strconv.Itoa(size), downloaded.String())
+	instance.AwaitEnd(t, latest(timeout)+removalMargin, "Culled")
 }

@@ -20,6 +20,7 @@ import (
 const (
 	maxMessage  = 16 << 20 // of a WebSocket
 	maxUpload   = 1 << 30
+	maxDownload = 1 << 30
 	maxChunks   = 10_000
 	minInterval = 10 * time.Millisecond
 	maxInterval = time.Hour
@@ -48,6 +49,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.webSocket(w, r)
 	case "stream":
 		a.stream(w, r)
+	case "download":
+		a.download(w, r)
 	case "upload":
 		a.upload(w, r)
 	case "exit":
@@ -150,6 +153,25 @@ func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			return
 		}
+	}
+}
+
+// download sends zeros, as fast as they are taken.
+func (a *app) download(w http.ResponseWriter, r *http.Request) {
+	size, err := numberIn(r.URL.Query(), "bytes", 1<<20, 0, maxDownload)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(size))
+	piece := make([]byte, 32<<10)
+	for size > 0 {
+		n, err := w.Write(piece[:min(size, len(piece))])
+		if err != nil {
+			return
+		}
+		size -= n
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -110,6 +111,12 @@ func TestUpload(t *testing.T) {
 	body := struct{ io.Reader }{bytes.NewReader(make([]byte, 3<<20))} // of unknown length
 	assert.JSONEq(t, `{"bytes": 3145728}`, send(t, http.MethodPost, url+"/upload", body).body)
 	assert.JSONEq(t, `{"bytes": 0}`, get(t, url+"/upload").body)
+	for _, size := range []int{0, 1, 100_000} {
+		got := get(t, fmt.Sprintf("%s/download?bytes=%d", url, size))
+		assert.Equal(t, strings.Repeat("\x00", size), got.body)
+		assert.EqualValues(t, size, got.ContentLength)
+	}
+	assert.Equal(t, http.StatusBadRequest, get(t, url+"/download?bytes=-1").StatusCode)
 }
 
 func TestWebSocket(t *testing.T) {
