@@ -88,12 +88,12 @@ func (a *Activity) Touch(id string, source Source) {
 	}
 }
 
-// usedSince reports whether this replica knows of a later use than the pod says.
-func (a *Activity) usedSince(pod *corev1.Pod) bool {
-	annotated, _ := lastActivity(pod)
+// heldBack is when an instance was last used, of what this replica has not
+// written; zero if it has.
+func (a *Activity) heldBack(id string) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.last[pod.Labels[idLabel]].at.Truncate(time.Millisecond).After(annotated)
+	return a.last[id].at
 }
 
 // Run writes activity back as it falls due, until ctx is done. What is left

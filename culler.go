@@ -240,7 +240,7 @@ func (c *Culler) outdated(ctx context.Context, policy cullPolicy) bool {
 
 // end deletes an instance if nobody has used it since it was judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cullPolicy) {
-	if v.reason == EndCulled && (c.activity.usedSince(pod) || c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
+	if v.reason == EndCulled && (c.usedHere(pod) || c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
 		return
 	}
 	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)
@@ -256,6 +256,13 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cul
 		c.metrics.cullErrors.Inc()
 		log.ErrorContext(ctx, "not culled, will be tried again", "error", err)
 	}
+}
+
+// usedHere reports whether an instance was used through this replica within its
+// cull timeout, which may be about to be written.
+func (c *Culler) usedHere(pod *corev1.Pod) bool {
+	used := c.activity.heldBack(pod.Labels[idLabel])
+	return c.now().Sub(used) < cullTimeout(pod, c.policy.cullTimeout)
 }
 
 // noticeGone takes note of a pod whose deletion nobody has remembered: kubectl,

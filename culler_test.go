@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -133,6 +134,29 @@ func TestEndOfWhatIsUsedHere(t *testing.T) {
 	}
 	culler.sweep(t.Context(), noon, culler.policy)
 	culler.wantCounts(t, map[EndReason]float64{EndExpired: 1}, 0, 0)
+}
+
+// And what it holds back, for it is of less than a period, ends all the same.
+func TestEndOfWhatWasUsedHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		culler := newTestCuller(t, c)
+		defer culler.activity.start()()
+		defer culler.start()()
+		time.Sleep(2 * time.Minute)
+		culler.activity.Touch(instanceID(1), SourceHTTP)
+		used := time.Now()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if inst, _ := c.Instance(instanceID(1)); inst.Status != StatusDeployed {
+			t.Errorf("%s after its use it is %+v", time.Since(used), inst)
+		}
+		time.Sleep(flushLag(time.Hour) + time.Minute)
+		synctest.Wait()
+		if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
+			t.Errorf("%s after its use it is %+v", time.Since(used), inst)
+		}
+	})
 }
 
 // Somebody else's delete is no cull of ours.

@@ -77,7 +77,7 @@ func TestLifetimes(t *testing.T) {
 		leading, other := startClusterOn(t, server), startClusterOn(t, server)
 		culler := newTestCuller(t, leading)
 		defer culler.start()()
-		leader, _ := newTestActivity(leading)
+		leader := culler.activity
 		defer leader.start()()
 		follower, _ := newTestActivity(other)
 		kill := follower.start()

@@ -175,17 +175,17 @@ func TestSlowDownloadKeepsAnInstance(t *testing.T) {
 }
 
 // TestSlowCurlKeepsAnInstance: also where it is the visitor who takes them slowly,
-// and between him and the proxy there are buffers of some megabytes.
+// and between him and the proxy there are buffers, here of some 30 MiB.
 func TestSlowCurlKeepsAnInstance(t *testing.T) {
 	t.Parallel()
 	const (
 		timeout = 10 * time.Second
-		size    = 40 << 20 // of which a MiB goes in a second
+		size    = 400 << 20 // of which 10 MiB go in a second
 	)
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	curl := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--limit-rate", "1M", "--output", os.DevNull,
+	curl := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--limit-rate", "10M", "--output", os.DevNull,
 		"--write-out", "%{size_download}", instance.URL(fmt.Sprintf("/download?bytes=%d", size)))
 	var downloaded, complaints bytes.Buffer
 	curl.Stdout, curl.Stderr = &downloaded, &complaints
