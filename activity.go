@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -17,9 +16,9 @@ import (
 const (
 	// flushTick is how often it is looked for activity that is due to be written.
 	flushTick = time.Second
-	// flushBatch is how many writes are done before it is looked again for what is
-	// due: what has the least time left does not wait for thousands of others.
-	flushBatch = 128
+	// flushSpell is for how long writes are begun before it is looked again for
+	// what is due: what has the least time left does not wait for all others.
+	flushSpell = 5 * time.Second
 	// writers is how many writes to the API server one loop has under way at most.
 	writers = 8
 	// lastFlushes and lastFlushPause are for conflicts when this replica ends:
@@ -106,7 +105,7 @@ func (a *Activity) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			a.flush(ctx, flushPeriod, flushBatch)
+			a.flush(ctx, flushPeriod, flushSpell)
 		}
 	}
 }
@@ -115,7 +114,7 @@ func (a *Activity) Run(ctx context.Context) {
 func (a *Activity) Flush(ctx context.Context) {
 	all := func(time.Duration) time.Duration { return 0 }
 	for range lastFlushes {
-		if conflicts := a.flush(ctx, all, math.MaxInt); conflicts == 0 {
+		if conflicts := a.flush(ctx, all, flushTimeout); conflicts == 0 {
 			return
 		}
 		select {
@@ -163,18 +162,21 @@ func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWr
 	return due
 }
 
-// flush writes what is due, up to a number of them, a few at a time. The map is
-// the queue: it holds one use of an instance, the latest, until that is written,
-// so that what meets a conflict, or no API server, is tried again at the next
-// tick. It returns how many writes came too late, because the pod had been written
-// to: what the watch then brings decides about them.
-func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration, most int) (conflicts int) {
+// flush writes what is due, for a spell, a few at a time. The map is the queue: it
+// holds one use of an instance, the latest, until that is written, so that what
+// meets a conflict, or no API server, is tried again at the next tick. It returns
+// how many writes came too late, because the pod had been written to: what the
+// watch then brings decides about them.
+func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration) time.Duration, spell time.Duration) (conflicts int) {
 	var mu sync.Mutex
 	var failed int
 	var last error
 	a.forgetOwn()
-	due := a.due(period)
-	forEach(due[:min(most, len(due))], writers, func(w dueWrite) {
+	began := time.Now()
+	forEach(a.due(period), writers, func(w dueWrite) {
+		if time.Since(began) > spell {
+			return // is due at the next tick
+		}
 		id := w.pod.Labels[idLabel]
 		written, err := writeActivity(ctx, a.pods, w.pod, w.use)
 		a.metrics.activityPatched(err)

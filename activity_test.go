@@ -155,7 +155,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 		for n := range many {
 			activity.Touch(instanceID(n), SourceHTTP)
 		}
-		activity.flush(t.Context(), flushPeriod, flushBatch)
+		activity.flush(t.Context(), flushPeriod, flushSpell)
 		if writes := c.writes(); len(writes) > 0 {
 			t.Errorf("written before they are due: %v", writes)
 		}
@@ -204,7 +204,7 @@ func TestActivityFlush(t *testing.T) {
 				c.failOn("patch", "pods", test.err)
 			}
 			activity.Touch(instanceID(1), SourceHTTP)
-			activity.flush(t.Context(), flushPeriod, flushBatch)
+			activity.flush(t.Context(), flushPeriod, flushSpell)
 			if writes := c.writes(); len(writes) != test.writes {
 				t.Errorf("the writes are %v, want %d", writes, test.writes)
 			}
@@ -259,7 +259,7 @@ func TestActivityNotWrittenIsOneLine(t *testing.T) {
 	for n := range 3 {
 		activity.Touch(instanceID(n+1), SourceHTTP)
 	}
-	activity.flush(t.Context(), flushPeriod, flushBatch)
+	activity.flush(t.Context(), flushPeriod, flushSpell)
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the annotations of pod binder-`) {
 		t.Errorf("the log is %s", got)
 	}
@@ -327,7 +327,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		use := func(id string) {
 			activity.Touch(id, SourceHTTP)
-			activity.flush(t.Context(), flushPeriod, flushBatch)
+			activity.flush(t.Context(), flushPeriod, flushSpell)
 		}
 		for n := range 3 {
 			time.Sleep(flushPeriod(time.Hour) + time.Second)
@@ -366,7 +366,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		deaf.expire()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		activity.flush(t.Context(), flushPeriod, flushBatch)
+		activity.flush(t.Context(), flushPeriod, flushSpell)
 		if len(activity.own) > 0 || len(activity.last) > 0 {
 			t.Errorf("held are still %v and %v", activity.own, activity.last)
 		}
@@ -449,7 +449,7 @@ func TestFlushLag(t *testing.T) {
 // not kept waiting by those that have long.
 func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const many = 3 * flushBatch
+		const many = 400
 		began := time.Now()
 		var pods []runtime.Object
 		for n := range many {
@@ -465,7 +465,7 @@ func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second) // the first batch is under way
 		activity.Touch(instanceID(many), SourceHTTP)
-		time.Sleep(flushBatch/writers*time.Second + 3*time.Second)
+		time.Sleep(flushSpell + 5*time.Second)
 		synctest.Wait()
 		pod, _ := c.Pod(instanceID(many))
 		if last, err := lastActivity(pod); err != nil || last.Before(began) {

@@ -52,17 +52,25 @@ func (c *contact) lastOutage(now time.Time) outage {
 	return c.asOf(now)
 }
 
-// asOf is the last outage. One that begins before the wait for the one before is
-// over goes on with that: there was no time to write.
+// asOf is the last outage. What is left of the time to write after the one before
+// is added to it.
 func (c *contact) asOf(now time.Time) outage {
 	if c.written.IsZero() || now.Sub(c.written) <= contactGap {
 		return c.last
 	}
 	from := c.written
-	if !c.last.until.IsZero() && from.Sub(c.last.until) < c.last.until.Sub(c.last.from)+outageAllowance {
-		from = c.last.from
+	if left := c.last.until.Sub(c.last.from) - from.Sub(c.last.until); left > 0 {
+		from = from.Add(-left)
 	}
 	return outage{from, now}
+}
+
+// forget forgets the last outage: for who begins to lead, and waits anyway. That he
+// wrote nothing while others led was none.
+func (c *contact) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = outage{}
 }
 
 // notedLock is a lock that tells of each write of its Lease.

@@ -27,7 +27,7 @@ func TestContact(t *testing.T) {
 		{"steady", []float64{0, 2, 4, 6}, 7, outage{}},
 		{"a write took its time", []float64{0, 3.9, 6}, 7, outage{}},
 		{"was cut off", []float64{0, 2, 9, 11, 13}, 14, outage{at(2), at(9)}},
-		{"was cut off anew while others had yet to write", []float64{0, 9, 11, 20}, 21, outage{at(0), at(20)}},
+		{"was cut off anew while others had yet to write", []float64{0, 9, 11, 20}, 21, outage{at(4), at(20)}},
 		{"was cut off long ago", long, 62, outage{at(0), at(9)}},
 		{"was cut off anew, long after", append(slices.Clone(long), 70), 71, outage{at(61), at(70)}},
 		{"is cut off", []float64{0, 2}, 6.5, outage{at(2), at(6.5)}},
@@ -140,14 +140,21 @@ func TestCullerWaitsAfterAnOutage(t *testing.T) {
 	}
 }
 
-// A moment's outage now and then keeps nothing alive.
+// A moment's outage now and then keeps nothing alive, be there a bad time before,
+// or a time when others led.
 func TestOutagesNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		day := withAnnotation(cullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
 		c := startCluster(t, time.Now, newPod(instanceID(1), began, day), newPod(instanceID(2), began, day, withAnnotation(maxAgeAnnotation, "1h")))
 		culler := newTestCuller(t, c)
+		culler.contact.note(began.Add(-72 * time.Hour))
+		culler.contact.note(began)
 		defer culler.start()()
+		for time.Since(began) < 10*time.Minute {
+			culler.beat(15 * time.Second)
+			time.Sleep(5 * time.Second)
+		}
 		for time.Since(began) < 30*time.Hour {
 			culler.beat(90 * time.Minute)
 			time.Sleep(5 * time.Second)

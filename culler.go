@@ -178,7 +178,8 @@ func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover
 func (c *Culler) Run(ctx context.Context) {
 	policy := c.policy
 	looked := clocks{c.now(), time.Now()}
-	policy.since, policy.outage = looked.wall, c.contact.lastOutage(looked.monotonic)
+	policy.since = looked.wall
+	c.contact.forget()
 	var remembering sync.WaitGroup
 	defer remembering.Wait()
 	remembering.Go(func() { c.rememberGone(ctx) }) // not held up by a long sweep

@@ -25,7 +25,7 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 		used := began.Add(time.Duration(n+1) * flushPeriod(time.Hour))
 		clock.set(used)
 		activity.Touch(id, SourceHTTP)
-		activity.flush(t.Context(), flushPeriod, flushBatch)
+		activity.flush(t.Context(), flushPeriod, flushSpell)
 		pod, _ := s.pod(t, id)
 		if at, err := lastActivity(pod); err != nil || !at.Equal(used) {
 			t.Errorf("after write %d the activity is %s, %v; want %s", n+1, at, err, used)
@@ -36,7 +36,7 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	s.touch(t, id, later)
 	clock.set(clock.now().Add(2 * flushPeriod(time.Hour)))
 	activity.Touch(id, SourceHTTP)
-	activity.flush(t.Context(), flushPeriod, flushBatch)
+	activity.flush(t.Context(), flushPeriod, flushSpell)
 	pod, _ := s.pod(t, id)
 	if at, err := lastActivity(pod); err != nil || !at.Equal(later) {
 		t.Errorf("the activity is %s, %v; want the other's later %s", at, err, later)

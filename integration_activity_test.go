@@ -61,7 +61,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		flushAll(activities, func(a *Activity) { a.flush(t.Context(), atOnce, flushBatch) })
+		flushAll(activities, func(a *Activity) { a.flush(t.Context(), atOnce, flushSpell) })
 	}()
 	for _, g := range gates { // both have decided before either has written
 		g.awaitHeld(t, pods)
@@ -85,7 +85,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 				r.awaitPod(t, s, instanceID(n))
 			}
 		}
-		flushAll(activities, func(a *Activity) { a.flush(t.Context(), atOnce, flushBatch) })
+		flushAll(activities, func(a *Activity) { a.flush(t.Context(), atOnce, flushSpell) })
 	}
 	for n := range pods {
 		pod, _ := s.pod(t, instanceID(n))
@@ -132,7 +132,7 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 			}
 		}
 		taken := patches(http.StatusOK)
-		flushAll(activities, func(a *Activity) { a.flush(t.Context(), flushPeriod, flushBatch) })
+		flushAll(activities, func(a *Activity) { a.flush(t.Context(), flushPeriod, flushSpell) })
 		if patches(0) == tried {
 			continue
 		}

@@ -15,17 +15,23 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// warningQueue bounds the Events that wait to be written.
-const warningQueue = 256
+const (
+	// warningQueue bounds the Events that wait to be written.
+	warningQueue = 256
+	// warningRenewal is how often they are written anew: the API server drops an
+	// Event after an hour by default, and what is wrong is so for longer.
+	warningRenewal = 30 * time.Minute
+)
 
 // TemplateWarnings tells of what is not valid on a template, and what it is
 // launched without: in the log, and by an Event on it for kubectl describe. All
 // replicas write the same Event.
 type TemplateWarnings struct {
-	client kubernetes.Interface
-	log    *slog.Logger
-	now    func() time.Time
-	queue  chan templateWarning
+	client  kubernetes.Interface
+	cluster *Cluster
+	log     *slog.Logger
+	now     func() time.Time
+	queue   chan templateWarning
 }
 
 // templateWarning is what is wrong with one annotation of a template.
@@ -37,7 +43,7 @@ type templateWarning struct {
 
 // NewTemplateWarnings makes one that looks at every version of a template.
 func NewTemplateWarnings(client kubernetes.Interface, cluster *Cluster, log *slog.Logger, now func() time.Time) (*TemplateWarnings, error) {
-	w := &TemplateWarnings{client: client, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
+	w := &TemplateWarnings{client: client, cluster: cluster, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
 	_, err := cluster.templates.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if template, ok := obj.(*corev1.PodTemplate); ok {
@@ -86,21 +92,34 @@ func templateProblems(template *corev1.PodTemplate) (problems []templateWarning)
 	return problems
 }
 
-// Run writes the Events, until ctx is done.
+// Run writes the Events, until ctx is done, and renews those of what is still wrong.
 func (w *TemplateWarnings) Run(ctx context.Context) {
+	renewal := time.NewTicker(warningRenewal)
+	defer renewal.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case warning := <-w.queue:
-			if err := w.write(ctx, warning); err != nil && ctx.Err() == nil {
-				w.log.ErrorContext(ctx, "the template's Event was not written", "template", warning.template.Name, "error", err)
+			w.write(ctx, warning)
+		case <-renewal.C:
+			for _, template := range w.cluster.PodTemplates() {
+				for _, warning := range templateProblems(template) {
+					w.write(ctx, warning)
+				}
 			}
 		}
 	}
 }
 
-func (w *TemplateWarnings) write(ctx context.Context, warning templateWarning) error {
+func (w *TemplateWarnings) write(ctx context.Context, warning templateWarning) {
+	if err := w.apply(ctx, warning); err != nil && ctx.Err() == nil {
+		w.log.ErrorContext(ctx, "the template's Event was not written, will be tried again",
+			"template", warning.template.Name, "again in", warningRenewal.String(), "error", err)
+	}
+}
+
+func (w *TemplateWarnings) apply(ctx context.Context, warning templateWarning) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	event := warning.event(w.now())

@@ -85,7 +85,7 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")))
-		server.failOn("patch", "events", errors.New("the API server is away"))
+		mend := server.failOn("patch", "events", errors.New("the API server is away"))
 		log, out := recordLog()
 		warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, log, time.Now)
 		if err != nil {
@@ -94,10 +94,22 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go warnings.Run(ctx)
 		synctest.Wait()
-		cancel()
-		if !strings.Contains(out.String(), `level=ERROR msg="the template's Event was not written" template=jupyter`) {
+		if !strings.Contains(out.String(), `level=ERROR msg="the template's Event was not written, will be tried again" template=jupyter`) {
 			t.Errorf("the log is\n%s", out)
 		}
+		mend()
+		for range 2 { // what the API server drops comes again
+			time.Sleep(warningRenewal)
+			synctest.Wait()
+			events := server.client.CoreV1().Events(testNamespace)
+			if all, err := events.List(t.Context(), metav1.ListOptions{}); err != nil || len(all.Items) != 1 {
+				t.Fatalf("got %v, %v; want the Event", all, err)
+			}
+			if err := events.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
 	})
 }
 

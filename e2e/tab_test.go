@@ -34,6 +34,7 @@ func TestIdleTabIsCulled(t *testing.T) {
 		b.open(browserHost + "/user/" + notebook.ID + "/lab/tree/idle.ipynb")
 		awaitKernel(t, notebook)
 		ended := awaitIdleEnd(t, notebook, timeout)
+		assert.NotZero(t, traffic.count(time.Time{}, "PUT ", "/lab/api/workspaces/"), "to open a notebook is more than to read it")
 		for _, what := range [][]string{{"GET ", "/api/sessions"}, {"GET ", "/api/contents"}, {"frame from", "/api/events/subscribe"}} {
 			assert.NotZero(t, traffic.count(ended.Add(-timeout), what...), "it goes on asking and hearing: %q", what)
 		}
