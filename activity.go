@@ -137,7 +137,8 @@ type dueWrite struct {
 // due returns what is newer than its annotation by the period of its timeout, what
 // has the least time left first, and drops what need not be remembered. So an
 // instance that is in use all the time is written to once a period, by the first
-// replica to look, and one that was used for less than that, never.
+// replica to look; and what comes within a period after that, and is the last, only
+// when the replica ends: the lag allows for it.
 func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWrite {
 	var due []dueWrite
 	for id, used := range a.snapshot() {

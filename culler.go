@@ -46,17 +46,18 @@ type cullPolicy struct {
 	cullTimeout  time.Duration // of instances that have none of their own
 	startTimeout time.Duration
 	maxAge       time.Duration // of all instances; 0 is none
-	// since is when this replica began to cull, or its clock was set: outage is
-	// when it was last cut off from the API server, and calm how long that is ago.
-	// What other replicas know of, or the kubelet does, may not have been written
-	// before: it lets everybody write once before it deletes anything that may be
-	// of use.
+	// since is when this replica began to cull, or its clock was set; outage, when
+	// it was last cut off from the API server; calm, how long ago that ended. Just
+	// after any of them, what other replicas know of, or the kubelet does, may not
+	// have been written: it lets everybody write once before it deletes anything
+	// that may be of use.
 	since  time.Time
 	outage outage
 	calm   time.Duration
 }
 
-// unsettled reports whether annotations may be further behind than by the lag.
+// unsettled reports whether annotations may be further behind than by the lag, which
+// is all that is allowed for otherwise.
 func (p cullPolicy) unsettled(now time.Time, lag time.Duration) bool {
 	return now.Sub(p.since) < lag || p.outage != outage{} && p.calm < p.outage.wait(lag)
 }
@@ -260,7 +261,8 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cul
 }
 
 // usedHere reports whether an instance was used through this replica within its
-// cull timeout, which may be about to be written.
+// cull timeout, which may be about to be written. An older use is not: it is one of
+// less than a period after what is written, and the lag has allowed for it.
 func (c *Culler) usedHere(pod *corev1.Pod) bool {
 	used := c.activity.heldBack(pod.Labels[idLabel])
 	return c.now().Sub(used) < cullTimeout(pod, c.policy.cullTimeout)
