@@ -9,6 +9,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY *.go ./
 COPY pages pages
+COPY internal internal
 ARG VERSION=dev
 ARG TARGETOS TARGETARCH
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \

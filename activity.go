@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -56,7 +58,7 @@ type Activity struct {
 // use is when an instance was used, and how.
 type use struct {
 	at     time.Time
-	source Source
+	source instance.Source
 }
 
 // ownWrite is a pod that the API server has and the cache does not have yet.
@@ -78,7 +80,7 @@ func NewActivity(pods typedcorev1.PodInterface, cluster *Cluster, defaultTimeout
 }
 
 // Touch notes that an instance is in use now.
-func (a *Activity) Touch(id string, source Source) {
+func (a *Activity) Touch(id string, source instance.Source) {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -147,9 +149,9 @@ func (a *Activity) due(period func(timeout time.Duration) time.Duration) []dueWr
 			a.written(id, used.at)
 			continue
 		}
-		cached, timeout := pod.ResourceVersion, cullTimeout(pod, a.defaultTimeout)
+		cached, timeout := pod.ResourceVersion, instance.CullTimeout(pod, a.defaultTimeout)
 		pod = a.latest(id, pod)
-		annotated, err := lastActivity(pod)
+		annotated, err := instance.LastActivity(pod)
 		switch {
 		case err != nil:
 			due = append(due, dueWrite{pod, cached, used, time.Time{}, err})
@@ -178,7 +180,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 		if time.Since(began) > spell {
 			return // is due at the next tick
 		}
-		id := w.pod.Labels[idLabel]
+		id := w.pod.Labels[instance.IDLabel]
 		written, err := writeActivity(ctx, a.pods, w.pod, w.use)
 		a.metrics.activityPatched(err)
 		mu.Lock()
@@ -189,7 +191,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 			a.written(id, w.at)
 			if w.problem != nil { // told once it is mended, and not at each attempt
 				a.metrics.unreadable.Inc()
-				a.log.WarnContext(ctx, "last activity unreadable, was written anew", "id", id, "template", templateOf(w.pod), "problem", w.problem)
+				a.log.WarnContext(ctx, "last activity unreadable, was written anew", "id", id, "template", instance.TemplateOf(w.pod), "problem", w.problem)
 			}
 		case apierrors.IsNotFound(err):
 			a.written(id, w.at)
@@ -250,6 +252,6 @@ func (a *Activity) forgetOwn() {
 // writeActivity writes to a pod when it was last used, and how.
 func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used use) (*corev1.Pod, error) {
 	return annotate(ctx, pods, pod, map[string]any{
-		lastActivityAnnotation: formatActivity(used.at), activitySourceAnnotation: used.source,
+		instance.LastActivityAnnotation: instance.FormatTime(used.at), instance.ActivitySourceAnnotation: used.source,
 	})
 }

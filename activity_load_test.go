@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Through however many replicas it is used, a pod is written once a period.
@@ -29,7 +31,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 			}
 			// Each write that met no conflict, for two may be due at one moment.
 			version := func() string {
-				pod, err := server.pod(podName(instanceID(1)))
+				pod, err := server.pod(instance.PodName(instanceID(1)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -38,7 +40,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 			period := flushPeriod(time.Hour)
 			var written []time.Time // when, not what
 			for seen, n := version(), 0; time.Since(began) < 2*time.Hour; n++ {
-				activities[n%replicas].Touch(instanceID(1), SourceHTTP)
+				activities[n%replicas].Touch(instanceID(1), instance.SourceHTTP)
 				time.Sleep(flushTick / 4)
 				if now := version(); now != seen {
 					seen = now
@@ -76,17 +78,17 @@ func TestActivityOfFewUses(t *testing.T) {
 			switch since := time.Since(began); {
 			case step == 1, since > 5*time.Minute+4*time.Second && since < 10*time.Minute-2*time.Second, since > 30*time.Minute && step%7 == 0:
 				used = append(used, time.Now())
-				replicas[step%2].Touch(instanceID(1), SourceHTTP)
+				replicas[step%2].Touch(instanceID(1), instance.SourceHTTP)
 			}
 			time.Sleep(flushTick / 2)
-			pod, err := server.pod(podName(instanceID(1)))
+			pod, err := server.pod(instance.PodName(instanceID(1)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for len(used) > 1 && time.Since(used[1]) >= 2*flushTick { // before that it may be under way
 				used = used[1:]
 			}
-			if last, _ := lastActivity(pod); used[0].Sub(last) > flushPeriod(time.Hour) {
+			if last, _ := instance.LastActivity(pod); used[0].Sub(last) > flushPeriod(time.Hour) {
 				t.Fatalf("after %s the annotation is %s behind", time.Since(began), used[0].Sub(last))
 			}
 			if version != "" && pod.ResourceVersion != version {
@@ -111,18 +113,18 @@ func TestActivityAfterASilenceIsWrittenAtOnce(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		time.Sleep(6 * time.Minute)
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		time.Sleep(2 * flushTick) // and this replica has seen a write
 		c.put(t, newPod(instanceID(1), time.Now(), lastUsed(time.Now().Add(6*time.Minute))))
 		time.Sleep(time.Hour)
 		before := len(c.writes())
-		activity.Touch(instanceID(1), SourceWebSocket)
+		activity.Touch(instanceID(1), instance.SourceWebSocket)
 		time.Sleep(2 * flushTick)
 		synctest.Wait()
 		if got := len(c.writes()) - before; got != 1 {
 			t.Errorf("there were %d writes, want one at once", got)
 		}
-		if pod, _ := c.Pod(instanceID(1)); pod.Annotations[activitySourceAnnotation] != "websocket" {
+		if pod, _ := c.Pod(instanceID(1)); pod.Annotations[instance.ActivitySourceAnnotation] != "websocket" {
 			t.Errorf("the pod says %v", pod.Annotations)
 		}
 	})
@@ -132,11 +134,11 @@ func TestActivityAfterASilenceIsWrittenAtOnce(t *testing.T) {
 // at each attempt, but once it is mended.
 func TestActivityUnreadableIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled")))
+		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now(), withAnnotation(instance.LastActivityAnnotation, "mangled")))
 		activity, log := newTestActivity(c)
 		mend := c.failOn("patch", "pods", errors.New("the API server is away"))
 		stop := activity.start()
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		time.Sleep(10*flushTick + flushTick/2)
 		if got := metric(t, activity.metrics, "binder_activity_unreadable_total"); got != 0 || strings.Contains(log.String(), "unreadable") {
 			t.Errorf("counted before it is mended are %v; the log is\n%s", got, log)
@@ -162,12 +164,12 @@ func TestActivityHoldsNothingOfWhatIsGone(t *testing.T) {
 		for n := range 200 {
 			c.put(t, newPod(instanceID(n), time.Now(), func(pod *corev1.Pod) {
 				if n%3 == 0 { // of these the use is never due
-					withAnnotation(cullTimeoutAnnotation, "100h")(pod)
+					withAnnotation(instance.CullTimeoutAnnotation, "100h")(pod)
 				}
 			}))
-			activity.Touch(instanceID(n), SourceHTTP)
+			activity.Touch(instanceID(n), instance.SourceHTTP)
 			time.Sleep(6 * time.Minute)
-			activity.Touch(instanceID(n), SourceHTTP)
+			activity.Touch(instanceID(n), instance.SourceHTTP)
 			time.Sleep(2 * flushTick)
 			c.drop(t, instanceID(n))
 		}

@@ -17,11 +17,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // wantActivityPatch checks that a write sets a pod's last activity, its source and
 // nothing else, and is refused if anybody has written to the pod since it was read.
-func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, used time.Time, source Source) {
+func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, used time.Time, source instance.Source) {
 	t.Helper()
 	if !write.Matches("patch", "pods") {
 		t.Fatalf("the write is %v, want a patch of a pod", write)
@@ -60,14 +62,14 @@ func patched(t testing.TB, c *testCluster, id string) []time.Time {
 	var times []time.Time
 	for _, write := range c.writes() {
 		patch := write.(k8stesting.PatchActionImpl)
-		if patch.Name != podName(id) {
+		if patch.Name != instance.PodName(id) {
 			continue
 		}
 		pod := &corev1.Pod{}
 		if err := json.Unmarshal(patch.Patch, pod); err != nil {
 			t.Fatal(err)
 		}
-		used, err := lastActivity(pod)
+		used, err := instance.LastActivity(pod)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,12 +84,12 @@ func TestActivityIsCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		c := startCluster(t, time.Now,
-			newPod(instanceID(1), began), newPod(instanceID(2), began, withAnnotation(cullTimeoutAnnotation, "2h")), newPod(instanceID(3), began))
+			newPod(instanceID(1), began), newPod(instanceID(2), began, withAnnotation(instance.CullTimeoutAnnotation, "2h")), newPod(instanceID(3), began))
 		activity, _ := newTestActivity(c)
 		stop := activity.start()
 		for time.Since(began) < time.Hour {
-			activity.Touch(instanceID(1), SourceHTTP)
-			activity.Touch(instanceID(2), SourceHTTP)
+			activity.Touch(instanceID(1), instance.SourceHTTP)
+			activity.Touch(instanceID(2), instance.SourceHTTP)
 			time.Sleep(100 * time.Millisecond)
 		}
 		stop()
@@ -120,21 +122,21 @@ func TestActivityPatch(t *testing.T) {
 		pod := newPod(instanceID(1), time.Now().Add(-time.Hour))
 		c := startCluster(t, time.Now, pod)
 		activity, _ := newTestActivity(c)
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		used := time.Now()
 		time.Sleep(300 * time.Millisecond)
 		activity.Flush(t.Context())
 		if writes := c.writes(); len(writes) != 1 {
 			t.Fatalf("the writes are %v, want one", writes)
 		}
-		wantActivityPatch(t, c.writes()[0], pod, used, SourceHTTP)
+		wantActivityPatch(t, c.writes()[0], pod, used, instance.SourceHTTP)
 		synctest.Wait()
 		cached, _ := c.Pod(instanceID(1))
-		if got, err := lastActivity(cached); err != nil || !got.Equal(used.Truncate(time.Millisecond)) {
+		if got, err := instance.LastActivity(cached); err != nil || !got.Equal(used.Truncate(time.Millisecond)) {
 			t.Errorf("the pod says %s, %v; want %s", got, err, used)
 		}
 		want := newPod(instanceID(1), time.Now()).Annotations
-		want[lastActivityAnnotation], want[activitySourceAnnotation] = formatActivity(used), "http"
+		want[instance.LastActivityAnnotation], want[instance.ActivitySourceAnnotation] = instance.FormatTime(used), "http"
 		if !maps.Equal(cached.Annotations, want) {
 			t.Errorf("its annotations are %v, want %v", cached.Annotations, want)
 		}
@@ -153,7 +155,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		time.Sleep(10 * time.Second)
 		for n := range many {
-			activity.Touch(instanceID(n), SourceHTTP)
+			activity.Touch(instanceID(n), instance.SourceHTTP)
 		}
 		activity.flush(t.Context(), flushPeriod, flushSpell)
 		if writes := c.writes(); len(writes) > 0 {
@@ -175,7 +177,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 
 // What becomes of an activity when it is to be written.
 func TestActivityFlush(t *testing.T) {
-	conflicts, gone, away := conflict(podName(instanceID(1))), notFound(podName(instanceID(1))), errors.New("the API server is away")
+	conflicts, gone, away := conflict(instance.PodName(instanceID(1))), notFound(instance.PodName(instanceID(1))), errors.New("the API server is away")
 	for _, test := range []struct {
 		name    string
 		change  func(*corev1.Pod)
@@ -189,12 +191,12 @@ func TestActivityFlush(t *testing.T) {
 		{"the cache was behind", changes(), conflicts, 1, true, "conflict", ""},
 		{"the pod has gone", changes(), gone, 1, false, "error", ""},
 		{"the API server is away", changes(), away, 1, true, "error", `msg="activity not written, will be tried again" instances=1`},
-		{"the annotation is mangled", withAnnotation(lastActivityAnnotation, "mangled"), nil, 1, false, "ok",
+		{"the annotation is mangled", withAnnotation(instance.LastActivityAnnotation, "mangled"), nil, 1, false, "ok",
 			`msg="last activity unreadable, was written anew" id=` + instanceID(1) + " template=jupyter"},
 		{"another replica has written a later one", lastUsed(noon.Add(time.Second)), nil, 0, false, "", ""},
 		{"another replica has written the same", lastUsed(noon), nil, 0, false, "", ""},
 		{"the pod is being deleted", deleting, nil, 0, false, "", ""},
-		{"not known as an instance", withLabel(poolLabel, "warm"), nil, 0, false, "", ""},
+		{"not known as an instance", withLabel(instance.PoolLabel, "warm"), nil, 0, false, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := noon.Add(300 * time.Microsecond) // more than an annotation can hold
@@ -203,7 +205,7 @@ func TestActivityFlush(t *testing.T) {
 			if test.err != nil {
 				c.failOn("patch", "pods", test.err)
 			}
-			activity.Touch(instanceID(1), SourceHTTP)
+			activity.Touch(instanceID(1), instance.SourceHTTP)
 			activity.flush(t.Context(), flushPeriod, flushSpell)
 			if writes := c.writes(); len(writes) != test.writes {
 				t.Errorf("the writes are %v, want %d", writes, test.writes)
@@ -232,9 +234,9 @@ func TestActivityConflictIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now().Add(-time.Hour)))
 		activity, _ := newTestActivity(c)
-		mend := c.failOn("patch", "pods", conflict(podName(instanceID(1))))
+		mend := c.failOn("patch", "pods", conflict(instance.PodName(instanceID(1))))
 		stop := activity.start()
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		used := time.Now()
 		time.Sleep(3*flushTick + flushTick/2)
 		mend()
@@ -247,7 +249,7 @@ func TestActivityConflictIsTriedAgain(t *testing.T) {
 		if len(writes) != 4 {
 			t.Fatalf("there were %d writes, want 3 that met a conflict and one that did not", len(writes))
 		}
-		wantActivityPatch(t, writes[3], cached, used, SourceHTTP)
+		wantActivityPatch(t, writes[3], cached, used, instance.SourceHTTP)
 	})
 }
 
@@ -257,7 +259,7 @@ func TestActivityNotWrittenIsOneLine(t *testing.T) {
 	activity, log := newTestActivity(c)
 	c.failOn("patch", "pods", errors.New("the API server is away"))
 	for n := range 3 {
-		activity.Touch(instanceID(n+1), SourceHTTP)
+		activity.Touch(instanceID(n+1), instance.SourceHTTP)
 	}
 	activity.flush(t.Context(), flushPeriod, flushSpell)
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the annotations of pod binder-`) {
@@ -281,10 +283,10 @@ func TestActivityFlushMeetsConflicts(t *testing.T) {
 			left := test.conflicts
 			c.react("patch", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 				left--
-				return left >= 0, nil, conflict(podName(instanceID(1)))
+				return left >= 0, nil, conflict(instance.PodName(instanceID(1)))
 			})
 			time.Sleep(time.Second)
-			activity.Touch(instanceID(1), SourceHTTP)
+			activity.Touch(instanceID(1), instance.SourceHTTP)
 			used := time.Now()
 			activity.Flush(t.Context())
 			if times := patched(t, c, instanceID(1)); len(times) != test.writes || !times[0].Equal(used.Truncate(time.Millisecond)) {
@@ -304,9 +306,9 @@ func TestActivityFlushEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
 		activity, _ := newTestActivity(c)
-		c.failOn("patch", "pods", conflict(podName(instanceID(1))))
+		c.failOn("patch", "pods", conflict(instance.PodName(instanceID(1))))
 		time.Sleep(time.Second)
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		activity.Flush(ctx)
@@ -326,12 +328,12 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		c := startClusterOn(t, server)
 		activity, _ := newTestActivity(c)
 		use := func(id string) {
-			activity.Touch(id, SourceHTTP)
+			activity.Touch(id, instance.SourceHTTP)
 			activity.flush(t.Context(), flushPeriod, flushSpell)
 		}
 		for n := range 3 {
 			time.Sleep(flushPeriod(time.Hour) + time.Second)
-			before, err := server.pod(podName(instanceID(1)))
+			before, err := server.pod(instance.PodName(instanceID(1)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -341,7 +343,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 			if len(writes) != n+1 {
 				t.Fatalf("after use %d the writes are %v", n+1, writes)
 			}
-			wantActivityPatch(t, writes[n], before, time.Now(), SourceHTTP)
+			wantActivityPatch(t, writes[n], before, time.Now(), instance.SourceHTTP)
 		}
 		if got := metric(t, activity.metrics, "binder_activity_patches_total", "conflict"); got > 0 {
 			t.Errorf("%v writes met a conflict", got)
@@ -377,7 +379,7 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 func TestActivityForgetsItsOwnWrites(t *testing.T) {
 	c := startCluster(t, clockAt(noon), ago(1, time.Hour))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1), SourceHTTP)
+	activity.Touch(instanceID(1), instance.SourceHTTP)
 	activity.Flush(t.Context())
 	c.drop(t, instanceID(1))
 	activity.Flush(t.Context())
@@ -391,10 +393,10 @@ func TestActivityTouchedDuringTheWrite(t *testing.T) {
 	now := noon
 	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon.Add(-time.Hour)))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1), SourceHTTP)
+	activity.Touch(instanceID(1), instance.SourceHTTP)
 	c.react("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		now = noon.Add(time.Second)
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 		return false, nil, nil
 	})
 	activity.Flush(t.Context())
@@ -408,7 +410,7 @@ func TestTouchNeverGoesBack(t *testing.T) {
 	activity, _ := newTestActivity(startCluster(t, func() time.Time { return now }))
 	for _, at := range []time.Time{noon, noon.Add(-time.Minute), noon.Add(time.Second), noon} {
 		now = at
-		activity.Touch(instanceID(1), SourceHTTP)
+		activity.Touch(instanceID(1), instance.SourceHTTP)
 	}
 	if got, want := activity.last[instanceID(1)].at, noon.Add(time.Second); !got.Equal(want) {
 		t.Errorf("held is %s, want the latest, %s", got, want)
@@ -422,7 +424,7 @@ func TestActivityDoesNotGrow(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		for n := range 1000 {
-			activity.Touch(instanceID(n), SourceHTTP)
+			activity.Touch(instanceID(n), instance.SourceHTTP)
 		}
 		time.Sleep(2 * flushTick)
 		synctest.Wait()
@@ -461,14 +463,14 @@ func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
 		activity.pods = slowPods{activity.pods}
 		defer activity.start()()
 		for n := range many {
-			activity.Touch(instanceID(n), SourceHTTP)
+			activity.Touch(instanceID(n), instance.SourceHTTP)
 		}
 		time.Sleep(2 * time.Second) // the first batch is under way
-		activity.Touch(instanceID(many), SourceHTTP)
+		activity.Touch(instanceID(many), instance.SourceHTTP)
 		time.Sleep(flushSpell + 5*time.Second)
 		synctest.Wait()
 		pod, _ := c.Pod(instanceID(many))
-		if last, err := lastActivity(pod); err != nil || last.Before(began) {
+		if last, err := instance.LastActivity(pod); err != nil || last.Before(began) {
 			t.Errorf("after %s its activity is %s, %v", time.Since(began), last, err)
 		}
 		time.Sleep(many / writers * 2 * time.Second)

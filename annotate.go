@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // annotate sets a pod's annotations, and removes those that are nil, provided
@@ -24,7 +26,7 @@ func annotate(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Po
 	if err != nil {
 		return nil, fmt.Errorf("encode the annotations of pod %s: %w", pod.Name, err)
 	}
-	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
+	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
 	if err != nil {
 		return nil, fmt.Errorf("write the annotations of pod %s: %w", pod.Name, err)
 	}

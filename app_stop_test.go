@@ -16,6 +16,8 @@ import (
 	"time"
 
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // pipeListener is a listener in memory, so that time can be synctest's.
@@ -144,7 +146,7 @@ func TestAppEndsInOrder(t *testing.T) {
 		if got := get(api, "/applications/jupyter/"+instanceID(1)); got != 200 {
 			t.Errorf("during the delay a request is answered with %d, want 200", got)
 		}
-		a.activity.Touch(instanceID(1), SourceHTTP)
+		a.activity.Touch(instanceID(1), instance.SourceHTTP)
 
 		time.Sleep(10 * time.Second) // now it drains
 		if _, err := api.dial(); !errors.Is(err, errRefused) {

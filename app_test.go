@@ -22,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // testConfig is a configuration as its parser makes it: on free ports of this
@@ -97,7 +99,7 @@ func podAt(t testing.TB, id string, listener net.Addr) *corev1.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := newPod(id, time.Now().Add(-time.Minute), withAnnotation(portAnnotation, port))
+	pod := newPod(id, time.Now().Add(-time.Minute), withAnnotation(instance.PortAnnotation, port))
 	pod.Status.PodIP = ip
 	return pod
 }
@@ -126,7 +128,7 @@ func TestAppServes(t *testing.T) {
 	}
 	code, body := call(t, api, "POST", "/applications/jupyter")
 	var launched struct{ ID string }
-	if err := json.Unmarshal([]byte(body), &launched); code != 200 || err != nil || !validID(launched.ID) {
+	if err := json.Unmarshal([]byte(body), &launched); code != 200 || err != nil || !instance.ValidID(launched.ID) {
 		t.Errorf("deploy: got %d %s, want an id", code, body)
 	}
 	if code, body := call(t, api, "GET", "/applications/jupyter/"+launched.ID); code != 200 || !strings.Contains(body, "pending") {
@@ -183,7 +185,7 @@ func TestAppServes(t *testing.T) {
 func isActivityPatch(id string) func(k8stesting.Action) bool {
 	return func(action k8stesting.Action) bool {
 		patch, ok := action.(k8stesting.PatchAction)
-		return ok && patch.GetName() == podName(id) && strings.Contains(string(patch.GetPatch()), lastActivityAnnotation)
+		return ok && patch.GetName() == instance.PodName(id) && strings.Contains(string(patch.GetPatch()), instance.LastActivityAnnotation)
 	}
 }
 
@@ -272,13 +274,13 @@ func TestAppEndsWhenAServerBreaks(t *testing.T) {
 // operator.
 func TestAppIsWiredForActivity(t *testing.T) {
 	old := newPod(instanceID(1), time.Now().Add(-time.Minute), lastUsed(time.Now()))
-	server := newFakeServer(time.Now, old, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")))
+	server := newFakeServer(time.Now, old, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 	log, out := recordLog()
 	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.client, log)
 	stop := runApp(t, a)
 	eventually(t, "the pod has expired", func() bool {
 		inst, _ := a.cluster.Instance(instanceID(1))
-		return inst.Reason == string(EndExpired)
+		return inst.Reason == string(instance.EndExpired)
 	})
 	eventually(t, "the template's Event is there", func() bool {
 		events, err := server.client.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})

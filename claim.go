@@ -12,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // ClaimResult is what came of asking a pool for a pod; a label of a metric.
@@ -40,7 +42,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 		reserved = append(reserved, pod.Name)
 		switch err := l.claimPod(ctx, pod, timeout); {
 		case err == nil:
-			id := pod.Labels[idLabel]
+			id := pod.Labels[instance.IDLabel]
 			l.metrics.claimed(ClaimWarm)
 			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
 			l.awaitKnown(ctx, id, ownWriteWait)
@@ -49,7 +51,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 			l.metrics.claimed(ClaimLostRace)
 		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 			// The next would be refused as well; a new pod may not be.
-			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[idLabel], "template", template.Name, "error", err)
+			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[instance.IDLabel], "template", template.Name, "error", err)
 			l.metrics.claimed(ClaimEmpty)
 			return "", nil
 		default:
@@ -66,19 +68,19 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	defer cancel()
 
 	began := l.now()
-	annotations := launchAnnotations(began)
+	annotations := instance.LaunchAnnotations(began)
 	if timeout != 0 {
-		annotations[cullTimeoutAnnotation] = timeout.String()
+		annotations[instance.CullTimeoutAnnotation] = timeout.String()
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": pod.ResourceVersion,
-		"labels":          map[string]any{poolLabel: nil},
+		"labels":          map[string]any{instance.PoolLabel: nil},
 		"annotations":     annotations,
 	}})
 	if err != nil {
 		return fmt.Errorf("encode the claim of pod %s: %w", pod.Name, err)
 	}
-	_, err = l.pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: managerName})
+	_, err = l.pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}
@@ -86,7 +88,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	// claim of the pod, which is not to be measured here. It may have brought this
 	// one, too.
 	l.begin(pod, began)
-	if claimed, ok := l.cluster.Pod(pod.Labels[idLabel]); ok {
+	if claimed, ok := l.cluster.Pod(pod.Labels[instance.IDLabel]); ok {
 		l.observe(claimed)
 	}
 	return nil
@@ -99,8 +101,8 @@ func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 	var serving, starting []*corev1.Pod
 	for _, pod := range warm {
 		switch {
-		case pod.Labels[templateHashLabel] != hash:
-		case isServing(pod):
+		case pod.Labels[instance.TemplateHashLabel] != hash:
+		case instance.IsServing(pod):
 			serving = append(serving, pod)
 		case isPromising(pod, now, startTimeout):
 			starting = append(starting, pod)

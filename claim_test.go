@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // poolReplica is a launcher on a read model of its own.
@@ -50,11 +52,11 @@ func TestClaim(t *testing.T) {
 	if all := launcher.cluster.Instances(""); len(all) != 0 {
 		t.Errorf("before the claim there are %+v", all)
 	}
-	waiting := make(chan Instance, 1)
+	waiting := make(chan instance.Instance, 1)
 	go func() { // whoever asks for the id too early is woken by the claim
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		inst, _ := launcher.cluster.Await(ctx, warm, func(_ Instance, known bool) bool { return known })
+		inst, _ := launcher.cluster.Await(ctx, warm, func(_ instance.Instance, known bool) bool { return known })
 		waiting <- inst
 	}()
 
@@ -66,21 +68,21 @@ func TestClaim(t *testing.T) {
 		t.Errorf("wrote %q and created %q, want one patch", patches, creates)
 	}
 	inst, known := launcher.cluster.Instance(id)
-	if !known || inst.Status != StatusDeployed || inst.Address != "10.0.0.9:8888" {
+	if !known || inst.Status != instance.StatusDeployed || inst.Address != "10.0.0.9:8888" {
 		t.Errorf("it is %+v, %t; want deployed at once", inst, known)
 	}
-	if inst := <-waiting; inst.Status != StatusDeployed {
+	if inst := <-waiting; inst.Status != instance.StatusDeployed {
 		t.Errorf("who waited was told %+v", inst)
 	}
-	pod, err := server.get(podName(id))
+	pod, err := server.get(instance.PodName(id))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, pooled := pod.Labels[poolLabel]; pooled {
+	if _, pooled := pod.Labels[instance.PoolLabel]; pooled {
 		t.Errorf("the labels are %v", pod.Labels)
 	}
-	if got := pod.Annotations; got[lastActivityAnnotation] != formatActivity(poolNoon) ||
-		got[launchedAnnotation] != formatActivity(poolNoon) || got[activitySourceAnnotation] != "launch" || got[cullTimeoutAnnotation] != "1m30s" {
+	if got := pod.Annotations; got[instance.LastActivityAnnotation] != instance.FormatTime(poolNoon) ||
+		got[instance.LaunchedAnnotation] != instance.FormatTime(poolNoon) || got[instance.ActivitySourceAnnotation] != "launch" || got[instance.CullTimeoutAnnotation] != "1m30s" {
 		t.Errorf("the annotations are %v", got)
 	}
 	wantClaims(t, launcher, 1, 0, 0)
@@ -98,9 +100,9 @@ func TestClaim(t *testing.T) {
 func TestClaimedPodIsNotIdle(t *testing.T) {
 	template := poolTemplate("jupyter", "1")
 	pod := poolPod(t, template, 1, poolNoon.Add(-1000*time.Hour))
-	delete(pod.Labels, poolLabel)
-	pod.Annotations[lastActivityAnnotation] = formatActivity(poolNoon)
-	pod.Annotations[cullTimeoutAnnotation] = "1h"
+	delete(pod.Labels, instance.PoolLabel)
+	pod.Annotations[instance.LastActivityAnnotation] = instance.FormatTime(poolNoon)
+	pod.Annotations[instance.CullTimeoutAnnotation] = "1h"
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: poolStartTimeout, since: poolNoon.Add(-2000 * time.Hour)}
 	for age, want := range map[time.Duration]action{0: keep, 59 * time.Minute: keep, 66 * time.Minute: end} {
 		if v := judge(pod, poolNoon.Add(age), policy); v.action != want {
@@ -117,7 +119,7 @@ func TestClaimedPodIsNotIdle(t *testing.T) {
 
 func TestClaimable(t *testing.T) {
 	template, old := poolTemplate("jupyter", "1"), poolTemplate("jupyter", "1")
-	old.Annotations[portAnnotation] = "9999"
+	old.Annotations[instance.PortAnnotation] = "9999"
 	now := poolNoon
 	pod := func(n int, age time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 		return poolPod(t, template, n, now.Add(-age), changes...)
@@ -299,14 +301,14 @@ func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		delete(pod.Labels, poolLabel)
-		pod.Annotations[lastActivityAnnotation] = formatActivity(poolNoon)
+		delete(pod.Labels, instance.PoolLabel)
+		pod.Annotations[instance.LastActivityAnnotation] = instance.FormatTime(poolNoon)
 		if err := server.update(pod); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		launcher.cluster.Await(ctx, theirs, func(_ Instance, known bool) bool { return known })
+		launcher.cluster.Await(ctx, theirs, func(_ instance.Instance, known bool) bool { return known })
 		return nil
 	})
 	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
@@ -314,7 +316,7 @@ func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
 		t.Fatalf("got %q, %v; want a new pod's id", id, err)
 	}
 	wantClaims(t, launcher, 0, 1, 1)
-	if inst, known := launcher.cluster.Instance(theirs); !known || inst.Status != StatusDeployed {
+	if inst, known := launcher.cluster.Instance(theirs); !known || inst.Status != instance.StatusDeployed {
 		t.Errorf("theirs is %+v, %t", inst, known)
 	}
 	if got := poolMetric(t, launcher.metrics, "binder_launch_duration_seconds", ""); got != 0 {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Config is every setting. Each is a flag and an environment variable; the flag
@@ -180,7 +182,7 @@ func (c *Config) complete(from host) error {
 	}
 	c.Namespace = cmp.Or(c.Namespace, "binder")
 
-	suffix, err := newID(from.random)
+	suffix, err := instance.NewID(from.random)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestContact(t *testing.T) {
@@ -145,8 +147,8 @@ func TestCullerWaitsAfterAnOutage(t *testing.T) {
 func TestOutagesNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		day := withAnnotation(cullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
-		c := startCluster(t, time.Now, newPod(instanceID(1), began, day), newPod(instanceID(2), began, day, withAnnotation(maxAgeAnnotation, "1h")))
+		day := withAnnotation(instance.CullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
+		c := startCluster(t, time.Now, newPod(instanceID(1), began, day), newPod(instanceID(2), began, day, withAnnotation(instance.MaxAgeAnnotation, "1h")))
 		culler := newTestCuller(t, c)
 		culler.contact.note(began.Add(-72 * time.Hour))
 		culler.contact.note(began)

@@ -4,24 +4,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-)
 
-// Source is what an instance's last activity was.
-type Source string
-
-const (
-	SourceLaunch    Source = "launch"    // it was launched, or claimed from a warm pool
-	SourceHTTP      Source = "http"      // a request, or its bytes
-	SourceWebSocket Source = "websocket" // a WebSocket that was opened, or a data frame
-	SourceProbe     Source = "probe"     // the application itself said that it is busy
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // lastUse is when an instance was last used, as its pod says. What is missing,
 // unreadable or in the future is an error: it cannot be right.
 func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
-	last, err := lastActivity(pod)
+	last, err := instance.LastActivity(pod)
 	if err == nil {
-		err = timeAhead(lastActivityAnnotation, last, now)
+		err = timeAhead(instance.LastActivityAnnotation, last, now)
 	}
 	return last, err
 }
@@ -31,12 +23,12 @@ func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 // annotations may be behind, so that none ends early; or when it is older than
 // its max age, if that is before. The culler decides by it, and clients are told
 // it.
-func dueEnd(pod *corev1.Pod, last, now time.Time, policy cullPolicy) (at time.Time, reason EndReason) {
-	timeout := cullTimeout(pod, policy.cullTimeout)
-	at, reason = idleSince(pod, last, policy).Add(timeout).Add(flushLag(timeout)), EndCulled // the sum can overflow
+func dueEnd(pod *corev1.Pod, last, now time.Time, policy cullPolicy) (at time.Time, reason instance.EndReason) {
+	timeout := instance.CullTimeout(pod, policy.cullTimeout)
+	at, reason = idleSince(pod, last, policy).Add(timeout).Add(flushLag(timeout)), instance.EndCulled // the sum can overflow
 	if age := maxAge(pod, policy.maxAge); age > 0 {
 		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(at) {
-			return launched.Add(age), EndExpired
+			return launched.Add(age), instance.EndExpired
 		}
 	}
 	return at, reason
@@ -52,11 +44,11 @@ func idleSince(pod *corev1.Pod, last time.Time, policy cullPolicy) time.Time {
 }
 
 // tellLifetime adds to an instance when it was last used and until when it has.
-func tellLifetime(inst *Instance, pod *corev1.Pod, now time.Time, policy cullPolicy) {
+func tellLifetime(inst *instance.Instance, pod *corev1.Pod, now time.Time, policy cullPolicy) {
 	last, err := lastUse(pod, now)
 	if err != nil || !inst.Alive() {
 		return
 	}
-	inst.LastActivity, inst.Source = last, Source(pod.Annotations[activitySourceAnnotation])
+	inst.LastActivity, inst.Source = last, instance.Source(pod.Annotations[instance.ActivitySourceAnnotation])
 	inst.CullAt, _ = dueEnd(pod, last, now, policy)
 }

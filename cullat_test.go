@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // What clients are told is what the culler does: it ends an instance at that
@@ -15,12 +17,12 @@ func TestCullAtIsWhenItIsCulled(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Pod){
 		"never used":            changes(),
 		"used":                  lastUsed(used),
-		"own timeout":           changes(lastUsed(used), withAnnotation(cullTimeoutAnnotation, "90s")),
-		"own max age":           changes(lastUsed(used), withAnnotation(maxAgeAnnotation, "11h")),
+		"own timeout":           changes(lastUsed(used), withAnnotation(instance.CullTimeoutAnnotation, "90s")),
+		"own max age":           changes(lastUsed(used), withAnnotation(instance.MaxAgeAnnotation, "11h")),
 		"the server's max age":  lastUsed(noon.Add(48 * time.Hour)),
 		"used too recently":     lastUsed(noon.Add(12*time.Hour + time.Minute)), // within what clocks differ by
-		"claimed":               changes(lastUsed(used), launchedOn(used), withAnnotation(maxAgeAnnotation, "30m")),
-		"launched unreadably":   changes(lastUsed(used), withAnnotation(launchedAnnotation, "?")),
+		"claimed":               changes(lastUsed(used), launchedOn(used), withAnnotation(instance.MaxAgeAnnotation, "30m")),
+		"launched unreadably":   changes(lastUsed(used), withAnnotation(instance.LaunchedAnnotation, "?")),
 		"not ready, just begun": unready(used.Add(-time.Minute)),
 	} {
 		policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, maxAge: 48 * time.Hour}
@@ -32,7 +34,7 @@ func TestCullAtIsWhenItIsCulled(t *testing.T) {
 		case "the server's max age":
 			now = noon.Add(48 * time.Hour)
 		}
-		inst := Instance{Status: StatusDeployed}
+		inst := instance.Instance{Status: instance.StatusDeployed}
 		tellLifetime(&inst, pod, now, policy)
 		if inst.CullAt.IsZero() || inst.LastActivity.IsZero() {
 			t.Errorf("%s: told is %+v", name, inst)
@@ -52,7 +54,7 @@ func TestCullAtIsWhenItIsCulled(t *testing.T) {
 
 // The longest of timeouts is no short one.
 func TestLongestTimeout(t *testing.T) {
-	pod := newPod(instanceID(1), noon, withAnnotation(cullTimeoutAnnotation, "2562047h"))
+	pod := newPod(instanceID(1), noon, withAnnotation(instance.CullTimeoutAnnotation, "2562047h"))
 	at, _ := dueEnd(pod, noon, noon, cullPolicy{cullTimeout: time.Hour})
 	if at.Year() < 2300 {
 		t.Errorf("it ends at %s", at)
@@ -63,12 +65,12 @@ func TestNothingIsToldOfWhatIsOver(t *testing.T) {
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout, maxAge: time.Hour}
 	for name, change := range map[string]func(*corev1.Pod){
 		"deleting": deleting, "broken": broken, "completed": completed,
-		"mangled": withAnnotation(lastActivityAnnotation, "mangled"),
-		"missing": func(pod *corev1.Pod) { delete(pod.Annotations, lastActivityAnnotation) },
+		"mangled": withAnnotation(instance.LastActivityAnnotation, "mangled"),
+		"missing": func(pod *corev1.Pod) { delete(pod.Annotations, instance.LastActivityAnnotation) },
 		"ahead":   lastUsed(noon.Add(time.Hour)),
 	} {
-		pod := newPod(instanceID(1), noon, change, withAnnotation(activitySourceAnnotation, "http"))
-		inst := instanceFromPod(pod, noon, testStartTimeout)
+		pod := newPod(instanceID(1), noon, change, withAnnotation(instance.ActivitySourceAnnotation, "http"))
+		inst := instance.FromPod(pod, noon, testStartTimeout)
 		bare := inst
 		if tellLifetime(&inst, pod, noon, policy); inst != bare {
 			t.Errorf("%s: told is %+v", name, inst)
@@ -79,8 +81,8 @@ func TestNothingIsToldOfWhatIsOver(t *testing.T) {
 // The owner sees it, in the status and in lists, and not once it is over.
 func TestStatusTellsLifetime(t *testing.T) {
 	zone := time.FixedZone("somewhere", 2*60*60)
-	pod := newPod(instanceID(1), noon, withAnnotation(activitySourceAnnotation, "websocket"),
-		withAnnotation(lastActivityAnnotation, noon.Add(time.Minute).In(zone).Format(time.RFC3339)))
+	pod := newPod(instanceID(1), noon, withAnnotation(instance.ActivitySourceAnnotation, "websocket"),
+		withAnnotation(instance.LastActivityAnnotation, noon.Add(time.Minute).In(zone).Format(time.RFC3339)))
 	c := startCluster(t, clockAt(noon.Add(2*time.Minute)), pod)
 	routes := newTestAPI(c.Cluster, &fakeLauncher{}).Routes()
 	const told = `"location": "binder.example:8084/user/00000000000000000000000000000001", "last-activity": "2026-01-02T12:01:00.000Z",

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -37,7 +39,7 @@ const (
 // sentence for people.
 type verdict struct {
 	action  action
-	reason  EndReason
+	reason  instance.EndReason
 	message string
 }
 
@@ -70,7 +72,7 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	}
 	v := judgeSettled(pod, now, policy)
 	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed // whatever is not yet written
-	if v.action == end && !over && policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout))) {
+	if v.action == end && !over && policy.unsettled(now, flushLag(instance.CullTimeout(pod, policy.cullTimeout))) {
 		return verdict{}
 	}
 	return v
@@ -80,11 +82,11 @@ func judge(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 func judgeSettled(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 	switch pod.Status.Phase {
 	case corev1.PodSucceeded:
-		return verdict{end, EndGone, "the application ended by itself"}
+		return verdict{end, instance.EndGone, "the application ended by itself"}
 	case corev1.PodFailed:
 		return judgeFailed(pod, now, failedAt(pod), policy)
 	}
-	if failed := unreadySince(pod).Add(policy.startTimeout); !isReady(pod) && !now.Before(failed) {
+	if failed := instance.ReadyChangedAt(pod).Add(policy.startTimeout); !instance.IsReady(pod) && !now.Before(failed) {
 		return judgeFailed(pod, now, failed, policy)
 	}
 	return judgeUse(pod, now, policy)
@@ -105,12 +107,12 @@ func judgeUse(pod *corev1.Pod, now time.Time, policy cullPolicy) verdict {
 		}
 		return verdict{}
 	}
-	if reason == EndExpired {
+	if reason == instance.EndExpired {
 		age := maxAge(pod, policy.maxAge)
 		return verdict{end, reason, fmt.Sprintf("launched %s ago; its max age is %s", (now.Sub(at) + age).Round(time.Second), age)}
 	}
 	idle := now.Sub(idleSince(pod, last, policy)).Round(time.Second)
-	return verdict{end, reason, fmt.Sprintf("not used for %s; its cull timeout is %s", idle, cullTimeout(pod, policy.cullTimeout))}
+	return verdict{end, reason, fmt.Sprintf("not used for %s; its cull timeout is %s", idle, instance.CullTimeout(pod, policy.cullTimeout))}
 }
 
 // judgeFailed ends what has been failed for long enough to be noticed.
@@ -119,14 +121,14 @@ func judgeFailed(pod *corev1.Pod, now, failed time.Time, policy cullPolicy) verd
 		return verdict{}
 	}
 	// By now its status is failed, with the reason that clients were told.
-	_, reason, message := deriveStatus(pod, now, policy.startTimeout)
-	return verdict{end, EndFailed, fmt.Sprintf("%s: %s", reason, message)}
+	_, reason, message := instance.DeriveStatus(pod, now, policy.startTimeout)
+	return verdict{end, instance.EndFailed, fmt.Sprintf("%s: %s", reason, message)}
 }
 
 // failedAt is when a pod came to be in phase Failed.
 func failedAt(pod *corev1.Pod) time.Time {
-	at := unreadySince(pod)
-	if ended := endedAt(pod); ended.After(at) {
+	at := instance.ReadyChangedAt(pod)
+	if ended := instance.EndedAt(pod); ended.After(at) {
 		at = ended
 	}
 	return at
@@ -137,8 +139,8 @@ func failedAt(pod *corev1.Pod) time.Time {
 // does not count, or a container that restarts for ever would never be idle.
 func usableSince(pod *corev1.Pod, startTimeout time.Duration) time.Time {
 	latest := pod.CreationTimestamp.Add(startTimeout)
-	if isReady(pod) {
-		if ready := unreadySince(pod); ready.Before(latest) { // for a Ready pod: since when it is
+	if instance.IsReady(pod) {
+		if ready := instance.ReadyChangedAt(pod); ready.Before(latest) { // for a Ready pod: since when it is
 			return ready
 		}
 	}
@@ -242,10 +244,10 @@ func (c *Culler) outdated(ctx context.Context, policy cullPolicy) bool {
 
 // end deletes an instance if nobody has used it since it was judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cullPolicy) {
-	if v.reason == EndCulled && (c.usedHere(pod) || c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
+	if v.reason == instance.EndCulled && (c.usedHere(pod) || c.reprieve(ctx, pod) || c.outdated(ctx, policy)) {
 		return
 	}
-	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", v.reason)
+	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.reason)
 	switch err := c.remover.remove(ctx, pod, v.reason, v.message, true); {
 	case err == nil:
 		c.metrics.ended(v.reason)
@@ -264,20 +266,20 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cul
 // cull timeout, which may be about to be written. An older use is not: it is one of
 // less than a period after what is written, and the lag has allowed for it.
 func (c *Culler) usedHere(pod *corev1.Pod) bool {
-	used := c.activity.heldBack(pod.Labels[idLabel])
-	return c.now().Sub(used) < cullTimeout(pod, c.policy.cullTimeout)
+	used := c.activity.heldBack(pod.Labels[instance.IDLabel])
+	return c.now().Sub(used) < instance.CullTimeout(pod, c.policy.cullTimeout)
 }
 
 // noticeGone takes note of a pod whose deletion nobody has remembered: kubectl,
 // an eviction, a node that went away. Only the leader does, and never blocks.
 func (c *Culler) noticeGone(pod *corev1.Pod) {
-	if _, remembered := c.cluster.Tombstone(pod.Labels[idLabel]); remembered || !c.leading.Load() {
+	if _, remembered := c.cluster.Tombstone(pod.Labels[instance.IDLabel]); remembered || !c.leading.Load() {
 		return
 	}
 	select {
 	case c.gone <- pod:
 	default:
-		c.log.Warn("too many instances deleted at once, one will not be remembered", "id", pod.Labels[idLabel], "template", templateOf(pod))
+		c.log.Warn("too many instances deleted at once, one will not be remembered", "id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod))
 	}
 }
 
@@ -289,7 +291,7 @@ func (c *Culler) rememberGone(ctx context.Context) {
 			return
 		case pod := <-c.gone:
 			if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
-				c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[idLabel], "template", templateOf(pod), "error", err)
+				c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "error", err)
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // start runs the culler until the function it returns is called.
@@ -34,7 +36,7 @@ func TestCullerRun(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // a tick and an interval
 		synctest.Wait()
-		if inst, known := c.Instance(instanceID(1)); !known || inst.Status != StatusDeleted || inst.Reason != "Culled" {
+		if inst, known := c.Instance(instanceID(1)); !known || inst.Status != instance.StatusDeleted || inst.Reason != "Culled" {
 			t.Errorf("got %+v, %t; want it culled", inst, known)
 		}
 		stop()
@@ -79,7 +81,7 @@ func TestCullerRemembersWhatOthersDelete(t *testing.T) {
 			t.Errorf("who did not lead remembers %+v", inst)
 		}
 		inst, _ := c.Instance(instanceID(2))
-		if inst.Status != StatusDeleted || inst.Reason != "Gone" || inst.Message != "the pod was deleted from outside this service" {
+		if inst.Status != instance.StatusDeleted || inst.Reason != "Gone" || inst.Message != "the pod was deleted from outside this service" {
 			t.Errorf("got %+v, want it gone", inst)
 		}
 		stop()
@@ -96,7 +98,7 @@ func TestCullerRemembersWhatOthersDelete(t *testing.T) {
 // Also while a sweep takes long.
 func TestCullerRemembersDuringASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mangled := newPod(instanceID(1), time.Now(), withAnnotation(lastActivityAnnotation, "mangled"))
+		mangled := newPod(instanceID(1), time.Now(), withAnnotation(instance.LastActivityAnnotation, "mangled"))
 		c := startCluster(t, time.Now, mangled, newPod(instanceID(2), time.Now()))
 		culler := newTestCuller(t, c)
 		release := make(chan struct{})
@@ -130,7 +132,7 @@ func TestCullerKeepsWhatIsRemembered(t *testing.T) {
 		culler := newTestCuller(t, c)
 		defer culler.start()()
 		pod, _ := c.Pod(instanceID(1))
-		if err := culler.remover.remove(t.Context(), pod, EndStopped, stoppedMessage, false); err != nil {
+		if err := culler.remover.remove(t.Context(), pod, instance.EndStopped, stoppedMessage, false); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

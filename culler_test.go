@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // testCuller is a culler of a cluster, and what it says of itself.
@@ -35,9 +37,9 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 
 // wantCounts checks how many instances were ended for each reason, the failed
 // attempts, and the activities that could not be right.
-func (c testCuller) wantCounts(t testing.TB, ends map[EndReason]float64, failed, unreadable float64) {
+func (c testCuller) wantCounts(t testing.TB, ends map[instance.EndReason]float64, failed, unreadable float64) {
 	t.Helper()
-	for _, reason := range EndReasons() {
+	for _, reason := range instance.EndReasons() {
 		if got := metric(t, c.metrics, "binder_culls_total", string(reason)); got != ends[reason] {
 			t.Errorf("counted as %s are %v, want %v", reason, got, ends[reason])
 		}
@@ -57,10 +59,10 @@ func ago(n int, while time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 
 func TestSweepEndsWhatIsOver(t *testing.T) {
 	idle, failed, done := ago(1, 2*time.Hour), ago(2, 2*time.Hour, broken), ago(3, time.Minute, completed)
-	mangled := ago(4, 2*time.Hour, withAnnotation(lastActivityAnnotation, "mangled"))
+	mangled := ago(4, 2*time.Hour, withAnnotation(instance.LastActivityAnnotation, "mangled"))
 	kept := []*corev1.Pod{
 		ago(5, time.Hour), ago(6, time.Minute, starting), ago(7, 2*time.Hour, deleting),
-		ago(8, 2*time.Hour, withLabel(poolLabel, "warm")), ago(9, 2*time.Hour, withLabel(preloadLabel, "true")),
+		ago(8, 2*time.Hour, withLabel(instance.PoolLabel, "warm")), ago(9, 2*time.Hour, withLabel(instance.PreloadLabel, "true")),
 	}
 	objects := []runtime.Object{idle, failed, done, mangled}
 	for _, pod := range kept {
@@ -72,14 +74,14 @@ func TestSweepEndsWhatIsOver(t *testing.T) {
 
 	of := map[string]calls{} // the writes of each instance
 	for _, write := range c.writes() {
-		id := strings.TrimSuffix(strings.TrimPrefix(nameOf(write), podNamePrefix), tombstoneNameSuffix)
+		id := strings.TrimSuffix(strings.TrimPrefix(nameOf(write), instance.PodNamePrefix), instance.TombstoneNameSuffix)
 		of[id] = append(of[id], write)
 	}
 	for _, pod := range []*corev1.Pod{idle, failed, done} {
-		wantRemoved(t, of[pod.Labels[idLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+		wantRemoved(t, of[pod.Labels[instance.IDLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	}
 	for _, pod := range kept {
-		if writes := of[pod.Labels[idLabel]]; len(writes) > 0 {
+		if writes := of[pod.Labels[instance.IDLabel]]; len(writes) > 0 {
 			t.Errorf("of %s, which is not over: %v", pod.Name, writes)
 		}
 	}
@@ -88,12 +90,12 @@ func TestSweepEndsWhatIsOver(t *testing.T) {
 		t.Fatalf("the writes of the mangled one are %v, want one repair", repairs)
 	}
 	wantActivityPatch(t, repairs[0], mangled, noon, "")
-	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1, EndFailed: 1, EndGone: 1}, 0, 1)
+	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndGone: 1}, 0, 1)
 
 	for id, reason := range map[string]string{instanceID(1): "Culled", instanceID(2): "Failed", instanceID(3): "Gone"} {
 		eventually(t, "the tombstone is in the cache and the pod is not", func() bool {
 			inst, _ := c.Instance(id)
-			return inst.Status == StatusDeleted && inst.Reason == reason
+			return inst.Status == instance.StatusDeleted && inst.Reason == reason
 		})
 		if line := fmt.Sprintf("msg=culled id=%s template=jupyter reason=%s", id, reason); !strings.Contains(culler.log.String(), line) {
 			t.Errorf("not in the log: %s\n%s", line, culler.log)
@@ -113,27 +115,27 @@ func TestEndOfWhatWasUsedInBetween(t *testing.T) {
 	c.put(t, ago(1, 2*time.Hour, lastUsed(noon))) // another replica
 	culler.end(t.Context(), judged, judge(judged, noon, culler.policy), culler.policy)
 
-	if _, err := c.pod(podName(instanceID(1))); err != nil {
+	if _, err := c.pod(instance.PodName(instanceID(1))); err != nil {
 		t.Errorf("the pod was deleted: %v", err)
 	}
 	culler.wantCounts(t, nil, 0, 0)
 	if log := culler.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "msg=culled") {
 		t.Errorf("the log is\n%s", log)
 	}
-	if inst, _ := c.Instance(instanceID(1)); inst.Status != StatusDeployed {
+	if inst, _ := c.Instance(instanceID(1)); inst.Status != instance.StatusDeployed {
 		t.Errorf("it is known as %+v", inst)
 	}
 }
 
 // What this replica has yet to write counts as well.
 func TestEndOfWhatIsUsedHere(t *testing.T) {
-	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, lastUsed(noon), withAnnotation(maxAgeAnnotation, "1h")))
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, lastUsed(noon), withAnnotation(instance.MaxAgeAnnotation, "1h")))
 	culler := newTestCuller(t, c)
 	for n := range 3 {
-		culler.activity.Touch(instanceID(n), SourceHTTP)
+		culler.activity.Touch(instanceID(n), instance.SourceHTTP)
 	}
 	culler.sweep(t.Context(), noon, culler.policy)
-	culler.wantCounts(t, map[EndReason]float64{EndExpired: 1}, 0, 0)
+	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndExpired: 1}, 0, 0)
 }
 
 // And what it holds back, for it is of less than a period, ends all the same.
@@ -144,11 +146,11 @@ func TestEndOfWhatWasUsedHere(t *testing.T) {
 		defer culler.activity.start()()
 		defer culler.start()()
 		time.Sleep(2 * time.Minute)
-		culler.activity.Touch(instanceID(1), SourceHTTP)
+		culler.activity.Touch(instanceID(1), instance.SourceHTTP)
 		used := time.Now()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if inst, _ := c.Instance(instanceID(1)); inst.Status != StatusDeployed {
+		if inst, _ := c.Instance(instanceID(1)); inst.Status != instance.StatusDeployed {
 			t.Errorf("%s after its use it is %+v", time.Since(used), inst)
 		}
 		time.Sleep(flushLag(time.Hour) + time.Minute)
@@ -173,10 +175,10 @@ func TestEndOfWhatIsGone(t *testing.T) {
 }
 
 func TestSweepMeetsAConflict(t *testing.T) {
-	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(lastActivityAnnotation, "")))
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(instance.LastActivityAnnotation, "")))
 	culler := newTestCuller(t, c)
-	c.failOn("delete", "pods", conflict(podName(instanceID(1))))
-	c.failOn("patch", "pods", conflict(podName(instanceID(2))))
+	c.failOn("delete", "pods", conflict(instance.PodName(instanceID(1))))
+	c.failOn("patch", "pods", conflict(instance.PodName(instanceID(2))))
 	culler.sweep(t.Context(), noon, culler.policy)
 	culler.wantCounts(t, nil, 0, 0)
 	if log := culler.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
@@ -187,7 +189,7 @@ func TestSweepMeetsAConflict(t *testing.T) {
 // What fails is logged and counted, the rest is done, and the next sweep tries again.
 func TestSweepMeetsAnError(t *testing.T) {
 	away := errors.New("the API server is away")
-	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(lastActivityAnnotation, "")))
+	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, withAnnotation(instance.LastActivityAnnotation, "")))
 	culler := newTestCuller(t, c)
 	mend := []func(){c.failOn("delete", "pods", away), c.failOn("patch", "pods", away)}
 	culler.sweep(t.Context(), noon, culler.policy)
@@ -201,14 +203,14 @@ func TestSweepMeetsAnError(t *testing.T) {
 		mend()
 	}
 	culler.sweep(t.Context(), noon, culler.policy)
-	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 1, 1)
+	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1}, 1, 1)
 }
 
 // A pod that went away meanwhile needs no repair.
 func TestRepairOfWhatIsGone(t *testing.T) {
 	c := startCluster(t, clockAt(noon))
 	culler := newTestCuller(t, c)
-	culler.repair(t.Context(), ago(1, time.Hour, withAnnotation(lastActivityAnnotation, "mangled")), culler.policy)
+	culler.repair(t.Context(), ago(1, time.Hour, withAnnotation(instance.LastActivityAnnotation, "mangled")), culler.policy)
 	if log := culler.log.String(); log != "" {
 		t.Errorf("the log is\n%s", log)
 	}

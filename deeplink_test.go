@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestDeepLink(t *testing.T) {
@@ -51,7 +53,7 @@ func FuzzDeepLink(f *testing.F) {
 	for _, seed := range []string{"tree", "../x", "%2e%2e/x", "//h", "a?b#c", `\\h`, "a;b/..;", "%25252e/%2f"} {
 		f.Add(seed)
 	}
-	base := baseURL(pageID)
+	base := instance.BaseURL(pageID)
 	f.Fuzz(func(t *testing.T, raw string) {
 		link, err := deepLink(raw)
 		if err != nil {

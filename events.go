@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -19,24 +21,19 @@ const (
 
 // progressEvent is one step of a launch, for who watches it.
 type progressEvent struct {
-	Phase    Status `json:"phase"`
-	Message  string `json:"message"`
-	Reason   string `json:"reason,omitempty"`
-	Location string `json:"location,omitempty"`
+	Phase    instance.Status `json:"phase"`
+	Message  string          `json:"message"`
+	Reason   string          `json:"reason,omitempty"`
+	Location string          `json:"location,omitempty"`
 }
 
 // newProgressEvent has always a message, for people read nothing else.
-func newProgressEvent(inst Instance, location string) progressEvent {
+func newProgressEvent(inst instance.Instance, location string) progressEvent {
 	event := progressEvent{Phase: inst.Status, Message: inst.Message, Reason: inst.Reason}
-	if inst.Status == StatusDeployed {
+	if inst.Status == instance.StatusDeployed {
 		event.Message, event.Location = "ready", location
 	}
 	return event
-}
-
-// settled reports whether a launch has come to what it comes to.
-func settled(status Status) bool {
-	return status != StatusPending && status != StatusDeploying
 }
 
 // acceptsEvents reports whether a client asks for a stream of events.
@@ -50,7 +47,7 @@ func acceptsEvents(r *http.Request) bool {
 // launch. It ends early when draining is done: the client connects anew, to a
 // replica that stays, and gets the present state first.
 func streamEvents(w http.ResponseWriter, r *http.Request, instances InstanceReader, id string,
-	draining context.Context, describe func(Instance) progressEvent) {
+	draining context.Context, describe func(instance.Instance) progressEvent) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(draining, cancel)()
@@ -63,7 +60,7 @@ func streamEvents(w http.ResponseWriter, r *http.Request, instances InstanceRead
 	var sent progressEvent
 	for {
 		pulse, done := context.WithTimeout(ctx, eventsPulse)
-		inst, known := instances.Await(pulse, id, func(inst Instance, known bool) bool {
+		inst, known := instances.Await(pulse, id, func(inst instance.Instance, known bool) bool {
 			return !known || describe(inst) != sent
 		})
 		done()
@@ -82,7 +79,7 @@ func streamEvents(w http.ResponseWriter, r *http.Request, instances InstanceRead
 		if _, err := fmt.Fprint(w, line); err != nil {
 			return
 		}
-		if err := stream.Flush(); err != nil || settled(sent.Phase) {
+		if err := stream.Flush(); err != nil || instance.Settled(sent.Phase) {
 			return
 		}
 	}

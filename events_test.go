@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // eventStream is a stream that a client reads from a real server.
@@ -97,18 +99,18 @@ func TestEvents(t *testing.T) {
 	if got := stream.res.Header.Get("Content-Type"); stream.res.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Errorf("answered %s of type %q", stream.res.Status, got)
 	}
-	stream.want(t, progressEvent{Phase: StatusPending, Message: "waiting for a node"})
+	stream.want(t, progressEvent{Phase: instance.StatusPending, Message: "waiting for a node"})
 	cluster.put(t, waitPod("2", preparing))
-	stream.want(t, progressEvent{Phase: StatusDeploying, Message: "preparing the pod on its node"})
+	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "preparing the pod on its node"})
 	cluster.put(t, waitPod("3", preparing, func(pod *corev1.Pod) { pod.Labels["more"] = "of no interest" }))
 	cluster.put(t, waitPod("4"))
-	stream.want(t, progressEvent{Phase: StatusDeploying, Message: "starting the application"})
+	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 
 	late := openEvents(t, server, waitID)
-	late.want(t, progressEvent{Phase: StatusDeploying, Message: "starting the application"})
+	late.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 
 	cluster.put(t, waitPod("5", waitReady))
-	ready := progressEvent{Phase: StatusDeployed, Message: "ready", Location: "binder.example/user/" + waitID}
+	ready := progressEvent{Phase: instance.StatusDeployed, Message: "ready", Location: "binder.example/user/" + waitID}
 	for _, s := range []eventStream{stream, late, openEvents(t, server, waitID)} {
 		s.want(t, ready)
 		s.wantEnd(t)
@@ -128,14 +130,14 @@ func TestEventsEnd(t *testing.T) {
 		last func(*corev1.Pod)
 		want progressEvent
 	}{
-		{"failed", waitFailed, progressEvent{Phase: StatusFailed, Reason: "Evicted"}},
-		{"deleted", waitDeleting, progressEvent{Phase: StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
+		{"failed", waitFailed, progressEvent{Phase: instance.StatusFailed, Reason: "Evicted"}},
+		{"deleted", waitDeleting, progressEvent{Phase: instance.StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 			server, _, _ := serveEvents(t, cluster)
 			stream := openEvents(t, server, waitID)
-			stream.want(t, progressEvent{Phase: StatusDeploying, Message: "starting the application"})
+			stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 			cluster.put(t, waitPod("2", row.last))
 			stream.want(t, row.want)
 			stream.wantEnd(t)
@@ -148,7 +150,7 @@ func TestEventsEndOnDraining(t *testing.T) {
 	cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 	server, _, drain := serveEvents(t, cluster)
 	stream := openEvents(t, server, waitID)
-	stream.want(t, progressEvent{Phase: StatusDeploying, Message: "starting the application"})
+	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 	drain()
 	stream.wantEnd(t)
 }
@@ -158,7 +160,7 @@ func TestEventsOfAClientThatGoes(t *testing.T) {
 	cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 	server, _, _ := serveEvents(t, cluster)
 	stream := openEvents(t, server, waitID)
-	stream.want(t, progressEvent{Phase: StatusDeploying, Message: "starting the application"})
+	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 	waitUntil(t, "the stream waits", func() bool { return cluster.waiters.any(waitID) })
 	_ = stream.res.Body.Close()
 	waitUntil(t, "nobody waits any more", func() bool { return !cluster.waiters.any(waitID) })

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -92,7 +94,7 @@ func TestFaultDeployByPathIsThere(t *testing.T) {
 	routes := apiOnCluster(t, c).Routes()
 	res := ask(t, routes, "POST", "/applications/jupyter", "", "")
 	var answer struct{ ID string }
-	if err := json.Unmarshal(res.Body.Bytes(), &answer); err != nil || res.Code != http.StatusOK || !validID(answer.ID) {
+	if err := json.Unmarshal(res.Body.Bytes(), &answer); err != nil || res.Code != http.StatusOK || !instance.ValidID(answer.ID) {
 		t.Fatalf("got %d %s, want 200 and an id", res.Code, res.Body)
 	}
 	// And what it started is known to whoever asks next.
@@ -152,11 +154,11 @@ func TestFaultReadingLaunchesNothing(t *testing.T) {
 
 // Its page for what is not there yet loaded itself anew twice a second, for ever.
 func TestFaultWaitingPageDoesNotReload(t *testing.T) {
-	for _, status := range Statuses() {
-		if status == StatusDeployed {
+	for _, status := range instance.Statuses() {
+		if status == instance.StatusDeployed {
 			continue
 		}
-		proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: status}}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
+		proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: status}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
 		res := ask(t, proxy, "GET", "/user/"+instanceID(1)+"/", "", "")
 		page := strings.ToLower(res.Body.String())
 		if strings.Contains(page, "<script") || strings.Contains(page, "refresh") || res.Header().Get("Refresh") != "" {
@@ -167,7 +169,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 
 // Its proxy had the administration of all routes on the public address.
 func TestFaultPublicAddressHasNoAdministration(t *testing.T) {
-	proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: StatusDeployed}}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
 	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user", "/user/"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			if res := ask(t, proxy, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {

@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // What all fixtures have in common.
@@ -41,16 +43,16 @@ func instanceID(n int) string { return fmt.Sprintf("%032x", n) }
 func newPod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:              podName(id),
+			Name:              instance.PodName(id),
 			Namespace:         testNamespace,
 			UID:               types.UID("uid-of-" + id),
 			ResourceVersion:   "7",
 			CreationTimestamp: metav1.NewTime(at),
 			Labels: map[string]string{
-				managedByLabel: managerName, idLabel: id, templateLabel: testTemplate, templateHashLabel: "0123456789",
+				instance.ManagedByLabel: instance.ManagerName, instance.IDLabel: id, instance.TemplateLabel: testTemplate, instance.TemplateHashLabel: "0123456789",
 			},
 			Annotations: map[string]string{
-				templateNameAnnotation: testTemplate, lastActivityAnnotation: formatActivity(at), portAnnotation: "8888",
+				instance.TemplateNameAnnotation: testTemplate, instance.LastActivityAnnotation: instance.FormatTime(at), instance.PortAnnotation: "8888",
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "notebook", Image: "jupyter:1"}}},
@@ -124,16 +126,16 @@ func withAnnotation(key, value string) func(*corev1.Pod) {
 }
 
 func lastUsed(at time.Time) func(*corev1.Pod) {
-	return withAnnotation(lastActivityAnnotation, formatActivity(at))
+	return withAnnotation(instance.LastActivityAnnotation, instance.FormatTime(at))
 }
 
 func launchedOn(at time.Time) func(*corev1.Pod) {
-	return withAnnotation(launchedAnnotation, formatActivity(at))
+	return withAnnotation(instance.LaunchedAnnotation, instance.FormatTime(at))
 }
 
 func ofTemplate(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
-		pod.Labels[templateLabel], pod.Annotations[templateNameAnnotation] = templateLabelValue(name), name
+		pod.Labels[instance.TemplateLabel], pod.Annotations[instance.TemplateNameAnnotation] = instance.TemplateLabelValue(name), name
 	}
 }
 
@@ -162,7 +164,7 @@ func withTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
 
 // tombstoneOf is the Event that remembers a pod's instance, as the API server
 // would return it.
-func tombstoneOf(t testing.TB, pod *corev1.Pod, reason EndReason, message string) *corev1.Event {
+func tombstoneOf(t testing.TB, pod *corev1.Pod, reason instance.EndReason, message string) *corev1.Event {
 	t.Helper()
 	raw, err := json.Marshal(newTombstone(pod, testNamespace, reason, message, pod.CreationTimestamp.Add(time.Hour)))
 	if err != nil {
@@ -236,10 +238,10 @@ func (c *testCluster) put(t testing.TB, pod *corev1.Pod) {
 // longer in the cache.
 func (c *testCluster) drop(t testing.TB, id string) {
 	t.Helper()
-	if err := c.client.Tracker().Delete(podResource, testNamespace, podName(id)); err != nil {
+	if err := c.client.Tracker().Delete(podResource, testNamespace, instance.PodName(id)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cache has lost pod "+podName(id), func() bool {
+	eventually(t, "the cache has lost pod "+instance.PodName(id), func() bool {
 		_, ok := c.Pod(id)
 		return !ok
 	})

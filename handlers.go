@@ -7,16 +7,14 @@ import (
 	"path"
 	"strings"
 	"time"
-)
 
-// unknownWait is how long a request for an unknown id waits for the watch to
-// bring it: another replica may have launched it a moment ago.
-const unknownWait = 500 * time.Millisecond
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
 
 // InstanceReader answers questions about instances from memory.
 type InstanceReader interface {
-	Instances(template string) []Instance
-	Await(ctx context.Context, id string, good func(inst Instance, known bool) bool) (Instance, bool)
+	Instances(template string) []instance.Instance
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 }
 
 // InstanceLauncher starts and stops instances.
@@ -50,16 +48,16 @@ type API struct {
 // statusResponse is an instance in the protocol's words. All that comes after
 // the status is this server's addition.
 type statusResponse struct {
-	ID           string `json:"id"`
-	TemplateName string `json:"template-name"`
-	Location     string `json:"location,omitempty"`
-	Status       Status `json:"status"`
-	Reason       string `json:"reason,omitempty"`
-	Message      string `json:"message,omitempty"`
+	ID           string          `json:"id"`
+	TemplateName string          `json:"template-name"`
+	Location     string          `json:"location,omitempty"`
+	Status       instance.Status `json:"status"`
+	Reason       string          `json:"reason,omitempty"`
+	Message      string          `json:"message,omitempty"`
 	// Of what is not over: RFC 3339, UTC.
-	LastActivity       string `json:"last-activity,omitempty"`
-	LastActivitySource Source `json:"last-activity-source,omitempty"`
-	CullAt             string `json:"cull-at,omitempty"`
+	LastActivity       string          `json:"last-activity,omitempty"`
+	LastActivitySource instance.Source `json:"last-activity-source,omitempty"`
+	CullAt             string          `json:"cull-at,omitempty"`
 }
 
 // handler answers a request, or says what is wrong with it.
@@ -175,7 +173,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	}
 	inst, known := awaitSettled(w, r, a.Instances, id, wait, a.Draining)
 	if !known { // the watch is late
-		inst = Instance{ID: id, Template: req.TemplateName, Status: StatusPending}
+		inst = instance.Instance{ID: id, Template: req.TemplateName, Status: instance.StatusPending}
 	}
 	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
@@ -189,7 +187,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if acceptsEvents(r) {
-		streamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst Instance) progressEvent {
+		streamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) progressEvent {
 			return newProgressEvent(inst, a.Location(inst.ID, r.Host))
 		})
 		return nil
@@ -205,16 +203,16 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 
 // find returns the instance that the path names. Its template must be the
 // path's, or else it is as unknown as any other.
-func (a *API) find(r *http.Request) (Instance, error) {
+func (a *API) find(r *http.Request) (instance.Instance, error) {
 	id := r.PathValue("id")
-	if !validID(id) {
-		return Instance{}, errNoRecord
+	if !instance.ValidID(id) {
+		return instance.Instance{}, errNoRecord
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), unknownWait)
+	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 	defer cancel()
-	inst, known := a.Instances.Await(ctx, id, func(_ Instance, known bool) bool { return known })
+	inst, known := a.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	if !known || inst.Template != r.PathValue("template") {
-		return Instance{}, errNoRecord
+		return instance.Instance{}, errNoRecord
 	}
 	return inst, nil
 }
@@ -239,14 +237,14 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Launcher.Stop(r.Context(), inst.Template, inst.ID); err != nil {
 		return err
 	}
-	if inst.Status != StatusDeleted { // else it keeps the reason it had
-		inst.Status, inst.Reason, inst.Message = StatusDeleted, string(EndStopped), stoppedMessage
+	if inst.Status != instance.StatusDeleted { // else it keeps the reason it had
+		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), stoppedMessage
 	}
 	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
-func (a *API) describe(inst Instance, r *http.Request) statusResponse {
+func (a *API) describe(inst instance.Instance, r *http.Request) statusResponse {
 	response := statusResponse{
 		ID:           inst.ID,
 		TemplateName: inst.Template,
@@ -254,12 +252,12 @@ func (a *API) describe(inst Instance, r *http.Request) statusResponse {
 		Reason:       inst.Reason,
 		Message:      inst.Message,
 	}
-	if inst.Status == StatusDeployed {
+	if inst.Status == instance.StatusDeployed {
 		response.Location = a.Location(inst.ID, r.Host)
 	}
 	if inst.Alive() && !inst.CullAt.IsZero() {
-		response.LastActivity, response.LastActivitySource = formatActivity(inst.LastActivity), inst.Source
-		response.CullAt = formatActivity(inst.CullAt)
+		response.LastActivity, response.LastActivitySource = instance.FormatTime(inst.LastActivity), inst.Source
+		response.CullAt = instance.FormatTime(inst.CullAt)
 	}
 	return response
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // TestRoutes goes through every endpoint with every method, each with and
@@ -20,7 +22,7 @@ func TestRoutes(t *testing.T) {
 	)
 	const preload = "/preload/jupyter"
 	one := template + "/" + instanceID(1)
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed}}
+	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	for _, row := range []struct {
 		method, path string
 		code         int
@@ -108,7 +110,7 @@ func TestHeadHasNoBody(t *testing.T) {
 
 func TestAuthorisation(t *testing.T) {
 	target := "/applications/jupyter/" + instanceID(1)
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed}}
+	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	for header, allowed := range map[string]bool{
 		testAPIKey: true, "token " + testAPIKey: true, "Bearer " + testAPIKey: true, "bearer " + testAPIKey: true,
 		"": false, "token": false, "token ": false, "wrong": false, "Bearer wrong": false, "Basic " + testAPIKey: false,
@@ -155,21 +157,21 @@ func TestStatusWaitsForTheWatch(t *testing.T) {
 
 		began := time.Now()
 		wantError(t, ask(t, routes, "GET", target(1), "", ""), 404, "noRecord")
-		if took := time.Since(began); took != unknownWait {
-			t.Errorf("waited %s for an unknown id, want %s", took, unknownWait)
+		if took := time.Since(began); took != instance.WatchDelay {
+			t.Errorf("waited %s for an unknown id, want %s", took, instance.WatchDelay)
 		}
 
 		began = time.Now()
 		var meanwhile sync.WaitGroup
 		meanwhile.Go(func() {
-			time.Sleep(unknownWait / 2)
+			time.Sleep(instance.WatchDelay / 2)
 			c.put(t, newPod(instanceID(2), began, starting))
 		})
 		res := ask(t, routes, "GET", target(2), "", "")
 		if inst, _ := c.Instance(instanceID(2)); !strings.Contains(res.Body.String(), inst.ID) || !strings.Contains(res.Body.String(), `"deploying"`) {
 			t.Errorf("got %d %s, want that it deploys", res.Code, res.Body)
 		}
-		if took := time.Since(began); took >= unknownWait {
+		if took := time.Since(began); took >= instance.WatchDelay {
 			t.Errorf("answered only after %s, though the pod came before", took)
 		}
 		meanwhile.Wait()

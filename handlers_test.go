@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -19,16 +21,16 @@ const testAPIKey = "5f2e0c6ab1d94e33"
 
 // fakeReader is a read model that holds what a test puts into it and waits for
 // nothing.
-type fakeReader []Instance
+type fakeReader []instance.Instance
 
-func (f fakeReader) Instances(template string) []Instance {
-	return slices.DeleteFunc(slices.Clone(f), func(inst Instance) bool { return template != "" && inst.Template != template })
+func (f fakeReader) Instances(template string) []instance.Instance {
+	return slices.DeleteFunc(slices.Clone(f), func(inst instance.Instance) bool { return template != "" && inst.Template != template })
 }
 
-func (f fakeReader) Await(_ context.Context, id string, _ func(Instance, bool) bool) (Instance, bool) {
-	i := slices.IndexFunc(f, func(inst Instance) bool { return inst.ID == id })
+func (f fakeReader) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
+	i := slices.IndexFunc(f, func(inst instance.Instance) bool { return inst.ID == id })
 	if i < 0 {
-		return Instance{}, false
+		return instance.Instance{}, false
 	}
 	return f[i], true
 }
@@ -170,11 +172,11 @@ func TestDeployFails(t *testing.T) {
 // oneOfEach are instances in every status, and how the API tells of them.
 func oneOfEach() (fakeReader, []string) {
 	reader := fakeReader{
-		{ID: instanceID(1), Template: "jupyter", Status: StatusPending},
-		{ID: instanceID(2), Template: "jupyter", Status: StatusDeploying},
-		{ID: instanceID(3), Template: "r/studio", Status: StatusDeployed, Address: "10.0.0.7:8888"},
-		{ID: instanceID(4), Template: "jupyter", Status: StatusFailed, Reason: "StartTimeout", Message: "not ready within 5m0s"},
-		{ID: instanceID(5), Template: "jupyter", Status: StatusDeleted, Reason: "Culled", Message: "idle for 1h0m0s"},
+		{ID: instanceID(1), Template: "jupyter", Status: instance.StatusPending},
+		{ID: instanceID(2), Template: "jupyter", Status: instance.StatusDeploying},
+		{ID: instanceID(3), Template: "r/studio", Status: instance.StatusDeployed, Address: "10.0.0.7:8888"},
+		{ID: instanceID(4), Template: "jupyter", Status: instance.StatusFailed, Reason: "StartTimeout", Message: "not ready within 5m0s"},
+		{ID: instanceID(5), Template: "jupyter", Status: instance.StatusDeleted, Reason: "Culled", Message: "idle for 1h0m0s"},
 	}
 	return reader, []string{
 		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "pending"}`, instanceID(1)),
@@ -196,8 +198,8 @@ func TestStatus(t *testing.T) {
 
 func TestStatusOfNoRecord(t *testing.T) {
 	reader := fakeReader{
-		{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed},
-		{ID: "not-an-id", Template: "jupyter", Status: StatusDeployed},
+		{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed},
+		{ID: "not-an-id", Template: "jupyter", Status: instance.StatusDeployed},
 	}
 	for _, target := range []string{
 		"/applications/jupyter/" + instanceID(2), // nobody's

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // retryLauncher is one replica's launcher; all replicas of a test share the
@@ -54,8 +56,8 @@ func retryPods(t testing.TB, client *fake.Clientset) int {
 func elsewhere(t testing.TB, client *fake.Clientset, refusal error) {
 	t.Helper()
 	pod := waitPod("1")
-	pod.Labels[idLabel] = newAPIKey("key").instanceID("retry", "echo")
-	pod.Name = podName(pod.Labels[idLabel])
+	pod.Labels[instance.IDLabel] = newAPIKey("key").instanceID("retry", "echo")
+	pod.Name = instance.PodName(pod.Labels[instance.IDLabel])
 	client.PrependReactor("create", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		if err := client.Tracker().Add(pod); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Error(err)
@@ -67,7 +69,7 @@ func elsewhere(t testing.TB, client *fake.Clientset, refusal error) {
 func mustLaunch(t testing.TB, launcher *Launcher, template, key string) string {
 	t.Helper()
 	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: template, IdempotencyKey: key})
-	if err != nil || !validID(id) {
+	if err != nil || !instance.ValidID(id) {
 		t.Fatalf("launched %q, %v", id, err)
 	}
 	return id
@@ -75,7 +77,7 @@ func mustLaunch(t testing.TB, launcher *Launcher, template, key string) string {
 
 func TestInstanceIDOfKey(t *testing.T) {
 	id := newAPIKey("key").instanceID("retry", "echo")
-	if !validID(id) {
+	if !instance.ValidID(id) {
 		t.Errorf("%q is no id", id)
 	}
 	if again := newAPIKey("key").instanceID("retry", "echo"); again != id {
@@ -204,10 +206,10 @@ func TestLaunchRefusedAsExisting(t *testing.T) {
 func TestLaunchAfterTheEnd(t *testing.T) {
 	id := newAPIKey("key").instanceID("retry", "echo")
 	tombstone := &corev1.Event{ObjectMeta: metav1.ObjectMeta{
-		Name: tombstoneName(id), Namespace: waitNamespace,
-		Labels:      map[string]string{managedByLabel: managerName, idLabel: id, templateLabel: "echo"},
-		Annotations: map[string]string{templateNameAnnotation: "echo"},
-	}, Reason: string(EndCulled)}
+		Name: instance.TombstoneName(id), Namespace: waitNamespace,
+		Labels:      map[string]string{instance.ManagedByLabel: instance.ManagerName, instance.IDLabel: id, instance.TemplateLabel: "echo"},
+		Annotations: map[string]string{instance.TemplateNameAnnotation: "echo"},
+	}, Reason: string(instance.EndCulled)}
 	client := fake.NewClientset(retryTemplate("echo", nil), tombstone)
 	launcher, _ := retryLauncher(t, client)
 	if got := mustLaunch(t, launcher, "echo", "retry"); got != id || retryPods(t, client) > 0 {

@@ -1,17 +1,21 @@
 package main
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
 
 // idlenessAnnotations say of an application what is no use of it, and how it is
 // asked whether it is at work. A template works without one that is not valid.
 func idlenessAnnotations() map[string]func(value string) error {
 	return map[string]func(string) error{
-		idlePathsAnnotation: func(value string) error {
-			_, err := compileIdlePaths(value)
+		instance.IdlePathsAnnotation: func(value string) error {
+			_, err := instance.CompileIdlePaths(value)
 			return err
 		},
-		activityProbeAnnotation: func(value string) error {
-			_, err := parseProbePath(value)
+		instance.ActivityProbeAnnotation: func(value string) error {
+			_, err := instance.ParseProbePath(value)
 			return err
 		},
 	}

@@ -1,29 +1,33 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
 
 func TestPodHasItsTemplatesIdleness(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "poll"), withTemplateAnnotation(activityProbeAnnotation, "status"))
+	template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), withTemplateAnnotation(instance.ActivityProbeAnnotation, "status"))
 	pod, err := buildPod(template, instanceID(1), noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pod.Annotations[idlePathsAnnotation] != "poll" || pod.Annotations[activityProbeAnnotation] != "status" {
+	if pod.Annotations[instance.IdlePathsAnnotation] != "poll" || pod.Annotations[instance.ActivityProbeAnnotation] != "status" {
 		t.Errorf("got %v", pod.Annotations)
 	}
-	if got := instanceFromPod(pod, noon, testStartTimeout).IdlePaths; got != "poll" {
+	if got := instance.FromPod(pod, noon, testStartTimeout).IdlePaths; got != "poll" {
 		t.Errorf("the instance has idle paths %q", got)
 	}
 }
 
 // A template works without what is not valid.
 func TestPodWithoutInvalidIdleness(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "("), withTemplateAnnotation(activityProbeAnnotation, "http://10.0.0.1/"))
+	template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "("), withTemplateAnnotation(instance.ActivityProbeAnnotation, "http://10.0.0.1/"))
 	pod, err := buildPod(template, instanceID(1), noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{idlePathsAnnotation, activityProbeAnnotation} {
+	for _, name := range []string{instance.IdlePathsAnnotation, instance.ActivityProbeAnnotation} {
 		if value, has := pod.Annotations[name]; has {
 			t.Errorf("the pod has %s: %q", name, value)
 		}

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestJupyterIdlePaths(t *testing.T) {
-	expression, err := compileIdlePaths(jupyterIdlePaths)
+	expression, err := instance.CompileIdlePaths(jupyterIdlePaths)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +40,7 @@ func TestExampleTemplateIsIdleAsJupyterIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{idlePathsAnnotation: `"` + jupyterIdlePaths + `"`, activityProbeAnnotation: jupyterActivityProbe} {
+	for name, value := range map[string]string{instance.IdlePathsAnnotation: `"` + jupyterIdlePaths + `"`, instance.ActivityProbeAnnotation: jupyterActivityProbe} {
 		if line := "    " + name + ": " + value + "\n"; !strings.Contains(string(manifest), line) {
 			t.Errorf("it does not have %s", line)
 		}
@@ -53,12 +55,12 @@ func TestCompileIdlePathsRefuses(t *testing.T) {
 		`(a)\1`:        "invalid escape sequence",
 		"[z-a]":        "invalid character class range",
 		"a{1001}":      "invalid repeat count",
-		strings.Repeat("a", maxIdlePathsLength+1):     "at most 1024",
-		"(" + strings.Repeat("abcd", 200) + "){1000}": "too large",
-		strings.Repeat("x{1000}", 100):                "too large",
-		strings.Repeat("(", 1001):                     "missing closing )",
+		strings.Repeat("a", instance.MaxIdlePathsLength+1): "at most 1024",
+		"(" + strings.Repeat("abcd", 200) + "){1000}":      "too large",
+		strings.Repeat("x{1000}", 100):                     "too large",
+		strings.Repeat("(", 1001):                          "missing closing )",
 	} {
-		if _, err := compileIdlePaths(expression); err == nil || !strings.Contains(err.Error(), why) {
+		if _, err := instance.CompileIdlePaths(expression); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%.40q: got error %v, want %q", expression, err, why)
 		}
 	}
@@ -67,13 +69,13 @@ func TestCompileIdlePathsRefuses(t *testing.T) {
 // Whoever writes on a pod can at worst have a little time of a request.
 func TestIdlePathsOfAHostilePod(t *testing.T) {
 	var expressions idleExpressions
-	path := baseURL(instanceID(1)) + strings.Repeat("a", maxIdlePath)
+	path := instance.BaseURL(instanceID(1)) + strings.Repeat("a", maxIdlePath)
 	began := time.Now()
 	for _, expression := range []string{
 		"(a*)*b", "(a|aa)+b", strings.Repeat("(a?){30}", 30), strings.Repeat("a?", 400) + "b", strings.Repeat("(.{1000}){1000}", 60),
 		"(" + strings.Repeat("abcd", 200) + "){1000}", strings.Repeat("(", 500), strings.Repeat(`\pL{900}`, 100), strings.Repeat("a", 200<<10),
 	} {
-		inst := Instance{ID: instanceID(1), IdlePaths: expression}
+		inst := instance.Instance{ID: instanceID(1), IdlePaths: expression}
 		r := &http.Request{Method: http.MethodGet, URL: mustURL(t, path)}
 		if expressions.isIdle(inst, r) {
 			t.Errorf("%.40q matches", expression)
@@ -95,7 +97,7 @@ func TestIdleExpressionsAreBounded(t *testing.T) {
 	if got := len(expressions.compiled); got > maxIdleExpressions {
 		t.Errorf("%d are kept, want at most %d", got, maxIdleExpressions)
 	}
-	if expressions.get(strings.Repeat("a", maxIdlePathsLength+1)) != nil || expressions.get("(") != nil {
+	if expressions.get(strings.Repeat("a", instance.MaxIdlePathsLength+1)) != nil || expressions.get("(") != nil {
 		t.Error("one that is not valid was compiled")
 	}
 }
@@ -128,9 +130,9 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 			inst := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
 				seen <- r.Method
 				_, _ = io.WriteString(w, strings.Repeat("[]", 1<<16))
-			}, func(inst *Instance) { inst.StripPrefix, inst.IdlePaths = strip, row.paths })
+			}, func(inst *instance.Instance) { inst.StripPrefix, inst.IdlePaths = strip, row.paths })
 			p := startProxy(t, inst)
-			r, err := http.NewRequestWithContext(t.Context(), row.method, p.URL+baseURL(inst.ID)+row.rest, nil)
+			r, err := http.NewRequestWithContext(t.Context(), row.method, p.URL+instance.BaseURL(inst.ID)+row.rest, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +153,7 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 // What an application asks of others is not its own use: another's, if that is
 // an instance.
 func TestOutgoingTrafficIsNoUse(t *testing.T) {
-	other := newBackend(t, func(http.ResponseWriter, *http.Request) {}, func(inst *Instance) { inst.ID = instanceID(2) })
+	other := newBackend(t, func(http.ResponseWriter, *http.Request) {}, func(inst *instance.Instance) { inst.ID = instanceID(2) })
 	ask := make(chan func(), 1)
 	inst := newBackend(t, func(http.ResponseWriter, *http.Request) { (<-ask)() })
 	p := startProxy(t, inst, other)

@@ -17,6 +17,8 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -64,7 +66,7 @@ type ClusterOptions struct {
 
 // NewCluster makes the informers; nothing is read before Run.
 func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() time.Time) (*Cluster, error) {
-	managed := func(o *metav1.ListOptions) { o.LabelSelector = selector().String() }
+	managed := func(o *metav1.ListOptions) { o.LabelSelector = instance.Selector().String() }
 	proxyService := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.ProxyService).String()
 	}
@@ -133,7 +135,7 @@ func (c *Cluster) informers() []cache.SharedIndexInformer {
 // must not block. It is to be called before Run.
 func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
 	deliver := func(obj any, to func(*corev1.Pod)) {
-		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+		if pod, ok := obj.(*corev1.Pod); ok && instance.IsInstance(pod) {
 			to(pod)
 		}
 	}
@@ -173,14 +175,14 @@ func (c *Cluster) OnPreload(changed func()) error {
 // Instance returns what is known of an id. A pod has precedence over a
 // tombstone, which may have been written for a delete that did not happen; of one
 // that is being deleted the tombstone says why.
-func (c *Cluster) Instance(id string) (Instance, bool) {
+func (c *Cluster) Instance(id string) (instance.Instance, bool) {
 	if pod, ok := c.Pod(id); ok && !c.buried(pod) {
 		return c.instance(pod, c.now()), true
 	}
 	if event, ok := c.Tombstone(id); ok {
-		return instanceFromTombstone(event), true
+		return instance.FromTombstone(event), true
 	}
-	return Instance{}, false
+	return instance.Instance{}, false
 }
 
 // buried reports whether a pod is being deleted by this service, and a tombstone
@@ -189,15 +191,15 @@ func (c *Cluster) buried(pod *corev1.Pod) bool {
 	if pod.DeletionTimestamp == nil {
 		return false
 	}
-	_, known := c.Tombstone(pod.Labels[idLabel])
+	_, known := c.Tombstone(pod.Labels[instance.IDLabel])
 	return known
 }
 
 // instance is what the pod says, and what this replica has heard beyond that.
-func (c *Cluster) instance(pod *corev1.Pod, now time.Time) Instance {
-	inst := instanceFromPod(pod, now, c.startTimeout)
-	if inst.Status == StatusDeploying && c.listening.has(pod) {
-		inst.Status, inst.Message, inst.Address = StatusDeployed, "", podAddress(pod)
+func (c *Cluster) instance(pod *corev1.Pod, now time.Time) instance.Instance {
+	inst := instance.FromPod(pod, now, c.startTimeout)
+	if inst.Status == instance.StatusDeploying && c.listening.has(pod) {
+		inst.Status, inst.Message, inst.Address = instance.StatusDeployed, "", instance.PodAddress(pod)
 	}
 	tellLifetime(&inst, pod, now, c.policy)
 	return inst
@@ -205,22 +207,22 @@ func (c *Cluster) instance(pod *corev1.Pod, now time.Time) Instance {
 
 // Instances returns the instances of a template, or of all for "", the oldest
 // first; those that are over among them for as long as their tombstones last.
-func (c *Cluster) Instances(template string) []Instance {
+func (c *Cluster) Instances(template string) []instance.Instance {
 	now := c.now()
-	var all []Instance
+	var all []instance.Instance
 	seen := map[string]bool{}
 	for _, obj := range byTemplate(c.pods, template) {
-		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) && !c.buried(pod) {
+		if pod, ok := obj.(*corev1.Pod); ok && instance.IsInstance(pod) && !c.buried(pod) {
 			inst := c.instance(pod, now)
 			all, seen[inst.ID] = append(all, inst), true
 		}
 	}
 	for _, obj := range byTemplate(c.tombstones, template) {
-		if event, ok := obj.(*corev1.Event); ok && isInstance(event) && !seen[event.Labels[idLabel]] {
-			all = append(all, instanceFromTombstone(event))
+		if event, ok := obj.(*corev1.Event); ok && instance.IsInstance(event) && !seen[event.Labels[instance.IDLabel]] {
+			all = append(all, instance.FromTombstone(event))
 		}
 	}
-	slices.SortFunc(all, func(a, b Instance) int {
+	slices.SortFunc(all, func(a, b instance.Instance) int {
 		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
 	})
 	return all
@@ -230,7 +232,7 @@ func (c *Cluster) Instances(template string) []Instance {
 // when ctx is done. It costs the cluster nothing: the watch wakes it. While
 // somebody waits for an instance that starts, its port is asked whether it
 // listens.
-func (c *Cluster) Await(ctx context.Context, id string, good func(inst Instance, known bool) bool) (Instance, bool) {
+func (c *Cluster) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
 	if inst, known := c.Instance(id); good(inst, known) {
 		return inst, known
 	}
@@ -268,15 +270,15 @@ func (c *Cluster) knock(id string) {
 
 // Pod returns the pod of an instance.
 func (c *Cluster) Pod(id string) (*corev1.Pod, bool) {
-	pod, ok := lookup[*corev1.Pod](c.pods, c.namespace+"/"+podName(id))
-	return pod, ok && isInstance(pod) && pod.Labels[idLabel] == id
+	pod, ok := lookup[*corev1.Pod](c.pods, c.namespace+"/"+instance.PodName(id))
+	return pod, ok && instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id
 }
 
 // InstancePods returns the pods that are somebody's instance.
 func (c *Cluster) InstancePods() []*corev1.Pod {
 	var pods []*corev1.Pod
 	for _, obj := range c.pods.GetStore().List() {
-		if pod, ok := obj.(*corev1.Pod); ok && isInstance(pod) {
+		if pod, ok := obj.(*corev1.Pod); ok && instance.IsInstance(pod) {
 			pods = append(pods, pod)
 		}
 	}
@@ -285,8 +287,8 @@ func (c *Cluster) InstancePods() []*corev1.Pod {
 
 // Tombstone returns the Event that remembers an instance.
 func (c *Cluster) Tombstone(id string) (*corev1.Event, bool) {
-	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+tombstoneName(id))
-	return event, ok && isInstance(event) && event.Labels[idLabel] == id
+	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+instance.TombstoneName(id))
+	return event, ok && instance.IsInstance(event) && event.Labels[instance.IDLabel] == id
 }
 
 // PodTemplate returns the template of a name.
@@ -322,7 +324,7 @@ func indexByTemplate(obj any) ([]string, error) {
 	if !ok {
 		return nil, fmt.Errorf("index by template: unexpected %T", obj)
 	}
-	return []string{templateOf(meta)}, nil
+	return []string{instance.TemplateOf(meta)}, nil
 }
 
 // wake wakes those who wait for a change of the instance, or of the preload, that
@@ -334,11 +336,11 @@ func (c *Cluster) wake(obj any) {
 	switch obj := obj.(type) {
 	case *corev1.Pod:
 		c.listening.observe(obj)
-		c.waiters.wake(obj.Labels[idLabel])
+		c.waiters.wake(obj.Labels[instance.IDLabel])
 	case *appsv1.DaemonSet:
-		c.waiters.wake(preloadWaiters + templateOf(obj))
+		c.waiters.wake(preloadWaiters + instance.TemplateOf(obj))
 	case metav1.Object:
-		c.waiters.wake(obj.GetLabels()[idLabel])
+		c.waiters.wake(obj.GetLabels()[instance.IDLabel])
 	}
 }
 
@@ -348,7 +350,7 @@ func (c *Cluster) wakeGone(obj any) {
 		obj = lost.Obj
 	}
 	if pod, ok := obj.(*corev1.Pod); ok {
-		c.listening.forget(pod.Labels[idLabel])
+		c.listening.forget(pod.Labels[instance.IDLabel])
 	}
 	c.wake(obj)
 }

@@ -9,10 +9,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // ids are those of instances, in their order.
-func ids(instances []Instance) []string {
+func ids(instances []instance.Instance) []string {
 	var ids []string
 	for _, inst := range instances {
 		ids = append(ids, inst.ID)
@@ -24,22 +26,22 @@ func TestClusterInstance(t *testing.T) {
 	deployed, over, both := newPod(instanceID(1), noon), newPod(instanceID(2), noon), newPod(instanceID(3), noon)
 	c := startCluster(t, clockAt(noon),
 		deployed,
-		tombstoneOf(t, over, EndCulled, "not used"),
+		tombstoneOf(t, over, instance.EndCulled, "not used"),
 		// The delete that the tombstone was written for did not happen.
-		both, tombstoneOf(t, both, EndCulled, "not used"),
-		newPod(instanceID(4), noon, withLabel(poolLabel, "warm")),
+		both, tombstoneOf(t, both, instance.EndCulled, "not used"),
+		newPod(instanceID(4), noon, withLabel(instance.PoolLabel, "warm")),
 		newPod(instanceID(5), noon, func(p *corev1.Pod) { p.Namespace = "default" }),
-		newPod(instanceID(7), noon, withLabel(idLabel, instanceID(8))),
+		newPod(instanceID(7), noon, withLabel(instance.IDLabel, instanceID(8))),
 	)
 	for _, test := range []struct {
 		name   string
 		id     string
-		want   Status // "" for unknown
+		want   instance.Status // "" for unknown
 		reason string
 	}{
-		{"a pod", instanceID(1), StatusDeployed, ""},
-		{"a tombstone", instanceID(2), StatusDeleted, "Culled"},
-		{"a pod goes before its tombstone", instanceID(3), StatusDeployed, ""},
+		{"a pod", instanceID(1), instance.StatusDeployed, ""},
+		{"a tombstone", instanceID(2), instance.StatusDeleted, "Culled"},
+		{"a pod goes before its tombstone", instanceID(3), instance.StatusDeployed, ""},
 		{"a pod that is nobody's", instanceID(4), "", ""},
 		{"a pod of another namespace", instanceID(5), "", ""},
 		{"nothing", instanceID(6), "", ""},
@@ -52,7 +54,7 @@ func TestClusterInstance(t *testing.T) {
 		}
 	}
 	c.drop(t, instanceID(3))
-	if inst, _ := c.Instance(instanceID(3)); inst.Status != StatusDeleted || inst.Reason != "Culled" {
+	if inst, _ := c.Instance(instanceID(3)); inst.Status != instance.StatusDeleted || inst.Reason != "Culled" {
 		t.Errorf("once the pod is gone: got %+v, want what the tombstone says", inst)
 	}
 }
@@ -61,7 +63,7 @@ func TestClusterInstance(t *testing.T) {
 func TestClusterInstanceFailsByTheClock(t *testing.T) {
 	now := noon
 	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon, unscheduled))
-	for after, want := range map[time.Duration]Status{0: StatusPending, testStartTimeout: StatusFailed} {
+	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, testStartTimeout: instance.StatusFailed} {
 		now = noon.Add(after)
 		one, _ := c.Instance(instanceID(1))
 		all := c.Instances("")
@@ -79,17 +81,17 @@ func TestClusterInstances(t *testing.T) {
 		newPod(instanceID(3), at(2)),
 		newPod(instanceID(2), at(1)),
 		newPod(instanceID(1), at(1)),
-		both, tombstoneOf(t, both, EndCulled, ""),
-		tombstoneOf(t, newPod(instanceID(5), at(3)), EndStopped, ""),
+		both, tombstoneOf(t, both, instance.EndCulled, ""),
+		tombstoneOf(t, newPod(instanceID(5), at(3)), instance.EndStopped, ""),
 		newPod(instanceID(6), at(4), ofTemplate(odd)),
-		tombstoneOf(t, newPod(instanceID(7), at(5), ofTemplate(odd)), EndFailed, ""),
-		newPod(instanceID(8), at(0), withLabel(poolLabel, "warm")),
-		newPod(instanceID(9), at(0), withLabel(preloadLabel, "true")),
+		tombstoneOf(t, newPod(instanceID(7), at(5), ofTemplate(odd)), instance.EndFailed, ""),
+		newPod(instanceID(8), at(0), withLabel(instance.PoolLabel, "warm")),
+		newPod(instanceID(9), at(0), withLabel(instance.PreloadLabel, "true")),
 	)
 	jupyter := []string{instanceID(4), instanceID(1), instanceID(2), instanceID(3), instanceID(5)}
 	odds := []string{instanceID(6), instanceID(7)}
 	for template, want := range map[string][]string{
-		"": slices.Concat(jupyter, odds), testTemplate: jupyter, odd: odds, templateLabelValue(odd): nil, "unknown": nil,
+		"": slices.Concat(jupyter, odds), testTemplate: jupyter, odd: odds, instance.TemplateLabelValue(odd): nil, "unknown": nil,
 	} {
 		got := c.Instances(template)
 		if !slices.Equal(ids(got), want) {
@@ -106,7 +108,7 @@ func TestClusterInstances(t *testing.T) {
 		t.Errorf("got %d pods of instances, want 5", len(pods))
 	}
 	for _, pod := range pods {
-		if !isInstance(pod) {
+		if !instance.IsInstance(pod) {
 			t.Errorf("pod %s is nobody's instance", pod.Name)
 		}
 	}
@@ -161,9 +163,9 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		"broken":        broken,
 		"completed":     completed,
 		"deleting":      deleting,
-		"strips prefix": withAnnotation(stripPrefixAnnotation, "true"),
-		"own timeout":   withAnnotation(cullTimeoutAnnotation, "5m"),
-		"unreadable":    withAnnotation(lastActivityAnnotation, "mangled"),
+		"strips prefix": withAnnotation(instance.StripPrefixAnnotation, "true"),
+		"own timeout":   withAnnotation(instance.CullTimeoutAnnotation, "5m"),
+		"unreadable":    withAnnotation(instance.LastActivityAnnotation, "mangled"),
 	} {
 		full := newPod(instanceID(1), noon, change)
 		full.ManagedFields = managed
@@ -174,14 +176,14 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		}
 		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
 			now := noon.Add(after)
-			if got, want := instanceFromPod(slimmed, now, testStartTimeout), instanceFromPod(full, now, testStartTimeout); got != want {
+			if got, want := instance.FromPod(slimmed, now, testStartTimeout), instance.FromPod(full, now, testStartTimeout); got != want {
 				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
 			}
 			if got, want := judge(slimmed, now, policy), judge(full, now, policy); got != want {
 				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
 			}
 		}
-		if got, want := tombstoneOf(t, slimmed, EndCulled, ""), tombstoneOf(t, full, EndCulled, ""); !equality.Semantic.DeepEqual(got, want) {
+		if got, want := tombstoneOf(t, slimmed, instance.EndCulled, ""), tombstoneOf(t, full, instance.EndCulled, ""); !equality.Semantic.DeepEqual(got, want) {
 			t.Errorf("%s: the tombstone is\n%v, want\n%v", name, got, want)
 		}
 		if slimmed.Name != full.Name || slimmed.ResourceVersion != full.ResourceVersion {
@@ -190,7 +192,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 	}
 
 	// Of the others, only what the API server keeps for itself is dropped.
-	tombstone, template := tombstoneOf(t, newPod(instanceID(1), noon), EndCulled, "not used"), newTemplate("jupyter")
+	tombstone, template := tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "not used"), newTemplate("jupyter")
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "binder-proxy"}}
 	for _, want := range []runtime.Object{tombstone, template, service} {
 		full := want.DeepCopyObject()

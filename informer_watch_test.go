@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Only what is ours is read, and from two namespaces only: the Role allows no
@@ -87,7 +89,7 @@ func TestOnPod(t *testing.T) {
 		c := startCluster(t, time.Now, newPod(instanceID(1), noon))
 		var heard []string
 		hear := func(what string) func(*corev1.Pod) {
-			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[idLabel][31:]) }
+			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[instance.IDLabel][31:]) }
 		}
 		if err := c.OnPod(hear("updated"), hear("gone")); err != nil {
 			t.Fatal(err)
@@ -95,9 +97,9 @@ func TestOnPod(t *testing.T) {
 		synctest.Wait()
 		c.put(t, newPod(instanceID(2), noon))
 		c.put(t, newPod(instanceID(2), noon, starting))
-		c.put(t, newPod(instanceID(3), noon, withLabel(poolLabel, "warm"))) // nobody's
+		c.put(t, newPod(instanceID(3), noon, withLabel(instance.PoolLabel, "warm"))) // nobody's
 		c.drop(t, instanceID(2))
-		c.client.Tracker().Delete(podResource, testNamespace, podName(instanceID(3)))
+		c.client.Tracker().Delete(podResource, testNamespace, instance.PodName(instanceID(3)))
 		synctest.Wait()
 		if want := []string{"updated 1", "updated 2", "updated 2", "gone 2"}; !slices.Equal(heard, want) {
 			t.Errorf("heard %v, want %v", heard, want)
@@ -129,14 +131,14 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 		broken := server.breakFirstPodWatch()
 		c := startClusterOn(t, server)
 		var gone []string
-		err := c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone = append(gone, pod.Labels[idLabel]) })
+		err := c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone = append(gone, pod.Labels[instance.IDLabel]) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		changed, stop := c.waiters.add(instanceID(1))
 		defer stop()
 
-		if err := c.client.Tracker().Delete(podResource, testNamespace, podName(instanceID(1))); err != nil {
+		if err := c.client.Tracker().Delete(podResource, testNamespace, instance.PodName(instanceID(1))); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -158,7 +160,9 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 	})
 }
 
-func isDeployed(inst Instance, known bool) bool { return known && inst.Status == StatusDeployed }
+func isDeployed(inst instance.Instance, known bool) bool {
+	return known && inst.Status == instance.StatusDeployed
+}
 
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -166,18 +170,18 @@ func TestAwait(t *testing.T) {
 		for _, test := range []struct {
 			name   string
 			id     string
-			change *corev1.Pod // after a second; nil for none
-			want   Status      // "" for unknown
+			change *corev1.Pod     // after a second; nil for none
+			want   instance.Status // "" for unknown
 			after  time.Duration
 		}{
-			{"deployed already", instanceID(2), nil, StatusDeployed, 0},
-			{"comes to be deployed", instanceID(1), newPod(instanceID(1), time.Now()), StatusDeployed, time.Second},
-			{"comes to be known", instanceID(3), newPod(instanceID(3), time.Now()), StatusDeployed, time.Second},
-			{"a change that is not it", instanceID(4), newPod(instanceID(4), time.Now(), starting), StatusDeploying, time.Minute},
+			{"deployed already", instanceID(2), nil, instance.StatusDeployed, 0},
+			{"comes to be deployed", instanceID(1), newPod(instanceID(1), time.Now()), instance.StatusDeployed, time.Second},
+			{"comes to be known", instanceID(3), newPod(instanceID(3), time.Now()), instance.StatusDeployed, time.Second},
+			{"a change that is not it", instanceID(4), newPod(instanceID(4), time.Now(), starting), instance.StatusDeploying, time.Minute},
 			{"another's change", instanceID(5), newPod(instanceID(6), time.Now()), "", time.Minute},
 			{"never", instanceID(7), nil, "", time.Minute},
 		} {
-			if test.want == StatusDeployed && test.change == nil {
+			if test.want == instance.StatusDeployed && test.change == nil {
 				c.put(t, newPod(test.id, time.Now()))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -211,13 +215,13 @@ func TestAwaitATombstone(t *testing.T) {
 		c := startCluster(t, time.Now)
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			inst, known := c.Await(t.Context(), instanceID(1), func(_ Instance, known bool) bool { return known })
-			if !known || inst.Status != StatusDeleted {
+			inst, known := c.Await(t.Context(), instanceID(1), func(_ instance.Instance, known bool) bool { return known })
+			if !known || inst.Status != instance.StatusDeleted {
 				t.Errorf("got %+v, %t", inst, known)
 			}
 		})
 		synctest.Wait()
-		event := tombstoneOf(t, newPod(instanceID(1), noon), EndCulled, "")
+		event := tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "")
 		if err := c.client.Tracker().Add(event); err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +233,7 @@ func TestAwaitATombstone(t *testing.T) {
 func TestAwaitLooksAgain(t *testing.T) {
 	c := startCluster(t, clockAt(noon))
 	looks := 0
-	_, known := c.Await(t.Context(), instanceID(1), func(_ Instance, known bool) bool {
+	_, known := c.Await(t.Context(), instanceID(1), func(_ instance.Instance, known bool) bool {
 		if looks++; looks == 1 {
 			c.put(t, newPod(instanceID(1), noon)) // nobody waits yet who could be woken
 		}

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // The keys are written out here, for they are what operators, dashboards and
@@ -37,19 +39,19 @@ func TestInstanceFromPodReadsTheContract(t *testing.T) {
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 		},
 	}
-	want := Instance{
-		ID: id, Template: "a/name", Status: StatusDeployed, Created: noon, Address: "10.0.0.7:8080", StripPrefix: true,
+	want := instance.Instance{
+		ID: id, Template: "a/name", Status: instance.StatusDeployed, Created: noon, Address: "10.0.0.7:8080", StripPrefix: true,
 	}
-	if got := instanceFromPod(pod, noon, testStartTimeout); got != want {
+	if got := instance.FromPod(pod, noon, testStartTimeout); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if got, err := lastActivity(pod); err != nil || !got.Equal(noon) {
+	if got, err := instance.LastActivity(pod); err != nil || !got.Equal(noon) {
 		t.Errorf("last activity is %s, %v; want %s", got, err, noon)
 	}
-	if got, want := cullTimeout(pod, time.Hour), 30*time.Minute; got != want {
+	if got, want := instance.CullTimeout(pod, time.Hour), 30*time.Minute; got != want {
 		t.Errorf("cull timeout is %s, want %s", got, want)
 	}
-	if got, want := selector().String(), "app.kubernetes.io/managed-by=binder-deploy-kubernetes"; got != want {
+	if got, want := instance.Selector().String(), "app.kubernetes.io/managed-by=binder-deploy-kubernetes"; got != want {
 		t.Errorf("the selector is %q, want %q", got, want)
 	}
 }
@@ -60,15 +62,15 @@ func TestInstanceFromPodAddress(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		{"port of the annotation", withAnnotation(portAnnotation, "9000"), "10.0.0.7:9000"},
-		{"port of a Binder image where there is none", func(p *corev1.Pod) { delete(p.Annotations, portAnnotation) }, "10.0.0.7:8888"},
+		{"port of the annotation", withAnnotation(instance.PortAnnotation, "9000"), "10.0.0.7:9000"},
+		{"port of a Binder image where there is none", func(p *corev1.Pod) { delete(p.Annotations, instance.PortAnnotation) }, "10.0.0.7:8888"},
 		{"IPv6", func(p *corev1.Pod) { p.Status.PodIP = "fd00::7" }, "[fd00::7]:8888"},
 		{"none before it listens", starting, ""},
 		{"none once it is being deleted", deleting, ""},
 		{"none once it has failed", broken, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inst := instanceFromPod(newPod(instanceID(1), noon, test.change), noon, testStartTimeout)
+			inst := instance.FromPod(newPod(instanceID(1), noon, test.change), noon, testStartTimeout)
 			if inst.Address != test.want {
 				t.Errorf("got address %q, want %q", inst.Address, test.want)
 			}
@@ -78,8 +80,8 @@ func TestInstanceFromPodAddress(t *testing.T) {
 
 func TestInstanceFromPodStripPrefix(t *testing.T) {
 	for value, want := range map[string]bool{"true": true, "false": false, "": false, "yes": false} {
-		pod := newPod(instanceID(1), noon, withAnnotation(stripPrefixAnnotation, value))
-		if got := instanceFromPod(pod, noon, testStartTimeout).StripPrefix; got != want {
+		pod := newPod(instanceID(1), noon, withAnnotation(instance.StripPrefixAnnotation, value))
+		if got := instance.FromPod(pod, noon, testStartTimeout).StripPrefix; got != want {
 			t.Errorf("strip-prefix %q: got %t, want %t", value, got, want)
 		}
 	}
@@ -89,9 +91,9 @@ func TestTombstoneRoundTrip(t *testing.T) {
 	long := strings.Repeat("organisation/", 10) + "image:tag"
 	for _, template := range []string{testTemplate, "registry/with/slashes", long} {
 		pod := newPod(instanceID(1), noon, ofTemplate(template))
-		got := instanceFromTombstone(tombstoneOf(t, pod, EndCulled, "not used for 1h5m"))
-		want := Instance{
-			ID: instanceID(1), Template: template, Status: StatusDeleted, Created: noon,
+		got := instance.FromTombstone(tombstoneOf(t, pod, instance.EndCulled, "not used for 1h5m"))
+		want := instance.Instance{
+			ID: instanceID(1), Template: template, Status: instance.StatusDeleted, Created: noon,
 			Reason: "Culled", Message: "not used for 1h5m", Ended: noon.Add(time.Hour),
 		}
 		if !got.Created.Equal(want.Created) || !got.Ended.Equal(want.Ended) {
@@ -105,12 +107,12 @@ func TestTombstoneRoundTrip(t *testing.T) {
 }
 
 func TestTemplateOf(t *testing.T) {
-	pod := newPod(instanceID(1), noon, withLabel(templateLabel, "label"), withAnnotation(templateNameAnnotation, "the/full/name"))
-	if got, want := templateOf(pod), "the/full/name"; got != want {
+	pod := newPod(instanceID(1), noon, withLabel(instance.TemplateLabel, "label"), withAnnotation(instance.TemplateNameAnnotation, "the/full/name"))
+	if got, want := instance.TemplateOf(pod), "the/full/name"; got != want {
 		t.Errorf("with both: got %q, want %q", got, want)
 	}
-	delete(pod.Annotations, templateNameAnnotation)
-	if got, want := templateOf(pod), "label"; got != want {
+	delete(pod.Annotations, instance.TemplateNameAnnotation)
+	if got, want := instance.TemplateOf(pod), "label"; got != want {
 		t.Errorf("with the label alone: got %q, want %q", got, want)
 	}
 }
@@ -122,12 +124,12 @@ func TestIsInstance(t *testing.T) {
 		want   bool
 	}{
 		{"an instance", func(*corev1.Pod) {}, true},
-		{"no id", func(p *corev1.Pod) { delete(p.Labels, idLabel) }, false},
-		{"an id that is none", withLabel(idLabel, "jupyter"), false},
-		{"nobody's yet", withLabel(poolLabel, "warm"), false},
-		{"pulls an image", withLabel(preloadLabel, "true"), false},
+		{"no id", func(p *corev1.Pod) { delete(p.Labels, instance.IDLabel) }, false},
+		{"an id that is none", withLabel(instance.IDLabel, "jupyter"), false},
+		{"nobody's yet", withLabel(instance.PoolLabel, "warm"), false},
+		{"pulls an image", withLabel(instance.PreloadLabel, "true"), false},
 	} {
-		if got := isInstance(newPod(instanceID(1), noon, test.change)); got != test.want {
+		if got := instance.IsInstance(newPod(instanceID(1), noon, test.change)); got != test.want {
 			t.Errorf("%s: got %t, want %t", test.name, got, test.want)
 		}
 	}
@@ -139,16 +141,16 @@ func TestValidID(t *testing.T) {
 		id: true, "": false, id[1:]: false, id + "0": false, strings.ToUpper(id): false,
 		"g" + id[1:]: false, id + "\n": false, "../" + id[3:]: false,
 	} {
-		if got := validID(s); got != want {
+		if got := instance.ValidID(s); got != want {
 			t.Errorf("validID(%q) is %t, want %t", s, got, want)
 		}
 	}
 }
 
 func TestAlive(t *testing.T) {
-	alive := map[Status]bool{StatusPending: true, StatusDeploying: true, StatusDeployed: true}
-	for _, status := range Statuses() {
-		if got := (Instance{Status: status}).Alive(); got != alive[status] {
+	alive := map[instance.Status]bool{instance.StatusPending: true, instance.StatusDeploying: true, instance.StatusDeployed: true}
+	for _, status := range instance.Statuses() {
+		if got := (instance.Instance{Status: status}).Alive(); got != alive[status] {
 			t.Errorf("%s: got %t, want %t", status, got, alive[status])
 		}
 	}
@@ -166,7 +168,7 @@ func TestTemplateLabelValue(t *testing.T) {
 		{"ünïcode", "n-code-b8be8967"},
 		{"///", "732c4e97"},
 	} {
-		if got := templateLabelValue(test.name); got != test.want {
+		if got := instance.TemplateLabelValue(test.name); got != test.want {
 			t.Errorf("templateLabelValue(%q) is %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -178,11 +180,11 @@ func FuzzTemplateLabelValue(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		got := templateLabelValue(name)
+		got := instance.TemplateLabelValue(name)
 		if problems := validation.IsValidLabelValue(got); len(problems) > 0 {
 			t.Errorf("%q gives %q: %s", name, got, problems)
 		}
-		if other := templateLabelValue(name + "/"); other == got {
+		if other := instance.TemplateLabelValue(name + "/"); other == got {
 			t.Errorf("%q and %q both give %q", name, name+"/", got)
 		}
 	})
@@ -197,7 +199,7 @@ func TestLastActivity(t *testing.T) {
 		{"2026-01-02T12:00:00.250Z", noon.Add(250 * time.Millisecond)},
 		{"2026-01-02T13:00:00+01:00", noon},
 	} {
-		got, err := lastActivity(newPod(instanceID(1), noon, withAnnotation(lastActivityAnnotation, test.value)))
+		got, err := instance.LastActivity(newPod(instanceID(1), noon, withAnnotation(instance.LastActivityAnnotation, test.value)))
 		if err != nil || !got.Equal(test.want) {
 			t.Errorf("%q: got %s, %v; want %s", test.value, got, err, test.want)
 		}
@@ -207,13 +209,13 @@ func TestLastActivity(t *testing.T) {
 // An unreadable annotation is an error that names it, and no time at all.
 func TestLastActivityUnreadable(t *testing.T) {
 	pods := map[string]*corev1.Pod{
-		"missing": newPod(instanceID(1), noon, func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }),
+		"missing": newPod(instanceID(1), noon, func(p *corev1.Pod) { delete(p.Annotations, instance.LastActivityAnnotation) }),
 	}
 	for _, value := range []string{"", "yesterday", "1767355200", "2026-01-02", "2026-13-02T12:00:00Z"} {
-		pods[value] = newPod(instanceID(1), noon, withAnnotation(lastActivityAnnotation, value))
+		pods[value] = newPod(instanceID(1), noon, withAnnotation(instance.LastActivityAnnotation, value))
 	}
 	for value, pod := range pods {
-		got, err := lastActivity(pod)
+		got, err := instance.LastActivity(pod)
 		if err == nil || !strings.Contains(err.Error(), "binder-project.org/last-activity") {
 			t.Errorf("%q: got %s and error %v, want an error that names the annotation", value, got, err)
 		}
@@ -222,7 +224,7 @@ func TestLastActivityUnreadable(t *testing.T) {
 
 func TestFormatActivity(t *testing.T) {
 	at := noon.Add(1234567 * time.Nanosecond).In(time.FixedZone("east", 3600))
-	if got, want := formatActivity(at), "2026-01-02T12:00:00.001Z"; got != want {
+	if got, want := instance.FormatTime(at), "2026-01-02T12:00:00.001Z"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -232,7 +234,7 @@ func TestCullTimeout(t *testing.T) {
 		"30m": 30 * time.Minute, "1.5s": 1500 * time.Millisecond, // readable
 		"": time.Hour, "soon": time.Hour, "0s": time.Hour, "-5m": time.Hour, "3600": time.Hour, // not
 	} {
-		if got := cullTimeout(newPod(instanceID(1), noon, withAnnotation(cullTimeoutAnnotation, value)), time.Hour); got != want {
+		if got := instance.CullTimeout(newPod(instanceID(1), noon, withAnnotation(instance.CullTimeoutAnnotation, value)), time.Hour); got != want {
 			t.Errorf("%q: got %s, want %s", value, got, want)
 		}
 	}

@@ -5,6 +5,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // After an outage the API server may be back a good while before the watches
@@ -24,10 +26,10 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	for n := range 3 {
 		used := began.Add(time.Duration(n+1) * flushPeriod(time.Hour))
 		clock.set(used)
-		activity.Touch(id, SourceHTTP)
+		activity.Touch(id, instance.SourceHTTP)
 		activity.flush(t.Context(), flushPeriod, flushSpell)
 		pod, _ := s.pod(t, id)
-		if at, err := lastActivity(pod); err != nil || !at.Equal(used) {
+		if at, err := instance.LastActivity(pod); err != nil || !at.Equal(used) {
 			t.Errorf("after write %d the activity is %s, %v; want %s", n+1, at, err, used)
 		}
 	}
@@ -35,10 +37,10 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	later := clock.now().Add(time.Hour)
 	s.touch(t, id, later)
 	clock.set(clock.now().Add(2 * flushPeriod(time.Hour)))
-	activity.Touch(id, SourceHTTP)
+	activity.Touch(id, instance.SourceHTTP)
 	activity.flush(t.Context(), flushPeriod, flushSpell)
 	pod, _ := s.pod(t, id)
-	if at, err := lastActivity(pod); err != nil || !at.Equal(later) {
+	if at, err := instance.LastActivity(pod); err != nil || !at.Equal(later) {
 		t.Errorf("the activity is %s, %v; want the other's later %s", at, err, later)
 	}
 }

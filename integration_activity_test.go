@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // movingClock is a clock that a test sets.
@@ -55,7 +57,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 		clocks[n%2].set(later)
 		clocks[1-n%2].set(began.Add(10 * time.Second))
 		for _, a := range activities {
-			a.Touch(instanceID(n), SourceHTTP)
+			a.Touch(instanceID(n), instance.SourceHTTP)
 		}
 	}
 	written := make(chan struct{})
@@ -89,7 +91,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 	}
 	for n := range pods {
 		pod, _ := s.pod(t, instanceID(n))
-		if at, err := lastActivity(pod); err != nil || !at.Equal(later) {
+		if at, err := instance.LastActivity(pod); err != nil || !at.Equal(later) {
 			t.Errorf("instance %d: the activity is %s, %v; want the later %s", n, at, err, later)
 		}
 	}
@@ -115,7 +117,7 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 	clock := &movingClock{}
 	clock.set(began)
 	id := instanceID(1)
-	s.createPod(t, id, lastUsed(began), withAnnotation(cullTimeoutAnnotation, timeout.String()))
+	s.createPod(t, id, lastUsed(began), withAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
 	replicas := []*replica{s.startReplica(t, clock.now), s.startReplica(t, clock.now)}
 	activities := []*Activity{replicas[0].activity(), replicas[1].activity()}
 	patches := func(code int) int {
@@ -128,7 +130,7 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 		clock.set(now)
 		for range 3 {
 			for _, a := range activities {
-				a.Touch(id, SourceHTTP)
+				a.Touch(id, instance.SourceHTTP)
 			}
 		}
 		taken := patches(http.StatusOK)
@@ -153,7 +155,7 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 	}
 	// What counts for the culler is never older than it allows for.
 	pod, _ := s.pod(t, id)
-	if at, err := lastActivity(pod); err != nil || clock.now().Sub(at) > flushLag(timeout) {
+	if at, err := instance.LastActivity(pod); err != nil || clock.now().Sub(at) > flushLag(timeout) {
 		t.Errorf("the activity is %s behind, %v; want at most %s", clock.now().Sub(at), err, flushLag(timeout))
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // runningApp is the whole service, on ports of its own.
@@ -89,7 +91,7 @@ func (a *runningApp) api(t testing.TB, method, path, body string) (code int, hea
 // visit loads a page of an instance.
 func (a *runningApp) visit(t testing.TB, id string) (code int, answer string) {
 	t.Helper()
-	code, _, answer = fetch(t, http.MethodGet, "http://"+a.servers[2].addr()+baseURL(id), "")
+	code, _, answer = fetch(t, http.MethodGet, "http://"+a.servers[2].addr()+instance.BaseURL(id), "")
 	return code, answer
 }
 
@@ -98,7 +100,7 @@ func (a *runningApp) launch(t testing.TB, body string) string {
 	t.Helper()
 	code, _, answer := a.api(t, http.MethodPost, "/applications/"+testTemplate, body)
 	var launched struct{ ID string }
-	if err := json.Unmarshal([]byte(answer), &launched); err != nil || code != http.StatusOK || !validID(launched.ID) {
+	if err := json.Unmarshal([]byte(answer), &launched); err != nil || code != http.StatusOK || !instance.ValidID(launched.ID) {
 		t.Fatalf("a launch got %d %s, want 200 and an id", code, answer)
 	}
 	return launched.ID
@@ -120,7 +122,7 @@ func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
 	return status
 }
 
-func (a *runningApp) awaitStatus(t testing.TB, id string, want Status) (last statusResponse) {
+func (a *runningApp) awaitStatus(t testing.TB, id string, want instance.Status) (last statusResponse) {
 	t.Helper()
 	eventuallyWithin(t, patience, "instance "+id+" is "+string(want), func() bool {
 		last = a.status(t, id)
@@ -173,23 +175,23 @@ func startPage(t testing.TB) (port string) {
 func TestIntegrationAppWritesActivityAtItsEnd(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(portAnnotation, startPage(t))))
+	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	app := s.startApp(t, s.client)
 	app.awaitReady(t)
 	id := app.launch(t, "")
 	s.ready(t, id, "127.0.0.1")
-	app.awaitStatus(t, id, StatusDeployed)
+	app.awaitStatus(t, id, instance.StatusDeployed)
 	used := time.Now()
 	if code, page := app.visit(t, id); code != http.StatusOK || page != "a notebook" {
 		t.Fatalf("the instance answered %d %q", code, page)
 	}
 	before, _ := s.pod(t, id)
-	if at, err := lastActivity(before); err != nil || at.After(used) {
+	if at, err := instance.LastActivity(before); err != nil || at.After(used) {
 		t.Fatalf("the activity is %s, %v; it should not be due yet", at, err)
 	}
 	app.stop()
 	after, _ := s.pod(t, id)
-	if at, err := lastActivity(after); err != nil || at.Before(used.Truncate(time.Millisecond)) {
+	if at, err := instance.LastActivity(after); err != nil || at.Before(used.Truncate(time.Millisecond)) {
 		t.Errorf("the activity is %s, %v; want the use at %s", at, err, used)
 	}
 }

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // wantGone checks that an instance's pod is no more, and why.
-func (s *sandbox) wantGone(t testing.TB, id string, reason EndReason) {
+func (s *sandbox) wantGone(t testing.TB, id string, reason instance.EndReason) {
 	t.Helper()
 	if pod, exists := s.pod(t, id); exists {
 		t.Errorf("pod %s is still there, deleted at %s", pod.Name, pod.DeletionTimestamp)
@@ -39,23 +41,23 @@ func TestIntegrationSweep(t *testing.T) {
 	rows := []struct {
 		name   string
 		change func(*corev1.Pod)
-		reason EndReason // "" for what stays
+		reason instance.EndReason // "" for what stays
 	}{
-		{"idle", changes(), EndCulled},
-		{"idle for its own timeout", withAnnotation(cullTimeoutAnnotation, "90m"), EndCulled},
+		{"idle", changes(), instance.EndCulled},
+		{"idle for its own timeout", withAnnotation(instance.CullTimeoutAnnotation, "90m"), instance.EndCulled},
 		{"used", lastUsed(at(time.Hour + 30*time.Minute)), ""},
 		{"used a moment ahead of our clock", lastUsed(at(2*time.Hour + time.Second)), ""},
-		{"has a day", withAnnotation(cullTimeoutAnnotation, "24h"), ""},
-		{"broke down", broken, EndFailed},
-		{"completed", completed, EndGone},
-		{"got no node", unscheduled, EndFailed},
-		{"got no image", waits("ImagePullBackOff", "manifest unknown"), EndFailed},
-		{"mangled", withAnnotation(lastActivityAnnotation, "yesterday"), ""},
-		{"mangled and completed", changes(completed, withAnnotation(lastActivityAnnotation, "")), EndGone},
-		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, lastActivityAnnotation) }, ""},
+		{"has a day", withAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
+		{"broke down", broken, instance.EndFailed},
+		{"completed", completed, instance.EndGone},
+		{"got no node", unscheduled, instance.EndFailed},
+		{"got no image", waits("ImagePullBackOff", "manifest unknown"), instance.EndFailed},
+		{"mangled", withAnnotation(instance.LastActivityAnnotation, "yesterday"), ""},
+		{"mangled and completed", changes(completed, withAnnotation(instance.LastActivityAnnotation, "")), instance.EndGone},
+		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, instance.LastActivityAnnotation) }, ""},
 		{"from the future", lastUsed(at(72 * time.Hour)), ""},
-		{"somebody else's", withLabel(managedByLabel, "somebody-else"), ""},
-		{"nobody's yet", withLabel(poolLabel, "warm"), ""},
+		{"somebody else's", withLabel(instance.ManagedByLabel, "somebody-else"), ""},
+		{"nobody's yet", withLabel(instance.PoolLabel, "warm"), ""},
 	}
 	repaired := map[string]bool{"mangled": true, "without activity": true, "from the future": true}
 	pods := map[string]*corev1.Pod{}
@@ -63,7 +65,7 @@ func TestIntegrationSweep(t *testing.T) {
 		pods[row.name] = s.createPod(t, instanceID(n), row.change)
 	}
 	for n, row := range rows {
-		if isInstance(pods[row.name]) && pods[row.name].Labels[managedByLabel] == managerName {
+		if instance.IsInstance(pods[row.name]) && pods[row.name].Labels[instance.ManagedByLabel] == instance.ManagerName {
 			r.awaitPod(t, s, instanceID(n))
 		}
 	}
@@ -75,7 +77,7 @@ func TestIntegrationSweep(t *testing.T) {
 			continue
 		}
 		pod := s.wantAlive(t, id, pods[row.name].UID)
-		last, err := lastActivity(pod)
+		last, err := instance.LastActivity(pod)
 		switch {
 		case repaired[row.name] && (err != nil || !last.Equal(clock.now())):
 			t.Errorf("%s: the activity is %s, %v; want that it counts as now", row.name, last, err)
@@ -83,7 +85,7 @@ func TestIntegrationSweep(t *testing.T) {
 			t.Errorf("%s: the pod was written to", row.name)
 		}
 	}
-	for reason, want := range map[EndReason]float64{EndCulled: 2, EndFailed: 3, EndGone: 2, EndStopped: 0} {
+	for reason, want := range map[instance.EndReason]float64{instance.EndCulled: 2, instance.EndFailed: 3, instance.EndGone: 2, instance.EndStopped: 0} {
 		if got := metric(t, r.metrics, "binder_culls_total", string(reason)); got != want {
 			t.Errorf("counted are %v ends for %s, want %v", got, reason, want)
 		}
@@ -100,7 +102,7 @@ func TestIntegrationSweep(t *testing.T) {
 	culler.sweep(t.Context(), over.Add(-time.Millisecond), policy)
 	s.wantAlive(t, mangled, pods["mangled"].UID)
 	culler.sweep(t.Context(), over, policy)
-	s.wantGone(t, mangled, EndCulled)
+	s.wantGone(t, mangled, instance.EndCulled)
 }
 
 // Two replicas believe that they lead, judge at the same time, and delete by what
@@ -150,7 +152,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 		t.Helper()
 		for n, pod := range pods {
 			if n < idle {
-				s.wantGone(t, instanceID(n), EndCulled)
+				s.wantGone(t, instanceID(n), instance.EndCulled)
 			} else {
 				s.wantAlive(t, instanceID(n), pod.UID)
 			}
@@ -206,7 +208,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 	for n := range culled {
 		// Of a short timeout, for after the jump of the clock below a culler waits
 		// for as long as activity may take to be written.
-		s.createPod(t, instanceID(n), withAnnotation(cullTimeoutAnnotation, "1ms"))
+		s.createPod(t, instanceID(n), withAnnotation(instance.CullTimeoutAnnotation, "1ms"))
 	}
 	const outside = culled
 	s.createPod(t, instanceID(outside), lastUsed(began.Add(2*time.Hour)))
@@ -226,7 +228,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		_, exists := s.tombstone(t, instanceID(outside))
 		return exists
 	})
-	s.wantGone(t, instanceID(outside), EndGone)
+	s.wantGone(t, instanceID(outside), instance.EndGone)
 	// A third that knows nothing of this sees the deletes as somebody else's,
 	// for certain.
 	for n := range culled {
@@ -236,6 +238,6 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		if err := s.remover().remember(t.Context(), late, "deleted from outside"); err != nil {
 			t.Fatal(err)
 		}
-		s.wantGone(t, instanceID(n), EndCulled)
+		s.wantGone(t, instanceID(n), instance.EndCulled)
 	}
 }

@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/transport"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -141,7 +143,7 @@ func (s *sandbox) setStatus(t testing.TB, name string, change func(*corev1.Pod))
 // ready makes a pod Ready at an address.
 func (s *sandbox) ready(t testing.TB, id, ip string) {
 	t.Helper()
-	s.setStatus(t, podName(id), func(pod *corev1.Pod) {
+	s.setStatus(t, instance.PodName(id), func(pod *corev1.Pod) {
 		pod.Status.Phase, pod.Status.PodIP = corev1.PodRunning, ip
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
 			Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(),
@@ -152,14 +154,14 @@ func (s *sandbox) ready(t testing.TB, id, ip string) {
 // touch writes a pod's last activity, as another replica does.
 func (s *sandbox) touch(t testing.TB, id string, at time.Time) {
 	t.Helper()
-	s.annotate(t, id, lastActivityAnnotation, formatActivity(at))
+	s.annotate(t, id, instance.LastActivityAnnotation, instance.FormatTime(at))
 }
 
 // annotate sets an annotation of a pod, whatever it was.
 func (s *sandbox) annotate(t testing.TB, id, key, value string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: %q}}}`, key, value)
-	_, err := s.client.CoreV1().Pods(s.namespace).Patch(t.Context(), podName(id), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := s.client.CoreV1().Pods(s.namespace).Patch(t.Context(), instance.PodName(id), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,7 @@ func (s *sandbox) annotate(t testing.TB, id, key, value string) {
 // pod reads an instance's pod from the API server.
 func (s *sandbox) pod(t testing.TB, id string) (*corev1.Pod, bool) {
 	t.Helper()
-	pod, err := s.client.CoreV1().Pods(s.namespace).Get(t.Context(), podName(id), metav1.GetOptions{})
+	pod, err := s.client.CoreV1().Pods(s.namespace).Get(t.Context(), instance.PodName(id), metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
@@ -178,7 +180,7 @@ func (s *sandbox) pod(t testing.TB, id string) (*corev1.Pod, bool) {
 // deletePod deletes an instance's pod, as kubectl does.
 func (s *sandbox) deletePod(t testing.TB, id string) {
 	t.Helper()
-	if err := s.client.CoreV1().Pods(s.namespace).Delete(t.Context(), podName(id), metav1.DeleteOptions{}); err != nil {
+	if err := s.client.CoreV1().Pods(s.namespace).Delete(t.Context(), instance.PodName(id), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -186,7 +188,7 @@ func (s *sandbox) deletePod(t testing.TB, id string) {
 // tombstone reads an instance's tombstone from the API server.
 func (s *sandbox) tombstone(t testing.TB, id string) (*corev1.Event, bool) {
 	t.Helper()
-	event, err := s.client.CoreV1().Events(s.namespace).Get(t.Context(), tombstoneName(id), metav1.GetOptions{})
+	event, err := s.client.CoreV1().Events(s.namespace).Get(t.Context(), instance.TombstoneName(id), metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
@@ -276,7 +278,7 @@ func (r *replica) culler(t testing.TB) *Culler {
 // server has, or none where there is none.
 func (r *replica) awaitPod(t testing.TB, s *sandbox, id string) {
 	t.Helper()
-	eventuallyWithin(t, patience, "the cache is up to date on pod "+podName(id), func() bool {
+	eventuallyWithin(t, patience, "the cache is up to date on pod "+instance.PodName(id), func() bool {
 		pod, exists := s.pod(t, id)
 		cached, known := r.Pod(id)
 		return known == exists && (!known || cached.ResourceVersion == pod.ResourceVersion)

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -49,7 +51,7 @@ func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 	if len(calls) != 1 || calls[0].method != http.MethodPost || !strings.HasSuffix(calls[0].path, podsPath) || calls[0].code != http.StatusCreated {
 		t.Errorf("the launch cost %v, want one POST of a pod", calls)
 	}
-	if inst, known := r.Instance(id); !known || inst.Status != StatusPending {
+	if inst, known := r.Instance(id); !known || inst.Status != instance.StatusPending {
 		t.Errorf("after its launch the replica knows %t, %+v; want pending", known, inst)
 	}
 	pod, exists := s.pod(t, id)
@@ -59,10 +61,10 @@ func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 	if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken || len(pod.Spec.Volumes) > 0 {
 		t.Errorf("the pod has volumes %v, want none, and no token", pod.Spec.Volumes)
 	}
-	if got := pod.Annotations[cullTimeoutAnnotation]; got != "30m0s" {
+	if got := pod.Annotations[instance.CullTimeoutAnnotation]; got != "30m0s" {
 		t.Errorf("its cull timeout is %q", got)
 	}
-	if _, err := lastActivity(pod); err != nil {
+	if _, err := instance.LastActivity(pod); err != nil {
 		t.Error(err)
 	}
 }
@@ -168,7 +170,7 @@ func TestIntegrationConcurrentStops(t *testing.T) {
 	}
 	stopping.Wait()
 	for n := range instances {
-		s.wantGone(t, instanceID(n), EndStopped)
+		s.wantGone(t, instanceID(n), instance.EndStopped)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // leaseHolder is who the Lease says leads.
@@ -44,10 +46,10 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	// Whoever leads, both launch, and the leader culls what the other launched.
 	culled := second.launch(t, `{"cull-timeout": 1}`)
 	s.ready(t, culled, "127.0.0.1")
-	eventuallyWithin(t, patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(EndCulled) })
+	eventuallyWithin(t, patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(instance.EndCulled) })
 	// The tombstone is there before the leader has heard of the delete.
 	eventuallyWithin(t, patience, "the leader has culled one", func() bool {
-		return metric(t, first.metrics, "binder_culls_total", string(EndCulled)) == 1
+		return metric(t, first.metrics, "binder_culls_total", string(instance.EndCulled)) == 1
 	})
 	if second.leads(t) {
 		t.Error("both lead")
@@ -67,7 +69,7 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	if got := s.leaseHolder(t); got != second.config.Identity {
 		t.Errorf("the Lease is held by %q, want %q", got, second.config.Identity)
 	}
-	eventuallyWithin(t, patience, "the other culls", func() bool { return second.status(t, left).Reason == string(EndCulled) })
+	eventuallyWithin(t, patience, "the other culls", func() bool { return second.status(t, left).Reason == string(instance.EndCulled) })
 }
 
 // A leader that is cut off stops before another begins.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // watchRetry is how long client-go may wait until it opens a broken watch again,
@@ -35,7 +37,7 @@ func (a *runningApp) wantAway(t testing.TB, method, path string, limit time.Dura
 	if code != http.StatusServiceUnavailable || header.Get("Retry-After") != "5" || !strings.Contains(answer, typeBadKubeRequest) {
 		t.Errorf("%s %s got %d, Retry-After %q, %s; want 503, 5 and %s", method, path, code, header.Get("Retry-After"), answer, typeBadKubeRequest)
 	}
-	if strings.Contains(answer, "127.0.0.1") || strings.Contains(answer, podName("")) {
+	if strings.Contains(answer, "127.0.0.1") || strings.Contains(answer, instance.PodName("")) {
 		t.Errorf("the answer tells how the cluster is made: %s", answer)
 	}
 }
@@ -43,7 +45,7 @@ func (a *runningApp) wantAway(t testing.TB, method, path string, limit time.Dura
 // wantServing checks that an instance is shown and reached as before.
 func (a *runningApp) wantServing(t testing.TB, id string) {
 	t.Helper()
-	if status := a.status(t, id); status.Status != StatusDeployed || status.Location == "" {
+	if status := a.status(t, id); status.Status != instance.StatusDeployed || status.Location == "" {
 		t.Errorf("the instance is %+v, want deployed", status)
 	}
 	if code, page := a.visit(t, id); code != http.StatusOK || page != "a notebook" {
@@ -66,7 +68,7 @@ func (a *runningApp) wantServing(t testing.TB, id string) {
 func TestIntegrationOutage(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(portAnnotation, startPage(t))))
+	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
@@ -76,7 +78,7 @@ func TestIntegrationOutage(t *testing.T) {
 	removed := app.launch(t, "")
 	for _, id := range []string{used, idle, removed} {
 		s.ready(t, id, "127.0.0.1")
-		app.awaitStatus(t, id, StatusDeployed)
+		app.awaitStatus(t, id, instance.StatusDeployed)
 	}
 	before, _ := s.pod(t, used)
 
@@ -91,11 +93,11 @@ func TestIntegrationOutage(t *testing.T) {
 		return !app.leads(t)
 	})
 	app.wantAway(t, http.MethodPost, launch, awayLimit)
-	if status := app.status(t, removed); status.Status != StatusDeployed {
+	if status := app.status(t, removed); status.Status != instance.StatusDeployed {
 		t.Errorf("what nobody can know to be gone is %+v", status)
 	}
 	annotated, _ := s.pod(t, used)
-	if last, err := lastActivity(annotated); err != nil || time.Since(last) < timeout+flushLag(timeout) {
+	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+flushLag(timeout) {
 		t.Fatalf("the annotation is only %s old, %v: the outage was too short to mean anything", time.Since(last), err)
 	}
 	// Only one visit from here until the culler might judge it.
@@ -108,18 +110,18 @@ func TestIntegrationOutage(t *testing.T) {
 	eventuallyWithin(t, leaseDuration, "the service leads again", func() bool { return app.leads(t) })
 	eventuallyWithin(t, watchRetry, "the watches have resumed", func() bool {
 		app.visit(t, used)
-		return app.status(t, launched).Status == StatusPending && app.status(t, removed).Status != StatusDeployed
+		return app.status(t, launched).Status == instance.StatusPending && app.status(t, removed).Status != instance.StatusDeployed
 	})
 	t.Logf("the watches resumed after %s", time.Since(back))
 	eventuallyWithin(t, patience, "the idle instance is culled", func() bool {
 		app.visit(t, used)
-		return app.status(t, idle).Reason == string(EndCulled)
+		return app.status(t, idle).Reason == string(instance.EndCulled)
 	})
 	app.wantServing(t, used)
 	s.wantAlive(t, used, before.UID)
 	eventuallyWithin(t, patience, "the use is written", func() bool {
 		pod, _ := s.pod(t, used)
-		last, err := lastActivity(pod)
+		last, err := instance.LastActivity(pod)
 		return err == nil && last.After(back)
 	})
 }
@@ -129,13 +131,13 @@ func TestIntegrationOutage(t *testing.T) {
 func TestIntegrationStalledAPIServer(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(portAnnotation, startPage(t))))
+	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
 	id := app.launch(t, "")
 	s.ready(t, id, "127.0.0.1")
-	app.awaitStatus(t, id, StatusDeployed)
+	app.awaitStatus(t, id, instance.StatusDeployed)
 
 	way.stall()
 	app.wantServing(t, id)
@@ -179,11 +181,11 @@ func TestIntegrationWatchBreaks(t *testing.T) {
 			eventuallyWithin(t, watchRetry, "the cache has what happened", func() bool {
 				_, first := r.Pod(instanceID(1))
 				second, _ := r.Pod(instanceID(2))
-				last, err := lastActivity(second)
+				last, err := instance.LastActivity(second)
 				_, third := r.Instance(instanceID(3))
 				return !first && third && err == nil && last.Equal(used)
 			})
-			if pod := receive(t, gone); pod.Labels[idLabel] != instanceID(1) {
+			if pod := receive(t, gone); pod.Labels[instance.IDLabel] != instanceID(1) {
 				t.Errorf("pod %s is said to be gone", pod.Name)
 			}
 		})

@@ -21,6 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // readManifest decodes a file of the manifests' base.
@@ -128,7 +130,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	s := in.instances
 	template := manifestTemplate(t)
 	template.Name = testTemplate
-	template.Annotations[portAnnotation] = startPage(t)
+	template.Annotations[instance.PortAnnotation] = startPage(t)
 	s.putTemplate(t, template)
 	in.controller.putService(t, "binder-proxy")
 
@@ -141,7 +143,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	used := app.launch(t, `{"cull-timeout": 12000}`)
 	for _, id := range []string{idle, used} {
 		s.ready(t, id, "127.0.0.1")
-		status := app.awaitStatus(t, id, StatusDeployed)
+		status := app.awaitStatus(t, id, instance.StatusDeployed)
 		if want := app.servers[2].addr() + "/user/" + id; status.Location != want {
 			t.Errorf("the location is %q, want %q", status.Location, want)
 		}
@@ -156,7 +158,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		t.Errorf("a stop got %d %s", code, answer)
 	}
 	s.deletePod(t, lost)
-	s.setStatus(t, podName(failed), func(pod *corev1.Pod) {
+	s.setStatus(t, instance.PodName(failed), func(pod *corev1.Pod) {
 		pod.Status.Phase, pod.Status.Reason = corev1.PodFailed, "Evicted"
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "notebook", State: corev1.ContainerState{
 			Terminated: &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(time.Now().Add(-time.Hour))},
@@ -164,24 +166,24 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		created := pod.CreationTimestamp.Add(-time.Hour)
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, LastTransitionTime: metav1.NewTime(created)}}
 	})
-	s.annotate(t, mangled, lastActivityAnnotation, "yesterday")
-	for id, reason := range map[string]EndReason{idle: EndCulled, stopped: EndStopped, lost: EndGone} {
-		if status := app.awaitStatus(t, id, StatusDeleted); status.Reason != string(reason) && status.Reason != reasonDeleting {
+	s.annotate(t, mangled, instance.LastActivityAnnotation, "yesterday")
+	for id, reason := range map[string]instance.EndReason{idle: instance.EndCulled, stopped: instance.EndStopped, lost: instance.EndGone} {
+		if status := app.awaitStatus(t, id, instance.StatusDeleted); status.Reason != string(reason) && status.Reason != instance.ReasonDeleting {
 			t.Errorf("%s ended for %s %q, want %s", id, status.Reason, status.Message, reason)
 		}
 		eventuallyWithin(t, patience, "the tombstone says why", func() bool { return app.status(t, id).Reason == string(reason) })
 	}
 	eventuallyWithin(t, patience, "the mangled activity is mended", func() bool {
 		pod, _ := s.pod(t, mangled)
-		_, err := lastActivity(pod)
+		_, err := instance.LastActivity(pod)
 		return err == nil
 	})
 	eventuallyWithin(t, patience, "the use is written", func() bool {
 		app.visit(t, used)
 		pod, exists := s.pod(t, used)
-		return exists && pod.Annotations[lastActivityAnnotation] != launched.Annotations[lastActivityAnnotation]
+		return exists && pod.Annotations[instance.LastActivityAnnotation] != launched.Annotations[instance.LastActivityAnnotation]
 	})
-	if status := app.status(t, failed); status.Status != StatusFailed || status.Reason != "Evicted" {
+	if status := app.status(t, failed); status.Status != instance.StatusFailed || status.Reason != "Evicted" {
 		t.Errorf("what was evicted is %+v", status)
 	}
 	if code, _, answer := app.api(t, http.MethodGet, "/applications", ""); code != http.StatusOK || !strings.Contains(answer, used) {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // No read asks the API server anything, whoever reads what, and however often.
@@ -18,7 +20,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
 	port := startPage(t)
-	pod := s.createPod(t, instanceID(1), withAnnotation(portAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
+	pod := s.createPod(t, instanceID(1), withAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
 	s.createPod(t, instanceID(2), unscheduled)
 	if err := s.remover().remember(t.Context(), s.createPod(t, instanceID(3)), "deleted from outside"); err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 			}
 		}
 		for id, code := range map[string]int{instanceID(1): 200, instanceID(2): 503, instanceID(3): 410, instanceID(4): 404} {
-			if res := ask(t, proxy, http.MethodGet, baseURL(id), "", ""); res.Code != code {
+			if res := ask(t, proxy, http.MethodGet, instance.BaseURL(id), "", ""); res.Code != code {
 				t.Errorf("visit of %s: got %d, want %d", id, res.Code, code)
 			}
 		}
@@ -85,7 +87,7 @@ func TestIntegrationWatchesSelect(t *testing.T) {
 	s := newSandbox(t, nil)
 	r := s.startReplica(t, time.Now)
 
-	s.createPod(t, instanceID(1), withLabel(managedByLabel, "somebody-else"))
+	s.createPod(t, instanceID(1), withLabel(instance.ManagedByLabel, "somebody-else"))
 	s.createPod(t, instanceID(2))
 	for _, name := range []string{"binder-api", "binder-proxy"} {
 		s.putService(t, name)
@@ -97,7 +99,7 @@ func TestIntegrationWatchesSelect(t *testing.T) {
 		"services": r.services.GetStore().ListKeys(),
 	} {
 		want := map[string][]string{
-			"pods":     {s.namespace + "/" + podName(instanceID(2))},
+			"pods":     {s.namespace + "/" + instance.PodName(instanceID(2))},
 			"services": {s.namespace + "/binder-proxy"},
 		}[what]
 		if !slices.Equal(got, want) {
@@ -118,9 +120,9 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	s.createPod(t, instanceID(2), unscheduled)
 	s.createPod(t, instanceID(3), waits("ImagePullBackOff", "manifest unknown"))
 	s.createPod(t, instanceID(4), broken)
-	s.createPod(t, instanceID(5), ofTemplate("org/another"), withAnnotation(stripPrefixAnnotation, "true"))
-	s.createPod(t, instanceID(6), withAnnotation(lastActivityAnnotation, "yesterday"))
-	ended := map[string]EndReason{instanceID(7): EndCulled, instanceID(8): EndStopped, instanceID(9): EndFailed}
+	s.createPod(t, instanceID(5), ofTemplate("org/another"), withAnnotation(instance.StripPrefixAnnotation, "true"))
+	s.createPod(t, instanceID(6), withAnnotation(instance.LastActivityAnnotation, "yesterday"))
+	ended := map[string]instance.EndReason{instanceID(7): instance.EndCulled, instanceID(8): instance.EndStopped, instanceID(9): instance.EndFailed}
 	for id, reason := range ended {
 		if err := s.remover().remove(t.Context(), s.createPod(t, id), reason, "why "+id, true); err != nil {
 			t.Fatal(err)
@@ -142,12 +144,12 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	}
 	eventually(t, "the older replica has the tombstones", func() bool { return len(old.tombstones.GetStore().ListKeys()) == 5 })
 
-	want := map[string]Status{
-		instanceID(1): StatusDeployed, instanceID(2): StatusPending, instanceID(3): StatusFailed, instanceID(4): StatusFailed,
-		instanceID(5): StatusDeployed, instanceID(6): StatusDeployed, instanceID(7): StatusDeleted, instanceID(8): StatusDeleted,
-		instanceID(9): StatusDeleted, instanceID(10): StatusDeleted, instanceID(11): StatusDeployed,
+	want := map[string]instance.Status{
+		instanceID(1): instance.StatusDeployed, instanceID(2): instance.StatusPending, instanceID(3): instance.StatusFailed, instanceID(4): instance.StatusFailed,
+		instanceID(5): instance.StatusDeployed, instanceID(6): instance.StatusDeployed, instanceID(7): instance.StatusDeleted, instanceID(8): instance.StatusDeleted,
+		instanceID(9): instance.StatusDeleted, instanceID(10): instance.StatusDeleted, instanceID(11): instance.StatusDeployed,
 	}
-	got := map[string]Status{}
+	got := map[string]instance.Status{}
 	for _, inst := range fresh.Instances("") {
 		got[inst.ID] = inst.Status
 		if reason, over := ended[inst.ID]; over && (inst.Reason != string(reason) || inst.Message != "why "+inst.ID) {

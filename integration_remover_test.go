@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func (s *sandbox) remover() *remover {
@@ -24,13 +26,13 @@ func (s *sandbox) wantAlive(t testing.TB, id string, uid types.UID) *corev1.Pod 
 	t.Helper()
 	pod, exists := s.pod(t, id)
 	if !exists || pod.DeletionTimestamp != nil || pod.UID != uid {
-		t.Fatalf("pod %s: exists %t, UID %s, deleted at %s; want UID %s, alive", podName(id), exists, pod.UID, pod.DeletionTimestamp, uid)
+		t.Fatalf("pod %s: exists %t, UID %s, deleted at %s; want UID %s, alive", instance.PodName(id), exists, pod.UID, pod.DeletionTimestamp, uid)
 	}
 	return pod
 }
 
 // wantTombstone checks what is remembered of an instance that is over.
-func (s *sandbox) wantTombstone(t testing.TB, id string, reason EndReason, message string) *corev1.Event {
+func (s *sandbox) wantTombstone(t testing.TB, id string, reason instance.EndReason, message string) *corev1.Event {
 	t.Helper()
 	event, exists := s.tombstone(t, id)
 	if !exists || event.Reason != string(reason) || event.Message != message {
@@ -49,34 +51,34 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
 	s.touch(t, instanceID(1), used)
 
-	if err := s.remover().remove(t.Context(), read, EndCulled, "not used", true); !apierrors.IsConflict(err) {
+	if err := s.remover().remove(t.Context(), read, instance.EndCulled, "not used", true); !apierrors.IsConflict(err) {
 		t.Fatalf("got error %v, want a conflict", err)
 	}
 	pod := s.wantAlive(t, instanceID(1), read.UID)
-	if at, err := lastActivity(pod); err != nil || !at.Equal(used) {
+	if at, err := instance.LastActivity(pod); err != nil || !at.Equal(used) {
 		t.Errorf("its activity is %s, %v; want %s", at, err, used)
 	}
 	if event, exists := s.tombstone(t, instanceID(1)); exists {
 		t.Errorf("what lives is remembered as %s: %s", event.Reason, event.Message)
 	}
-	if inst, _ := reader.Instance(instanceID(1)); inst.Status != StatusDeployed {
+	if inst, _ := reader.Instance(instanceID(1)); inst.Status != instance.StatusDeployed {
 		t.Errorf("the instance is %s while its pod lives, want deployed", inst.Status)
 	}
 
 	// The next attempt has read what was written since.
-	if err := s.remover().remove(t.Context(), pod, EndFailed, "broke down", true); err != nil {
+	if err := s.remover().remove(t.Context(), pod, instance.EndFailed, "broke down", true); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, instanceID(1)); exists {
 		t.Error("the pod is still there")
 	}
-	event := s.wantTombstone(t, instanceID(1), EndFailed, "broke down")
+	event := s.wantTombstone(t, instanceID(1), instance.EndFailed, "broke down")
 	if event.Type != corev1.EventTypeWarning || event.Count != 1 {
 		t.Errorf("the tombstone is of type %s, counts %d; want one Warning", event.Type, event.Count)
 	}
 	eventually(t, "the instance is deleted for its last reason", func() bool {
 		inst, _ := reader.Instance(instanceID(1))
-		return inst.Status == StatusDeleted && inst.Reason == string(EndFailed) && inst.Message == "broke down"
+		return inst.Status == instance.StatusDeleted && inst.Reason == string(instance.EndFailed) && inst.Message == "broke down"
 	})
 }
 
@@ -86,14 +88,14 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 	s := newSandbox(t, nil)
 	read := s.createPod(t, instanceID(1))
 	s.touch(t, instanceID(1), time.Now())
-	if err := s.remover().remove(t.Context(), read, EndStopped, "stopped by request", false); err != nil {
+	if err := s.remover().remove(t.Context(), read, instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, instanceID(1)); exists {
 		t.Error("the pod is still there")
 	}
 	// Once more: it is gone, by somebody else's doing.
-	if err := s.remover().remove(t.Context(), read, EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
+	if err := s.remover().remove(t.Context(), read, instance.EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
 		t.Errorf("stopped again: %v, want that it is not found", err)
 	}
 }
@@ -109,7 +111,7 @@ func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 		if other.UID == read.UID {
 			t.Fatalf("both pods have the UID %s", other.UID)
 		}
-		if err := s.remover().remove(t.Context(), read, EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
+		if err := s.remover().remove(t.Context(), read, instance.EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
 			t.Errorf("unchangedOnly %t: got error %v, want a conflict", unchangedOnly, err)
 		}
 		s.wantAlive(t, id, other.UID)
@@ -123,18 +125,18 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 	s := newSandbox(t, nil)
 	name := "org/Émile's image:" + strings.Repeat("x", 200)
 	pod := s.createPod(t, instanceID(1), ofTemplate(name))
-	message := clip(strings.Repeat("…", 2000)) // of three bytes each
-	if err := s.remover().remove(t.Context(), pod, EndCulled, message, true); err != nil {
+	message := instance.Clip(strings.Repeat("…", 2000)) // of three bytes each
+	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, message, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, instanceID(1)); exists {
 		t.Fatal("the pod is still there")
 	}
-	event := s.wantTombstone(t, instanceID(1), EndCulled, message)
+	event := s.wantTombstone(t, instanceID(1), instance.EndCulled, message)
 	if !maps.Equal(event.Labels, pod.Labels) {
 		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
 	}
-	if got := event.Annotations[templateNameAnnotation]; got != name {
+	if got := event.Annotations[instance.TemplateNameAnnotation]; got != name {
 		t.Errorf("its template is %q, want %q", got, name)
 	}
 	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: s.namespace, Name: pod.Name, UID: pod.UID}
@@ -145,7 +147,7 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 		t.Errorf("it is from %s to %s, want from %s to now", event.FirstTimestamp, event.LastTimestamp, pod.CreationTimestamp)
 	}
 	// By the selector of the watch it is found.
-	list, err := s.client.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector().String()})
+	list, err := s.client.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: instance.Selector().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,17 +167,17 @@ func TestIntegrationRemember(t *testing.T) {
 		}
 	}
 	remember("deleted from outside")
-	s.wantTombstone(t, instanceID(1), EndGone, "deleted from outside")
+	s.wantTombstone(t, instanceID(1), instance.EndGone, "deleted from outside")
 	remember("deleted from outside, as another leader has it")
-	s.wantTombstone(t, instanceID(1), EndGone, "deleted from outside, as another leader has it")
+	s.wantTombstone(t, instanceID(1), instance.EndGone, "deleted from outside, as another leader has it")
 
 	// What this service ended says more, before or after.
-	if err := s.remover().remove(t.Context(), pod, EndCulled, "not used", true); err != nil {
+	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
-	said := s.wantTombstone(t, instanceID(1), EndCulled, "not used")
+	said := s.wantTombstone(t, instanceID(1), instance.EndCulled, "not used")
 	remember("deleted from outside")
-	if kept := s.wantTombstone(t, instanceID(1), EndCulled, "not used"); kept.ResourceVersion != said.ResourceVersion {
+	if kept := s.wantTombstone(t, instanceID(1), instance.EndCulled, "not used"); kept.ResourceVersion != said.ResourceVersion {
 		t.Errorf("the tombstone has been written to: resourceVersion %s, want %s", kept.ResourceVersion, said.ResourceVersion)
 	}
 }

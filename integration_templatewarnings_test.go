@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // The API server takes a warning's Event, from several replicas, as one, which is
@@ -18,7 +20,7 @@ import (
 func TestIntegrationTemplateWarning(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate("my-project", withTemplateAnnotation(idlePathsAnnotation, "api/(kernels")))
+	s.putTemplate(t, newTemplate("my-project", withTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels")))
 	log, out := recordLog()
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // ownWriteWait bounds how long a launch waits for the watch to deliver the pod
@@ -102,14 +103,14 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 		if id, err = l.claim(ctx, template, req.CullTimeout); id != "" || err != nil {
 			return id, err
 		}
-		if id, err = newID(l.random); err != nil {
+		if id, err = instance.NewID(l.random); err != nil {
 			return "", err
 		}
 	}
 	if err == nil {
 		err = l.create(ctx, template, id, req)
 	}
-	if errors.Is(err, errCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, unknownWait) {
+	if errors.Is(err, errCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, instance.WatchDelay) {
 		// The first request took the last place, at another replica, a moment
 		// before this one was told.
 		return id, nil
@@ -125,7 +126,7 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	_, known := l.cluster.Await(ctx, id, func(_ Instance, known bool) bool { return known })
+	_, known := l.cluster.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	return known
 }
 
@@ -144,7 +145,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		l.launching[id] = l.now()
 	}
 	l.mu.Unlock()
-	_, err = l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
+	_, err = l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	if err == nil {
 		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
 		return nil
@@ -206,26 +207,26 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.remover.remove(ctx, pod, EndStopped, stoppedMessage, false)
+	err := l.remover.remove(ctx, pod, instance.EndStopped, stoppedMessage, false)
 	if apierrors.IsNotFound(err) {
 		return nil // somebody else has ended it
 	}
 	if err != nil {
 		return err
 	}
-	l.metrics.ended(EndStopped)
+	l.metrics.ended(instance.EndStopped)
 	l.log.InfoContext(ctx, "stopped", "id", id, "template", template)
 	return nil
 }
 
 // observe ends the measurement of a launch once it has come to something.
 func (l *Launcher) observe(pod *corev1.Pod) {
-	id := pod.Labels[idLabel]
+	id := pod.Labels[instance.IDLabel]
 	if !l.isLaunching(id) {
 		return
 	}
 	inst, _ := l.cluster.Instance(id)
-	if !settled(inst.Status) {
+	if !instance.Settled(inst.Status) {
 		return
 	}
 	began, ours := l.forget(pod)
@@ -233,11 +234,11 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 		return
 	}
 	switch inst.Status {
-	case StatusDeployed:
+	case instance.StatusDeployed:
 		took := l.now().Sub(began)
 		l.metrics.launchDuration.Observe(took.Seconds())
 		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
-	case StatusFailed:
+	case instance.StatusFailed:
 		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
 	}
 }
@@ -246,7 +247,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 func (l *Launcher) begin(pod *corev1.Pod, began time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.launching[pod.Labels[idLabel]] = began
+	l.launching[pod.Labels[instance.IDLabel]] = began
 }
 
 func (l *Launcher) isLaunching(id string) bool {
@@ -260,18 +261,9 @@ func (l *Launcher) isLaunching(id string) bool {
 func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	began, ours = l.launching[pod.Labels[idLabel]]
-	delete(l.launching, pod.Labels[idLabel])
+	began, ours = l.launching[pod.Labels[instance.IDLabel]]
+	delete(l.launching, pod.Labels[instance.IDLabel])
 	return began, ours
-}
-
-// newID returns 16 random bytes in hex, as every Binder client expects.
-func newID(random io.Reader) (string, error) {
-	var raw [16]byte
-	if _, err := io.ReadFull(random, raw[:]); err != nil {
-		return "", fmt.Errorf("read random bytes for an id: %w", err)
-	}
-	return hex.EncodeToString(raw[:]), nil
 }
 
 // isQuota reports whether a ResourceQuota refused the pod, or has not been

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -76,8 +78,8 @@ func TestLaunch(t *testing.T) {
 		t.Fatalf("got id %q and error %v", id, err)
 	}
 	inst, known := c.Instance(id)
-	if want := (Instance{ID: id, Template: "jupyter", Status: StatusPending, Message: "waiting for a node", Created: noon,
-		LastActivity: noon, Source: SourceLaunch, CullAt: noon.Add(testStartTimeout + 90*time.Second + flushLag(90*time.Second))}); !known || inst != want {
+	if want := (instance.Instance{ID: id, Template: "jupyter", Status: instance.StatusPending, Message: "waiting for a node", Created: noon,
+		LastActivity: noon, Source: instance.SourceLaunch, CullAt: noon.Add(testStartTimeout + 90*time.Second + flushLag(90*time.Second))}); !known || inst != want {
 		t.Errorf("known is %+v, %t; want %+v", inst, known, want)
 	}
 	writes := c.writes()
@@ -89,7 +91,7 @@ func TestLaunch(t *testing.T) {
 		t.Errorf("the field manager is %q", got)
 	}
 	pod := create.Object.(*corev1.Pod)
-	if pod.Annotations[cullTimeoutAnnotation] != "1m30s" || pod.Annotations[lastActivityAnnotation] != formatActivity(noon) {
+	if pod.Annotations[instance.CullTimeoutAnnotation] != "1m30s" || pod.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(noon) {
 		t.Errorf("the pod's annotations are %v", pod.Annotations)
 	}
 	launcher.wantLaunches(t, "ok")
@@ -117,9 +119,9 @@ func TestLaunchFails(t *testing.T) {
 		counted  string
 	}{
 		{"unknown template", newTemplate("other"), nil, is(errUnknownTemplate), "unknown_template"},
-		{"bad annotation", newTemplate("jupyter", withTemplateAnnotation(portAnnotation, "http")), nil, isBad, "bad_template"},
-		{"bad limit", newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
-		{"no capacity", newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
+		{"bad annotation", newTemplate("jupyter", withTemplateAnnotation(instance.PortAnnotation, "http")), nil, isBad, "bad_template"},
+		{"bad limit", newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
+		{"no capacity", newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
 		{"quota", newTemplate("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(errCapacity), "no_capacity"},
 		{"quota not counted yet", newTemplate("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(errCapacity), "no_capacity"},
 		{"pod security", newTemplate("jupyter"), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), isBad, "bad_template"},
@@ -184,7 +186,7 @@ func TestLaunchNeedsRandomness(t *testing.T) {
 func TestNewID(t *testing.T) {
 	random := bytes.NewReader([]byte("0123456789abcdefABCDEFGHIJKLMNOP"))
 	for _, want := range []string{"30313233343536373839616263646566", "4142434445464748494a4b4c4d4e4f50"} {
-		if got, err := newID(random); got != want || err != nil || !validID(got) {
+		if got, err := instance.NewID(random); got != want || err != nil || !instance.ValidID(got) {
 			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
 	}
@@ -193,11 +195,11 @@ func TestNewID(t *testing.T) {
 // Only what is or may come to be of use takes a place, and only of its template.
 func TestLaunchCapacity(t *testing.T) {
 	c := startCluster(t, clockAt(noon),
-		newTemplate("jupyter", withTemplateAnnotation(maxInstancesAnnotation, "3")),
+		newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "3")),
 		newPod(instanceID(11), noon, unscheduled), newPod(instanceID(12), noon),
 		newPod(instanceID(13), noon, broken), newPod(instanceID(14), noon, completed), newPod(instanceID(15), noon, deleting),
-		newPod(instanceID(16), noon, ofTemplate("other")), newPod(instanceID(17), noon, withLabel(poolLabel, "warm")),
-		tombstoneOf(t, newPod(instanceID(18), noon), EndCulled, ""))
+		newPod(instanceID(16), noon, ofTemplate("other")), newPod(instanceID(17), noon, withLabel(instance.PoolLabel, "warm")),
+		tombstoneOf(t, newPod(instanceID(18), noon), instance.EndCulled, ""))
 	launcher := newTestLauncher(t, c)
 	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("the third of three: %v", err)
@@ -362,10 +364,10 @@ func TestStop(t *testing.T) {
 		{"deployed", []runtime.Object{newPod(instanceID(1), noon)}, template, nil, true},
 		{"not yet deployed", []runtime.Object{newPod(instanceID(1), noon, unscheduled)}, template, nil, true},
 		{"failed", []runtime.Object{newPod(instanceID(1), noon, broken)}, template, nil, true},
-		{"over", []runtime.Object{tombstoneOf(t, newPod(instanceID(1), noon), EndCulled, "")}, template, nil, false},
+		{"over", []runtime.Object{tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "")}, template, nil, false},
 		{"being deleted", []runtime.Object{newPod(instanceID(1), noon, deleting)}, template, nil, false},
 		{"of another template", []runtime.Object{newPod(instanceID(1), noon)}, "other", errNoRecord, false},
-		{"nobody's", []runtime.Object{newPod(instanceID(1), noon, withLabel(poolLabel, "warm"))}, template, errNoRecord, false},
+		{"nobody's", []runtime.Object{newPod(instanceID(1), noon, withLabel(instance.PoolLabel, "warm"))}, template, errNoRecord, false},
 		{"unknown", nil, template, errNoRecord, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -401,7 +403,7 @@ func TestStop(t *testing.T) {
 func TestStopOfWhatIsGone(t *testing.T) {
 	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
 	launcher := newTestLauncher(t, c)
-	c.failOn("delete", "pods", notFound(podName(instanceID(1))))
+	c.failOn("delete", "pods", notFound(instance.PodName(instanceID(1))))
 	if err := launcher.Stop(t.Context(), testTemplate, instanceID(1)); err != nil {
 		t.Errorf("got error %v", err)
 	}

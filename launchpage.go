@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -110,7 +112,7 @@ func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Referrer-Policy", "strict-origin")
-	w.Header().Set("Location", baseURL(id)+path)
+	w.Header().Set("Location", instance.BaseURL(id)+path)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
@@ -127,15 +129,15 @@ func (l *LaunchPages) refuse(w http.ResponseWriter, r *http.Request, template, p
 // they say nothing of where it is, for the page is there already.
 func (l *LaunchPages) progress(w http.ResponseWriter, r *http.Request) {
 	id := strings.TrimPrefix(r.URL.EscapedPath(), progressPrefix)
-	if !validID(id) || r.Method != http.MethodGet {
+	if !instance.ValidID(id) || r.Method != http.MethodGet {
 		nothingHereNotice().serve(w, r)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), unknownWait)
+	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 	defer cancel()
-	if _, known := l.Instances.Await(ctx, id, func(_ Instance, known bool) bool { return known }); !known {
+	if _, known := l.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
 		noInstanceNotice().serve(w, r)
 		return
 	}
-	streamEvents(w, r, l.Instances, id, l.Draining, func(inst Instance) progressEvent { return newProgressEvent(inst, "") })
+	streamEvents(w, r, l.Instances, id, l.Draining, func(inst instance.Instance) progressEvent { return newProgressEvent(inst, "") })
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func discardPageLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -44,7 +46,7 @@ type launchSite struct {
 	launcher *pageLauncher
 }
 
-func newLaunchSite(inst Instance) *launchSite {
+func newLaunchSite(inst instance.Instance) *launchSite {
 	launcher := &pageLauncher{}
 	return &launchSite{launcher: launcher, LaunchPages: &LaunchPages{
 		Instances: pageReader{inst}, Launcher: launcher, Enabled: true, Draining: context.Background(),
@@ -71,7 +73,7 @@ func (s *launchSite) at(method, target, form string, header ...string) *httptest
 }
 
 func TestLaunchPageLaunchesNothing(t *testing.T) {
-	s := newLaunchSite(Instance{})
+	s := newLaunchSite(instance.Instance{})
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		for _, target := range []string{"/launch/jupyter", "/launch/jupyter/"} {
 			wantPage(t, s.at(method, target, ""), 200, "<title>Launch jupyter</title>", ">Launch</button>",
@@ -87,7 +89,7 @@ func TestLaunchPageLaunchesNothing(t *testing.T) {
 }
 
 func TestLaunchPageRefuses(t *testing.T) {
-	s := newLaunchSite(Instance{})
+	s := newLaunchSite(instance.Instance{})
 	wantPage(t, s.at(http.MethodGet, "/launch/nowhere", ""), 404, "There is no nowhere")
 	wantPage(t, s.at(http.MethodGet, "/launch/", ""), 404)
 	wantPage(t, s.at(http.MethodGet, "/launch/jupyter/x/y", ""), 404)
@@ -112,7 +114,7 @@ func TestLaunchPageLaunches(t *testing.T) {
 		"path=tree":                          "/user/" + pageID + "/tree",
 		"path=notebooks%2Fa+b.ipynb%3Fx%3D1": "/user/" + pageID + "/notebooks/a%20b.ipynb?x=1",
 	} {
-		s := newLaunchSite(Instance{})
+		s := newLaunchSite(instance.Instance{})
 		w := s.at(http.MethodPost, "/launch/jupyter?path=ignored", form)
 		if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != want {
 			t.Errorf("%q: answered %d to %q, want 303 to %q", form, w.Code, got, want)
@@ -124,7 +126,7 @@ func TestLaunchPageLaunches(t *testing.T) {
 }
 
 func TestLaunchPageOfAnInvalidForm(t *testing.T) {
-	s := newLaunchSite(Instance{})
+	s := newLaunchSite(instance.Instance{})
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path="+url.QueryEscape("//evil.example")), 400, "“path”")
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path=%zz"), 400)
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "x="+strings.Repeat("y", maxBody)), 413, "64 KiB")
@@ -147,7 +149,7 @@ func TestLaunchPageThatFails(t *testing.T) {
 		{"unknown template", fmt.Errorf("%w: %q", errUnknownTemplate, "jupyter"), 404, false, "There is no jupyter"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := newLaunchSite(Instance{})
+			s := newLaunchSite(instance.Instance{})
 			s.launcher.err = row.err
 			w := s.at(http.MethodPost, "/launch/jupyter", "path=tree")
 			wantPage(t, w, row.code, row.says)
@@ -182,7 +184,7 @@ func TestLaunchPageIsForOurOwnPages(t *testing.T) {
 		{"another site, over plain HTTP", []string{"Origin", "http://evil.example"}, 403},
 		{"a sandbox", []string{"Origin", "null"}, 403},
 	} {
-		s := newLaunchSite(Instance{})
+		s := newLaunchSite(instance.Instance{})
 		w := s.at(http.MethodPost, "/launch/jupyter", "", row.header...)
 		if w.Code != row.code || len(s.launcher.launched) != map[int]int{303: 1, 403: 0}[row.code] {
 			t.Errorf("%s: answered %d and launched %q; want %d", row.name, w.Code, s.launcher.launched, row.code)
@@ -194,7 +196,7 @@ func TestLaunchPageIsForOurOwnPages(t *testing.T) {
 }
 
 func TestLaunchPageTurnedOff(t *testing.T) {
-	s := newLaunchSite(Instance{ID: pageID, Status: StatusDeployed})
+	s := newLaunchSite(instance.Instance{ID: pageID, Status: instance.StatusDeployed})
 	s.Enabled = false
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		if w := s.at(method, "/launch/jupyter", ""); w.Code != http.StatusTeapot {
@@ -208,7 +210,7 @@ func TestLaunchPageTurnedOff(t *testing.T) {
 
 // TestLaunchPagesLeaveTheProxyAlone: paths reach it as they were sent.
 func TestLaunchPagesLeaveTheProxyAlone(t *testing.T) {
-	s := newLaunchSite(Instance{})
+	s := newLaunchSite(instance.Instance{})
 	for _, target := range []string{"/user/" + pageID + "//a/../b", "/", "/launch", "/launches/x", "/%6caunch/jupyter"} {
 		if w := s.at(http.MethodGet, target, ""); w.Code != http.StatusTeapot {
 			t.Errorf("%s is answered %d; want it left to the proxy", target, w.Code)
@@ -217,7 +219,7 @@ func TestLaunchPagesLeaveTheProxyAlone(t *testing.T) {
 }
 
 func TestProgressOfALaunch(t *testing.T) {
-	s := newLaunchSite(Instance{ID: pageID, Template: "jupyter", Status: StatusFailed, Reason: "Error", Message: "exit code 1", Address: "10.0.0.1:8888"})
+	s := newLaunchSite(instance.Instance{ID: pageID, Template: "jupyter", Status: instance.StatusFailed, Reason: "Error", Message: "exit code 1", Address: "10.0.0.1:8888"})
 	w := s.at(http.MethodGet, progressPrefix+pageID, "", "Accept", "text/event-stream")
 	if got := w.Header().Get("Content-Type"); w.Code != 200 || got != "text/event-stream" {
 		t.Errorf("answered %d as %q", w.Code, got)
@@ -236,7 +238,7 @@ func TestProgressOfALaunch(t *testing.T) {
 }
 
 func TestLaunchPageMetrics(t *testing.T) {
-	s := newLaunchSite(Instance{ID: pageID, Status: StatusDeployed})
+	s := newLaunchSite(instance.Instance{ID: pageID, Status: instance.StatusDeployed})
 	s.at(http.MethodGet, "/launch/jupyter", "")
 	s.at(http.MethodGet, "/launch/nowhere/x/y", "")
 	s.at(http.MethodPost, "/launch/jupyter", "", "Origin", "null")

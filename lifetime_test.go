@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // lifetimes are when instances were last used, and when they were deleted.
@@ -25,7 +27,7 @@ func (l *lifetimes) watchDeletes(server *fakeServer) {
 	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), podNamePrefix)
+		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), instance.PodNamePrefix)
 		l.deleted[id] = time.Now()
 		return false, nil, nil
 	})
@@ -38,7 +40,7 @@ func (l *lifetimes) use(id string, every time.Duration, until time.Time, replica
 		l.mu.Lock()
 		if _, gone := l.deleted[id]; !gone {
 			l.used[id] = time.Now()
-			replicas[n%len(replicas)].Touch(id, SourceHTTP)
+			replicas[n%len(replicas)].Touch(id, instance.SourceHTTP)
 		}
 		l.mu.Unlock()
 		time.Sleep(every)
@@ -69,7 +71,7 @@ func TestLifetimes(t *testing.T) {
 		)
 		began := time.Now()
 		pod := func(n int) runtime.Object {
-			return newPod(instanceID(n), began, withAnnotation(cullTimeoutAnnotation, timeout.String()))
+			return newPod(instanceID(n), began, withAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
 		}
 		server := newFakeServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), newPod(instanceID(6), began, unscheduled))
 		seen := &lifetimes{used: map[string]time.Time{}, deleted: map[string]time.Time{}}
@@ -90,8 +92,8 @@ func TestLifetimes(t *testing.T) {
 		visitors.Go(func() { // somebody mangles this one's annotation, twice
 			for range 2 {
 				time.Sleep(5 * time.Minute)
-				patch := []byte(`{"metadata":{"annotations":{"` + lastActivityAnnotation + `":"mangled"}}}`)
-				_, err := server.client.CoreV1().Pods(testNamespace).Patch(t.Context(), podName(instanceID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
+				patch := []byte(`{"metadata":{"annotations":{"` + instance.LastActivityAnnotation + `":"mangled"}}}`)
+				_, err := server.client.CoreV1().Pods(testNamespace).Patch(t.Context(), instance.PodName(instanceID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -112,7 +114,7 @@ func TestLifetimes(t *testing.T) {
 		seen.wantDeleted(t, "never used", instanceID(4), began.Add(timeout+lag), interval)
 		seen.wantDeleted(t, "mangled, and never used", instanceID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
 		seen.wantDeleted(t, "never started", instanceID(6), began.Add(testStartTimeout+failedRetention), interval)
-		culler.wantCounts(t, map[EndReason]float64{EndCulled: 5, EndFailed: 1}, 0, 2)
+		culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 5, instance.EndFailed: 1}, 0, 2)
 		if got := len(leader.snapshot()); got > 0 {
 			t.Errorf("of %d instances that are over, something is still held", got)
 		}

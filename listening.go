@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -50,7 +52,7 @@ func (l *listening) has(pod *corev1.Pod) bool {
 }
 
 func (l *listening) hasHeard(pod *corev1.Pod) bool {
-	uid, ok := l.heard[pod.Labels[idLabel]]
+	uid, ok := l.heard[pod.Labels[instance.IDLabel]]
 	return ok && uid == pod.UID
 }
 
@@ -92,7 +94,7 @@ func (l *listening) next(id string, current func() (*corev1.Pod, bool)) (*corev1
 func (l *listening) answers(pod *corev1.Pod) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), knockTimeout)
 	defer cancel()
-	return l.dial(ctx, podAddress(pod)) == nil
+	return l.dial(ctx, instance.PodAddress(pod)) == nil
 }
 
 // note remembers that a pod listens, if it is still the one that is there: what
@@ -111,7 +113,7 @@ func (l *listening) note(id string, pod *corev1.Pod, current func() (*corev1.Pod
 // observe forgets what the pod itself says by now.
 func (l *listening) observe(pod *corev1.Pod) {
 	if !startsListening(pod) {
-		l.forget(pod.Labels[idLabel])
+		l.forget(pod.Labels[instance.IDLabel])
 	}
 }
 
@@ -125,8 +127,8 @@ func (l *listening) forget(id string) {
 // answers: its readiness probe is ours, and no container has ended yet. After a
 // crash the kubelet has the say.
 func startsListening(pod *corev1.Pod) bool {
-	if pod.Annotations[readyWhenAnnotation] != readyWhenListening || pod.Status.PodIP == "" ||
-		pod.DeletionTimestamp != nil || isReady(pod) {
+	if pod.Annotations[instance.ReadyWhenAnnotation] != instance.ReadyWhenListening || pod.Status.PodIP == "" ||
+		pod.DeletionTimestamp != nil || instance.IsReady(pod) {
 		return false
 	}
 	if pod.Status.Phase != corev1.PodPending && pod.Status.Phase != corev1.PodRunning {

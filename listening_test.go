@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // door is a pod's port that a test opens.
@@ -56,10 +58,10 @@ func withDoor(t testing.TB, pod *corev1.Pod) (*waitCluster, *door) {
 }
 
 // awaitSettledFor waits as clients do, for a time at most.
-func awaitSettledFor(t testing.TB, cluster *waitCluster, atMost time.Duration) Instance {
+func awaitSettledFor(t testing.TB, cluster *waitCluster, atMost time.Duration) instance.Instance {
 	ctx, cancel := context.WithTimeout(t.Context(), atMost)
 	defer cancel()
-	inst, _ := cluster.Await(ctx, waitID, func(inst Instance, known bool) bool { return known && settled(inst.Status) })
+	inst, _ := cluster.Await(ctx, waitID, func(inst instance.Instance, known bool) bool { return known && instance.Settled(inst.Status) })
 	return inst
 }
 
@@ -83,13 +85,13 @@ func TestListensBeforeReady(t *testing.T) {
 			t.Errorf("noticed after %s, the port is open after 300ms", took)
 		}
 		synctest.Wait()
-		if inst.Status != StatusDeployed || inst.Address != "192.0.2.7:8888" || inst.Message != "" {
+		if inst.Status != instance.StatusDeployed || inst.Address != "192.0.2.7:8888" || inst.Message != "" {
 			t.Errorf("it is %+v", inst)
 		}
 		if !slices.Equal(noticed, []string{"1"}) {
 			t.Errorf("those who follow pods were told of versions %q, want of 1, once", noticed)
 		}
-		if all := cluster.Instances(""); len(all) != 1 || all[0].Status != StatusDeployed {
+		if all := cluster.Instances(""); len(all) != 1 || all[0].Status != instance.StatusDeployed {
 			t.Errorf("the list has %+v", all)
 		}
 		for _, address := range d.dials {
@@ -110,7 +112,7 @@ func TestProxyKnocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster, d := withDoor(t, waitPod("1", waitHasIP))
 		d.unlock()
-		proxy := NewProxy(cluster, func(string, Source) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
+		proxy := NewProxy(cluster, func(string, instance.Source) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
 		if inst, known := proxy.await(t.Context(), waitID); !known || inst.Address != "192.0.2.7:8888" {
 			t.Errorf("it is %+v, known: %t", inst, known)
 		}
@@ -142,7 +144,7 @@ func TestManyWaitOneKnocks(t *testing.T) {
 		}
 		// And the next one is served again.
 		d.unlock()
-		if inst := awaitSettledFor(t, cluster, time.Second); inst.Status != StatusDeployed {
+		if inst := awaitSettledFor(t, cluster, time.Second); inst.Status != instance.StatusDeployed {
 			t.Errorf("it is %s", inst.Status)
 		}
 	})
@@ -156,13 +158,13 @@ func TestNotKnocked(t *testing.T) {
 		name   string
 		change func(*corev1.Pod)
 	}{
-		{"a probe of the template's own", func(pod *corev1.Pod) { delete(pod.Annotations, readyWhenAnnotation) }},
+		{"a probe of the template's own", func(pod *corev1.Pod) { delete(pod.Annotations, instance.ReadyWhenAnnotation) }},
 		{"no address yet", func(pod *corev1.Pod) { pod.Status.PodIP = "" }},
 		{"the container has just ended", func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].State = ended }},
 		{"the container has ended before", func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].LastTerminationState = ended }},
 		{"being deleted", waitDeleting},
 		{"failed", waitFailed},
-		{"a pod that is nobody's yet", func(pod *corev1.Pod) { pod.Labels[poolLabel] = "warm" }},
+		{"a pod that is nobody's yet", func(pod *corev1.Pod) { pod.Labels[instance.PoolLabel] = "warm" }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -170,8 +172,8 @@ func TestNotKnocked(t *testing.T) {
 				d.unlock()
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				inst, _ := cluster.Await(ctx, waitID, func(Instance, bool) bool { return false })
-				if d.knocks() > 0 || inst.Status == StatusDeployed {
+				inst, _ := cluster.Await(ctx, waitID, func(instance.Instance, bool) bool { return false })
+				if d.knocks() > 0 || inst.Status == instance.StatusDeployed {
 					t.Errorf("dialled %q, and it is %q", d.dials, inst.Status)
 				}
 			})
@@ -194,21 +196,21 @@ func TestHeardIsForgotten(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		next     []func(*corev1.Pod)
-		want     Status
+		want     instance.Status
 		remember bool
 	}{
-		{"still starting", nil, StatusDeployed, true},
-		{"Ready", []func(*corev1.Pod){waitReady}, StatusDeployed, false},
-		{"broken down", []func(*corev1.Pod){restarting}, StatusDeploying, false},
-		{"failed", []func(*corev1.Pod){waitFailed}, StatusFailed, false},
-		{"deleted", []func(*corev1.Pod){waitDeleting}, StatusDeleted, false},
-		{"another pod of that name", []func(*corev1.Pod){another}, StatusDeploying, true},
+		{"still starting", nil, instance.StatusDeployed, true},
+		{"Ready", []func(*corev1.Pod){waitReady}, instance.StatusDeployed, false},
+		{"broken down", []func(*corev1.Pod){restarting}, instance.StatusDeploying, false},
+		{"failed", []func(*corev1.Pod){waitFailed}, instance.StatusFailed, false},
+		{"deleted", []func(*corev1.Pod){waitDeleting}, instance.StatusDeleted, false},
+		{"another pod of that name", []func(*corev1.Pod){another}, instance.StatusDeploying, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cluster, d := withDoor(t, waitPod("1", waitHasIP))
 				d.unlock()
-				if inst := awaitSettledFor(t, cluster, time.Second); inst.Status != StatusDeployed {
+				if inst := awaitSettledFor(t, cluster, time.Second); inst.Status != instance.StatusDeployed {
 					t.Fatalf("it is %s", inst.Status)
 				}
 				cluster.put(t, waitPod("2", append(row.next, waitHasIP)...))
@@ -230,7 +232,7 @@ func TestGoneIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster, d := withDoor(t, waitPod("1", waitHasIP))
 		remove := func() {
-			if err := cluster.client.CoreV1().Pods(waitNamespace).Delete(t.Context(), podName(waitID), metav1.DeleteOptions{}); err != nil {
+			if err := cluster.client.CoreV1().Pods(waitNamespace).Delete(t.Context(), instance.PodName(waitID), metav1.DeleteOptions{}); err != nil {
 				t.Error(err)
 			}
 			synctest.Wait()
@@ -304,14 +306,14 @@ func TestReadyWhen(t *testing.T) {
 		}, false},
 	} {
 		template := &corev1.PodTemplate{ObjectMeta: metav1.ObjectMeta{Name: waitTemplate, Namespace: waitNamespace}}
-		template.Template.Annotations = map[string]string{readyWhenAnnotation: readyWhenListening}
+		template.Template.Annotations = map[string]string{instance.ReadyWhenAnnotation: instance.ReadyWhenListening}
 		template.Template.Spec.Containers = []corev1.Container{{Name: "app"}}
 		row.change(&template.Template.Spec)
 		pod, err := buildPod(template, waitID, time.Now(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if value, marked := pod.Annotations[readyWhenAnnotation]; marked != row.want || marked && value != readyWhenListening {
+		if value, marked := pod.Annotations[instance.ReadyWhenAnnotation]; marked != row.want || marked && value != instance.ReadyWhenListening {
 			t.Errorf("%s: marked %t with %q, want %t", row.name, marked, value, row.want)
 		}
 	}

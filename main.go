@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -84,7 +86,7 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
-	config.UserAgent = managerName + "/" + version
+	config.UserAgent = instance.ManagerName + "/" + version
 	// No limit on our side: a burst of launches is what we are for, and the API
 	// server has priority and fairness to defend itself with.
 	config.QPS = -1

@@ -5,18 +5,20 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // templateMaxAge is the template's own max age; 0 when it has none.
 func templateMaxAge(template *corev1.PodTemplate) (time.Duration, error) {
-	return templateDuration(template, maxAgeAnnotation)
+	return templateDuration(template, instance.MaxAgeAnnotation)
 }
 
 // maxAge is how long an instance may live, however active; 0 is no limit. The
 // pod's own, from its template, can only shorten the server's, which so holds
 // whoever writes templates; one that is unreadable or not positive is none.
 func maxAge(pod *corev1.Pod, ofServer time.Duration) time.Duration {
-	own, err := time.ParseDuration(pod.Annotations[maxAgeAnnotation])
+	own, err := time.ParseDuration(pod.Annotations[instance.MaxAgeAnnotation])
 	if err != nil || own <= 0 || ofServer > 0 && ofServer < own {
 		return ofServer
 	}
@@ -28,22 +30,13 @@ func maxAge(pod *corev1.Pod, ofServer time.Duration) time.Duration {
 // created. What is unreadable or in the future is an error: it cannot be right,
 // and is not to be taken for long ago.
 func launchedAt(pod *corev1.Pod, now time.Time) (time.Time, error) {
-	value, said := pod.Annotations[launchedAnnotation]
+	value, said := pod.Annotations[instance.LaunchedAnnotation]
 	if !said {
 		return pod.CreationTimestamp.Time, nil
 	}
 	at, err := time.Parse(time.RFC3339, value)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("annotation %s: %q is not in RFC 3339", launchedAnnotation, value)
+		return time.Time{}, fmt.Errorf("annotation %s: %q is not in RFC 3339", instance.LaunchedAnnotation, value)
 	}
-	return at, timeAhead(launchedAnnotation, at, now)
-}
-
-// launchAnnotations say of a pod that it is somebody's as of now.
-func launchAnnotations(now time.Time) map[string]string {
-	return map[string]string{
-		launchedAnnotation:       formatActivity(now),
-		lastActivityAnnotation:   formatActivity(now),
-		activitySourceAnnotation: string(SourceLaunch),
-	}
+	return at, timeAhead(instance.LaunchedAnnotation, at, now)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestMaxAge(t *testing.T) {
@@ -20,7 +22,7 @@ func TestMaxAge(t *testing.T) {
 		{"0s", 0, 0},
 		{"-1h", time.Hour, time.Hour},
 	} {
-		pod := newPod(instanceID(1), noon, withAnnotation(maxAgeAnnotation, test.pod))
+		pod := newPod(instanceID(1), noon, withAnnotation(instance.MaxAgeAnnotation, test.pod))
 		if got := maxAge(pod, test.server); got != test.want {
 			t.Errorf("of %q where the server's is %s: got %s, want %s", test.pod, test.server, got, test.want)
 		}
@@ -28,21 +30,21 @@ func TestMaxAge(t *testing.T) {
 }
 
 func TestBuildPodMaxAge(t *testing.T) {
-	template := newTemplate("t", withTemplateAnnotation(maxAgeAnnotation, "90m"))
-	if got := mustBuildPod(t, template, 0).Annotations[maxAgeAnnotation]; got != "1h30m0s" {
+	template := newTemplate("t", withTemplateAnnotation(instance.MaxAgeAnnotation, "90m"))
+	if got := mustBuildPod(t, template, 0).Annotations[instance.MaxAgeAnnotation]; got != "1h30m0s" {
 		t.Errorf("got %q, want the template's", got)
 	}
 	template = newTemplate("t")
-	template.Template.Annotations = map[string]string{maxAgeAnnotation: "1m", launchedAnnotation: "2099-01-01T00:00:00Z"}
+	template.Template.Annotations = map[string]string{instance.MaxAgeAnnotation: "1m", instance.LaunchedAnnotation: "2099-01-01T00:00:00Z"}
 	pod := mustBuildPod(t, template, 0)
-	if got, said := pod.Annotations[maxAgeAnnotation]; said {
+	if got, said := pod.Annotations[instance.MaxAgeAnnotation]; said {
 		t.Errorf("got %q, want none: the template has none where it belongs", got)
 	}
 	if got, err := launchedAt(pod, noon); err != nil || !got.Equal(noon) {
 		t.Errorf("launched at %s, %v; want %s", got, err, noon)
 	}
 	for _, wrong := range []string{"", "long", "-1h", "0s"} {
-		if _, err := buildPod(newTemplate("t", withTemplateAnnotation(maxAgeAnnotation, wrong)), instanceID(1), noon, 0); err == nil {
+		if _, err := buildPod(newTemplate("t", withTemplateAnnotation(instance.MaxAgeAnnotation, wrong)), instanceID(1), noon, 0); err == nil {
 			t.Errorf("a max age of %q is no error", wrong)
 		}
 	}

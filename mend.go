@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // mend tells which times on a pod cannot be right, and what is to be written in
@@ -18,7 +20,7 @@ import (
 // that is unsettled, it is left as it is.
 func mend(pod *corev1.Pod, now time.Time, policy cullPolicy) (annotations map[string]any, problem error) {
 	annotations = map[string]any{}
-	unsettled := policy.unsettled(now, flushLag(cullTimeout(pod, policy.cullTimeout)))
+	unsettled := policy.unsettled(now, flushLag(instance.CullTimeout(pod, policy.cullTimeout)))
 	wrong := func(err error) bool {
 		if err == nil || unsettled && errors.Is(err, errFuture) {
 			return false
@@ -27,12 +29,12 @@ func mend(pod *corev1.Pod, now time.Time, policy cullPolicy) (annotations map[st
 		return true
 	}
 	if _, err := lastUse(pod, now); wrong(err) {
-		annotations[lastActivityAnnotation] = formatActivity(now)
-		annotations[activitySourceAnnotation] = nil // it was no use
+		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
+		annotations[instance.ActivitySourceAnnotation] = nil // it was no use
 	}
 	if maxAge(pod, policy.maxAge) > 0 { // else nobody goes by it
 		if _, err := launchedAt(pod, now); wrong(err) {
-			annotations[launchedAnnotation] = formatActivity(now)
+			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
 		}
 	}
 	return annotations, problem
@@ -46,7 +48,7 @@ func timeAhead(annotation string, at, now time.Time) error {
 	if at.Sub(now) <= clockSkew {
 		return nil
 	}
-	return fmt.Errorf("annotation %s is %w: %s", annotation, errFuture, formatActivity(at))
+	return fmt.Errorf("annotation %s is %w: %s", annotation, errFuture, instance.FormatTime(at))
 }
 
 // repair writes anew the times on a pod that cannot be right.
@@ -55,7 +57,7 @@ func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, policy cullPolicy)
 	if problem == nil {
 		return
 	}
-	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "problem", problem)
+	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "problem", problem)
 	switch _, err := annotate(ctx, c.pods, pod, annotations); {
 	case err == nil:
 		c.metrics.unreadable.Inc()

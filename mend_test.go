@@ -6,27 +6,29 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestMend(t *testing.T) {
 	const now = "2026-01-02T12:00:00.000Z"
-	unused := map[string]any{lastActivityAnnotation: now, activitySourceAnnotation: nil}
-	unlaunched := map[string]any{launchedAnnotation: now}
-	aged := withAnnotation(maxAgeAnnotation, "1h")
+	unused := map[string]any{instance.LastActivityAnnotation: now, instance.ActivitySourceAnnotation: nil}
+	unlaunched := map[string]any{instance.LaunchedAnnotation: now}
+	aged := withAnnotation(instance.MaxAgeAnnotation, "1h")
 	for _, test := range []struct {
 		name   string
 		change func(*corev1.Pod)
 		want   []map[string]any
 	}{
 		{"all is well", aged, nil},
-		{"launched before that was written", changes(aged, func(p *corev1.Pod) { delete(p.Annotations, launchedAnnotation) }), nil},
+		{"launched before that was written", changes(aged, func(p *corev1.Pod) { delete(p.Annotations, instance.LaunchedAnnotation) }), nil},
 		{"clocks differ", changes(aged, lastUsed(noon.Add(clockSkew)), launchedOn(noon.Add(clockSkew))), nil},
-		{"no use", func(p *corev1.Pod) { delete(p.Annotations, lastActivityAnnotation) }, []map[string]any{unused}},
+		{"no use", func(p *corev1.Pod) { delete(p.Annotations, instance.LastActivityAnnotation) }, []map[string]any{unused}},
 		{"used in the future", lastUsed(noon.Add(time.Hour)), []map[string]any{unused}},
 		{"launched in the future", changes(aged, launchedOn(noon.Add(time.Hour))), []map[string]any{unlaunched}},
-		{"launched at no time", changes(aged, withAnnotation(launchedAnnotation, "")), []map[string]any{unlaunched}},
-		{"launched at no time, and of no age", withAnnotation(launchedAnnotation, ""), nil},
-		{"nothing is right", changes(aged, withAnnotation(launchedAnnotation, "?"), withAnnotation(lastActivityAnnotation, "?")), []map[string]any{unused, unlaunched}},
+		{"launched at no time", changes(aged, withAnnotation(instance.LaunchedAnnotation, "")), []map[string]any{unlaunched}},
+		{"launched at no time, and of no age", withAnnotation(instance.LaunchedAnnotation, ""), nil},
+		{"nothing is right", changes(aged, withAnnotation(instance.LaunchedAnnotation, "?"), withAnnotation(instance.LastActivityAnnotation, "?")), []map[string]any{unused, unlaunched}},
 	} {
 		want := map[string]any{}
 		for _, annotations := range test.want {
@@ -48,13 +50,13 @@ func TestMend(t *testing.T) {
 
 // Whoever mangles the time of the launch gains one max age by it, and not all.
 func TestMangledLaunchIsRepaired(t *testing.T) {
-	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(launchedAnnotation, "never"))
+	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(instance.LaunchedAnnotation, "never"))
 	c := startCluster(t, clockAt(noon), pod)
 	culler := newTestCuller(t, c)
 	culler.policy.maxAge = time.Hour
 	culler.sweep(t.Context(), noon, culler.policy)
 	culler.wantCounts(t, nil, 0, 1)
-	if log := culler.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, launchedAnnotation) {
+	if log := culler.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, instance.LaunchedAnnotation) {
 		t.Errorf("the log is\n%s", log)
 	}
 	eventually(t, "the cache has what was written", func() bool {
@@ -64,11 +66,11 @@ func TestMangledLaunchIsRepaired(t *testing.T) {
 	})
 	cached, _ := c.Pod(instanceID(1))
 	repaired := cached.DeepCopy()
-	if last, err := lastActivity(repaired); err != nil || !last.Equal(noon) {
+	if last, err := instance.LastActivity(repaired); err != nil || !last.Equal(noon) {
 		t.Errorf("it was last used at %s, %v; want what it was", last, err)
 	}
 	lastUsed(noon.Add(time.Hour))(repaired)
-	if got := judge(repaired, noon.Add(time.Hour), culler.policy); got.reason != EndExpired {
+	if got := judge(repaired, noon.Add(time.Hour), culler.policy); got.reason != instance.EndExpired {
 		t.Errorf("an hour later it is %+v, want it expired", got)
 	}
 }

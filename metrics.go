@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Metrics are all that Prometheus can know of this service. Labels take their
@@ -95,7 +97,7 @@ func NewMetrics(version string) *Metrics {
 // presetZeros makes series exist before their first event, so that a rate over
 // them sees that event.
 func (m *Metrics) presetZeros() {
-	for _, reason := range EndReasons() {
+	for _, reason := range instance.EndReasons() {
 		m.ends.WithLabelValues(string(reason))
 	}
 	for _, result := range []string{"ok", "unknown_template", "no_capacity", "bad_template", "error"} {
@@ -147,7 +149,7 @@ func (m *Metrics) instrument(server, route string, next http.Handler) http.Handl
 // instrumentProxy counts the proxy's requests. They are not timed: how long one
 // takes is the application's business, and a WebSocket takes hours.
 func (m *Metrics) instrumentProxy(next http.Handler) http.Handler {
-	return m.instrumentProxyRoute(userPrefix, next)
+	return m.instrumentProxyRoute(instance.UserPrefix, next)
 }
 
 // instrumentProxyRoute does so for one of the routes that the proxy's address has.
@@ -179,7 +181,7 @@ func templateResult(err error) string {
 	return "error"
 }
 
-func (m *Metrics) ended(reason EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
+func (m *Metrics) ended(reason instance.EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
 
 func (m *Metrics) claimed(result ClaimResult) { m.poolClaims.WithLabelValues(string(result)).Inc() }
 
@@ -211,11 +213,11 @@ var _ prometheus.Collector = (*instanceCollector)(nil)
 func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
 
 func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
-	count := map[Status]int{}
+	count := map[instance.Status]int{}
 	for _, inst := range c.cluster.Instances("") {
 		count[inst.Status]++
 	}
-	for _, status := range Statuses() {
+	for _, status := range instance.Statuses() {
 		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
 	}
 }
@@ -236,7 +238,7 @@ func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 		for _, pod := range c.cluster.WarmPods(template) {
 			switch {
 			case pod.DeletionTimestamp != nil:
-			case isServing(pod):
+			case instance.IsServing(pod):
 				ready++
 			default:
 				starting++

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // scrape is what Prometheus would read of the metrics whose names begin with a
@@ -137,15 +139,15 @@ func wantOnlyOne(t testing.TB, m *Metrics, name, result string) {
 
 func TestEndsAreCountedByReason(t *testing.T) {
 	m := NewMetrics("test")
-	m.ended(EndCulled)
-	m.ended(EndCulled)
+	m.ended(instance.EndCulled)
+	m.ended(instance.EndCulled)
 	wantMetrics(t, m, `binder_culls_total{reason="Culled"}`, `binder_culls_total{reason="Culled"} 2`)
 }
 
 func TestInstancesByStatus(t *testing.T) {
 	c := startCluster(t, clockAt(noon),
 		newPod(instanceID(1), noon), newPod(instanceID(2), noon), newPod(instanceID(3), noon, starting),
-		newPod(instanceID(4), noon, broken), newPod(instanceID(5), noon, withLabel(poolLabel, "warm")))
+		newPod(instanceID(4), noon, broken), newPod(instanceID(5), noon, withLabel(instance.PoolLabel, "warm")))
 	m := NewMetrics("test")
 	m.WatchCluster(c.Cluster)
 	wantMetrics(t, m, "binder_instances", `
@@ -180,7 +182,7 @@ func TestCacheSynced(t *testing.T) {
 // What a client sends must not become a label: it could make as many series as
 // it likes.
 func TestRequestsAreCountedUnderClosedLabels(t *testing.T) {
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed}}
+	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	api := newTestAPI(reader, &fakeLauncher{})
 	routes := api.Routes()
 	for _, request := range []struct{ method, target string }{

@@ -3,6 +3,8 @@ package main
 import (
 	"net/http"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // launchAnew is what the button of an instance that is over says.
@@ -21,7 +23,7 @@ func noInstanceNotice() notice {
 	}
 }
 
-func startingNotice(inst Instance) notice {
+func startingNotice(inst instance.Instance) notice {
 	return notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
 		Plain: "This instance is starting. Try again in a moment.",
@@ -32,7 +34,7 @@ func startingNotice(inst Instance) notice {
 	}
 }
 
-func failedNotice(inst Instance) notice {
+func failedNotice(inst instance.Instance) notice {
 	return notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + inst.Message,
 		Title:  inst.Template + " failed",
@@ -42,7 +44,7 @@ func failedNotice(inst Instance) notice {
 	}
 }
 
-func noAnswerNotice(inst Instance) notice {
+func noAnswerNotice(inst instance.Instance) notice {
 	const text = "The instance did not answer."
 	return notice{
 		Code: http.StatusBadGateway, Plain: text,
@@ -53,29 +55,29 @@ func noAnswerNotice(inst Instance) notice {
 }
 
 // overNotice says of an instance that has been deleted what happened to it.
-func overNotice(inst Instance) notice {
+func overNotice(inst instance.Instance) notice {
 	n := notice{
 		Code: http.StatusGone, Plain: "This instance is over: " + inst.Message,
 		Reason: inst.Reason, Message: inst.Message, When: inst.Ended,
 		Template: inst.Template, Button: launchAnew,
 	}
 	switch inst.Reason {
-	case string(EndCulled):
+	case string(instance.EndCulled):
 		n.Title = inst.Template + " was closed because it was not used"
 		n.Text = "To make room for others, instances are deleted when nobody has used them for a while. What was in it is gone."
-	case string(EndExpired):
+	case string(instance.EndExpired):
 		n.Title = inst.Template + " was closed because its time was up"
 		n.Text = "Instances of this kind are deleted when they have lived for a set time, used or not. What was in it is gone."
-	case string(EndStopped):
+	case string(instance.EndStopped):
 		n.Title = inst.Template + " was stopped"
 		n.Text = "This instance was stopped on request. What was in it is gone."
-	case string(EndFailed):
+	case string(instance.EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
 		n.Text = "This instance did not start, or broke down."
-	case reasonCompleted:
+	case instance.ReasonCompleted:
 		n.Title = inst.Template + " has ended"
 		n.Text = "The application in this instance ended by itself. What was in it is gone."
-	case reasonDeleting:
+	case instance.ReasonDeleting:
 		n.Title = inst.Template + " is being deleted"
 		n.Text = "This instance is over. In a moment this page can say why."
 	default:

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // pageFiles are the pages that people see on the proxy's address. Style and
@@ -41,7 +43,7 @@ type launchView struct {
 type progressView struct {
 	Title    string
 	Template string
-	Phase    Status
+	Phase    instance.Status
 	Message  string
 	Events   string // where its changes are streamed
 }

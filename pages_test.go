@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -21,11 +23,11 @@ const (
 )
 
 // pageReader knows one instance, or none.
-type pageReader struct{ inst Instance }
+type pageReader struct{ inst instance.Instance }
 
-func (f pageReader) Instances(string) []Instance { return nil }
+func (f pageReader) Instances(string) []instance.Instance { return nil }
 
-func (f pageReader) Await(_ context.Context, id string, _ func(Instance, bool) bool) (Instance, bool) {
+func (f pageReader) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
 	return f.inst, f.inst.ID == id
 }
 
@@ -39,9 +41,9 @@ func pageMustParse(t testing.TB, s string) *url.URL {
 }
 
 // visitPage is a GET of a browser at the proxy; none of these may count as use.
-func visitPage(t testing.TB, inst Instance, target string, launchPage bool, change func(*http.Request)) *httptest.ResponseRecorder {
+func visitPage(t testing.TB, inst instance.Instance, target string, launchPage bool, change func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
-	touch := func(string, Source) { t.Error("touched: it was not used") }
+	touch := func(string, instance.Source) { t.Error("touched: it was not used") }
 	proxy := NewProxy(pageReader{inst}, touch, newAPIKey("key"), discardPageLog())
 	proxy.LaunchPage = launchPage
 	r := httptest.NewRequest(http.MethodGet, target, nil)
@@ -98,39 +100,39 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, says ...stri
 func TestPagesOfInstances(t *testing.T) {
 	const button = `<form id="launch" method="post" action="/launch/jupyter">`
 	ended := time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
-	is := func(status Status, reason, message string) Instance {
-		return Instance{ID: pageID, Template: "jupyter", Status: status, Reason: reason, Message: message}
+	is := func(status instance.Status, reason, message string) instance.Instance {
+		return instance.Instance{ID: pageID, Template: "jupyter", Status: status, Reason: reason, Message: message}
 	}
-	endedAt := func(inst Instance) Instance { inst.Ended = ended; return inst }
+	endedAt := func(inst instance.Instance) instance.Instance { inst.Ended = ended; return inst }
 	for _, row := range []struct {
 		name   string
-		inst   Instance
+		inst   instance.Instance
 		code   int
 		button bool
 		says   []string
 	}{
-		{"unknown", Instance{}, 404, false, []string{"<title>No such instance</title>"}},
-		{"pending", is(StatusPending, "", "waiting for a node"), 503, false, []string{
+		{"unknown", instance.Instance{}, 404, false, []string{"<title>No such instance</title>"}},
+		{"pending", is(instance.StatusPending, "", "waiting for a node"), 503, false, []string{
 			"<title>Starting jupyter</title>", "waiting for a node</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + pageID + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
 			`data-phase="pending" aria-current="step"`,
 		}},
-		{"deploying", is(StatusDeploying, "", "pulling image x"), 503, false, []string{"pulling image x", `data-phase="deploying" aria-current="step"`}},
-		{"failed", is(StatusFailed, "ImagePullBackOff", "image x: not found"), 502, true, []string{
+		{"deploying", is(instance.StatusDeploying, "", "pulling image x"), 503, false, []string{"pulling image x", `data-phase="deploying" aria-current="step"`}},
+		{"failed", is(instance.StatusFailed, "ImagePullBackOff", "image x: not found"), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
 		}},
-		{"culled", endedAt(is(StatusDeleted, "Culled", "not used for 1h0m0s; its cull timeout is 1h0m0s")), 410, true, []string{
+		{"culled", endedAt(is(instance.StatusDeleted, "Culled", "not used for 1h0m0s; its cull timeout is 1h0m0s")), 410, true, []string{
 			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
 			`<time datetime="2026-01-02T12:00:00Z">2 January 2026, 12:00 UTC</time>`, "Launch a new one",
 		}},
-		{"expired", endedAt(is(StatusDeleted, "Expired", "launched 12h0m9s ago; its max age is 12h0m0s")), 410, true, []string{
+		{"expired", endedAt(is(instance.StatusDeleted, "Expired", "launched 12h0m9s ago; its max age is 12h0m0s")), 410, true, []string{
 			"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired",
 		}},
-		{"stopped", endedAt(is(StatusDeleted, "Stopped", "stopped by request")), 410, true, []string{"jupyter was stopped", "stopped by request"}},
-		{"failed and deleted", endedAt(is(StatusDeleted, "Failed", "StartTimeout: not ready")), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
-		{"gone", endedAt(is(StatusDeleted, "Gone", "deleted from outside")), 410, true, []string{"jupyter is gone", "deleted from outside"}},
-		{"completed", is(StatusDeleted, "Completed", "ended by itself"), 410, true, []string{"jupyter has ended"}},
-		{"deleting", is(StatusDeleted, "Deleting", "the instance is being deleted"), 410, true, []string{"jupyter is being deleted"}},
+		{"stopped", endedAt(is(instance.StatusDeleted, "Stopped", "stopped by request")), 410, true, []string{"jupyter was stopped", "stopped by request"}},
+		{"failed and deleted", endedAt(is(instance.StatusDeleted, "Failed", "StartTimeout: not ready")), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
+		{"gone", endedAt(is(instance.StatusDeleted, "Gone", "deleted from outside")), 410, true, []string{"jupyter is gone", "deleted from outside"}},
+		{"completed", is(instance.StatusDeleted, "Completed", "ended by itself"), 410, true, []string{"jupyter has ended"}},
+		{"deleting", is(instance.StatusDeleted, "Deleting", "the instance is being deleted"), 410, true, []string{"jupyter is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			target := "/user/" + pageID + "/tree"
@@ -155,7 +157,7 @@ func TestPagesOfInstances(t *testing.T) {
 }
 
 func TestPagesAreForBrowsersOnly(t *testing.T) {
-	inst := Instance{ID: pageID, Template: "jupyter", Status: StatusDeploying, Message: "starting"}
+	inst := instance.Instance{ID: pageID, Template: "jupyter", Status: instance.StatusDeploying, Message: "starting"}
 	for name, change := range map[string]func(*http.Request){
 		"another kind": func(r *http.Request) { r.Header.Set("Accept", "application/json") },
 		"any kind":     func(r *http.Request) { r.Header.Set("Accept", "*/*") },
@@ -177,8 +179,8 @@ func TestPagesAreForBrowsersOnly(t *testing.T) {
 func TestPageOfAnInstanceThatDoesNotAnswer(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	inst := Instance{ID: pageID, Template: "jupyter", Status: StatusDeployed, Address: strings.TrimPrefix(closed.URL, "http://")}
-	proxy := NewProxy(pageReader{inst}, func(string, Source) {}, newAPIKey("key"), discardPageLog())
+	inst := instance.Instance{ID: pageID, Template: "jupyter", Status: instance.StatusDeployed, Address: strings.TrimPrefix(closed.URL, "http://")}
+	proxy := NewProxy(pageReader{inst}, func(string, instance.Source) {}, newAPIKey("key"), discardPageLog())
 	r := httptest.NewRequest(http.MethodGet, "/user/"+pageID+"/", nil)
 	r.Header.Set("Accept", pageHTML)
 	w := httptest.NewRecorder()
@@ -188,8 +190,8 @@ func TestPageOfAnInstanceThatDoesNotAnswer(t *testing.T) {
 
 // TestPagesEscape: what others say is shown, and is never run.
 func TestPagesEscape(t *testing.T) {
-	for _, status := range []Status{StatusPending, StatusFailed, StatusDeleted} {
-		inst := Instance{ID: pageID, Template: hostileText, Status: status, Reason: hostileText, Message: hostileText}
+	for _, status := range []instance.Status{instance.StatusPending, instance.StatusFailed, instance.StatusDeleted} {
+		inst := instance.Instance{ID: pageID, Template: hostileText, Status: status, Reason: hostileText, Message: hostileText}
 		body := visitPage(t, inst, "/user/"+pageID+"/", true, nil).Body.String()
 		if strings.Contains(body, "<img") || strings.Contains(body, "alert(\"x\")") || strings.Count(body, "<script>") > 1 {
 			t.Errorf("%s: the page runs what a pod said:\n%s", status, body)

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -149,7 +151,7 @@ func (p *Pool) templates(states map[string]*poolState) map[string]*corev1.PodTem
 	}
 	for _, template := range p.cluster.PodTemplates() {
 		_, tracked := templates[template.Name]
-		if _, pooled := template.Annotations[poolSizeAnnotation]; tracked || pooled {
+		if _, pooled := template.Annotations[instance.PoolSizeAnnotation]; tracked || pooled {
 			templates[template.Name] = template
 		}
 	}
@@ -212,7 +214,7 @@ func (p *Pool) noteFailures(ctx context.Context, name string, state *poolState, 
 }
 
 func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
-	id, err := newID(p.random)
+	id, err := instance.NewID(p.random)
 	if err != nil {
 		return nil, err
 	}
@@ -227,13 +229,13 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	_, err := p.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: managerName})
+	_, err := p.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	state.mu.Lock()
 	defer state.mu.Unlock()
 	switch {
 	case err == nil, apierrors.IsAlreadyExists(err): // by an attempt that got lost: the id is random
 		state.creating[pod.Name] = p.now()
-		p.log.DebugContext(ctx, "warm pod created", "id", pod.Labels[idLabel], "template", templateOf(pod))
+		p.log.DebugContext(ctx, "warm pod created", "id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod))
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		state.refused = fmt.Errorf("create warm pod %s: %w", pod.Name, err) // by a quota, validation, pod security
 	default:
@@ -247,7 +249,7 @@ func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	pod := removal.pod
-	log := p.log.With("id", pod.Labels[idLabel], "template", templateOf(pod), "reason", removal.reason)
+	log := p.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", removal.reason)
 	only := metav1.NewUIDPreconditions(string(pod.UID))
 	only.ResourceVersion = &pod.ResourceVersion
 	err := p.pods.Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
@@ -257,7 +259,7 @@ func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState
 	case err == nil, apierrors.IsNotFound(err):
 		state.deleted[pod.UID] = pod.Name
 		if removal.reason == removeFailed {
-			_, _, message := deriveStatus(pod, p.now(), p.startTimeout)
+			_, _, message := instance.DeriveStatus(pod, p.now(), p.startTimeout)
 			log = log.With("message", message)
 		}
 		log.InfoContext(ctx, "warm pod deleted")

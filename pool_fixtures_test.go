@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -32,7 +34,7 @@ var poolNoon = time.Date(2026, time.March, 4, 12, 0, 0, 0, time.UTC)
 func poolTemplate(name, size string) *corev1.PodTemplate {
 	return &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: poolNamespace, Annotations: map[string]string{poolSizeAnnotation: size},
+			Name: name, Namespace: poolNamespace, Annotations: map[string]string{instance.PoolSizeAnnotation: size},
 		},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app:1"}}}},
 	}

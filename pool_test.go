@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // testPool is a pool on a fake API server, by a clock that a test moves.
@@ -101,7 +103,7 @@ func (p *testPool) ids(t testing.TB) map[string]bool {
 	t.Helper()
 	ids := map[string]bool{}
 	for _, pod := range p.server.pods(t) {
-		ids[pod.Labels[idLabel]] = true
+		ids[pod.Labels[instance.IDLabel]] = true
 	}
 	return ids
 }
@@ -132,15 +134,15 @@ func TestPoolRuns(t *testing.T) {
 		})
 	}
 	ofHash := func(template *corev1.PodTemplate) func(*corev1.Pod) bool {
-		return func(pod *corev1.Pod) bool { return pod.Labels[templateHashLabel] == templateHash(template) }
+		return func(pod *corev1.Pod) bool { return pod.Labels[instance.TemplateHashLabel] == templateHash(template) }
 	}
 	has("it is filled", 3, ofHash(template))
 	first := pool.server.pods(t)[0]
-	if _, used := first.Annotations[lastActivityAnnotation]; used || !isWarm(&first) || isInstance(&first) {
+	if _, used := first.Annotations[instance.LastActivityAnnotation]; used || !instance.IsWarm(&first) || instance.IsInstance(&first) {
 		t.Errorf("a warm pod has labels %v and annotations %v", first.Labels, first.Annotations)
 	}
 
-	pool.server.change(t, first.Name, func(pod *corev1.Pod) { delete(pod.Labels, poolLabel) })
+	pool.server.change(t, first.Name, func(pod *corev1.Pod) { delete(pod.Labels, instance.PoolLabel) })
 	has("the claimed one is replaced", 4, ofHash(template))
 
 	changed := template.DeepCopy()
@@ -150,9 +152,9 @@ func TestPoolRuns(t *testing.T) {
 	has("warm ones are of the new version", 4, func(pod *corev1.Pod) bool { return claimed(pod) || ofHash(changed)(pod) })
 
 	changed = changed.DeepCopy()
-	changed.Annotations[poolSizeAnnotation] = "1"
+	changed.Annotations[instance.PoolSizeAnnotation] = "1"
 	pool.setTemplate(t, changed)
-	has("it is smaller", 2, func(pod *corev1.Pod) bool { return claimed(pod) || isWarm(pod) })
+	has("it is smaller", 2, func(pod *corev1.Pod) bool { return claimed(pod) || instance.IsWarm(pod) })
 
 	if err := pool.server.client.CoreV1().PodTemplates(poolNamespace).Delete(t.Context(), "jupyter", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -179,7 +181,7 @@ func TestPoolCountsWhatItCreated(t *testing.T) {
 	pool.setTemplate(t, smaller)
 	poolEventually(t, "the cache has the new size", func() bool {
 		cached, ok := pool.cluster.PodTemplate("jupyter")
-		return ok && cached.Annotations[poolSizeAnnotation] == "4"
+		return ok && cached.Annotations[instance.PoolSizeAnnotation] == "4"
 	})
 	for range 5 {
 		pool.pass(t.Context(), states)
@@ -293,7 +295,7 @@ func TestPoolSparesTheClaimed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool.server.change(t, pod.Name, func(pod *corev1.Pod) { delete(pod.Labels, poolLabel) })
+	pool.server.change(t, pod.Name, func(pod *corev1.Pod) { delete(pod.Labels, instance.PoolLabel) })
 	pool.remove(t.Context(), poolRemoval{pod, removeSurplus}, states["jupyter"])
 	if got := pool.server.written("delete"); len(got) != 0 {
 		t.Errorf("deleted %q", got)
@@ -321,7 +323,7 @@ func TestPoolWarnsOnce(t *testing.T) {
 // TestPoolOfABadTemplate: what cannot be built is a failure as any other.
 func TestPoolOfABadTemplate(t *testing.T) {
 	bad := poolTemplate("jupyter", "2")
-	bad.Annotations[portAnnotation] = "http"
+	bad.Annotations[instance.PortAnnotation] = "http"
 	pool := newTestPool(t, bad)
 	states := map[string]*poolState{}
 	for range 3 {
@@ -393,7 +395,7 @@ func TestPoolStopsWithTheLead(t *testing.T) {
 	poolEventually(t, "it is filled", func() bool { return len(pool.server.pods(t)) == 2 })
 	stop()
 	for name := range pool.ids(t) {
-		pool.server.change(t, podName(name), func(pod *corev1.Pod) { delete(pod.Labels, poolLabel) })
+		pool.server.change(t, instance.PodName(name), func(pod *corev1.Pod) { delete(pod.Labels, instance.PoolLabel) })
 	}
 	poolEventually(t, "the cache knows of the claims", func() bool { return len(pool.cluster.WarmPods("jupyter")) == 0 })
 	if got := len(pool.server.pods(t)); got != 2 {

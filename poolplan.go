@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -89,7 +91,7 @@ func planPool(view poolView, now time.Time, startTimeout time.Duration) poolPlan
 		case pod.DeletionTimestamp != nil: // on its way out
 		case view.size == 0:
 			plan.remove = append(plan.remove, poolRemoval{pod, removeSurplus})
-		case pod.Labels[templateHashLabel] != view.hash:
+		case pod.Labels[instance.TemplateHashLabel] != view.hash:
 			plan.remove = append(plan.remove, poolRemoval{pod, removeOutdated})
 		case warmFailed(pod, now, startTimeout):
 			plan.remove = append(plan.remove, poolRemoval{pod, removeFailed})
@@ -116,8 +118,8 @@ func planPool(view poolView, now time.Time, startTimeout time.Duration) poolPlan
 func pastFailures(view poolView, now time.Time, startTimeout time.Duration) poolFailures {
 	past := view.failures
 	recovered := slices.ContainsFunc(view.pods, func(pod *corev1.Pod) bool {
-		ready := unreadySince(pod) // for a Ready pod: since when it is
-		return isServing(pod) && pod.Labels[templateHashLabel] == view.hash && ready.After(past.last) && now.Sub(ready) >= past.pause()
+		ready := instance.ReadyChangedAt(pod) // for a Ready pod: since when it is
+		return instance.IsServing(pod) && pod.Labels[instance.TemplateHashLabel] == view.hash && ready.After(past.last) && now.Sub(ready) >= past.pause()
 	})
 	// A pod may take the start timeout to fail again after the pause.
 	long := past.pause() + startTimeout + longestPause
@@ -130,16 +132,16 @@ func pastFailures(view poolView, now time.Time, startTimeout time.Duration) pool
 // warmFailed reports whether a warm pod will be of no use: it ended, does not
 // start in time, or breaks down again and again.
 func warmFailed(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
-	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded || restarts(pod) >= mostRestarts {
+	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded || instance.Restarts(pod) >= mostRestarts {
 		return true
 	}
-	return !isReady(pod) && now.Sub(unreadySince(pod)) >= startTimeout
+	return !instance.IsReady(pod) && now.Sub(instance.ReadyChangedAt(pod)) >= startTimeout
 }
 
 // bestFirst orders warm pods: those that serve first, then the older ones.
 func bestFirst(a, b *corev1.Pod) int {
 	rank := func(pod *corev1.Pod) int {
-		if isServing(pod) {
+		if instance.IsServing(pod) {
 			return 0
 		}
 		return 1

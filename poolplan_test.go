@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestPlanPool(t *testing.T) {
@@ -85,7 +87,7 @@ func TestPlanPool(t *testing.T) {
 			var removed []string
 			for _, r := range plan.remove {
 				var n int
-				if _, err := fmt.Sscanf(r.pod.Labels[idLabel], "%x", &n); err != nil {
+				if _, err := fmt.Sscanf(r.pod.Labels[instance.IDLabel], "%x", &n); err != nil {
 					t.Fatal(err)
 				}
 				removed = append(removed, fmt.Sprint(n, " ", r.reason))

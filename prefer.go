@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // longestWait is for how long a request may be held at most. The API server's
@@ -17,12 +19,12 @@ const longestWait = 60 * time.Second
 // something, or the time is up. It ends early with the client, or when draining
 // is done: a status that is not final is an answer too.
 func awaitSettled(w http.ResponseWriter, r *http.Request, instances InstanceReader, id string,
-	wait time.Duration, draining context.Context) (Instance, bool) {
+	wait time.Duration, draining context.Context) (instance.Instance, bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	defer context.AfterFunc(draining, cancel)()
-	inst, known := instances.Await(ctx, id, func(inst Instance, known bool) bool {
-		return known && settled(inst.Status)
+	inst, known := instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
+		return known && instance.Settled(inst.Status)
 	})
 	w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	return inst, known

@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -73,12 +75,12 @@ func TestWait(t *testing.T) {
 		want         statusResponse
 	}{
 		{"GET until deployed", http.MethodGet, statusPath, waitReady,
-			statusResponse{Status: StatusDeployed, Location: "binder.example/user/" + waitID}},
-		{"GET until failed", http.MethodGet, statusPath, waitFailed, statusResponse{Status: StatusFailed, Reason: "Evicted"}},
+			statusResponse{Status: instance.StatusDeployed, Location: "binder.example/user/" + waitID}},
+		{"GET until failed", http.MethodGet, statusPath, waitFailed, statusResponse{Status: instance.StatusFailed, Reason: "Evicted"}},
 		{"GET until deleted", http.MethodGet, statusPath, waitDeleting,
-			statusResponse{Status: StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
+			statusResponse{Status: instance.StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
 		{"POST until deployed", http.MethodPost, "/applications/echo", waitReady,
-			statusResponse{Status: StatusDeployed, Location: "binder.example/user/" + waitID}},
+			statusResponse{Status: instance.StatusDeployed, Location: "binder.example/user/" + waitID}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
@@ -146,7 +148,7 @@ func TestWaitNoticesStartTimeout(t *testing.T) {
 		time.Sleep(waitStartTimeout - 20*time.Second)
 		began := time.Now()
 		res := waitAsk(api, http.MethodGet, "/applications/echo/"+waitID, "Prefer", "wait=60")
-		if took := time.Since(began); took < 19*time.Second || took > 20*time.Second+awaitPulse || !strings.Contains(res.Body.String(), reasonStartTimeout) {
+		if took := time.Since(began); took < 19*time.Second || took > 20*time.Second+awaitPulse || !strings.Contains(res.Body.String(), instance.ReasonStartTimeout) {
 			t.Errorf("answered after %s: %s", took, res.Body)
 		}
 	})

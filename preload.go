@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // preloadInterval is how often preloads are looked at without a cause: for
@@ -97,7 +99,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, k
 		return Preload{}, false, err
 	}
 	// Another replica may have begun it a moment ago.
-	waitCtx, cancel := context.WithTimeout(ctx, unknownWait)
+	waitCtx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
 	sets := p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
 	if len(sets) == 0 {
@@ -114,7 +116,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, k
 // currentPreload is the one of the template's present version, else the newest.
 func currentPreload(sets []*appsv1.DaemonSet, hash string) *appsv1.DaemonSet {
 	return slices.MaxFunc(sets, func(a, b *appsv1.DaemonSet) int {
-		if aIs, bIs := a.Labels[templateHashLabel] == hash, b.Labels[templateHashLabel] == hash; aIs != bIs {
+		if aIs, bIs := a.Labels[instance.TemplateHashLabel] == hash, b.Labels[instance.TemplateHashLabel] == hash; aIs != bIs {
 			if aIs {
 				return 1
 			}
@@ -145,7 +147,7 @@ func (p *Preloader) Run(ctx context.Context) {
 func (p *Preloader) settle(ctx context.Context) {
 	byTemplate := map[string][]*appsv1.DaemonSet{}
 	for _, set := range p.cluster.Preloads("") {
-		byTemplate[templateOf(set)] = append(byTemplate[templateOf(set)], set)
+		byTemplate[instance.TemplateOf(set)] = append(byTemplate[instance.TemplateOf(set)], set)
 	}
 	for name, sets := range byTemplate {
 		if ctx.Err() != nil {
@@ -180,16 +182,16 @@ func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*app
 func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	_, err := p.daemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: managerName})
+	_, err := p.daemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	switch {
 	case apierrors.IsAlreadyExists(err): // its name says what it is
 		return nil
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		return preloadRefused(templateOf(set), err)
+		return preloadRefused(instance.TemplateOf(set), err)
 	case err != nil:
 		return fmt.Errorf("create DaemonSet %s: %w", set.Name, err)
 	}
-	p.log.InfoContext(ctx, "preloading", "template", templateOf(set), "daemonset", set.Name)
+	p.log.InfoContext(ctx, "preloading", "template", instance.TemplateOf(set), "daemonset", set.Name)
 	return nil
 }
 
@@ -224,7 +226,7 @@ func preloadRefused(template string, err error) error {
 func (c *Cluster) Preloads(template string) []*appsv1.DaemonSet {
 	var sets []*appsv1.DaemonSet
 	for _, obj := range byTemplate(c.daemonSets, template) {
-		if set, ok := obj.(*appsv1.DaemonSet); ok && set.Labels[preloadLabel] != "" && set.DeletionTimestamp == nil {
+		if set, ok := obj.(*appsv1.DaemonSet); ok && set.Labels[instance.PreloadLabel] != "" && set.DeletionTimestamp == nil {
 			sets = append(sets, set)
 		}
 	}
@@ -234,8 +236,8 @@ func (c *Cluster) Preloads(template string) []*appsv1.DaemonSet {
 // PreloadPods returns the pods of one preload.
 func (c *Cluster) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
 	var pods []*corev1.Pod
-	for _, obj := range byTemplate(c.pods, templateOf(set)) {
-		if pod, ok := obj.(*corev1.Pod); ok && pod.Labels[preloadNameLabel] == set.Name {
+	for _, obj := range byTemplate(c.pods, instance.TemplateOf(set)) {
+		if pod, ok := obj.(*corev1.Pod); ok && pod.Labels[instance.PreloadNameLabel] == set.Name {
 			pods = append(pods, pod)
 		}
 	}

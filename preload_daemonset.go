@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // preloadUser is what the waiting process runs as: nobody in particular, and
@@ -30,12 +32,12 @@ func buildPreload(template *corev1.PodTemplate, namespace, helperImage string) (
 		return nil, errors.New("it has no image")
 	}
 	labels := map[string]string{
-		managedByLabel:    managerName,
-		preloadLabel:      "true",
-		templateLabel:     templateLabelValue(template.Name),
-		templateHashLabel: templateHash(template),
+		instance.ManagedByLabel:    instance.ManagerName,
+		instance.PreloadLabel:      "true",
+		instance.TemplateLabel:     instance.TemplateLabelValue(template.Name),
+		instance.TemplateHashLabel: templateHash(template),
 	}
-	annotations := map[string]string{templateNameAnnotation: template.Name}
+	annotations := map[string]string{instance.TemplateNameAnnotation: template.Name}
 	pod := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: annotations},
 		Spec:       preloadPodSpec(&template.Template.Spec, volumes, helperImage),
@@ -43,11 +45,11 @@ func buildPreload(template *corev1.PodTemplate, namespace, helperImage string) (
 	name := preloadName(pod)
 	// Of its own pods only: two versions exist for a moment.
 	pod.Labels = maps.Clone(labels)
-	pod.Labels[preloadNameLabel] = name
+	pod.Labels[instance.PreloadNameLabel] = name
 	return &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels, Annotations: annotations},
 		Spec: appsv1.DaemonSetSpec{
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{preloadNameLabel: name}},
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{instance.PreloadNameLabel: name}},
 			Template: pod,
 		},
 	}, nil

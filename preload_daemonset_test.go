@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const preloadTestHelper = "pause:1"
@@ -162,13 +164,13 @@ func TestBuildPreloadLabels(t *testing.T) {
 	long := strings.Repeat("x", 100)
 	set := preloadTestSet(t, preloadTestTemplate(long))
 	for what, meta := range map[string]metav1.Object{"DaemonSet": set, "pod": &set.Spec.Template} {
-		if l := labels.Set(meta.GetLabels()); !selector().Matches(l) || l[preloadLabel] != "true" || l[templateHashLabel] == "" {
+		if l := labels.Set(meta.GetLabels()); !instance.Selector().Matches(l) || l[instance.PreloadLabel] != "true" || l[instance.TemplateHashLabel] == "" {
 			t.Errorf("%s: labels are %v", what, l)
 		}
-		if got := templateOf(meta); got != long {
+		if got := instance.TemplateOf(meta); got != long {
 			t.Errorf("%s: template is %q, want %q", what, got, long)
 		}
-		if isInstance(meta) {
+		if instance.IsInstance(meta) {
 			t.Errorf("%s passes for an instance", what)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // PreloadStatus is how far a preload is. The protocol has the first two; failed
@@ -48,14 +50,14 @@ type Preload struct {
 func preloadStatus(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Preload {
 	nodes, ready := int(set.Status.DesiredNumberScheduled), int(set.Status.NumberReady)
 	p := Preload{
-		Template: templateOf(set),
+		Template: instance.TemplateOf(set),
 		Started:  set.CreationTimestamp.Time,
 		Status:   PreloadLoading,
 		Done:     ready,
 		ToDo:     max(nodes-ready, 0),
 	}
 	switch {
-	case hash != "" && set.Labels[templateHashLabel] != hash:
+	case hash != "" && set.Labels[instance.TemplateHashLabel] != hash:
 		p.Done, p.ToDo = 0, nodes
 		p.Reason, p.Message = reasonTemplateChanged, "the template has changed and is not pulled anew yet; if it stays so, the server's log says why"
 	case set.Status.ObservedGeneration < set.Generation:
@@ -82,7 +84,7 @@ func preloadTrouble(pods []*corev1.Pod) (status PreloadStatus, reason, message s
 	})
 	status = PreloadLoading
 	for _, pod := range pods {
-		if pod.DeletionTimestamp != nil || isReady(pod) {
+		if pod.DeletionTimestamp != nil || instance.IsReady(pod) {
 			continue
 		}
 		why, text, failed := podTrouble(pod)
@@ -98,14 +100,14 @@ func preloadTrouble(pods []*corev1.Pod) (status PreloadStatus, reason, message s
 
 // podTrouble says what one pod is held up by; nothing while it makes progress.
 func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
-	if scheduled := condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
-		return scheduled.Reason, clip(scheduled.Message), false // a node may yet have room
+	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
+		return scheduled.Reason, instance.Clip(scheduled.Message), false // a node may yet have room
 	}
 	if pod.Status.Phase == corev1.PodFailed { // evicted, say; the DaemonSet replaces it
-		reason, message = failure(pod)
+		reason, message = instance.Failure(pod)
 		return reason, onNode(pod, message), false
 	}
-	for _, status := range containerStatuses(pod) {
+	for _, status := range instance.ContainerStatuses(pod) {
 		waiting := status.State.Waiting
 		if waiting == nil {
 			continue
@@ -122,5 +124,5 @@ func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
 }
 
 func onNode(pod *corev1.Pod, message string) string {
-	return fmt.Sprintf("node %s: %s", pod.Spec.NodeName, clip(message))
+	return fmt.Sprintf("node %s: %s", pod.Spec.NodeName, instance.Clip(message))
 }

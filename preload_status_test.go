@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 var preloadTestTime = time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
@@ -92,8 +94,8 @@ func TestPreloadStatus(t *testing.T) {
 			set := &appsv1.DaemonSet{
 				ObjectMeta: metav1.ObjectMeta{
 					Name: "set", Generation: 1, CreationTimestamp: metav1.NewTime(preloadTestTime),
-					Labels:      map[string]string{templateHashLabel: "h"},
-					Annotations: map[string]string{templateNameAnnotation: "jupyter"},
+					Labels:      map[string]string{instance.TemplateHashLabel: "h"},
+					Annotations: map[string]string{instance.TemplateNameAnnotation: "jupyter"},
 				},
 				Status: test.status,
 			}

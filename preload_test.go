@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // preloadTemplates is a source of templates that may be away.
@@ -109,7 +111,7 @@ func TestPreloadSettles(t *testing.T) {
 		return s
 	}
 	gone := func(s *appsv1.DaemonSet) { s.DeletionTimestamp = &s.CreationTimestamp }
-	foreign := func(s *appsv1.DaemonSet) { delete(s.Labels, preloadLabel) }
+	foreign := func(s *appsv1.DaemonSet) { delete(s.Labels, instance.PreloadLabel) }
 
 	for _, test := range []struct {
 		name      string
@@ -206,7 +208,7 @@ func TestPreloadRefused(t *testing.T) {
 	}{
 		{"a template without an image", preloadTestTemplate("x", preloadTestImage("")), nil, 500},
 		{"a template with a bad port", preloadTestTemplate("x", func(t *corev1.PodTemplate) {
-			t.Annotations = map[string]string{portAnnotation: "many"}
+			t.Annotations = map[string]string{instance.PortAnnotation: "many"}
 		}), nil, 500},
 		{"no image volumes", preloadTestTemplate("x"), apierrors.NewInvalid(schema.GroupKind{}, "x", nil), 500},
 		{"no right", preloadTestTemplate("x"), apierrors.NewForbidden(resource, "x", errors.New("no")), 500},

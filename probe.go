@@ -10,23 +10,18 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
-	// jupyterActivityProbe lists the kernels, each with what it does and when it
-	// last did something. (api/status would count the probe itself as activity.)
-	jupyterActivityProbe = "api/kernels"
-
 	probeTimeout    = 2 * time.Second
 	maxProbeAnswer  = 1 << 20
 	maxProbeHeaders = 64 << 10
-	maxProbePath    = 1 << 10
 )
 
 // ProbeResult is what came of asking an application; a label of a metric.
@@ -39,25 +34,6 @@ const (
 	ProbeNoAnswer  ProbeResult = "no_answer"  // nothing came, or not in time
 	ProbeBadAnswer ProbeResult = "bad_answer" // no 200, no JSON, or too much of it
 )
-
-// parseProbePath reads a path below the base URL, which may have a query.
-func parseProbePath(value string) (*url.URL, error) {
-	if len(value) > maxProbePath {
-		return nil, fmt.Errorf("it has %d bytes: it may have at most %d", len(value), maxProbePath)
-	}
-	u, err := url.Parse(value)
-	if err != nil {
-		return nil, err
-	}
-	clean := path.Clean("/" + u.Path)
-	switch {
-	case u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%q must be a path below the base URL, such as %s", value, jupyterActivityProbe)
-	case u.Path == "" || strings.HasPrefix(u.Path, "/") || "/"+u.Path != clean && "/"+u.Path != clean+"/":
-		return nil, fmt.Errorf("%q must be a path below the base URL, such as %s, with no slash before it, no // and no dots for parts", value, jupyterActivityProbe)
-	}
-	return u, nil
-}
 
 // probeVerdict reads what an application says of itself: execution_state "busy"
 // anywhere is activity now, and else the latest last_activity counts if it is
@@ -136,9 +112,9 @@ func askActivity(ctx context.Context, pod *corev1.Pod, probe *url.URL) ([]byte, 
 	if pod.Status.PodIP == "" {
 		return nil, errors.New("the pod has no address")
 	}
-	base := &url.URL{Scheme: "http", Host: podAddress(pod), Path: "/"}
-	if pod.Annotations[stripPrefixAnnotation] != "true" {
-		base.Path = baseURL(pod.Labels[idLabel])
+	base := &url.URL{Scheme: "http", Host: instance.PodAddress(pod), Path: "/"}
+	if pod.Annotations[instance.StripPrefixAnnotation] != "true" {
+		base.Path = instance.BaseURL(pod.Labels[instance.IDLabel])
 	}
 	target := base.JoinPath(probe.EscapedPath())
 	target.RawQuery = probe.RawQuery
@@ -147,7 +123,7 @@ func askActivity(ctx context.Context, pod *corev1.Pod, probe *url.URL) ([]byte, 
 		return nil, fmt.Errorf("make the probe: %w", err)
 	}
 	request.Header.Set("Accept", "application/json")
-	request.Header.Set("User-Agent", managerName)
+	request.Header.Set("User-Agent", instance.ManagerName)
 	// One connection for one question: no proxy from the environment, no
 	// compression that could grow. A transport follows no redirect.
 	transport := &http.Transport{
@@ -184,7 +160,7 @@ func (c *Culler) probe(ctx context.Context, pod *corev1.Pod, path *url.URL) (Pro
 	case err != nil:
 		return ProbeNoAnswer, time.Time{}
 	}
-	last, _ := lastActivity(pod) // what is idle has one
+	last, _ := instance.LastActivity(pod) // what is idle has one
 	now := c.now()
 	result, active := probeVerdict(body, last, now)
 	if at, _ := dueEnd(pod, active, now, c.policy); result == ProbeActive && !now.Before(at) {
@@ -198,12 +174,12 @@ func (c *Culler) probe(ctx context.Context, pod *corev1.Pod, path *url.URL) (Pro
 // to the pod, and the next look at it goes by that. An application that does not
 // answer gets no reprieve.
 func (c *Culler) reprieve(ctx context.Context, pod *corev1.Pod) bool {
-	value, asks := pod.Annotations[activityProbeAnnotation]
+	value, asks := pod.Annotations[instance.ActivityProbeAnnotation]
 	if !asks {
 		return false
 	}
-	log := c.log.With("id", pod.Labels[idLabel], "template", templateOf(pod))
-	path, err := parseProbePath(value)
+	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod))
+	path, err := instance.ParseProbePath(value)
 	if err != nil {
 		return false // who wrote it has been told
 	}
@@ -213,9 +189,9 @@ func (c *Culler) reprieve(ctx context.Context, pod *corev1.Pod) bool {
 		log.DebugContext(ctx, "idle, and its application is not at work", "probe", result)
 		return false
 	}
-	switch _, err := writeActivity(ctx, c.pods, pod, use{active, SourceProbe}); {
+	switch _, err := writeActivity(ctx, c.pods, pod, use{active, instance.SourceProbe}); {
 	case err == nil:
-		log.InfoContext(ctx, "not culled: its application is or was at work", "probe", result, "active", formatActivity(active))
+		log.InfoContext(ctx, "not culled: its application is or was at work", "probe", result, "active", instance.FormatTime(active))
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 	default:
 		log.ErrorContext(ctx, "not culled: its application is or was at work, which could not be written", "probe", result, "error", err)

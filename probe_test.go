@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func mustURL(t testing.TB, address string) *url.URL {
@@ -59,15 +61,15 @@ func TestProbeVerdict(t *testing.T) {
 
 func TestParseProbePath(t *testing.T) {
 	for _, value := range []string{"api/kernels", "api/kernels/", "status", "a%20b", "api/sessions?x=1"} {
-		if _, err := parseProbePath(value); err != nil {
+		if _, err := instance.ParseProbePath(value); err != nil {
 			t.Errorf("%q: got error %v", value, err)
 		}
 	}
 	for _, value := range []string{
 		"", "/", "/api/kernels", "//10.0.0.1/x", "http://10.0.0.1/x", "http:x", "..", "../x", "a/../../x", "%2e%2e/x", "a//b", "a/./b",
-		"?x=1", "a#b", "%zz", "a\nb", strings.Repeat("a", maxProbePath+1),
+		"?x=1", "a#b", "%zz", "a\nb", strings.Repeat("a", instance.MaxProbePath+1),
 	} {
-		if u, err := parseProbePath(value); err == nil {
+		if u, err := instance.ParseProbePath(value); err == nil {
 			t.Errorf("%.40q: got %v, want an error", value, u)
 		}
 	}
@@ -83,7 +85,7 @@ func probed(t testing.TB, h http.HandlerFunc, changes ...func(*corev1.Pod)) *cor
 		t.Fatal(err)
 	}
 	pod := ago(1, 2*time.Hour, append([]func(*corev1.Pod){
-		withAnnotation(activityProbeAnnotation, "api/kernels"), withAnnotation(portAnnotation, port),
+		withAnnotation(instance.ActivityProbeAnnotation, "api/kernels"), withAnnotation(instance.PortAnnotation, port),
 	}, changes...)...)
 	pod.Status.PodIP = host
 	return pod
@@ -120,25 +122,25 @@ func TestWorkIsNotCulled(t *testing.T) {
 		if len(writes) != 1 {
 			t.Fatalf("%s: the writes are %v, want one of its activity", row.name, writes)
 		}
-		wantActivityPatch(t, writes[0], pod, row.written, SourceProbe)
+		wantActivityPatch(t, writes[0], pod, row.written, instance.SourceProbe)
 		culler.wantCounts(t, nil, 0, 0)
 	}
 }
 
 // However busy, it ends at its max age.
 func TestWorkEndsAtItsMaxAge(t *testing.T) {
-	pod := probed(t, answer(`[{"execution_state":"busy"}]`), withAnnotation(maxAgeAnnotation, "1h"), withAnnotation(cullTimeoutAnnotation, "1m"),
+	pod := probed(t, answer(`[{"execution_state":"busy"}]`), withAnnotation(instance.MaxAgeAnnotation, "1h"), withAnnotation(instance.CullTimeoutAnnotation, "1m"),
 		lastUsed(noon))
 	c := startCluster(t, clockAt(noon), pod)
 	culler := newTestCuller(t, c)
 	culler.sweep(t.Context(), noon, culler.policy)
-	culler.wantCounts(t, map[EndReason]float64{EndExpired: 1}, 0, 0)
+	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndExpired: 1}, 0, 0)
 }
 
 // Work that was over for the cull timeout is idleness as well.
 func TestOldWorkIsNoReprieve(t *testing.T) {
 	_, culler := sweepProbed(t, probed(t, answer(`[{"last_activity":"2026-01-02T10:30:00Z"}]`)), ProbeIdle)
-	culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 0, 0)
+	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1}, 0, 0)
 }
 
 func TestNoReprieve(t *testing.T) {
@@ -160,11 +162,11 @@ func TestNoReprieve(t *testing.T) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(busy))
 		}, changes(), ProbeNoAnswer},
-		{"nobody listens", answer(busy), withAnnotation(portAnnotation, "1"), ProbeNoAnswer},
-		{"a port that is none", answer(busy), withAnnotation(portAnnotation, "80@127.0.0.1:81"), ProbeNoAnswer},
+		{"nobody listens", answer(busy), withAnnotation(instance.PortAnnotation, "1"), ProbeNoAnswer},
+		{"a port that is none", answer(busy), withAnnotation(instance.PortAnnotation, "80@127.0.0.1:81"), ProbeNoAnswer},
 	} {
 		_, culler := sweepProbed(t, probed(t, row.h, row.change), row.want)
-		culler.wantCounts(t, map[EndReason]float64{EndCulled: 1}, 0, 0)
+		culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1}, 0, 0)
 	}
 }
 
@@ -193,13 +195,13 @@ func TestProbeAsks(t *testing.T) {
 		strip string
 		want  string
 	}{
-		{"api/kernels", "false", baseURL(instanceID(1)) + "api/kernels"},
+		{"api/kernels", "false", instance.BaseURL(instanceID(1)) + "api/kernels"},
 		{"api/kernels", "true", "/api/kernels"},
-		{"a%2Fb%20c/?x=1&y", "false", baseURL(instanceID(1)) + "a%2Fb%20c/?x=1&y"},
+		{"a%2Fb%20c/?x=1&y", "false", instance.BaseURL(instanceID(1)) + "a%2Fb%20c/?x=1&y"},
 	} {
 		asked := make(chan string, 1)
 		pod := probed(t, func(w http.ResponseWriter, r *http.Request) { asked <- r.Method + " " + r.RequestURI },
-			withAnnotation(activityProbeAnnotation, row.probe), withAnnotation(stripPrefixAnnotation, row.strip))
+			withAnnotation(instance.ActivityProbeAnnotation, row.probe), withAnnotation(instance.StripPrefixAnnotation, row.strip))
 		sweepProbed(t, pod, ProbeBadAnswer)
 		if got := receive(t, asked); got != "GET "+row.want {
 			t.Errorf("%s: asked %s, want GET %s", row.probe, got, row.want)
@@ -214,11 +216,11 @@ func TestWhatIsNotAsked(t *testing.T) {
 		"in use":       lastUsed(noon.Add(-time.Minute)),
 		"broken":       broken,
 		"completed":    completed,
-		"no probe":     func(pod *corev1.Pod) { delete(pod.Annotations, activityProbeAnnotation) },
-		"a bad probe":  withAnnotation(activityProbeAnnotation, "http://127.0.0.1/"),
-		"another bad":  withAnnotation(activityProbeAnnotation, "../x"),
+		"no probe":     func(pod *corev1.Pod) { delete(pod.Annotations, instance.ActivityProbeAnnotation) },
+		"a bad probe":  withAnnotation(instance.ActivityProbeAnnotation, "http://127.0.0.1/"),
+		"another bad":  withAnnotation(instance.ActivityProbeAnnotation, "../x"),
 		"being erased": deleting,
-		"too old":      changes(lastUsed(noon), withAnnotation(maxAgeAnnotation, "1h")),
+		"too old":      changes(lastUsed(noon), withAnnotation(instance.MaxAgeAnnotation, "1h")),
 	} {
 		c := startCluster(t, clockAt(noon), probed(t, never, change))
 		culler := newTestCuller(t, c)
@@ -234,7 +236,7 @@ func TestReprieveThatIsNotWritten(t *testing.T) {
 	for _, row := range []struct {
 		err    error
 		logged bool
-	}{{conflict(podName(instanceID(1))), false}, {errors.New("the API server is away"), true}} {
+	}{{conflict(instance.PodName(instanceID(1))), false}, {errors.New("the API server is away"), true}} {
 		c := startCluster(t, clockAt(noon), probed(t, answer(`{"execution_state":"busy"}`)))
 		culler := newTestCuller(t, c)
 		c.failOn("patch", "pods", row.err)
@@ -262,7 +264,7 @@ func TestOutageWhileItIsAsked(t *testing.T) {
 		defer close(cut)
 		culler.contact.note(time.Now().Add(2 * contactGap)) // nothing was written between
 	}()
-	culler.end(t.Context(), pod, verdict{end, EndCulled, "idle"}, policy)
+	culler.end(t.Context(), pod, verdict{end, instance.EndCulled, "idle"}, policy)
 	if writes := c.writes(); len(writes) > 0 {
 		t.Errorf("the writes are %v", writes)
 	}

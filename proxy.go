@@ -11,11 +11,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
-	userPrefix = "/user/"
-
 	podDialTimeout = 5 * time.Second
 	// podKeepAlive notices a node that has gone without a word.
 	podKeepAlive = 15 * time.Second
@@ -26,7 +26,7 @@ const (
 // id. Who knows the id may come in; there is no other check.
 type Proxy struct {
 	instances InstanceReader
-	touch     func(id string, source Source)
+	touch     func(id string, source instance.Source)
 	idle      idleExpressions
 	key       apiKey
 	log       *slog.Logger
@@ -38,7 +38,7 @@ type Proxy struct {
 
 // NewProxy makes a proxy that calls touch whenever an instance is used. key is
 // the API key, which no instance may ever see.
-func NewProxy(instances InstanceReader, touch func(id string, source Source), key apiKey, log *slog.Logger) *Proxy {
+func NewProxy(instances InstanceReader, touch func(id string, source instance.Source), key apiKey, log *slog.Logger) *Proxy {
 	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
 	return &Proxy{
 		instances: instances,
@@ -69,15 +69,15 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !known:
 		p.refuse(w, r, noInstanceNotice())
-	case inst.Status == StatusDeleted:
+	case inst.Status == instance.StatusDeleted:
 		p.refuse(w, r, overNotice(inst))
-	case inst.Status == StatusFailed:
+	case inst.Status == instance.StatusFailed:
 		p.refuse(w, r, failedNotice(inst))
-	case inst.Status != StatusDeployed:
+	case inst.Status != instance.StatusDeployed:
 		p.refuse(w, r, startingNotice(inst))
 	case rest == "":
 		// Relative links need the slash; a path of our own, never the client's.
-		redirect := baseURL(id)
+		redirect := instance.BaseURL(id)
 		if r.URL.RawQuery != "" {
 			redirect += "?" + r.URL.RawQuery
 		}
@@ -89,11 +89,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // await looks an instance up. It gives this replica's watch a moment to catch
 // up with the replica that told the client.
-func (p *Proxy) await(ctx context.Context, id string) (Instance, bool) {
-	ctx, cancel := context.WithTimeout(ctx, unknownWait)
+func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) {
+	ctx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
-	return p.instances.Await(ctx, id, func(inst Instance, known bool) bool {
-		return known && (inst.Status == StatusDeployed || !inst.Alive())
+	return p.instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
+		return known && (inst.Status == instance.StatusDeployed || !inst.Alive())
 	})
 }
 
@@ -112,13 +112,13 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
 
 // toucher returns what is to be called when a request, or a byte of it or of its
 // answer, is use of an instance.
-func (p *Proxy) toucher(inst Instance, r *http.Request) func() {
+func (p *Proxy) toucher(inst instance.Instance, r *http.Request) func() {
 	if p.idle.isIdle(inst, r) {
 		return func() {}
 	}
-	source := SourceHTTP
+	source := instance.SourceHTTP
 	if isWebSocket(r.Header) {
-		source = SourceWebSocket
+		source = instance.SourceWebSocket
 	}
 	return func() { p.touch(inst.ID, source) }
 }
@@ -126,7 +126,7 @@ func (p *Proxy) toucher(inst Instance, r *http.Request) func() {
 // forward sends one request to the pod and streams both ways. Headers that are
 // for one connection only are dropped by ReverseProxy. A request is use once the
 // pod answers it: a forgotten page also asks for what is broken.
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	touch := p.toucher(inst, r)
 	// Else the server would discard what the pod has yet to read of the request
 	// once the pod begins to answer.
@@ -148,12 +148,12 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst Instance) {
 	reverse.ServeHTTP(w, r)
 }
 
-func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst Instance, touch func()) {
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst instance.Instance, touch func()) {
 	out := pr.Out
 	out.URL.Scheme, out.URL.Host = "http", inst.Address
 	out.URL.RawQuery = pr.In.URL.RawQuery // whole: what it means is the application's business
 	if inst.StripPrefix {
-		prefix := strings.TrimSuffix(baseURL(inst.ID), "/")
+		prefix := strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
 		out.URL.Path = strings.TrimPrefix(out.URL.Path, prefix)
 		out.URL.RawPath = strings.TrimPrefix(out.URL.RawPath, prefix)
 	}
@@ -187,7 +187,7 @@ func watchResponse(res *http.Response, id string, touch func()) error {
 	// All instances share one origin: none may claim more of it than its own
 	// path, however it is written (/user/<id>/.. is somebody else's).
 	if _, said := res.Header["Service-Worker-Allowed"]; said {
-		res.Header.Set("Service-Worker-Allowed", baseURL(id))
+		res.Header.Set("Service-Worker-Allowed", instance.BaseURL(id))
 	}
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
 	upgraded = upgraded && res.StatusCode == http.StatusSwitchingProtocols
@@ -223,7 +223,7 @@ func (b *touchingBody) Read(p []byte) (int, error) {
 // splitUserPath takes /user/<id>/rest apart; rest keeps its leading slash and
 // is empty where the path ends with the id.
 func splitUserPath(escaped string) (id, rest string, ok bool) {
-	after, ok := strings.CutPrefix(escaped, userPrefix)
+	after, ok := strings.CutPrefix(escaped, instance.UserPrefix)
 	if !ok {
 		return "", "", false
 	}
@@ -231,7 +231,7 @@ func splitUserPath(escaped string) (id, rest string, ok bool) {
 	if slash := strings.IndexByte(after, '/'); slash >= 0 {
 		id, rest = after[:slash], after[slash:]
 	}
-	return id, rest, validID(id)
+	return id, rest, instance.ValidID(id)
 }
 
 // bufferPool lends ReverseProxy the buffers it copies bodies with.

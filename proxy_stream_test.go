@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // receive takes one value from a channel, and fails the test when none comes.
@@ -170,7 +172,7 @@ func TestProxyStreamsBothWaysAtOnce(t *testing.T) {
 // A request counts once as such; only bytes count beyond that, and none moved.
 func TestProxyTouchesOncePerRequestOfNoBytes(t *testing.T) {
 	inst := newBackend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	p := startProxy(t, inst, Instance{ID: instanceID(2), Status: StatusDeployed, Address: inst.Address})
+	p := startProxy(t, inst, instance.Instance{ID: instanceID(2), Status: instance.StatusDeployed, Address: inst.Address})
 	for want := 1; want <= 3; want++ {
 		p.get(t, "/user/"+inst.ID+"/")
 		if got := p.touches.of(inst.ID); got != want {

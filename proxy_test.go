@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // touchCounter counts how often instances were said to be in use.
@@ -20,7 +22,7 @@ type touchCounter struct {
 	count map[string]int
 }
 
-func (c *touchCounter) touch(id string, _ Source) {
+func (c *touchCounter) touch(id string, _ instance.Source) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count == nil {
@@ -43,7 +45,7 @@ type testProxy struct {
 	log     *logBuffer
 }
 
-func startProxy(t testing.TB, instances ...Instance) *testProxy {
+func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
 	log, out := recordLog()
 	p := &testProxy{metrics: NewMetrics("test"), touches: &touchCounter{}, log: out}
@@ -86,12 +88,12 @@ func (p *testProxy) do(t testing.TB, r *http.Request) (*http.Response, string) {
 }
 
 // newBackend is an application, and the instance that it is.
-func newBackend(t testing.TB, h http.HandlerFunc, changes ...func(*Instance)) Instance {
+func newBackend(t testing.TB, h http.HandlerFunc, changes ...func(*instance.Instance)) instance.Instance {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	inst := Instance{
-		ID: instanceID(1), Template: "jupyter", Status: StatusDeployed,
+	inst := instance.Instance{
+		ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed,
 		Address: strings.TrimPrefix(server.URL, "http://"),
 	}
 	for _, change := range changes {
@@ -104,22 +106,22 @@ func TestProxyRefuses(t *testing.T) {
 	id := instanceID(1)
 	for _, row := range []struct {
 		name, path string
-		inst       Instance
+		inst       instance.Instance
 		code       int
 		retryAfter string
 		says       string
 	}{
-		{"the root", "/", Instance{}, 404, "", "nothing at this address"},
-		{"no id", "/user/", Instance{}, 404, "", "nothing at this address"},
-		{"no valid id", "/user/me/tree", Instance{ID: "me", Status: StatusDeployed}, 404, "", "nothing at this address"},
-		{"an id that is escaped", "/user/%30" + id[1:] + "/", Instance{ID: id, Status: StatusDeployed}, 404, "", "nothing at this address"},
-		{"a prefix that is escaped", "/%75ser/" + id + "/", Instance{ID: id, Status: StatusDeployed}, 404, "", "nothing at this address"},
-		{"another prefix", "/User/" + id + "/", Instance{ID: id, Status: StatusDeployed}, 404, "", "nothing at this address"},
-		{"an unknown id", "/user/" + id + "/tree", Instance{}, 404, "", "no such instance"},
-		{"pending", "/user/" + id + "/", Instance{ID: id, Status: StatusPending}, 503, "1", "is starting"},
-		{"deploying", "/user/" + id, Instance{ID: id, Status: StatusDeploying}, 503, "1", "is starting"},
-		{"failed", "/user/" + id + "/", Instance{ID: id, Status: StatusFailed, Message: "image x: not found"}, 502, "", "failed: image x: not found"},
-		{"deleted", "/user/" + id + "/", Instance{ID: id, Status: StatusDeleted, Message: "idle for 1h0m0s"}, 410, "", "over: idle for 1h0m0s"},
+		{"the root", "/", instance.Instance{}, 404, "", "nothing at this address"},
+		{"no id", "/user/", instance.Instance{}, 404, "", "nothing at this address"},
+		{"no valid id", "/user/me/tree", instance.Instance{ID: "me", Status: instance.StatusDeployed}, 404, "", "nothing at this address"},
+		{"an id that is escaped", "/user/%30" + id[1:] + "/", instance.Instance{ID: id, Status: instance.StatusDeployed}, 404, "", "nothing at this address"},
+		{"a prefix that is escaped", "/%75ser/" + id + "/", instance.Instance{ID: id, Status: instance.StatusDeployed}, 404, "", "nothing at this address"},
+		{"another prefix", "/User/" + id + "/", instance.Instance{ID: id, Status: instance.StatusDeployed}, 404, "", "nothing at this address"},
+		{"an unknown id", "/user/" + id + "/tree", instance.Instance{}, 404, "", "no such instance"},
+		{"pending", "/user/" + id + "/", instance.Instance{ID: id, Status: instance.StatusPending}, 503, "1", "is starting"},
+		{"deploying", "/user/" + id, instance.Instance{ID: id, Status: instance.StatusDeploying}, 503, "1", "is starting"},
+		{"failed", "/user/" + id + "/", instance.Instance{ID: id, Status: instance.StatusFailed, Message: "image x: not found"}, 502, "", "failed: image x: not found"},
+		{"deleted", "/user/" + id + "/", instance.Instance{ID: id, Status: instance.StatusDeleted, Message: "idle for 1h0m0s"}, 410, "", "over: idle for 1h0m0s"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := startProxy(t, row.inst)
@@ -165,7 +167,7 @@ func TestProxyAddsTheSlash(t *testing.T) {
 func TestProxyWaitsAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now)
-		proxy := NewProxy(c.Cluster, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
+		proxy := NewProxy(c.Cluster, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
 		for _, row := range []struct {
 			name   string
 			before func()
@@ -186,7 +188,7 @@ func TestProxyWaitsAMoment(t *testing.T) {
 			var meanwhile sync.WaitGroup
 			if row.during != nil {
 				meanwhile.Go(func() {
-					time.Sleep(unknownWait / 2)
+					time.Sleep(instance.WatchDelay / 2)
 					row.during()
 				})
 			}
@@ -194,7 +196,7 @@ func TestProxyWaitsAMoment(t *testing.T) {
 			res := ask(t, proxy, "GET", "/user/"+instanceID(1), "", "")
 			took := time.Since(began)
 			meanwhile.Wait()
-			if waited := took == unknownWait; res.Code != row.code || waited != row.waits || took > unknownWait {
+			if waited := took == instance.WatchDelay; res.Code != row.code || waited != row.waits || took > instance.WatchDelay {
 				t.Errorf("%s: got %d after %s, want %d, and the whole wait: %v", row.name, res.Code, took, row.code, row.waits)
 			}
 		}
@@ -225,7 +227,7 @@ func TestProxyKeepsPathAndQuery(t *testing.T) {
 		for strip, want := range map[bool]string{false: base + row.rest, true: row.stripped} {
 			seen := make(chan string, 1)
 			inst := newBackend(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.RequestURI },
-				func(inst *Instance) { inst.StripPrefix = strip })
+				func(inst *instance.Instance) { inst.StripPrefix = strip })
 			res, _ := startProxy(t, inst).get(t, base+row.rest)
 			if res.StatusCode != http.StatusOK {
 				t.Errorf("%s: got %d, want 200", row.rest, res.StatusCode)
@@ -273,7 +275,7 @@ func TestProxyWhenTheApplicationDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close() // and nobody listens there any more
-	inst := Instance{ID: instanceID(1), Template: "jupyter", Status: StatusDeployed, Address: listener.Addr().String()}
+	inst := instance.Instance{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed, Address: listener.Addr().String()}
 	p := startProxy(t, inst)
 	res, body := p.get(t, "/user/"+inst.ID+"/?token=secret", "Authorization", "token "+testAPIKey)
 	if res.StatusCode != http.StatusBadGateway || !strings.Contains(body, "did not answer") {
@@ -318,7 +320,7 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 		close(ended)
 	})
 	log, out := recordLog()
-	proxy := NewProxy(fakeReader{inst}, func(string, Source) {}, newAPIKey(testAPIKey), log)
+	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), log)
 	go func() {
 		<-arrived
 		cancel()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // wire is one end of a connection; what is read ahead belongs to it too.
@@ -59,7 +61,7 @@ func upgradeAt(t testing.TB, protocol, rest string) (p *testProxy, browser, pod 
 		}
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 		pods <- wire{conn, buffered.Reader}
-	}, func(inst *Instance) { inst.IdlePaths = jupyterIdlePaths })
+	}, func(inst *instance.Instance) { inst.IdlePaths = jupyterIdlePaths })
 	p = startProxy(t, inst)
 	conn, err := net.Dial("tcp", p.Listener.Addr().String())
 	if err != nil {
@@ -67,7 +69,7 @@ func upgradeAt(t testing.TB, protocol, rest string) (p *testProxy, browser, pod 
 	}
 	browser = wire{conn, bufio.NewReader(conn)}
 	fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: hub.example\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"+
-		"Authorization: token %s\r\n\r\n", baseURL(inst.ID), rest, protocol, testAPIKey)
+		"Authorization: token %s\r\n\r\n", instance.BaseURL(inst.ID), rest, protocol, testAPIKey)
 	res, err := http.ReadResponse(browser.reader, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != protocol {
 		t.Fatalf("got %v, %v, want 101 to %s", res, err, protocol)
@@ -195,7 +197,7 @@ func TestUpgradeNobodyAskedFor(t *testing.T) {
 		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	})
 	res := httptest.NewRecorder()
-	proxy := NewProxy(fakeReader{inst}, func(string, Source) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
 	proxy.ServeHTTP(res, httptest.NewRequest("GET", "/user/"+inst.ID+"/", nil))
 	if res.Code != http.StatusBadGateway {
 		t.Errorf("got %d, want 502", res.Code)

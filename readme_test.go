@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // TestREADME keeps the README in step with the code: it has a row for every
@@ -29,18 +31,18 @@ func TestREADME(t *testing.T) {
 		}
 		want("flag", row)
 	})
-	for _, key := range []string{managedByLabel, idLabel, templateLabel, templateHashLabel, poolLabel, preloadLabel, preloadNameLabel} {
+	for _, key := range []string{instance.ManagedByLabel, instance.IDLabel, instance.TemplateLabel, instance.TemplateHashLabel, instance.PoolLabel, instance.PreloadLabel, instance.PreloadNameLabel} {
 		want("label", "| `"+key+"` | label |")
 	}
 	for _, key := range []string{
-		templateNameAnnotation, lastActivityAnnotation, activitySourceAnnotation, launchedAnnotation, cullTimeoutAnnotation, maxAgeAnnotation,
-		portAnnotation, stripPrefixAnnotation, idlePathsAnnotation, activityProbeAnnotation, readyWhenAnnotation,
+		instance.TemplateNameAnnotation, instance.LastActivityAnnotation, instance.ActivitySourceAnnotation, instance.LaunchedAnnotation, instance.CullTimeoutAnnotation, instance.MaxAgeAnnotation,
+		instance.PortAnnotation, instance.StripPrefixAnnotation, instance.IdlePathsAnnotation, instance.ActivityProbeAnnotation, instance.ReadyWhenAnnotation,
 	} {
 		want("annotation", "| `"+key+"` | annotation |")
 	}
 	for _, key := range []string{
-		portAnnotation, cullTimeoutAnnotation, maxAgeAnnotation, maxInstancesAnnotation, stripPrefixAnnotation, poolSizeAnnotation,
-		idlePathsAnnotation, activityProbeAnnotation,
+		instance.PortAnnotation, instance.CullTimeoutAnnotation, instance.MaxAgeAnnotation, instance.MaxInstancesAnnotation, instance.StripPrefixAnnotation, instance.PoolSizeAnnotation,
+		instance.IdlePathsAnnotation, instance.ActivityProbeAnnotation,
 	} {
 		want("template annotation", "| `"+key+"` | ")
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -268,7 +270,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, er
 		return failed(err)
 	}
 	request.Header.Set("Accept", "application/json")
-	request.Header.Set("User-Agent", managerName+"/"+version)
+	request.Header.Set("User-Agent", instance.ManagerName+"/"+version)
 	if r.key != "" {
 		request.Header.Set("Authorization", r.key)
 	}

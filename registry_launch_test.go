@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // TestLaunchOfARegistryTemplate goes from the API through both sources to a pod,
@@ -95,7 +97,7 @@ func TestLaunchOfARegistryTemplate(t *testing.T) {
 			}
 			continue
 		}
-		pod, err := client.CoreV1().Pods("somewhere").Get(t.Context(), podName(answer.ID), metav1.GetOptions{})
+		pod, err := client.CoreV1().Pods("somewhere").Get(t.Context(), instance.PodName(answer.ID), metav1.GetOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", row.template, err)
 		} else if got := pod.Spec.Containers[0].Image; got != row.image {

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -86,8 +88,8 @@ func (t registryTemplate) podTemplate(namespace string) (*corev1.PodTemplate, er
 	}
 	return &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace, Annotations: map[string]string{
-			idlePathsAnnotation:     jupyterIdlePaths,
-			activityProbeAnnotation: jupyterActivityProbe,
+			instance.IdlePathsAnnotation:     jupyterIdlePaths,
+			instance.ActivityProbeAnnotation: jupyterActivityProbe,
 		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			SecurityContext: &corev1.PodSecurityContext{
@@ -132,7 +134,7 @@ func registryImage(source string) (string, error) {
 func registryPort(port *int64) (int32, error) {
 	switch {
 	case port == nil:
-		return defaultPort, nil
+		return instance.DefaultPort, nil
 	case *port < 1 || *port > 65535:
 		return 0, fmt.Errorf("port is %d: it must be 1 to 65535", *port)
 	}
@@ -226,3 +228,19 @@ func parseLimit(text string) (resource.Quantity, error) {
 	}
 	return resource.ParseQuantity(text)
 }
+
+// jupyterIdlePaths is what Jupyter's own pages ask for by themselves, every few
+// seconds to a minute: the tree of the classic Notebook 6 asks for sessions and
+// terminals; JupyterLab and Notebook 7 for these, kernels, kernelspecs, the user,
+// workspaces, and the listing of the directory that is shown; the extension for
+// resource usage for metrics. JupyterLab and Notebook 7 also keep a WebSocket open
+// by which the server tells of events, and of each listing that they ask for.
+// Of contents all: a directory and a file look alike there, and who opens a file
+// does more, such as to start a kernel, or have the layout of the page saved. Not
+// the usage of kernels: to answer that changes what a kernel says of itself.
+const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1|contents(/.*)?)` +
+	`|metrics|lab/api/workspaces/?`
+
+// jupyterActivityProbe lists the kernels, each with what it does and when it
+// last did something. (api/status would count the probe itself as activity.)
+const jupyterActivityProbe = "api/kernels"

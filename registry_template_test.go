@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestRegistryTemplateIsRead(t *testing.T) {
@@ -234,10 +236,10 @@ func TestRegistryTemplateIsHarmless(t *testing.T) {
 	if *pod.Spec.AutomountServiceAccountToken || pod.Namespace != "somewhere" || *pod.Spec.TerminationGracePeriodSeconds > 10 {
 		t.Errorf("got pod %+v", pod)
 	}
-	if pod.Annotations[idlePathsAnnotation] != jupyterIdlePaths || pod.Annotations[activityProbeAnnotation] != "api/kernels" {
+	if pod.Annotations[instance.IdlePathsAnnotation] != jupyterIdlePaths || pod.Annotations[instance.ActivityProbeAnnotation] != "api/kernels" {
 		t.Errorf("it does not know what Jupyter's pages poll, or how to ask for work: %v", pod.Annotations)
 	}
-	if pod.Annotations[portAnnotation] != "80" || pod.Annotations[templateNameAnnotation] != "My_project" {
+	if pod.Annotations[instance.PortAnnotation] != "80" || pod.Annotations[instance.TemplateNameAnnotation] != "My_project" {
 		t.Errorf("got annotations %v", pod.Annotations)
 	}
 	again, _ := convertRegistryTemplate(t, `, "image-source": "p", "port": 80`)

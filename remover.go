@@ -10,23 +10,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
-
-// EndReason is the reason of a tombstone, and the label of what counts culls.
-type EndReason string
-
-const (
-	EndCulled  EndReason = "Culled"  // idle for longer than its cull timeout
-	EndExpired EndReason = "Expired" // older than its max age, used or not
-	EndStopped EndReason = "Stopped" // somebody asked for it
-	EndFailed  EndReason = "Failed"  // did not start, or broke down
-	EndGone    EndReason = "Gone"    // ended by itself, or deleted by other means than ours
-)
-
-// EndReasons lists every EndReason.
-func EndReasons() []EndReason {
-	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndGone}
-}
 
 // writeTimeout bounds every single write to the API server.
 const writeTimeout = 10 * time.Second
@@ -49,7 +35,7 @@ type remover struct {
 // apierrors.IsConflict knows it. That is asked first, so that no tombstone says
 // of what lives that it is over. A pod that is gone already is an error that
 // apierrors.IsNotFound knows: somebody else has ended it.
-func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, unchangedOnly bool) error {
+func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*writeTimeout)
 	defer cancel()
 
@@ -60,7 +46,7 @@ func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason EndReason,
 			return err
 		}
 	}
-	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: managerName, Force: true}); err != nil {
+	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}); err != nil {
 		return err
 	}
 	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
@@ -80,7 +66,7 @@ func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string)
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 
-	err := r.bury(ctx, pod, EndGone, message, metav1.ApplyOptions{FieldManager: managerName + "-observer"})
+	err := r.bury(ctx, pod, instance.EndGone, message, metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"})
 	if apierrors.IsConflict(err) {
 		return nil
 	}
@@ -90,7 +76,7 @@ func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string)
 // bury applies the tombstone rather than creating it: an earlier one may be
 // left from a delete that was refused because the instance was in use after
 // all, and writing it anew also starts its hour anew.
-func (r *remover) bury(ctx context.Context, pod *corev1.Pod, reason EndReason, message string, how metav1.ApplyOptions) error {
+func (r *remover) bury(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, how metav1.ApplyOptions) error {
 	tombstone := newTombstone(pod, r.namespace, reason, message, r.now())
 	if _, err := r.client.CoreV1().Events(r.namespace).Apply(ctx, tombstone, how); err != nil {
 		return fmt.Errorf("write tombstone %s: %w", *tombstone.Name, err)
@@ -99,25 +85,25 @@ func (r *remover) bury(ctx context.Context, pod *corev1.Pod, reason EndReason, m
 }
 
 // newTombstone says of an instance all that a client may still ask for.
-func newTombstone(pod *corev1.Pod, namespace string, reason EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
+func newTombstone(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
 	kind := corev1.EventTypeNormal
-	if reason == EndFailed {
+	if reason == instance.EndFailed {
 		kind = corev1.EventTypeWarning
 	}
-	return applycorev1.Event(tombstoneName(pod.Labels[idLabel]), namespace).
+	return applycorev1.Event(instance.TombstoneName(pod.Labels[instance.IDLabel]), namespace).
 		WithLabels(map[string]string{
-			managedByLabel:    managerName,
-			idLabel:           pod.Labels[idLabel],
-			templateLabel:     pod.Labels[templateLabel],
-			templateHashLabel: pod.Labels[templateHashLabel],
+			instance.ManagedByLabel:    instance.ManagerName,
+			instance.IDLabel:           pod.Labels[instance.IDLabel],
+			instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
+			instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
 		}).
-		WithAnnotations(map[string]string{templateNameAnnotation: templateOf(pod)}).
+		WithAnnotations(map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)}).
 		WithInvolvedObject(applycorev1.ObjectReference().
 			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).
 		WithType(kind).
 		WithReason(string(reason)).
 		WithMessage(message).
-		WithSource(applycorev1.EventSource().WithComponent(managerName)).
+		WithSource(applycorev1.EventSource().WithComponent(instance.ManagerName)).
 		WithFirstTimestamp(pod.CreationTimestamp).
 		WithLastTimestamp(metav1.NewTime(now)).
 		WithCount(1)

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func newTestRemover(server *fakeServer) *remover {
@@ -36,7 +38,7 @@ func wantRemoved(t testing.TB, writes calls, pod *corev1.Pod, only metav1.Precon
 		t.Fatalf("the writes are %v, want the tombstone and then the delete", writes)
 	}
 	tombstone := writes[0].(k8stesting.PatchActionImpl)
-	if got, want := tombstone.Name, "binder-"+pod.Labels[idLabel]+".deleted"; got != want || tombstone.PatchType != types.ApplyPatchType {
+	if got, want := tombstone.Name, "binder-"+pod.Labels[instance.IDLabel]+".deleted"; got != want || tombstone.PatchType != types.ApplyPatchType {
 		t.Errorf("the tombstone is a %s of %q, want an apply of %q", tombstone.PatchType, got, want)
 	}
 	deletion := writes[1].(k8stesting.DeleteActionImpl)
@@ -67,12 +69,12 @@ func TestRemove(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := newFakeServer(clockAt(noon), pod)
-			if err := newTestRemover(server).remove(t.Context(), pod, EndStopped, "stopped by request", test.unchangedOnly); err != nil {
+			if err := newTestRemover(server).remove(t.Context(), pod, instance.EndStopped, "stopped by request", test.unchangedOnly); err != nil {
 				t.Fatal(err)
 			}
 			wantRemoved(t, server.writes(), pod, test.only)
-			got := instanceFromTombstone(mustTombstone(t, server, instanceID(1)))
-			if got.Status != StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
+			got := instance.FromTombstone(mustTombstone(t, server, instanceID(1)))
+			if got.Status != instance.StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
 				t.Errorf("what is remembered is %+v", got)
 			}
 		})
@@ -94,11 +96,11 @@ func TestRemoveConflicts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := newFakeServer(clockAt(noon), test.live)
-			err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", test.unchangedOnly)
+			err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", test.unchangedOnly)
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
-			if _, err := server.pod(podName(instanceID(1))); err != nil {
+			if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
 				t.Errorf("the pod was deleted: %v", err)
 			}
 			if writes := server.writes(); test.unchangedOnly && len(writes) > 0 {
@@ -115,18 +117,18 @@ func TestRemoveConflictsAtLast(t *testing.T) {
 		used := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
 		return false, nil, server.client.Tracker().Update(podResource, used, testNamespace)
 	})
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", true)
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", true)
 	if !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want a conflict", err)
 	}
-	if _, err := server.pod(podName(instanceID(1))); err != nil {
+	if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
 		t.Errorf("the pod was deleted: %v", err)
 	}
 }
 
 func TestRemoveWhatIsGone(t *testing.T) {
 	server := newFakeServer(clockAt(noon))
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "", false)
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndStopped, "", false)
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want that it is not found", err)
 	}
@@ -138,11 +140,11 @@ func TestRemoveKeepsWhatItCannotRemember(t *testing.T) {
 	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
 	away := errors.New("the API server is away")
 	server.failOn("patch", "events", away)
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "", true)
+	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", true)
 	if !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
-	if _, err := server.pod(podName(instanceID(1))); err != nil {
+	if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
 		t.Errorf("the pod was deleted: %v", err)
 	}
 }
@@ -157,12 +159,12 @@ func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
 	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		return broken && !isDryRun(action), nil, away
 	})
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); !errors.Is(err, away) {
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
 		t.Fatalf("got error %v, want %v", err, away)
 	}
 	broken = false
 	now = noon.Add(time.Hour)
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndStopped, "stopped by request", false); err != nil {
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
 	event := mustTombstone(t, server, instanceID(1))
@@ -186,7 +188,7 @@ func TestRemember(t *testing.T) {
 func TestRememberKeepsWhatIsKnown(t *testing.T) {
 	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
 	remover := newTestRemover(server)
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); err != nil {
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
 	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
@@ -204,7 +206,7 @@ func TestRemoveReplacesWhatOthersRemember(t *testing.T) {
 	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), EndCulled, "not used", true); err != nil {
+	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
 	if event := mustTombstone(t, server, instanceID(1)); event.Reason != "Culled" || event.Message != "not used" {
@@ -225,15 +227,15 @@ func TestRememberFails(t *testing.T) {
 // it: an Event must be in the namespace of what it is about.
 func TestNewTombstone(t *testing.T) {
 	pod := newPod(instanceID(1), noon, ofTemplate("org/image"))
-	for reason, kind := range map[EndReason]string{
-		EndCulled: "Normal", EndStopped: "Normal", EndGone: "Normal", EndFailed: "Warning",
+	for reason, kind := range map[instance.EndReason]string{
+		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
 		event := tombstoneOf(t, pod, reason, "message")
 		if event.Type != kind || event.Reason != string(reason) {
 			t.Errorf("%s: got type %s and reason %s, want type %s", reason, event.Type, event.Reason, kind)
 		}
 	}
-	event := tombstoneOf(t, pod, EndCulled, "message")
+	event := tombstoneOf(t, pod, instance.EndCulled, "message")
 	if event.Name != "binder-"+instanceID(1)+".deleted" || event.Namespace != testNamespace {
 		t.Errorf("it is %s/%s", event.Namespace, event.Name)
 	}

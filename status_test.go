@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // changes makes one change of several.
@@ -45,62 +47,62 @@ func TestDeriveStatus(t *testing.T) {
 		name   string
 		change func(*corev1.Pod)
 		after  time.Duration // since the pod's creation
-		want   Status
+		want   instance.Status
 		reason string
 		says   string // is in the message
 	}{
 		// On the way.
-		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "waiting for a node"},
-		{"no node yet", unscheduled, 4 * time.Minute, StatusPending, "", "waiting for a node: 0/1 nodes are available"},
-		{"on a node", starting, 4 * time.Minute, StatusDeploying, "", "preparing the pod"},
-		{"pulling", changes(waits("ContainerCreating", ""), sandboxReady), time.Minute, StatusDeploying, "", "pulling image jupyter:1"},
-		{"running but not ready", unready(noon), 4 * time.Minute, StatusDeploying, "", "starting the application"},
-		{"ready without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 4 * time.Minute, StatusDeploying, "", ""},
-		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
-		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "starting the application again"},
-		{"not ready again after days", unready(noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
+		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, instance.StatusPending, "", "waiting for a node"},
+		{"no node yet", unscheduled, 4 * time.Minute, instance.StatusPending, "", "waiting for a node: 0/1 nodes are available"},
+		{"on a node", starting, 4 * time.Minute, instance.StatusDeploying, "", "preparing the pod"},
+		{"pulling", changes(waits("ContainerCreating", ""), sandboxReady), time.Minute, instance.StatusDeploying, "", "pulling image jupyter:1"},
+		{"running but not ready", unready(noon), 4 * time.Minute, instance.StatusDeploying, "", "starting the application"},
+		{"ready without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 4 * time.Minute, instance.StatusDeploying, "", ""},
+		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, instance.StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
+		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, instance.StatusDeploying, "", "starting the application again"},
+		{"not ready again after days", unready(noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, instance.StatusDeploying, "", ""},
 
-		{"deployed", func(*corev1.Pod) {}, 0, StatusDeployed, "", ""},
-		{"deployed for days", func(*corev1.Pod) {}, 72 * time.Hour, StatusDeployed, "", ""},
+		{"deployed", func(*corev1.Pod) {}, 0, instance.StatusDeployed, "", ""},
+		{"deployed for days", func(*corev1.Pod) {}, 72 * time.Hour, instance.StatusDeployed, "", ""},
 
 		// Failed.
-		{"no image", waits("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ImagePullBackOff", "image jupyter:1: manifest unknown"},
-		{"image name is none", waits("InvalidImageName", ""), 0, StatusFailed, "InvalidImageName", "jupyter:1"},
-		{"image may not be pulled", waits("ErrImageNeverPull", ""), 0, StatusFailed, "ErrImageNeverPull", "jupyter:1"},
-		{"image cannot be looked at", waits("ImageInspectError", ""), 0, StatusFailed, "ImageInspectError", "jupyter:1"},
+		{"no image", waits("ImagePullBackOff", "manifest unknown"), 0, instance.StatusFailed, "ImagePullBackOff", "image jupyter:1: manifest unknown"},
+		{"image name is none", waits("InvalidImageName", ""), 0, instance.StatusFailed, "InvalidImageName", "jupyter:1"},
+		{"image may not be pulled", waits("ErrImageNeverPull", ""), 0, instance.StatusFailed, "ErrImageNeverPull", "jupyter:1"},
+		{"image cannot be looked at", waits("ImageInspectError", ""), 0, instance.StatusFailed, "ImageInspectError", "jupyter:1"},
 		{"no image for an init container", changes(starting, func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: waitingFor("ImagePullBackOff", "denied")}}
-		}), 0, StatusFailed, "ImagePullBackOff", "image init:1: denied"},
-		{"exited", broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
+		}), 0, instance.StatusFailed, "ImagePullBackOff", "image init:1: denied"},
+		{"exited", broken, 0, instance.StatusFailed, "Error", "container notebook exited with code 1"},
 		{"evicted", changes(broken, func(p *corev1.Pod) {
 			p.Status.Reason, p.Status.Message = "Evicted", "the node was low on memory"
-		}), 0, StatusFailed, "Evicted", "the node was low on memory"},
-		{"never got a node", unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
-		{"never started", waits("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
+		}), 0, instance.StatusFailed, "Evicted", "the node was low on memory"},
+		{"never got a node", unscheduled, 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
+		{"never started", waits("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, instance.StatusFailed, "StartTimeout",
 			"not ready within 5m0s: container notebook: CrashLoopBackOff: back-off 5m"},
-		{"never listened", unready(noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s"},
-		{"never got an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 5 * time.Minute, StatusFailed, "StartTimeout", ""},
-		{"lost its node for good", unready(noon.Add(time.Hour)), 65 * time.Minute, StatusFailed, "StartTimeout", ""},
+		{"never listened", unready(noon), 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s"},
+		{"never got an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 5 * time.Minute, instance.StatusFailed, "StartTimeout", ""},
+		{"lost its node for good", unready(noon.Add(time.Hour)), 65 * time.Minute, instance.StatusFailed, "StartTimeout", ""},
 
 		// Over.
-		{"completed", completed, 0, StatusDeleted, "Completed", "ended by itself"},
-		{"being deleted", deleting, 0, StatusDeleted, "Deleting", ""},
-		{"failed and being deleted", changes(broken, deleting), 0, StatusDeleted, "Deleting", ""},
-		{"not started and being deleted", changes(unscheduled, deleting), time.Hour, StatusDeleted, "Deleting", ""},
+		{"completed", completed, 0, instance.StatusDeleted, "Completed", "ended by itself"},
+		{"being deleted", deleting, 0, instance.StatusDeleted, "Deleting", ""},
+		{"failed and being deleted", changes(broken, deleting), 0, instance.StatusDeleted, "Deleting", ""},
+		{"not started and being deleted", changes(unscheduled, deleting), time.Hour, instance.StatusDeleted, "Deleting", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := newPod(instanceID(1), noon, test.change)
-			status, reason, message := deriveStatus(pod, noon.Add(test.after), testStartTimeout)
+			status, reason, message := instance.DeriveStatus(pod, noon.Add(test.after), testStartTimeout)
 			if status != test.want || reason != test.reason {
 				t.Errorf("got %s (%s), want %s (%s)", status, reason, test.want, test.reason)
 			}
 			if !strings.Contains(message, test.says) {
 				t.Errorf("the message is %q, want %q in it", message, test.says)
 			}
-			if (message == "") != (status == StatusDeployed) {
+			if (message == "") != (status == instance.StatusDeployed) {
 				t.Errorf("%s with message %q: all but deployed have one", status, message)
 			}
-			if (reason == "") != (status == StatusDeployed || status == StatusPending || status == StatusDeploying) {
+			if (reason == "") != (status == instance.StatusDeployed || status == instance.StatusPending || status == instance.StatusDeploying) {
 				t.Errorf("%s for reason %q: what is over has one", status, reason)
 			}
 		})
@@ -118,7 +120,7 @@ func TestUnreadySince(t *testing.T) {
 		{"reached a node later", unready(noon.Add(time.Minute)), noon.Add(time.Minute)},
 		{"a condition from before the pod", unready(noon.Add(-time.Minute)), noon},
 	} {
-		if got := unreadySince(newPod(instanceID(1), noon, test.change)); !got.Equal(test.want) {
+		if got := instance.ReadyChangedAt(newPod(instanceID(1), noon, test.change)); !got.Equal(test.want) {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
 	}
@@ -151,7 +153,7 @@ func TestFailure(t *testing.T) {
 		{"one that still runs is none that broke",
 			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "a"}}}, "Failed", "the pod failed"},
 	} {
-		reason, message := failure(&corev1.Pod{Status: test.status})
+		reason, message := instance.Failure(&corev1.Pod{Status: test.status})
 		if reason != test.reason || message != test.message {
 			t.Errorf("%s: got %q, %q; want %q, %q", test.name, reason, message, test.reason, test.message)
 		}
@@ -176,7 +178,7 @@ func TestEndedAt(t *testing.T) {
 		{"the kubelet did not say when", []corev1.ContainerStatus{ended(never)}, never},
 	} {
 		pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: test.containers}}
-		if got := endedAt(pod); !got.Equal(test.want) {
+		if got := instance.EndedAt(pod); !got.Equal(test.want) {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
 	}
@@ -193,7 +195,7 @@ func TestClip(t *testing.T) {
 		long + "é":          long + "…",
 		long[:1023] + "abc": long[:1022] + "\uFFFD…",
 	} {
-		got := clip(message)
+		got := instance.Clip(message)
 		if got != want {
 			t.Errorf("clip(%.20q, of %d bytes) is %.20q of %d bytes, want %d bytes", message, len(message), got, len(got), len(want))
 		}

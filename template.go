@@ -16,10 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-)
 
-// defaultPort is where a Binder image's notebook listens, by the protocol.
-const defaultPort = 8888
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
 
 // errUnknownTemplate: no source has a template of that name.
 var errUnknownTemplate = errors.New("unknown template")
@@ -67,7 +66,7 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        podName(id),
+			Name:        instance.PodName(id),
 			Namespace:   template.Namespace,
 			Labels:      maps.Clone(template.Template.Labels),
 			Annotations: maps.Clone(template.Template.Annotations),
@@ -75,13 +74,13 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 		Spec: *template.Template.Spec.DeepCopy(),
 	}
 	setContract(pod, template, id, port)
-	maps.Copy(pod.Annotations, launchAnnotations(now))
-	delete(pod.Annotations, maxAgeAnnotation)
+	maps.Copy(pod.Annotations, instance.LaunchAnnotations(now))
+	delete(pod.Annotations, instance.MaxAgeAnnotation)
 	if maxAge != 0 {
-		pod.Annotations[maxAgeAnnotation] = maxAge.String()
+		pod.Annotations[instance.MaxAgeAnnotation] = maxAge.String()
 	}
 	if timeout != 0 {
-		pod.Annotations[cullTimeoutAnnotation] = timeout.String()
+		pod.Annotations[instance.CullTimeoutAnnotation] = timeout.String()
 	}
 	// The application is untrusted code: it gets no identity in the cluster, and
 	// is not told what other Services there are.
@@ -89,9 +88,9 @@ func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout ti
 	pod.Spec.EnableServiceLinks = new(false)
 	setEnvironment(&pod.Spec, id, template.Name)
 	addReadinessProbe(&pod.Spec, port)
-	delete(pod.Annotations, readyWhenAnnotation)
+	delete(pod.Annotations, instance.ReadyWhenAnnotation)
 	if readyWhenListens(&pod.Spec, port) {
-		pod.Annotations[readyWhenAnnotation] = readyWhenListening
+		pod.Annotations[instance.ReadyWhenAnnotation] = instance.ReadyWhenListening
 	}
 	return pod, nil
 }
@@ -104,18 +103,18 @@ func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port 
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	delete(pod.Labels, poolLabel)
-	delete(pod.Labels, preloadLabel)
-	delete(pod.Labels, preloadNameLabel)
-	pod.Labels[managedByLabel] = managerName
-	pod.Labels[idLabel] = id
-	pod.Labels[templateLabel] = templateLabelValue(template.Name)
-	pod.Labels[templateHashLabel] = templateHash(template)
-	pod.Annotations[templateNameAnnotation] = template.Name
-	pod.Annotations[portAnnotation] = strconv.Itoa(port)
+	delete(pod.Labels, instance.PoolLabel)
+	delete(pod.Labels, instance.PreloadLabel)
+	delete(pod.Labels, instance.PreloadNameLabel)
+	pod.Labels[instance.ManagedByLabel] = instance.ManagerName
+	pod.Labels[instance.IDLabel] = id
+	pod.Labels[instance.TemplateLabel] = instance.TemplateLabelValue(template.Name)
+	pod.Labels[instance.TemplateHashLabel] = templateHash(template)
+	pod.Annotations[instance.TemplateNameAnnotation] = template.Name
+	pod.Annotations[instance.PortAnnotation] = strconv.Itoa(port)
 	// Copied, so that an instance outlives its template.
-	if strip, ok := template.Annotations[stripPrefixAnnotation]; ok {
-		pod.Annotations[stripPrefixAnnotation] = strip
+	if strip, ok := template.Annotations[instance.StripPrefixAnnotation]; ok {
+		pod.Annotations[instance.StripPrefixAnnotation] = strip
 	}
 	copyIdleness(pod, template)
 }
@@ -127,12 +126,12 @@ func templateHash(template *corev1.PodTemplate) string {
 	encoder := json.NewEncoder(hash) // sorts map keys
 	for _, part := range []any{
 		template.Template,
-		template.Annotations[portAnnotation],
-		template.Annotations[cullTimeoutAnnotation],
-		template.Annotations[stripPrefixAnnotation],
-		template.Annotations[maxAgeAnnotation],
-		template.Annotations[idlePathsAnnotation],
-		template.Annotations[activityProbeAnnotation],
+		template.Annotations[instance.PortAnnotation],
+		template.Annotations[instance.CullTimeoutAnnotation],
+		template.Annotations[instance.StripPrefixAnnotation],
+		template.Annotations[instance.MaxAgeAnnotation],
+		template.Annotations[instance.IdlePathsAnnotation],
+		template.Annotations[instance.ActivityProbeAnnotation],
 	} {
 		if err := encoder.Encode(part); err != nil { // plain data cannot fail to encode
 			panic(err)
@@ -144,10 +143,10 @@ func templateHash(template *corev1.PodTemplate) string {
 // templatePort is where traffic goes: the annotation, else the first port that
 // a container declares, else the Binder image's.
 func templatePort(template *corev1.PodTemplate) (int, error) {
-	if value, ok := template.Annotations[portAnnotation]; ok {
+	if value, ok := template.Annotations[instance.PortAnnotation]; ok {
 		port, err := strconv.Atoi(value)
 		if err != nil || port < 1 || port > 65535 {
-			return 0, fmt.Errorf("annotation %s: %q is not a port (1 to 65535)", portAnnotation, value)
+			return 0, fmt.Errorf("annotation %s: %q is not a port (1 to 65535)", instance.PortAnnotation, value)
 		}
 		return port, nil
 	}
@@ -158,12 +157,12 @@ func templatePort(template *corev1.PodTemplate) (int, error) {
 			}
 		}
 	}
-	return defaultPort, nil
+	return instance.DefaultPort, nil
 }
 
 // templateCullTimeout is the template's own cull timeout; 0 when it has none.
 func templateCullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
-	return templateDuration(template, cullTimeoutAnnotation)
+	return templateDuration(template, instance.CullTimeoutAnnotation)
 }
 
 // templateDuration reads an annotation; 0 when there is none.
@@ -181,13 +180,13 @@ func templateDuration(template *corev1.PodTemplate, annotation string) (time.Dur
 
 // templateMaxInstances is how many instances may live at once; 0 is no limit.
 func templateMaxInstances(template *corev1.PodTemplate) (int, error) {
-	value, ok := template.Annotations[maxInstancesAnnotation]
+	value, ok := template.Annotations[instance.MaxInstancesAnnotation]
 	if !ok {
 		return 0, nil
 	}
 	most, err := strconv.Atoi(value)
 	if err != nil || most < 1 {
-		return 0, fmt.Errorf("annotation %s: %q is not a positive whole number", maxInstancesAnnotation, value)
+		return 0, fmt.Errorf("annotation %s: %q is not a positive whole number", instance.MaxInstancesAnnotation, value)
 	}
 	return most, nil
 }
@@ -200,7 +199,7 @@ func setEnvironment(spec *corev1.PodSpec, id, template string) {
 	ours := []corev1.EnvVar{
 		{Name: "BINDER_ID", Value: id},
 		{Name: "BINDER_TEMPLATE", Value: template},
-		{Name: "BINDER_BASE_URL", Value: baseURL(id)},
+		{Name: "BINDER_BASE_URL", Value: instance.BaseURL(id)},
 	}
 	isOurs := func(have corev1.EnvVar) bool {
 		return slices.ContainsFunc(ours, func(our corev1.EnvVar) bool { return our.Name == have.Name })

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // mustBuildPod builds a pod of a template that is in order.
@@ -34,8 +36,8 @@ func TestBuildPodWritesTheContract(t *testing.T) {
 		withTemplateAnnotation("binder-project.org/strip-prefix", "true"),
 		withTemplateAnnotation("other.org/note", "is not for the pod"),
 		func(tpl *corev1.PodTemplate) {
-			tpl.Template.Labels = map[string]string{"team": "science", poolLabel: "warm", preloadLabel: "true", idLabel: "forged"}
-			tpl.Template.Annotations = map[string]string{"note": "kept", lastActivityAnnotation: "2099-01-01T00:00:00Z"}
+			tpl.Template.Labels = map[string]string{"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.IDLabel: "forged"}
+			tpl.Template.Annotations = map[string]string{"note": "kept", instance.LastActivityAnnotation: "2099-01-01T00:00:00Z"}
 		})
 	pod := mustBuildPod(t, template, 90*time.Second)
 
@@ -73,12 +75,12 @@ func TestBuildPodIsReadBack(t *testing.T) {
 	for _, name := range []string{"jupyter", strings.Repeat("long-name.", 20) + "x"} {
 		pod := mustBuildPod(t, newTemplate(name), 0)
 		pod.CreationTimestamp = metav1.NewTime(noon)
-		got := instanceFromPod(pod, noon, testStartTimeout)
-		want := Instance{ID: instanceID(1), Template: name, Status: StatusPending, Message: "waiting for a node", Created: noon}
+		got := instance.FromPod(pod, noon, testStartTimeout)
+		want := instance.Instance{ID: instanceID(1), Template: name, Status: instance.StatusPending, Message: "waiting for a node", Created: noon}
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
-		if !isInstance(pod) || !selector().Matches(labels.Set(pod.Labels)) {
+		if !instance.IsInstance(pod) || !instance.Selector().Matches(labels.Set(pod.Labels)) {
 			t.Errorf("the pod of template %q is not known for an instance: %v", name, pod.Labels)
 		}
 	}
@@ -92,11 +94,11 @@ func TestBuildPodCullTimeout(t *testing.T) {
 		want     string // "" for no annotation
 	}{
 		{"the server's", newTemplate("t"), 0, ""},
-		{"the template's", newTemplate("t", withTemplateAnnotation(cullTimeoutAnnotation, "30m")), 0, "30m0s"},
+		{"the template's", newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), 0, "30m0s"},
 		{"the launch's", newTemplate("t"), 1500 * time.Millisecond, "1.5s"},
-		{"the launch's before the template's", newTemplate("t", withTemplateAnnotation(cullTimeoutAnnotation, "30m")), time.Hour, "1h0m0s"},
+		{"the launch's before the template's", newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), time.Hour, "1h0m0s"},
 	} {
-		if got := mustBuildPod(t, test.template, test.asked).Annotations[cullTimeoutAnnotation]; got != test.want {
+		if got := mustBuildPod(t, test.template, test.asked).Annotations[instance.CullTimeoutAnnotation]; got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -160,7 +162,7 @@ func TestBuildPodReadinessProbe(t *testing.T) {
 			template := newTemplate("jupyter", func(tpl *corev1.PodTemplate) {
 				tpl.Template.Spec.Containers = test.containers
 				if test.port != "" {
-					tpl.Annotations[portAnnotation] = test.port
+					tpl.Annotations[instance.PortAnnotation] = test.port
 				}
 			})
 			for i, container := range mustBuildPod(t, template, 0).Spec.Containers {
@@ -188,8 +190,8 @@ func TestBuildPodTakesAway(t *testing.T) {
 
 // Templates are shared with the cache.
 func TestBuildPodLeavesTheTemplate(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(cullTimeoutAnnotation, "30m"), func(tpl *corev1.PodTemplate) {
-		tpl.Template.Labels = map[string]string{poolLabel: "warm"}
+	template := newTemplate("jupyter", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m"), func(tpl *corev1.PodTemplate) {
+		tpl.Template.Labels = map[string]string{instance.PoolLabel: "warm"}
 		tpl.Template.Annotations = map[string]string{"note": "kept"}
 		// With room behind their ends, for an append to write to.
 		tpl.Template.Spec.Containers[0].Env = append(make([]corev1.EnvVar, 0, 8), corev1.EnvVar{Name: "BINDER_ID"}, corev1.EnvVar{Name: "A"})
@@ -242,7 +244,7 @@ func TestBadTemplates(t *testing.T) {
 
 // A launch that asks for a timeout of its own does not depend on the template's.
 func TestBuildPodIgnoresACullTimeoutThatIsNotUsed(t *testing.T) {
-	mustBuildPod(t, newTemplate("jupyter", withTemplateAnnotation(cullTimeoutAnnotation, "soon")), time.Minute)
+	mustBuildPod(t, newTemplate("jupyter", withTemplateAnnotation(instance.CullTimeoutAnnotation, "soon")), time.Minute)
 }
 
 func TestTemplatePort(t *testing.T) {
@@ -265,7 +267,7 @@ func TestTemplatePort(t *testing.T) {
 		template := newTemplate("t", func(tpl *corev1.PodTemplate) {
 			tpl.Template.Spec.Containers = test.containers
 			if test.annotation != "" {
-				tpl.Annotations[portAnnotation] = test.annotation
+				tpl.Annotations[instance.PortAnnotation] = test.annotation
 			}
 		})
 		if got, err := templatePort(template); err != nil || got != test.want {
@@ -280,8 +282,8 @@ func TestTemplateMaxInstances(t *testing.T) {
 		want     int
 	}{
 		{newTemplate("t"), 0},
-		{newTemplate("t", withTemplateAnnotation(maxInstancesAnnotation, "1")), 1},
-		{newTemplate("t", withTemplateAnnotation(maxInstancesAnnotation, "250")), 250},
+		{newTemplate("t", withTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), 1},
+		{newTemplate("t", withTemplateAnnotation(instance.MaxInstancesAnnotation, "250")), 250},
 	} {
 		if got, err := templateMaxInstances(test.template); err != nil || got != test.want {
 			t.Errorf("annotations %v: got %d, %v; want %d", test.template.Annotations, got, err, test.want)
@@ -294,25 +296,25 @@ func TestTemplateHash(t *testing.T) {
 	for name, change := range map[string]func(*corev1.PodTemplate){
 		"the image":        func(tpl *corev1.PodTemplate) { tpl.Template.Spec.Containers[0].Image = "jupyter:2" },
 		"a label":          func(tpl *corev1.PodTemplate) { tpl.Template.Labels = map[string]string{"a": "b"} },
-		"the port":         withTemplateAnnotation(portAnnotation, "1"),
-		"the cull timeout": withTemplateAnnotation(cullTimeoutAnnotation, "1"), // the same value under another key
-		"the max age":      withTemplateAnnotation(maxAgeAnnotation, "1"),
-		"the prefix":       withTemplateAnnotation(stripPrefixAnnotation, "1"),
-		"the idle paths":   withTemplateAnnotation(idlePathsAnnotation, "1"),
-		"the probe":        withTemplateAnnotation(activityProbeAnnotation, "1"),
+		"the port":         withTemplateAnnotation(instance.PortAnnotation, "1"),
+		"the cull timeout": withTemplateAnnotation(instance.CullTimeoutAnnotation, "1"), // the same value under another key
+		"the max age":      withTemplateAnnotation(instance.MaxAgeAnnotation, "1"),
+		"the prefix":       withTemplateAnnotation(instance.StripPrefixAnnotation, "1"),
+		"the idle paths":   withTemplateAnnotation(instance.IdlePathsAnnotation, "1"),
+		"the probe":        withTemplateAnnotation(instance.ActivityProbeAnnotation, "1"),
 	} {
 		if templateHash(newTemplate("jupyter", change)) == hash {
 			t.Errorf("%s does not change the hash", name)
 		}
 	}
-	if templateHash(newTemplate("t", withTemplateAnnotation(portAnnotation, "1"))) ==
-		templateHash(newTemplate("t", withTemplateAnnotation(cullTimeoutAnnotation, "1"))) {
+	if templateHash(newTemplate("t", withTemplateAnnotation(instance.PortAnnotation, "1"))) ==
+		templateHash(newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "1"))) {
 		t.Error("the hash does not tell which annotation has a value")
 	}
 	for name, change := range map[string]func(*corev1.PodTemplate){
 		"the resourceVersion":     func(tpl *corev1.PodTemplate) { tpl.ResourceVersion = "2" },
 		"an annotation of others": withTemplateAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"),
-		"what is not of the pod":  withTemplateAnnotation(maxInstancesAnnotation, "5"),
+		"what is not of the pod":  withTemplateAnnotation(instance.MaxInstancesAnnotation, "5"),
 	} {
 		if templateHash(newTemplate("jupyter", change)) != hash {
 			t.Errorf("%s changes the hash", name)

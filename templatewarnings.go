@@ -13,6 +13,8 @@ import (
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -123,7 +125,7 @@ func (w *TemplateWarnings) apply(ctx context.Context, warning templateWarning) e
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	event := warning.event(w.now())
-	_, err := w.client.CoreV1().Events(warning.template.Namespace).Apply(ctx, event, metav1.ApplyOptions{FieldManager: managerName, Force: true})
+	_, err := w.client.CoreV1().Events(warning.template.Namespace).Apply(ctx, event, metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true})
 	if err != nil {
 		return fmt.Errorf("write Event %s: %w", *event.Name, err)
 	}
@@ -142,7 +144,7 @@ func (w templateWarning) event(now time.Time) *applycorev1.EventApplyConfigurati
 		WithType(corev1.EventTypeWarning).
 		WithReason("InvalidAnnotation").
 		WithMessage(fmt.Sprintf("%s is not valid, instances are launched without it: %v", w.annotation, w.problem)).
-		WithSource(applycorev1.EventSource().WithComponent(managerName)).
+		WithSource(applycorev1.EventSource().WithComponent(instance.ManagerName)).
 		WithFirstTimestamp(metav1.NewTime(now)).
 		WithLastTimestamp(metav1.NewTime(now)).
 		WithCount(1)

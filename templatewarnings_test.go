@@ -11,12 +11,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // One warning for each version of what is wrong, however often it is seen.
 func TestWarningOfIdleness(t *testing.T) {
-	server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")),
-		newTemplate("other", withTemplateAnnotation(idlePathsAnnotation, "poll"), withTemplateAnnotation(activityProbeAnnotation, "/x")))
+	server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
+		newTemplate("other", withTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), withTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")))
 	c := startClusterOn(t, server)
 	log, out := recordLog()
 	if _, err := NewTemplateWarnings(server.client, c.Cluster, log, time.Now); err != nil {
@@ -24,7 +26,7 @@ func TestWarningOfIdleness(t *testing.T) {
 	}
 	change := func(annotation, value, version string) {
 		t.Helper()
-		template := newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "("), withTemplateAnnotation("x", version))
+		template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "("), withTemplateAnnotation("x", version))
 		template.Annotations[annotation], template.ResourceVersion = value, version
 		if _, err := server.client.CoreV1().PodTemplates(testNamespace).Update(context.Background(), template, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
@@ -35,11 +37,11 @@ func TestWarningOfIdleness(t *testing.T) {
 		})
 	}
 	change("y", "z", "101") // something else
-	change(idlePathsAnnotation, "[", "102")
+	change(instance.IdlePathsAnnotation, "[", "102")
 	for _, want := range []string{
-		"template=jupyter annotation=" + idlePathsAnnotation + ` problem="error parsing regexp: missing closing ): ` + "`(`",
-		"template=jupyter annotation=" + idlePathsAnnotation + ` problem="error parsing regexp: missing closing ]: ` + "`[`",
-		"template=other annotation=" + activityProbeAnnotation,
+		"template=jupyter annotation=" + instance.IdlePathsAnnotation + ` problem="error parsing regexp: missing closing ): ` + "`(`",
+		"template=jupyter annotation=" + instance.IdlePathsAnnotation + ` problem="error parsing regexp: missing closing ]: ` + "`[`",
+		"template=other annotation=" + instance.ActivityProbeAnnotation,
 	} {
 		eventually(t, "the log has "+want, func() bool { return strings.Contains(out.String(), want) })
 	}
@@ -52,8 +54,8 @@ func TestWarningOfIdleness(t *testing.T) {
 func TestTemplateWarningIsAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		long := strings.Repeat("t", 253)
-		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")),
-			newTemplate(long, withTemplateAnnotation(activityProbeAnnotation, "/x")), newTemplate("fine"))
+		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
+			newTemplate(long, withTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")), newTemplate("fine"))
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 2 {
 			warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, noLog(), time.Now)
@@ -70,7 +72,7 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 		}
 		for _, event := range events.Items {
 			about := event.InvolvedObject
-			annotation := map[string]string{"jupyter": idlePathsAnnotation, long: activityProbeAnnotation}[about.Name]
+			annotation := map[string]string{"jupyter": instance.IdlePathsAnnotation, long: instance.ActivityProbeAnnotation}[about.Name]
 			if about.Kind != "PodTemplate" || annotation == "" || !strings.HasPrefix(event.Message, annotation+" is not valid") ||
 				event.Type != corev1.EventTypeWarning || event.Reason != "InvalidAnnotation" {
 				t.Errorf("got %+v", event)
@@ -84,7 +86,7 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 
 func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(idlePathsAnnotation, "(")))
+		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 		mend := server.failOn("patch", "events", errors.New("the API server is away"))
 		log, out := recordLog()
 		warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, log, time.Now)
@@ -118,7 +120,7 @@ func TestTemplateWarningsAreBounded(t *testing.T) {
 	log, out := recordLog()
 	warnings := &TemplateWarnings{log: log, queue: make(chan templateWarning, warningQueue)}
 	for n := range warningQueue + 1 {
-		warnings.look(nil, newTemplate(fmt.Sprint("t", n), withTemplateAnnotation(idlePathsAnnotation, "(")))
+		warnings.look(nil, newTemplate(fmt.Sprint("t", n), withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 	}
 	if got := strings.Count(out.String(), "one has no Event"); got != 1 {
 		t.Errorf("told %d times, want once", got)

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -85,7 +87,7 @@ func (c *waitCluster) put(t testing.TB, pod *corev1.Pod) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the cache has the pod", func() bool {
-		cached, ok := c.Pod(pod.Labels[idLabel])
+		cached, ok := c.Pod(pod.Labels[instance.IDLabel])
 		return ok && cached.ResourceVersion == pod.ResourceVersion
 	})
 }
@@ -104,11 +106,11 @@ func waitUntil(t testing.TB, what string, met func() bool) {
 func waitPod(version string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: podName(waitID), Namespace: waitNamespace, UID: types.UID("uid-1"), ResourceVersion: version,
+			Name: instance.PodName(waitID), Namespace: waitNamespace, UID: types.UID("uid-1"), ResourceVersion: version,
 			CreationTimestamp: metav1.Now(),
-			Labels:            map[string]string{managedByLabel: managerName, idLabel: waitID, templateLabel: waitTemplate},
+			Labels:            map[string]string{instance.ManagedByLabel: instance.ManagerName, instance.IDLabel: waitID, instance.TemplateLabel: waitTemplate},
 			Annotations: map[string]string{
-				templateNameAnnotation: waitTemplate, portAnnotation: "8888", readyWhenAnnotation: readyWhenListening,
+				instance.TemplateNameAnnotation: waitTemplate, instance.PortAnnotation: "8888", instance.ReadyWhenAnnotation: instance.ReadyWhenListening,
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: "node-1"},

@@ -6,15 +6,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
-	// poolWarm is the value of poolLabel on a pod that waits to be claimed.
-	poolWarm = "warm"
-	// poolSizeAnnotation on a PodTemplate says how many of its pods are kept warm.
-	poolSizeAnnotation = "binder-project.org/pool-size"
+
 	// mostWarm bounds a pool: a typing error must not fill the cluster.
 	mostWarm = 1000
 	// mostRestarts is how often the containers of a warm pod may have been started
@@ -25,21 +23,15 @@ const (
 	warmIndex = "warm"
 )
 
-// isWarm reports whether a managed pod waits to become somebody's instance.
-func isWarm(meta metav1.Object) bool {
-	l := meta.GetLabels()
-	return validID(l[idLabel]) && l[poolLabel] == poolWarm && l[preloadLabel] == ""
-}
-
 // templatePoolSize is how many pods of a template are kept warm.
 func templatePoolSize(template *corev1.PodTemplate) (int, error) {
-	value, ok := template.Annotations[poolSizeAnnotation]
+	value, ok := template.Annotations[instance.PoolSizeAnnotation]
 	if !ok {
 		return 0, nil
 	}
 	size, err := strconv.Atoi(value)
 	if err != nil || size < 0 || size > mostWarm {
-		return 0, fmt.Errorf("annotation %s: %q is not a whole number from 0 to %d", poolSizeAnnotation, value, mostWarm)
+		return 0, fmt.Errorf("annotation %s: %q is not a whole number from 0 to %d", instance.PoolSizeAnnotation, value, mostWarm)
 	}
 	return size, nil
 }
@@ -51,14 +43,9 @@ func buildWarmPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) 
 	if err != nil {
 		return nil, err
 	}
-	pod.Labels[poolLabel] = poolWarm
-	delete(pod.Annotations, lastActivityAnnotation)
+	pod.Labels[instance.PoolLabel] = instance.PoolWarm
+	delete(pod.Annotations, instance.LastActivityAnnotation)
 	return pod, nil
-}
-
-// isServing reports whether who claims a pod can visit it at once.
-func isServing(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && isReady(pod) && pod.Status.PodIP != ""
 }
 
 // isPromising reports whether a pod that does not serve yet is at least as good
@@ -68,13 +55,13 @@ func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) boo
 	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
 		return false
 	}
-	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || restarts(pod) > 0 {
+	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
 		return false
 	}
-	if scheduled := condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
+	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
 		return false
 	}
-	for _, status := range containerStatuses(pod) {
+	for _, status := range instance.ContainerStatuses(pod) {
 		if waiting := status.State.Waiting; waiting != nil {
 			switch waiting.Reason {
 			case "", "ContainerCreating", "PodInitializing":
@@ -84,16 +71,6 @@ func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) boo
 		}
 	}
 	return true
-}
-
-// restarts is how often the container that was started most often was started
-// again.
-func restarts(pod *corev1.Pod) int32 {
-	var most int32
-	for _, status := range containerStatuses(pod) {
-		most = max(most, status.RestartCount)
-	}
-	return most
 }
 
 // WarmPods returns the pods of a template that are nobody's yet.
@@ -141,7 +118,7 @@ func (c *Cluster) OnWarm(changed func()) error {
 			if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = lost.Obj
 			}
-			if pod, ok := obj.(*corev1.Pod); ok && isWarm(pod) {
+			if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
 				changed()
 				return
 			}
@@ -166,8 +143,8 @@ func (c *Cluster) OnWarm(changed func()) error {
 
 // indexWarm files warm pods under their template, and all others not at all.
 func indexWarm(obj any) ([]string, error) {
-	if pod, ok := obj.(*corev1.Pod); ok && isWarm(pod) {
-		return []string{templateOf(pod)}, nil
+	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
+		return []string{instance.TemplateOf(pod)}, nil
 	}
 	return nil, nil
 }

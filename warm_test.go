@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 func TestTemplatePoolSize(t *testing.T) {
@@ -30,7 +32,7 @@ func TestPoolSizeIsNoVersion(t *testing.T) {
 func TestPoolMetric(t *testing.T) {
 	template := poolTemplate("jupyter", "4")
 	claimed := poolPod(t, template, 4, poolNoon)
-	delete(claimed.Labels, poolLabel)
+	delete(claimed.Labels, instance.PoolLabel)
 	server := newPoolServer(func() time.Time { return poolNoon },
 		poolPod(t, template, 1, poolNoon), poolPod(t, template, 2, poolNoon), poolPod(t, template, 3, poolNoon, poolStarting),
 		claimed, poolPod(t, template, 5, poolNoon, poolDeleting))
@@ -51,18 +53,18 @@ func TestPoolMetric(t *testing.T) {
 func TestIsWarm(t *testing.T) {
 	template := poolTemplate("jupyter", "1")
 	for name, change := range map[string]func(*corev1.Pod){
-		"claimed":   func(pod *corev1.Pod) { delete(pod.Labels, poolLabel) },
-		"preload":   func(pod *corev1.Pod) { pod.Labels[preloadLabel] = "true" },
-		"no id":     func(pod *corev1.Pod) { delete(pod.Labels, idLabel) },
-		"no id 2":   func(pod *corev1.Pod) { pod.Labels[idLabel] = "1" },
-		"not warm":  func(pod *corev1.Pod) { pod.Labels[poolLabel] = "cold" },
+		"claimed":   func(pod *corev1.Pod) { delete(pod.Labels, instance.PoolLabel) },
+		"preload":   func(pod *corev1.Pod) { pod.Labels[instance.PreloadLabel] = "true" },
+		"no id":     func(pod *corev1.Pod) { delete(pod.Labels, instance.IDLabel) },
+		"no id 2":   func(pod *corev1.Pod) { pod.Labels[instance.IDLabel] = "1" },
+		"not warm":  func(pod *corev1.Pod) { pod.Labels[instance.PoolLabel] = "cold" },
 		"no labels": func(pod *corev1.Pod) { pod.Labels = nil },
 	} {
-		if pod := poolPod(t, template, 1, poolNoon, change); isWarm(pod) {
+		if pod := poolPod(t, template, 1, poolNoon, change); instance.IsWarm(pod) {
 			t.Errorf("%s: is warm", name)
 		}
 	}
-	if pod := poolPod(t, template, 1, poolNoon); !isWarm(pod) || isInstance(pod) {
+	if pod := poolPod(t, template, 1, poolNoon); !instance.IsWarm(pod) || instance.IsInstance(pod) {
 		t.Error("a warm pod is not warm, or is an instance")
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"fmt"
@@ -8,36 +8,29 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Reasons of our own, beside those that the kubelet and the scheduler give.
-const (
-	reasonDeleting     = "Deleting"
-	reasonCompleted    = "Completed"
-	reasonStartTimeout = "StartTimeout"
-)
-
-// deriveStatus says what state a pod's instance is in, for what reason if it is
+// DeriveStatus says what state a pod's instance is in, for what reason if it is
 // over, and in a sentence what it is waiting for or why it ended. Status is never
 // stored: it follows from what the API server knows, so that it cannot disagree
 // with it.
-func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (status Status, reason, message string) {
+func DeriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (status Status, reason, message string) {
 	if pod.DeletionTimestamp != nil {
-		return StatusDeleted, reasonDeleting, "the instance is being deleted"
+		return StatusDeleted, ReasonDeleting, "the instance is being deleted"
 	}
 	switch pod.Status.Phase {
 	case corev1.PodFailed:
-		reason, message = failure(pod)
+		reason, message = Failure(pod)
 		return StatusFailed, reason, message
 	case corev1.PodSucceeded:
-		return StatusDeleted, reasonCompleted, "the application ended by itself"
+		return StatusDeleted, ReasonCompleted, "the application ended by itself"
 	}
-	if isReady(pod) && pod.Status.PodIP != "" {
+	if IsReady(pod) && pod.Status.PodIP != "" {
 		return StatusDeployed, "", ""
 	}
 	if reason, message, found := imageFailure(pod); found {
 		return StatusFailed, reason, message
 	}
-	if waited := now.Sub(unreadySince(pod)); waited >= startTimeout {
-		return StatusFailed, reasonStartTimeout, startTimeoutMessage(pod, startTimeout)
+	if waited := now.Sub(ReadyChangedAt(pod)); waited >= startTimeout {
+		return StatusFailed, ReasonStartTimeout, startTimeoutMessage(pod, startTimeout)
 	}
 	if pod.Spec.NodeName == "" {
 		return StatusPending, "", pendingMessage(pod)
@@ -45,8 +38,8 @@ func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (s
 	return StatusDeploying, "", deployingMessage(pod)
 }
 
-// condition returns the pod's condition of a type, or nil.
-func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
+// Condition returns the pod's condition of a type, or nil.
+func Condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == kind {
 			return &pod.Status.Conditions[i]
@@ -55,18 +48,18 @@ func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodConditi
 	return nil
 }
 
-func isReady(pod *corev1.Pod) bool {
-	ready := condition(pod, corev1.PodReady)
+func IsReady(pod *corev1.Pod) bool {
+	ready := Condition(pod, corev1.PodReady)
 	return ready != nil && ready.Status == corev1.ConditionTrue
 }
 
-// unreadySince is when the wait for Ready began: when the pod reached a node,
+// ReadyChangedAt is when the wait for Ready began: when the pod reached a node,
 // or was last Ready; for one without a node, when it was created. So an
 // application that restarts after days gets the whole start timeout again, and
 // is not taken for a launch that never ended.
-func unreadySince(pod *corev1.Pod) time.Time {
+func ReadyChangedAt(pod *corev1.Pod) time.Time {
 	since := pod.CreationTimestamp.Time
-	if ready := condition(pod, corev1.PodReady); ready != nil && ready.LastTransitionTime.After(since) {
+	if ready := Condition(pod, corev1.PodReady); ready != nil && ready.LastTransitionTime.After(since) {
 		since = ready.LastTransitionTime.Time
 	}
 	return since
@@ -76,39 +69,39 @@ func unreadySince(pod *corev1.Pod) time.Time {
 // pull (ErrImagePull) may be a hiccup and is not yet called a failure; it
 // repeats the pull, and says ImagePullBackOff from then on.
 func imageFailure(pod *corev1.Pod) (reason, message string, found bool) {
-	for _, status := range containerStatuses(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		waiting := status.State.Waiting
 		if waiting == nil {
 			continue
 		}
 		switch waiting.Reason {
 		case "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError":
-			return waiting.Reason, fmt.Sprintf("image %s: %s", status.Image, clip(waiting.Message)), true
+			return waiting.Reason, fmt.Sprintf("image %s: %s", status.Image, Clip(waiting.Message)), true
 		}
 	}
 	return "", "", false
 }
 
-func containerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
+func ContainerStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
 	all := make([]corev1.ContainerStatus, 0, len(pod.Status.InitContainerStatuses)+len(pod.Status.ContainerStatuses))
 	all = append(all, pod.Status.InitContainerStatuses...)
 	return append(all, pod.Status.ContainerStatuses...)
 }
 
-// failure says why a pod is in phase Failed: its own reason (Evicted,
+// Failure says why a pod is in phase Failed: its own reason (Evicted,
 // DeadlineExceeded, …), else that of the first container that broke.
-func failure(pod *corev1.Pod) (reason, message string) {
+func Failure(pod *corev1.Pod) (reason, message string) {
 	if pod.Status.Reason != "" {
-		return pod.Status.Reason, clip(pod.Status.Message)
+		return pod.Status.Reason, Clip(pod.Status.Message)
 	}
-	for _, status := range containerStatuses(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		ended := status.State.Terminated
 		if ended == nil || ended.ExitCode == 0 {
 			continue
 		}
 		message = fmt.Sprintf("container %s exited with code %d", status.Name, ended.ExitCode)
 		if ended.Message != "" {
-			message += ": " + clip(ended.Message)
+			message += ": " + Clip(ended.Message)
 		}
 		return ended.Reason, message
 	}
@@ -118,20 +111,20 @@ func failure(pod *corev1.Pod) (reason, message string) {
 // startTimeoutMessage tells what the launch was last waiting for.
 func startTimeoutMessage(pod *corev1.Pod, startTimeout time.Duration) string {
 	message := fmt.Sprintf("not ready within %s", startTimeout)
-	if scheduled := condition(pod, corev1.PodScheduled); pod.Spec.NodeName == "" && scheduled != nil {
-		return message + ": " + clip(scheduled.Message)
+	if scheduled := Condition(pod, corev1.PodScheduled); pod.Spec.NodeName == "" && scheduled != nil {
+		return message + ": " + Clip(scheduled.Message)
 	}
-	for _, status := range containerStatuses(pod) {
+	for _, status := range ContainerStatuses(pod) {
 		if waiting := status.State.Waiting; waiting != nil && waiting.Reason != "" {
-			return strings.TrimSuffix(fmt.Sprintf("%s: container %s: %s: %s", message, status.Name, waiting.Reason, clip(waiting.Message)), ": ")
+			return strings.TrimSuffix(fmt.Sprintf("%s: container %s: %s: %s", message, status.Name, waiting.Reason, Clip(waiting.Message)), ": ")
 		}
 	}
 	return message
 }
 
-// endedAt is when a pod's last container ended; zero while one runs or when
+// EndedAt is when a pod's last container ended; zero while one runs or when
 // the kubelet did not say.
-func endedAt(pod *corev1.Pod) time.Time {
+func EndedAt(pod *corev1.Pod) time.Time {
 	var last time.Time
 	for _, status := range pod.Status.ContainerStatuses {
 		ended := status.State.Terminated
@@ -145,13 +138,33 @@ func endedAt(pod *corev1.Pod) time.Time {
 	return last
 }
 
-// clip bounds a message that a container or a registry chose: it ends up in
+// Clip bounds a message that a container or a registry chose: it ends up in
 // API answers, logs and Events.
-func clip(message string) string {
+func Clip(message string) string {
 	const most = 512
 	message = strings.ToValidUTF8(strings.TrimSpace(message), "�")
 	if runes := []rune(message); len(runes) > most {
 		return string(runes[:most]) + "…"
 	}
 	return message
+}
+
+// Settled reports whether a launch has come to what it comes to.
+func Settled(status Status) bool {
+	return status != StatusPending && status != StatusDeploying
+}
+
+// IsServing reports whether who claims a pod can visit it at once.
+func IsServing(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && IsReady(pod) && pod.Status.PodIP != ""
+}
+
+// Restarts is how often the container that was started most often was started
+// again.
+func Restarts(pod *corev1.Pod) int32 {
+	var most int32
+	for _, status := range ContainerStatuses(pod) {
+		most = max(most, status.RestartCount)
+	}
+	return most
 }
