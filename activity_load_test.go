@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // Through however many replicas it is used, a pod is written once a period.
@@ -17,7 +19,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 	for _, replicas := range []int{1, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
-			server := newFakeServer(time.Now, newPod(instanceID(1), began))
+			server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), began))
 			first := startClusterOn(t, server)
 			clusters := []*testCluster{first}
 			for len(clusters) < replicas {
@@ -31,7 +33,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 			}
 			// Each write that met no conflict, for two may be due at one moment.
 			version := func() string {
-				pod, err := server.pod(instance.PodName(instanceID(1)))
+				pod, err := server.StoredPod(instance.PodName(kubetest.ID(1)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -40,7 +42,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 			period := flushPeriod(time.Hour)
 			var written []time.Time // when, not what
 			for seen, n := version(), 0; time.Since(began) < 2*time.Hour; n++ {
-				activities[n%replicas].Touch(instanceID(1), instance.SourceHTTP)
+				activities[n%replicas].Touch(kubetest.ID(1), instance.SourceHTTP)
 				time.Sleep(flushTick / 4)
 				if now := version(); now != seen {
 					seen = now
@@ -64,7 +66,7 @@ func TestActivityIsWrittenOnceAPeriod(t *testing.T) {
 func TestActivityOfFewUses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		server := newFakeServer(time.Now, newPod(instanceID(1), began.Add(-time.Hour), lastUsed(began)))
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), began.Add(-time.Hour), kubetest.LastUsed(began)))
 		var replicas []*Activity
 		for range 2 {
 			activity, _ := newTestActivity(startClusterOn(t, server))
@@ -78,10 +80,10 @@ func TestActivityOfFewUses(t *testing.T) {
 			switch since := time.Since(began); {
 			case step == 1, since > 5*time.Minute+4*time.Second && since < 10*time.Minute-2*time.Second, since > 30*time.Minute && step%7 == 0:
 				used = append(used, time.Now())
-				replicas[step%2].Touch(instanceID(1), instance.SourceHTTP)
+				replicas[step%2].Touch(kubetest.ID(1), instance.SourceHTTP)
 			}
 			time.Sleep(flushTick / 2)
-			pod, err := server.pod(instance.PodName(instanceID(1)))
+			pod, err := server.StoredPod(instance.PodName(kubetest.ID(1)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,22 +111,22 @@ func TestActivityOfFewUses(t *testing.T) {
 // wrote last: the culler may be about to look.
 func TestActivityAfterASilenceIsWrittenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		time.Sleep(6 * time.Minute)
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		time.Sleep(2 * flushTick) // and this replica has seen a write
-		c.put(t, newPod(instanceID(1), time.Now(), lastUsed(time.Now().Add(6*time.Minute))))
+		c.put(t, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.LastUsed(time.Now().Add(6*time.Minute))))
 		time.Sleep(time.Hour)
-		before := len(c.writes())
-		activity.Touch(instanceID(1), instance.SourceWebSocket)
+		before := len(c.Writes())
+		activity.Touch(kubetest.ID(1), instance.SourceWebSocket)
 		time.Sleep(2 * flushTick)
 		synctest.Wait()
-		if got := len(c.writes()) - before; got != 1 {
+		if got := len(c.Writes()) - before; got != 1 {
 			t.Errorf("there were %d writes, want one at once", got)
 		}
-		if pod, _ := c.Pod(instanceID(1)); pod.Annotations[instance.ActivitySourceAnnotation] != "websocket" {
+		if pod, _ := c.Pod(kubetest.ID(1)); pod.Annotations[instance.ActivitySourceAnnotation] != "websocket" {
 			t.Errorf("the pod says %v", pod.Annotations)
 		}
 	})
@@ -134,11 +136,11 @@ func TestActivityAfterASilenceIsWrittenAtOnce(t *testing.T) {
 // at each attempt, but once it is mended.
 func TestActivityUnreadableIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now(), withAnnotation(instance.LastActivityAnnotation, "mangled")))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.WithAnnotation(instance.LastActivityAnnotation, "mangled")))
 		activity, log := newTestActivity(c)
-		mend := c.failOn("patch", "pods", errors.New("the API server is away"))
+		mend := c.FailOn("patch", "pods", errors.New("the API server is away"))
 		stop := activity.start()
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		time.Sleep(10*flushTick + flushTick/2)
 		if got := metric(t, activity.metrics, "binder_activity_unreadable_total"); got != 0 || strings.Contains(log.String(), "unreadable") {
 			t.Errorf("counted before it is mended are %v; the log is\n%s", got, log)
@@ -162,18 +164,18 @@ func TestActivityHoldsNothingOfWhatIsGone(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		for n := range 200 {
-			c.put(t, newPod(instanceID(n), time.Now(), func(pod *corev1.Pod) {
+			c.put(t, kubetest.Pod(kubetest.ID(n), time.Now(), func(pod *corev1.Pod) {
 				if n%3 == 0 { // of these the use is never due
-					withAnnotation(instance.CullTimeoutAnnotation, "100h")(pod)
+					kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "100h")(pod)
 				}
 			}))
-			activity.Touch(instanceID(n), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(n), instance.SourceHTTP)
 			time.Sleep(6 * time.Minute)
-			activity.Touch(instanceID(n), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(n), instance.SourceHTTP)
 			time.Sleep(2 * flushTick)
-			c.drop(t, instanceID(n))
+			c.drop(t, kubetest.ID(n))
 		}
-		if got := len(c.writes()); got < 100 {
+		if got := len(c.Writes()); got < 100 {
 			t.Errorf("only %d writes: nothing was to be held", got)
 		}
 		time.Sleep(2 * flushTick)

@@ -19,6 +19,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // wantActivityPatch checks that a write sets a pod's last activity, its source and
@@ -40,9 +42,9 @@ func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, u
 	}
 }
 
-func newTestActivity(c *testCluster) (*Activity, *logBuffer) {
-	log, lines := recordLog()
-	return NewActivity(c.client.CoreV1().Pods(testNamespace), c.Cluster, time.Hour, NewMetrics("test"), log, c.Cluster.now), lines
+func newTestActivity(c *testCluster) (*Activity, *kubetest.LogBuffer) {
+	log, lines := kubetest.RecordLog()
+	return NewActivity(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, time.Hour, NewMetrics("test"), log, c.Cluster.now), lines
 }
 
 // start runs the activity's write-back until the function it returns is called.
@@ -60,7 +62,7 @@ func (a *Activity) start() (stop func()) {
 func patched(t testing.TB, c *testCluster, id string) []time.Time {
 	t.Helper()
 	var times []time.Time
-	for _, write := range c.writes() {
+	for _, write := range c.Writes() {
 		patch := write.(k8stesting.PatchActionImpl)
 		if patch.Name != instance.PodName(id) {
 			continue
@@ -84,16 +86,16 @@ func TestActivityIsCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		c := startCluster(t, time.Now,
-			newPod(instanceID(1), began), newPod(instanceID(2), began, withAnnotation(instance.CullTimeoutAnnotation, "2h")), newPod(instanceID(3), began))
+			kubetest.Pod(kubetest.ID(1), began), kubetest.Pod(kubetest.ID(2), began, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "2h")), kubetest.Pod(kubetest.ID(3), began))
 		activity, _ := newTestActivity(c)
 		stop := activity.start()
 		for time.Since(began) < time.Hour {
-			activity.Touch(instanceID(1), instance.SourceHTTP)
-			activity.Touch(instanceID(2), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(1), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(2), instance.SourceHTTP)
 			time.Sleep(100 * time.Millisecond)
 		}
 		stop()
-		for id, period := range map[string]time.Duration{instanceID(1): 5 * time.Minute, instanceID(2): 10 * time.Minute} {
+		for id, period := range map[string]time.Duration{kubetest.ID(1): 5 * time.Minute, kubetest.ID(2): 10 * time.Minute} {
 			times := patched(t, c, id)
 			if want := int(time.Hour / period); len(times) > want || len(times) < want-1 {
 				t.Errorf("%s: written %d times in an hour, want %d, or one less", id, len(times), want)
@@ -107,11 +109,11 @@ func TestActivityIsCoalesced(t *testing.T) {
 				last = at
 			}
 		}
-		if times := patched(t, c, instanceID(3)); len(times) > 0 {
+		if times := patched(t, c, kubetest.ID(3)); len(times) > 0 {
 			t.Errorf("written although not used: %v", times)
 		}
 		ok := metric(t, activity.metrics, "binder_activity_patches_total", "ok")
-		if want := float64(len(c.writes())); ok != want {
+		if want := float64(len(c.Writes())); ok != want {
 			t.Errorf("counted are %v writes, want %v", ok, want)
 		}
 	})
@@ -119,23 +121,23 @@ func TestActivityIsCoalesced(t *testing.T) {
 
 func TestActivityPatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pod := newPod(instanceID(1), time.Now().Add(-time.Hour))
+		pod := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Hour))
 		c := startCluster(t, time.Now, pod)
 		activity, _ := newTestActivity(c)
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		used := time.Now()
 		time.Sleep(300 * time.Millisecond)
 		activity.Flush(t.Context())
-		if writes := c.writes(); len(writes) != 1 {
+		if writes := c.Writes(); len(writes) != 1 {
 			t.Fatalf("the writes are %v, want one", writes)
 		}
-		wantActivityPatch(t, c.writes()[0], pod, used, instance.SourceHTTP)
+		wantActivityPatch(t, c.Writes()[0], pod, used, instance.SourceHTTP)
 		synctest.Wait()
-		cached, _ := c.Pod(instanceID(1))
+		cached, _ := c.Pod(kubetest.ID(1))
 		if got, err := instance.LastActivity(cached); err != nil || !got.Equal(used.Truncate(time.Millisecond)) {
 			t.Errorf("the pod says %s, %v; want %s", got, err, used)
 		}
-		want := newPod(instanceID(1), time.Now()).Annotations
+		want := kubetest.Pod(kubetest.ID(1), time.Now()).Annotations
 		want[instance.LastActivityAnnotation], want[instance.ActivitySourceAnnotation] = instance.FormatTime(used), "http"
 		if !maps.Equal(cached.Annotations, want) {
 			t.Errorf("its annotations are %v, want %v", cached.Annotations, want)
@@ -149,27 +151,27 @@ func TestActivityFlushWritesAll(t *testing.T) {
 		var pods []runtime.Object
 		const many = 3*writers + 1
 		for n := range many {
-			pods = append(pods, newPod(instanceID(n), time.Now()))
+			pods = append(pods, kubetest.Pod(kubetest.ID(n), time.Now()))
 		}
 		c := startCluster(t, time.Now, pods...)
 		activity, _ := newTestActivity(c)
 		time.Sleep(10 * time.Second)
 		for n := range many {
-			activity.Touch(instanceID(n), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(n), instance.SourceHTTP)
 		}
 		activity.flush(t.Context(), flushPeriod, flushSpell)
-		if writes := c.writes(); len(writes) > 0 {
+		if writes := c.Writes(); len(writes) > 0 {
 			t.Errorf("written before they are due: %v", writes)
 		}
 		activity.Flush(t.Context())
 		for n := range many {
-			if times := patched(t, c, instanceID(n)); len(times) != 1 || !times[0].Equal(time.Now().Truncate(time.Millisecond)) {
+			if times := patched(t, c, kubetest.ID(n)); len(times) != 1 || !times[0].Equal(time.Now().Truncate(time.Millisecond)) {
 				t.Errorf("instance %d was written %v, want now", n, times)
 			}
 		}
 		synctest.Wait()
 		activity.Flush(t.Context())
-		if got := len(c.writes()); got != many || len(activity.last) > 0 {
+		if got := len(c.Writes()); got != many || len(activity.last) > 0 {
 			t.Errorf("a second flush makes it %d writes, want %d; held are %v", got, many, activity.last)
 		}
 	})
@@ -177,7 +179,7 @@ func TestActivityFlushWritesAll(t *testing.T) {
 
 // What becomes of an activity when it is to be written.
 func TestActivityFlush(t *testing.T) {
-	conflicts, gone, away := conflict(instance.PodName(instanceID(1))), notFound(instance.PodName(instanceID(1))), errors.New("the API server is away")
+	conflicts, gone, away := kubetest.Conflict(instance.PodName(kubetest.ID(1))), kubetest.NotFound(instance.PodName(kubetest.ID(1))), errors.New("the API server is away")
 	for _, test := range []struct {
 		name    string
 		change  func(*corev1.Pod)
@@ -191,26 +193,26 @@ func TestActivityFlush(t *testing.T) {
 		{"the cache was behind", changes(), conflicts, 1, true, "conflict", ""},
 		{"the pod has gone", changes(), gone, 1, false, "error", ""},
 		{"the API server is away", changes(), away, 1, true, "error", `msg="activity not written, will be tried again" instances=1`},
-		{"the annotation is mangled", withAnnotation(instance.LastActivityAnnotation, "mangled"), nil, 1, false, "ok",
-			`msg="last activity unreadable, was written anew" id=` + instanceID(1) + " template=jupyter"},
-		{"another replica has written a later one", lastUsed(noon.Add(time.Second)), nil, 0, false, "", ""},
-		{"another replica has written the same", lastUsed(noon), nil, 0, false, "", ""},
-		{"the pod is being deleted", deleting, nil, 0, false, "", ""},
-		{"not known as an instance", withLabel(instance.PoolLabel, "warm"), nil, 0, false, "", ""},
+		{"the annotation is mangled", kubetest.WithAnnotation(instance.LastActivityAnnotation, "mangled"), nil, 1, false, "ok",
+			`msg="last activity unreadable, was written anew" id=` + kubetest.ID(1) + " template=jupyter"},
+		{"another replica has written a later one", kubetest.LastUsed(kubetest.Noon.Add(time.Second)), nil, 0, false, "", ""},
+		{"another replica has written the same", kubetest.LastUsed(kubetest.Noon), nil, 0, false, "", ""},
+		{"the pod is being deleted", kubetest.Deleting, nil, 0, false, "", ""},
+		{"not known as an instance", kubetest.WithLabel(instance.PoolLabel, "warm"), nil, 0, false, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			now := noon.Add(300 * time.Microsecond) // more than an annotation can hold
-			c := startCluster(t, clockAt(now), newPod(instanceID(1), noon.Add(-time.Hour), test.change))
+			now := kubetest.Noon.Add(300 * time.Microsecond) // more than an annotation can hold
+			c := startCluster(t, kubetest.ClockAt(now), kubetest.Pod(kubetest.ID(1), kubetest.Noon.Add(-time.Hour), test.change))
 			activity, log := newTestActivity(c)
 			if test.err != nil {
-				c.failOn("patch", "pods", test.err)
+				c.FailOn("patch", "pods", test.err)
 			}
-			activity.Touch(instanceID(1), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 			activity.flush(t.Context(), flushPeriod, flushSpell)
-			if writes := c.writes(); len(writes) != test.writes {
+			if writes := c.Writes(); len(writes) != test.writes {
 				t.Errorf("the writes are %v, want %d", writes, test.writes)
 			}
-			if _, held := activity.last[instanceID(1)]; held != test.held {
+			if _, held := activity.last[kubetest.ID(1)]; held != test.held {
 				t.Errorf("held is %v, want %t", activity.last, test.held)
 			}
 			for _, result := range []string{"ok", "conflict", "error"} {
@@ -232,20 +234,20 @@ func TestActivityFlush(t *testing.T) {
 // After a conflict it is tried again, with the version the cache then has.
 func TestActivityConflictIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now().Add(-time.Hour)))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Hour)))
 		activity, _ := newTestActivity(c)
-		mend := c.failOn("patch", "pods", conflict(instance.PodName(instanceID(1))))
+		mend := c.FailOn("patch", "pods", kubetest.Conflict(instance.PodName(kubetest.ID(1))))
 		stop := activity.start()
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		used := time.Now()
 		time.Sleep(3*flushTick + flushTick/2)
 		mend()
-		changed := newPod(instanceID(1), time.Now().Add(-time.Hour))
+		changed := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Hour))
 		c.put(t, changed)
-		cached, _ := c.Pod(instanceID(1))
+		cached, _ := c.Pod(kubetest.ID(1))
 		time.Sleep(3 * flushTick)
 		stop()
-		writes := c.writes()
+		writes := c.Writes()
 		if len(writes) != 4 {
 			t.Fatalf("there were %d writes, want 3 that met a conflict and one that did not", len(writes))
 		}
@@ -255,11 +257,11 @@ func TestActivityConflictIsTriedAgain(t *testing.T) {
 
 // While the API server is away, one line a tick says so, and not one for each.
 func TestActivityNotWrittenIsOneLine(t *testing.T) {
-	c := startCluster(t, clockAt(noon), ago(1, time.Hour), ago(2, time.Hour), ago(3, time.Hour))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), ago(1, time.Hour), ago(2, time.Hour), ago(3, time.Hour))
 	activity, log := newTestActivity(c)
-	c.failOn("patch", "pods", errors.New("the API server is away"))
+	c.FailOn("patch", "pods", errors.New("the API server is away"))
 	for n := range 3 {
-		activity.Touch(instanceID(n+1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(n+1), instance.SourceHTTP)
 	}
 	activity.flush(t.Context(), flushPeriod, flushSpell)
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `instances=3 error="write the annotations of pod binder-`) {
@@ -278,21 +280,21 @@ func TestActivityFlushMeetsConflicts(t *testing.T) {
 		{"once", 1, 2, false}, {"twice", 2, 3, false}, {"for ever", 1000, 3, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()), newPod(instanceID(2), time.Now()))
+			c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()), kubetest.Pod(kubetest.ID(2), time.Now()))
 			activity, _ := newTestActivity(c)
 			left := test.conflicts
-			c.react("patch", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+			c.React("patch", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 				left--
-				return left >= 0, nil, conflict(instance.PodName(instanceID(1)))
+				return left >= 0, nil, kubetest.Conflict(instance.PodName(kubetest.ID(1)))
 			})
 			time.Sleep(time.Second)
-			activity.Touch(instanceID(1), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 			used := time.Now()
 			activity.Flush(t.Context())
-			if times := patched(t, c, instanceID(1)); len(times) != test.writes || !times[0].Equal(used.Truncate(time.Millisecond)) {
+			if times := patched(t, c, kubetest.ID(1)); len(times) != test.writes || !times[0].Equal(used.Truncate(time.Millisecond)) {
 				t.Errorf("a conflict %s: written %v, want %d times", test.name, times, test.writes)
 			}
-			if _, held := activity.last[instanceID(1)]; held != test.held {
+			if _, held := activity.last[kubetest.ID(1)]; held != test.held {
 				t.Errorf("a conflict %s: held is %v", test.name, activity.last)
 			}
 			if took := time.Since(used); took > time.Second {
@@ -304,15 +306,15 @@ func TestActivityFlushMeetsConflicts(t *testing.T) {
 
 func TestActivityFlushEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now()))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
 		activity, _ := newTestActivity(c)
-		c.failOn("patch", "pods", conflict(instance.PodName(instanceID(1))))
+		c.FailOn("patch", "pods", kubetest.Conflict(instance.PodName(kubetest.ID(1))))
 		time.Sleep(time.Second)
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		activity.Flush(ctx)
-		if got := len(c.writes()); got != 1 {
+		if got := len(c.Writes()); got != 1 {
 			t.Errorf("there were %d writes, want 1", got)
 		}
 	})
@@ -323,8 +325,8 @@ func TestActivityFlushEndsWithItsContext(t *testing.T) {
 func TestActivityGoesByItsOwnWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		server := newFakeServer(time.Now, newPod(instanceID(1), began), newPod(instanceID(2), began))
-		deaf := server.breakFirstPodWatch()
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), began), kubetest.Pod(kubetest.ID(2), began))
+		deaf := server.BreakFirstPodWatch()
 		c := startClusterOn(t, server)
 		activity, _ := newTestActivity(c)
 		use := func(id string) {
@@ -333,13 +335,13 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		}
 		for n := range 3 {
 			time.Sleep(flushPeriod(time.Hour) + time.Second)
-			before, err := server.pod(instance.PodName(instanceID(1)))
+			before, err := server.StoredPod(instance.PodName(kubetest.ID(1)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			use(instanceID(1))
-			use(instanceID(1)) // is not due
-			writes := c.writes()
+			use(kubetest.ID(1))
+			use(kubetest.ID(1)) // is not due
+			writes := c.Writes()
 			if len(writes) != n+1 {
 				t.Fatalf("after use %d the writes are %v", n+1, writes)
 			}
@@ -350,22 +352,22 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 		}
 
 		// What others wrote since is not overwritten, though nobody has told.
-		later := newPod(instanceID(1), began, lastUsed(time.Now().Add(time.Hour)), func(p *corev1.Pod) { p.ResourceVersion = server.nextVersion() })
-		if err := server.client.Tracker().Update(podResource, later, testNamespace); err != nil {
+		later := kubetest.Pod(kubetest.ID(1), began, kubetest.LastUsed(time.Now().Add(time.Hour)), func(p *corev1.Pod) { p.ResourceVersion = server.NextVersion() })
+		if err := server.Client.Tracker().Update(kubetest.PodResource, later, kubetest.Namespace); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(flushPeriod(time.Hour) + time.Second)
-		use(instanceID(1))
+		use(kubetest.ID(1))
 		if got := metric(t, activity.metrics, "binder_activity_patches_total", "conflict"); got != 1 {
 			t.Errorf("%v writes met a conflict, want the one", got)
 		}
 
 		// Once the watch is there again the cache is what counts.
-		use(instanceID(2))
+		use(kubetest.ID(2))
 		if got := len(activity.own); got != 2 {
 			t.Errorf("of own writes %d are held, want 2", got)
 		}
-		deaf.expire()
+		deaf.Expire()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		activity.flush(t.Context(), flushPeriod, flushSpell)
@@ -377,11 +379,11 @@ func TestActivityGoesByItsOwnWrites(t *testing.T) {
 
 // Nothing is held of an instance that is over.
 func TestActivityForgetsItsOwnWrites(t *testing.T) {
-	c := startCluster(t, clockAt(noon), ago(1, time.Hour))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), ago(1, time.Hour))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1), instance.SourceHTTP)
+	activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 	activity.Flush(t.Context())
-	c.drop(t, instanceID(1))
+	c.drop(t, kubetest.ID(1))
 	activity.Flush(t.Context())
 	if len(activity.own) > 0 {
 		t.Errorf("held are %v", activity.own)
@@ -390,29 +392,29 @@ func TestActivityForgetsItsOwnWrites(t *testing.T) {
 
 // An instance may be used while its earlier use is being written.
 func TestActivityTouchedDuringTheWrite(t *testing.T) {
-	now := noon
-	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon.Add(-time.Hour)))
+	now := kubetest.Noon
+	c := startCluster(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon.Add(-time.Hour)))
 	activity, _ := newTestActivity(c)
-	activity.Touch(instanceID(1), instance.SourceHTTP)
-	c.react("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
-		now = noon.Add(time.Second)
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+	activity.Touch(kubetest.ID(1), instance.SourceHTTP)
+	c.React("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		now = kubetest.Noon.Add(time.Second)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 		return false, nil, nil
 	})
 	activity.Flush(t.Context())
-	if got := activity.last[instanceID(1)].at; !got.Equal(noon.Add(time.Second)) {
+	if got := activity.last[kubetest.ID(1)].at; !got.Equal(kubetest.Noon.Add(time.Second)) {
 		t.Errorf("held is %s, want the later use", got)
 	}
 }
 
 func TestTouchNeverGoesBack(t *testing.T) {
-	now := noon
+	now := kubetest.Noon
 	activity, _ := newTestActivity(startCluster(t, func() time.Time { return now }))
-	for _, at := range []time.Time{noon, noon.Add(-time.Minute), noon.Add(time.Second), noon} {
+	for _, at := range []time.Time{kubetest.Noon, kubetest.Noon.Add(-time.Minute), kubetest.Noon.Add(time.Second), kubetest.Noon} {
 		now = at
-		activity.Touch(instanceID(1), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 	}
-	if got, want := activity.last[instanceID(1)].at, noon.Add(time.Second); !got.Equal(want) {
+	if got, want := activity.last[kubetest.ID(1)].at, kubetest.Noon.Add(time.Second); !got.Equal(want) {
 		t.Errorf("held is %s, want the latest, %s", got, want)
 	}
 }
@@ -424,14 +426,14 @@ func TestActivityDoesNotGrow(t *testing.T) {
 		activity, _ := newTestActivity(c)
 		defer activity.start()()
 		for n := range 1000 {
-			activity.Touch(instanceID(n), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(n), instance.SourceHTTP)
 		}
 		time.Sleep(2 * flushTick)
 		synctest.Wait()
 		if got := len(activity.snapshot()); got > 0 {
 			t.Errorf("%d are held, want none", got)
 		}
-		if writes := c.writes(); len(writes) > 0 {
+		if writes := c.Writes(); len(writes) > 0 {
 			t.Errorf("the writes are %v", writes)
 		}
 	})
@@ -455,21 +457,21 @@ func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
 		began := time.Now()
 		var pods []runtime.Object
 		for n := range many {
-			pods = append(pods, newPod(instanceID(n), began.Add(-time.Duration(10+n%10)*time.Minute)))
+			pods = append(pods, kubetest.Pod(kubetest.ID(n), began.Add(-time.Duration(10+n%10)*time.Minute)))
 		}
-		pods = append(pods, newPod(instanceID(many), began.Add(-59*time.Minute)))
+		pods = append(pods, kubetest.Pod(kubetest.ID(many), began.Add(-59*time.Minute)))
 		c := startCluster(t, time.Now, pods...)
 		activity, _ := newTestActivity(c)
 		activity.pods = slowPods{activity.pods}
 		defer activity.start()()
 		for n := range many {
-			activity.Touch(instanceID(n), instance.SourceHTTP)
+			activity.Touch(kubetest.ID(n), instance.SourceHTTP)
 		}
 		time.Sleep(2 * time.Second) // the first batch is under way
-		activity.Touch(instanceID(many), instance.SourceHTTP)
+		activity.Touch(kubetest.ID(many), instance.SourceHTTP)
 		time.Sleep(flushSpell + 5*time.Second)
 		synctest.Wait()
-		pod, _ := c.Pod(instanceID(many))
+		pod, _ := c.Pod(kubetest.ID(many))
 		if last, err := instance.LastActivity(pod); err != nil || last.Before(began) {
 			t.Errorf("after %s its activity is %s, %v", time.Since(began), last, err)
 		}

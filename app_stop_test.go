@@ -18,6 +18,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // pipeListener is a listener in memory, so that time can be synctest's.
@@ -122,8 +124,8 @@ func runAppInMemory(ctx context.Context, a *app) (metrics, api *pipeListener, en
 // under way; then the activity; and no error.
 func TestAppEndsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now, newPod(instanceID(1), time.Now()), newTemplate("jupyter"))
-		a := newTestApp(t, testConfig(t, "--shutdown-delay=5s", "--drain-timeout=20s"), server.client, noLog())
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now()), kubetest.Template("jupyter"))
+		a := newTestApp(t, testConfig(t, "--shutdown-delay=5s", "--drain-timeout=20s"), server.Client, kubetest.NoLog())
 		ctx, cancel := context.WithCancel(t.Context())
 		metrics, api, ended := runAppInMemory(ctx, a)
 		get := func(l *pipeListener, path string) int {
@@ -143,10 +145,10 @@ func TestAppEndsInOrder(t *testing.T) {
 			t.Errorf("asked to end, and readiness is %d, want 503", got)
 		}
 		time.Sleep(4 * time.Second) // until the load balancers have noticed, visitors come
-		if got := get(api, "/applications/jupyter/"+instanceID(1)); got != 200 {
+		if got := get(api, "/applications/jupyter/"+kubetest.ID(1)); got != 200 {
 			t.Errorf("during the delay a request is answered with %d, want 200", got)
 		}
-		a.activity.Touch(instanceID(1), instance.SourceHTTP)
+		a.activity.Touch(kubetest.ID(1), instance.SourceHTTP)
 
 		time.Sleep(10 * time.Second) // now it drains
 		if _, err := api.dial(); !errors.Is(err, errRefused) {
@@ -165,9 +167,9 @@ func TestAppEndsInOrder(t *testing.T) {
 		if took := time.Since(began); took > 15*time.Second {
 			t.Errorf("ended %s after it was asked to, though the last request ended after 14s", took)
 		}
-		writes := server.writes()
+		writes := server.Writes()
 		created := slices.IndexFunc(writes, func(action k8stesting.Action) bool { return action.Matches("create", "pods") })
-		flushed := slices.IndexFunc(writes, isActivityPatch(instanceID(1)))
+		flushed := slices.IndexFunc(writes, isActivityPatch(kubetest.ID(1)))
 		if created < 0 || flushed < created {
 			t.Errorf("the launch was write %d and the activity write %d, want the activity after it", created, flushed)
 		}
@@ -176,8 +178,8 @@ func TestAppEndsInOrder(t *testing.T) {
 
 func TestAppCutsOffWhatDoesNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, out := recordLog()
-		a := newTestApp(t, testConfig(t, "--drain-timeout=3s"), newFakeServer(time.Now, newTemplate("jupyter")).client, log)
+		log, out := kubetest.RecordLog()
+		a := newTestApp(t, testConfig(t, "--drain-timeout=3s"), kubetest.NewServer(time.Now, kubetest.Template("jupyter")).Client, log)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, api, ended := runAppInMemory(ctx, a)
 		launch := begin(t, api, "POST", "/applications", 100)
@@ -200,8 +202,8 @@ func TestAppCutsOffWhatDoesNotEnd(t *testing.T) {
 // What keeps the service from being ready is in its log, again and again.
 func TestAppSaysWhatItWaitsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, out := recordLog()
-		a := newTestApp(t, testConfig(t), newFakeServer(time.Now).client, log)
+		log, out := kubetest.RecordLog()
+		a := newTestApp(t, testConfig(t), kubetest.NewServer(time.Now).Client, log)
 		inMemory(a)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		waited := make(chan error, 1)

@@ -24,6 +24,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // testConfig is a configuration as its parser makes it: on free ports of this
@@ -79,7 +81,7 @@ func call(t testing.TB, address, method, path string) (int, string) {
 	}
 	r.Header.Set("Authorization", testAPIKey)
 	r.Close = true
-	client := &http.Client{Timeout: patience}
+	client := &http.Client{Timeout: kubetest.Patience}
 	res, err := client.Do(r)
 	if err != nil {
 		return 0, err.Error()
@@ -99,7 +101,7 @@ func podAt(t testing.TB, id string, listener net.Addr) *corev1.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := newPod(id, time.Now().Add(-time.Minute), withAnnotation(instance.PortAnnotation, port))
+	pod := kubetest.Pod(id, time.Now().Add(-time.Minute), kubetest.WithAnnotation(instance.PortAnnotation, port))
 	pod.Status.PodIP = ip
 	return pod
 }
@@ -111,18 +113,18 @@ func TestAppServes(t *testing.T) {
 		fmt.Fprintf(w, "%s with %q", r.URL.Path, r.Header.Get("Authorization"))
 	}))
 	defer notebook.Close()
-	server := newFakeServer(time.Now, podAt(t, instanceID(1), notebook.Listener.Addr()), newTemplate("jupyter"))
-	log, out := recordLog()
-	a := newTestApp(t, testConfig(t), server.client, log)
+	server := kubetest.NewServer(time.Now, podAt(t, kubetest.ID(1), notebook.Listener.Addr()), kubetest.Template("jupyter"))
+	log, out := kubetest.RecordLog()
+	a := newTestApp(t, testConfig(t), server.Client, log)
 	metrics, api, proxy := a.servers[0].addr(), a.servers[1].addr(), a.servers[2].addr()
 	stop := runApp(t, a)
-	eventually(t, "it is ready", func() bool {
+	kubetest.Eventually(t, "it is ready", func() bool {
 		code, _ := call(t, metrics, "GET", "/readyz")
 		return code == http.StatusOK
 	})
 
 	_, proxyPort, _ := net.SplitHostPort(proxy)
-	location := "127.0.0.1:" + proxyPort + "/user/" + instanceID(1)
+	location := "127.0.0.1:" + proxyPort + "/user/" + kubetest.ID(1)
 	if code, body := call(t, api, "GET", "/applications/"); code != 200 || !strings.Contains(body, location) {
 		t.Errorf("list: got %d %s, want %s in it", code, body, location)
 	}
@@ -137,8 +139,8 @@ func TestAppServes(t *testing.T) {
 	if code, body := call(t, api, "POST", "/applications/rstudio"); code != 404 {
 		t.Errorf("deploy of an unknown template: got %d %s, want 404", code, body)
 	}
-	want := "/user/" + instanceID(1) + `/tree with ""`
-	if code, body := call(t, proxy, "GET", "/user/"+instanceID(1)+"/tree?token="+testAPIKey); code != 200 || body != want {
+	want := "/user/" + kubetest.ID(1) + `/tree with ""`
+	if code, body := call(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/tree?token="+testAPIKey); code != 200 || body != want {
 		t.Errorf("the notebook: got %d %q, want %q", code, body, want)
 	}
 	if code, body := call(t, proxy, "GET", "/applications"); code != 404 {
@@ -147,7 +149,7 @@ func TestAppServes(t *testing.T) {
 	if code, body := call(t, api, "DELETE", "/applications/jupyter/"+launched.ID); code != 200 || !strings.Contains(body, "Stopped") {
 		t.Errorf("stop: got %d %s", code, body)
 	}
-	server.failOn("create", "pods", errors.New("the API server is away"))
+	server.FailOn("create", "pods", errors.New("the API server is away"))
 	if code, body := call(t, api, "POST", "/applications/jupyter"); code != 503 {
 		t.Errorf("deploy while the API server is away: got %d %s, want 503", code, body)
 	}
@@ -156,7 +158,7 @@ func TestAppServes(t *testing.T) {
 		t.Errorf("metrics: got %d %s", code, body)
 	}
 	notebook.Close()
-	if code, body := call(t, proxy, "GET", "/user/"+instanceID(1)+"/tree"); code != 502 {
+	if code, body := call(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/tree"); code != 502 {
 		t.Errorf("a notebook that does not answer: got %d %s, want 502", code, body)
 	}
 
@@ -176,7 +178,7 @@ func TestAppServes(t *testing.T) {
 			t.Errorf("%s still answers, with %d", address, code)
 		}
 	}
-	if !slices.ContainsFunc(server.writes(), isActivityPatch(instanceID(1))) {
+	if !slices.ContainsFunc(server.Writes(), isActivityPatch(kubetest.ID(1))) {
 		t.Error("the activity was not written at the end")
 	}
 }
@@ -192,18 +194,18 @@ func isActivityPatch(id string) func(k8stesting.Action) bool {
 // Before the first read of the cluster an absent instance may only be one that
 // has not been read yet.
 func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
-	server := newFakeServer(time.Now)
-	mend := server.failOn("list", "pods", errors.New("not yet"))
+	server := kubetest.NewServer(time.Now)
+	mend := server.FailOn("list", "pods", errors.New("not yet"))
 	tried := make(chan struct{}, 1)
-	server.react("list", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+	server.React("list", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		select {
 		case tried <- struct{}{}:
 		default:
 		}
 		return false, nil, nil
 	})
-	log, out := recordLog()
-	a := newTestApp(t, testConfig(t), server.client, log)
+	log, out := kubetest.RecordLog()
+	a := newTestApp(t, testConfig(t), server.Client, log)
 	metrics := a.servers[0].addr()
 	stop := runApp(t, a)
 	receive(t, tried)
@@ -216,7 +218,7 @@ func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
 		t.Errorf("it serves before the first read: %s", out)
 	}
 	mend()
-	eventually(t, "it is ready", func() bool {
+	kubetest.Eventually(t, "it is ready", func() bool {
 		code, _ := call(t, metrics, "GET", "/readyz")
 		return code == http.StatusOK
 	})
@@ -229,11 +231,11 @@ func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
 }
 
 func TestAppEndsBeforeTheFirstRead(t *testing.T) {
-	server := newFakeServer(time.Now)
-	server.failOn("list", "*", errors.New("the API server is away"))
-	a := newTestApp(t, testConfig(t), server.client, noLog())
+	server := kubetest.NewServer(time.Now)
+	server.FailOn("list", "*", errors.New("the API server is away"))
+	a := newTestApp(t, testConfig(t), server.Client, kubetest.NoLog())
 	stop := runApp(t, a)
-	eventually(t, "it is alive", func() bool {
+	kubetest.Eventually(t, "it is alive", func() bool {
 		code, _ := call(t, a.servers[0].addr(), "GET", "/healthz")
 		return code == http.StatusOK
 	})
@@ -250,7 +252,7 @@ func TestAppNamesTheFlagOfAPortThatIsTaken(t *testing.T) {
 	defer listener.Close()
 	for _, flag := range []string{"--api-address", "--proxy-address", "--metrics-address"} {
 		config := testConfig(t, flag+"="+listener.Addr().String())
-		_, err := newApp(config, newFakeServer(time.Now).client, noLog(), time.Now, rand.Reader)
+		_, err := newApp(config, kubetest.NewServer(time.Now).Client, kubetest.NoLog(), time.Now, rand.Reader)
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), flag+": ") {
 			t.Errorf("%s taken: got %v, want the flag and that it is in use", flag, err)
 		}
@@ -260,7 +262,7 @@ func TestAppNamesTheFlagOfAPortThatIsTaken(t *testing.T) {
 // One server that breaks ends the process, for the kubelet to start it anew.
 func TestAppEndsWhenAServerBreaks(t *testing.T) {
 	for i, name := range []string{"metrics", "api", "proxy"} {
-		a := newTestApp(t, testConfig(t), newFakeServer(time.Now).client, noLog())
+		a := newTestApp(t, testConfig(t), kubetest.NewServer(time.Now).Client, kubetest.NoLog())
 		a.servers[i].listener.Close()
 		ended := make(chan error, 1)
 		go func() { ended <- a.run(t.Context()) }()
@@ -273,17 +275,17 @@ func TestAppEndsWhenAServerBreaks(t *testing.T) {
 // What flags and parts say reaches the culler, and what templates have wrong the
 // operator.
 func TestAppIsWiredForActivity(t *testing.T) {
-	old := newPod(instanceID(1), time.Now().Add(-time.Minute), lastUsed(time.Now()))
-	server := newFakeServer(time.Now, old, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
-	log, out := recordLog()
-	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.client, log)
+	old := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Minute), kubetest.LastUsed(time.Now()))
+	server := kubetest.NewServer(time.Now, old, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
+	log, out := kubetest.RecordLog()
+	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.Client, log)
 	stop := runApp(t, a)
-	eventually(t, "the pod has expired", func() bool {
-		inst, _ := a.cluster.Instance(instanceID(1))
+	kubetest.Eventually(t, "the pod has expired", func() bool {
+		inst, _ := a.cluster.Instance(kubetest.ID(1))
 		return inst.Reason == string(instance.EndExpired)
 	})
-	eventually(t, "the template's Event is there", func() bool {
-		events, err := server.client.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})
+	kubetest.Eventually(t, "the template's Event is there", func() bool {
+		events, err := server.Client.CoreV1().Events(kubetest.Namespace).List(t.Context(), metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" })
 	})
 	if !strings.Contains(out.String(), "template has an annotation that is not valid") {

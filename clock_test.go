@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestClockJumped(t *testing.T) {
@@ -23,7 +25,7 @@ func TestClockJumped(t *testing.T) {
 		{"asleep", 8 * time.Hour, 0, true},
 	} {
 		// Readings with a monotonic part, as time.Now makes them, and without.
-		for _, from := range []time.Time{time.Now(), noon} {
+		for _, from := range []time.Time{time.Now(), kubetest.Noon} {
 			previous := clocks{from, from}
 			current := clocks{from.Round(0).Add(test.wall), from.Add(test.ran)}
 			if got := clockJumped(previous, current); got != test.want {
@@ -41,7 +43,7 @@ func TestCullerWaitsAfterAJump(t *testing.T) {
 			began := time.Now()
 			var set atomic.Int64
 			clock := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
-			c := startCluster(t, clock, newPod(instanceID(1), began))
+			c := startCluster(t, clock, kubetest.Pod(kubetest.ID(1), began))
 			culler := newTestCuller(t, c)
 			defer culler.start()()
 			time.Sleep(20 * time.Minute)
@@ -49,7 +51,7 @@ func TestCullerWaitsAfterAJump(t *testing.T) {
 			set.Store(int64(jump))
 			time.Sleep(5 * time.Minute) // and its lag is two seconds more
 			synctest.Wait()
-			if writes := c.writes(); len(writes) > 0 {
+			if writes := c.Writes(); len(writes) > 0 {
 				t.Errorf("set %s: culled within a period: %v", name, writes)
 			}
 			if got := strings.Count(culler.log.String(), "the clock has jumped"); got != 1 {
@@ -57,7 +59,7 @@ func TestCullerWaitsAfterAJump(t *testing.T) {
 			}
 			time.Sleep(time.Until(began.Add(66*time.Minute + 30*time.Second - min(jump, 0))))
 			synctest.Wait()
-			if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
+			if inst, _ := c.Instance(kubetest.ID(1)); inst.Reason != "Culled" {
 				t.Errorf("set %s: in the end it is %+v, want it culled", name, inst)
 			}
 		})
@@ -71,7 +73,7 @@ func TestClockSetBackAndRight(t *testing.T) {
 		began := time.Now()
 		var set atomic.Int64
 		clock := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
-		c := startCluster(t, clock, newPod(instanceID(1), began.Add(-5*time.Hour), lastUsed(began)))
+		c := startCluster(t, clock, kubetest.Pod(kubetest.ID(1), began.Add(-5*time.Hour), kubetest.LastUsed(began)))
 		culler := newTestCuller(t, c)
 		defer culler.start()()
 		time.Sleep(20 * time.Minute)
@@ -80,7 +82,7 @@ func TestClockSetBackAndRight(t *testing.T) {
 		set.Store(0)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if writes := c.writes(); len(writes) > 0 {
+		if writes := c.Writes(); len(writes) > 0 {
 			t.Errorf("used %s ago, its timeout is an hour: %v", time.Since(began), writes)
 		}
 	})

@@ -11,10 +11,14 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestContact(t *testing.T) {
-	at := func(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
+	at := func(seconds float64) time.Time {
+		return kubetest.Noon.Add(time.Duration(seconds * float64(time.Second)))
+	}
 	long := []float64{0, 9}
 	for seconds := 11.0; seconds <= 61; seconds += 2 {
 		long = append(long, seconds)
@@ -56,7 +60,7 @@ func TestOutageWait(t *testing.T) {
 		{5 * time.Minute, 5 * time.Minute, 5 * time.Minute},
 		{5 * time.Second, 2 * time.Hour, 25 * time.Second},
 	} {
-		if got := (outage{noon, noon.Add(test.long)}).wait(test.lag); got != test.want {
+		if got := (outage{kubetest.Noon, kubetest.Noon.Add(test.long)}).wait(test.lag); got != test.want {
 			t.Errorf("of %s with the lag %s: %s, want %s", test.long, test.lag, got, test.want)
 		}
 	}
@@ -66,7 +70,7 @@ func TestOutageWait(t *testing.T) {
 // noticed all the same: each write of the Lease is told of, and no failed one.
 func TestShortOutageIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now)
+		server := kubetest.NewServer(time.Now)
 		var c contact
 		opts := leaderOptions{namespace: "binder", lease: "lease", identity: "one", written: func() { c.note(time.Now()) }}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -75,7 +79,7 @@ func TestShortOutageIsNoticed(t *testing.T) {
 		defer cancel()
 		metrics := NewMetrics("test")
 		standing.Go(func() {
-			if err := runElected(ctx, server.client, opts, metrics, noLog(), untilDone); err != nil {
+			if err := runElected(ctx, server.Client, opts, metrics, kubetest.NoLog(), untilDone); err != nil {
 				t.Error(err)
 			}
 		})
@@ -83,7 +87,7 @@ func TestShortOutageIsNoticed(t *testing.T) {
 		if got := c.lastOutage(time.Now()); got != (outage{}) {
 			t.Errorf("cut off %v, and nothing has happened", got)
 		}
-		mend := server.failOn("update", "leases", errors.New("the API server is away"))
+		mend := server.FailOn("update", "leases", errors.New("the API server is away"))
 		time.Sleep(8 * time.Second)
 		if now := time.Now(); c.lastOutage(now).until != now {
 			t.Errorf("cut off %v, and it is now", c.lastOutage(now))
@@ -117,7 +121,7 @@ func TestCullerWaitsAfterAnOutage(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
-			c := startCluster(t, time.Now, newPod(instanceID(1), began))
+			c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), began))
 			culler := newTestCuller(t, c)
 			defer culler.start()()
 			culler.beat(65 * time.Minute) // not yet idle for its timeout and the lag
@@ -127,12 +131,12 @@ func TestCullerWaitsAfterAnOutage(t *testing.T) {
 			if idle := time.Since(began); idle < 65*time.Minute+2*time.Second {
 				t.Fatalf("it is idle for %s only, and proves nothing", idle)
 			}
-			if writes := c.writes(); len(writes) > 0 {
+			if writes := c.Writes(); len(writes) > 0 {
 				t.Errorf("away for %s, culled within %s: %v", test.away, test.spared, writes)
 			}
 			culler.beat(test.culled - test.spared)
 			synctest.Wait()
-			if inst, _ := c.Instance(instanceID(1)); inst.Reason != "Culled" {
+			if inst, _ := c.Instance(kubetest.ID(1)); inst.Reason != "Culled" {
 				t.Errorf("away for %s, after %s it is %+v, want it culled", test.away, test.culled, inst)
 			}
 			if got := strings.Count(culler.log.String(), "the API server was away"); got != 1 {
@@ -147,8 +151,8 @@ func TestCullerWaitsAfterAnOutage(t *testing.T) {
 func TestOutagesNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		day := withAnnotation(instance.CullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
-		c := startCluster(t, time.Now, newPod(instanceID(1), began, day), newPod(instanceID(2), began, day, withAnnotation(instance.MaxAgeAnnotation, "1h")))
+		day := kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h") // of which annotations may lag by two hours
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), began, day), kubetest.Pod(kubetest.ID(2), began, day, kubetest.WithAnnotation(instance.MaxAgeAnnotation, "1h")))
 		culler := newTestCuller(t, c)
 		culler.contact.note(began.Add(-72 * time.Hour))
 		culler.contact.note(began)
@@ -163,7 +167,7 @@ func TestOutagesNowAndThen(t *testing.T) {
 		}
 		synctest.Wait()
 		for n, reason := range map[int]string{1: "Culled", 2: "Expired"} {
-			if inst, _ := c.Instance(instanceID(n)); inst.Reason != reason {
+			if inst, _ := c.Instance(kubetest.ID(n)); inst.Reason != reason {
 				t.Errorf("got %+v, want it %s", inst, reason)
 			}
 		}
@@ -172,11 +176,11 @@ func TestOutagesNowAndThen(t *testing.T) {
 
 // A sweep that an outage has made old ends there.
 func TestSweepEndsWithAnOutage(t *testing.T) {
-	c := startCluster(t, clockAt(noon), ago(1, 2*time.Hour))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), ago(1, 2*time.Hour))
 	culler := newTestCuller(t, c)
 	culler.contact.note(time.Now().Add(-2 * contactGap))
-	culler.sweep(t.Context(), noon, culler.policy)
-	if writes := c.writes(); len(writes) > 0 {
+	culler.sweep(t.Context(), kubetest.Noon, culler.policy)
+	if writes := c.Writes(); len(writes) > 0 {
 		t.Errorf("the writes are %v", writes)
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // secretDetail stands for what an error's text may tell of the cluster.
@@ -64,7 +66,7 @@ func TestErrorsAsAnswers(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			log, out := recordLog()
+			log, out := kubetest.RecordLog()
 			res := httptest.NewRecorder()
 			writeError(res, httptest.NewRequest(http.MethodPost, "/applications/jupyter", nil), log, row.err)
 
@@ -98,7 +100,7 @@ func TestErrorOfAVisitorWhoHasGoneIsNotLogged(t *testing.T) {
 		{fmt.Errorf("create pod: %w", context.Canceled), false},
 		{errors.New("the API server has a fault of its own"), true},
 	} {
-		log, out := recordLog()
+		log, out := kubetest.RecordLog()
 		writeError(httptest.NewRecorder(), r, log, row.err)
 		if logged := out.String() != ""; logged != row.logged {
 			t.Errorf("%v: logged is %v, want %v", row.err, logged, row.logged)
@@ -107,7 +109,7 @@ func TestErrorOfAVisitorWhoHasGoneIsNotLogged(t *testing.T) {
 }
 
 func TestErrorLogNamesTheRequest(t *testing.T) {
-	log, out := recordLog()
+	log, out := kubetest.RecordLog()
 	r := httptest.NewRequest(http.MethodPost, "/applications/jupyter?token=in-the-query", nil)
 	writeError(httptest.NewRecorder(), r, log, errCapacity)
 	for _, want := range []string{"level=ERROR", "method=POST", "path=/applications/jupyter", "code=503"} {
@@ -123,7 +125,7 @@ func TestErrorLogNamesTheRequest(t *testing.T) {
 func TestRetryAfterIsInSeconds(t *testing.T) {
 	res := httptest.NewRecorder()
 	err := &Error{Code: 503, Type: typeBadKubeRequest, Message: "busy", RetryAfter: 90 * time.Second}
-	writeError(res, httptest.NewRequest(http.MethodGet, "/", nil), noLog(), err)
+	writeError(res, httptest.NewRequest(http.MethodGet, "/", nil), kubetest.NoLog(), err)
 	if got := res.Header().Get("Retry-After"); got != "90" {
 		t.Errorf("Retry-After is %q, want 90", got)
 	}

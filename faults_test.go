@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -21,9 +23,9 @@ import (
 // apiOnCluster is the API as the service wires it, on a fake API server.
 func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
-	metrics, log := NewMetrics("test"), noLog()
-	launcher, err := NewLauncher(c.client.CoreV1().Pods(testNamespace), c.Cluster, clusterTemplates{c.Cluster},
-		&remover{client: c.client, namespace: testNamespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
+	metrics, log := NewMetrics("test"), kubetest.NoLog()
+	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
+		&remover{client: c.Client, namespace: kubetest.Namespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,37 +37,37 @@ func apiOnCluster(t testing.TB, c *testCluster) *API {
 // It answered 200, pending and a fresh id, so that clients polled for ever.
 func TestFaultUnknownIDIsNoRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		routes := apiOnCluster(t, startCluster(t, time.Now, newTemplate("jupyter"))).Routes()
-		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+instanceID(1), "", ""), 404, "noRecord")
-		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+instanceID(1), testAPIKey, ""), 404, "noRecord")
+		routes := apiOnCluster(t, startCluster(t, time.Now, kubetest.Template("jupyter"))).Routes()
+		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+kubetest.ID(1), "", ""), 404, "noRecord")
+		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+kubetest.ID(1), testAPIKey, ""), 404, "noRecord")
 	})
 }
 
 // It did not compare the template in the path with the id's.
 func TestFaultIDUnderAnotherTemplateIsNoRecord(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon), newTemplate("jupyter"), newTemplate("rstudio"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"), kubetest.Template("rstudio"))
 	routes := apiOnCluster(t, c).Routes()
-	wantError(t, ask(t, routes, "GET", "/applications/rstudio/"+instanceID(1), "", ""), 404, "noRecord")
-	wantError(t, ask(t, routes, "DELETE", "/applications/rstudio/"+instanceID(1), testAPIKey, ""), 404, "noRecord")
-	if writes := c.writes(); len(writes) > 0 {
+	wantError(t, ask(t, routes, "GET", "/applications/rstudio/"+kubetest.ID(1), "", ""), 404, "noRecord")
+	wantError(t, ask(t, routes, "DELETE", "/applications/rstudio/"+kubetest.ID(1), testAPIKey, ""), 404, "noRecord")
+	if writes := c.Writes(); len(writes) > 0 {
 		t.Errorf("wrote %v", writes)
 	}
 }
 
 // It launched from the body of the registry's error.
 func TestFaultUnknownTemplateLaunchesNothing(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	routes := apiOnCluster(t, c).Routes()
 	wantError(t, ask(t, routes, "POST", "/applications/rstudio", "", ""), 404, "registryError")
 	wantError(t, ask(t, routes, "POST", "/applications", "", `{"template-name": "../jupyter"}`), 404, "registryError")
-	if writes := c.writes(); len(writes) > 0 {
+	if writes := c.Writes(); len(writes) > 0 {
 		t.Errorf("wrote %v", writes)
 	}
 }
 
 // It answered 422, went on, launched, answered again and crashed.
 func TestFaultDeployOfNothingIsAnsweredOnce(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	server := httptest.NewServer(apiOnCluster(t, c).Routes())
 	defer server.Close()
 	for range 3 { // the second finds out whether the first has broken it
@@ -83,14 +85,14 @@ func TestFaultDeployOfNothingIsAnsweredOnce(t *testing.T) {
 			t.Errorf("got %d %q, want 422 malformedRequest", res.StatusCode, body)
 		}
 	}
-	if writes := c.writes(); len(writes) > 0 {
+	if writes := c.Writes(); len(writes) > 0 {
 		t.Errorf("wrote %v", writes)
 	}
 }
 
 // Its README had POST /applications/<name>, its code had not.
 func TestFaultDeployByPathIsThere(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	routes := apiOnCluster(t, c).Routes()
 	res := ask(t, routes, "POST", "/applications/jupyter", "", "")
 	var answer struct{ ID string }
@@ -105,7 +107,7 @@ func TestFaultDeployByPathIsThere(t *testing.T) {
 
 // Its list of all missed every instance that had a template name.
 func TestFaultListOfAllHasAll(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon), newPod(instanceID(2), noon, ofTemplate("rstudio")))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.OfTemplate("rstudio")))
 	res := ask(t, apiOnCluster(t, c).Routes(), "GET", "/applications/", testAPIKey, "")
 	var list []statusResponse
 	if err := json.Unmarshal(res.Body.Bytes(), &list); err != nil || len(list) != 2 {
@@ -115,21 +117,21 @@ func TestFaultListOfAllHasAll(t *testing.T) {
 
 // It gave a location before anything listened there.
 func TestFaultLocationOnlyWhereSomethingListens(t *testing.T) {
-	c := startCluster(t, clockAt(noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
 	routes := apiOnCluster(t, c).Routes()
 	for _, row := range []struct {
 		name   string
 		change func(n int) // brings instance n about
 		has    bool
 	}{
-		{"unscheduled", func(n int) { c.put(t, newPod(instanceID(n), noon, unscheduled)) }, false},
-		{"starting", func(n int) { c.put(t, newPod(instanceID(n), noon, starting)) }, false},
-		{"ready", func(n int) { c.put(t, newPod(instanceID(n), noon)) }, true},
-		{"broken", func(n int) { c.put(t, newPod(instanceID(n), noon, broken)) }, false},
-		{"deleting", func(n int) { c.put(t, newPod(instanceID(n), noon, deleting)) }, false},
+		{"unscheduled", func(n int) { c.put(t, kubetest.Pod(kubetest.ID(n), kubetest.Noon, kubetest.Unscheduled)) }, false},
+		{"starting", func(n int) { c.put(t, kubetest.Pod(kubetest.ID(n), kubetest.Noon, kubetest.Starting)) }, false},
+		{"ready", func(n int) { c.put(t, kubetest.Pod(kubetest.ID(n), kubetest.Noon)) }, true},
+		{"broken", func(n int) { c.put(t, kubetest.Pod(kubetest.ID(n), kubetest.Noon, kubetest.Broken)) }, false},
+		{"deleting", func(n int) { c.put(t, kubetest.Pod(kubetest.ID(n), kubetest.Noon, kubetest.Deleting)) }, false},
 	} {
 		row.change(1)
-		res := ask(t, routes, "GET", "/applications/jupyter/"+instanceID(1), "", "")
+		res := ask(t, routes, "GET", "/applications/jupyter/"+kubetest.ID(1), "", "")
 		if has := strings.Contains(res.Body.String(), `"location"`); res.Code != http.StatusOK || has != row.has {
 			t.Errorf("%s: got %d %s, want a location: %v", row.name, res.Code, res.Body, row.has)
 		}
@@ -139,14 +141,14 @@ func TestFaultLocationOnlyWhereSomethingListens(t *testing.T) {
 // It launched on a GET, so that crawlers started containers.
 func TestFaultReadingLaunchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newTemplate("jupyter"))
+		c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 		routes := apiOnCluster(t, c).Routes()
 		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
-			for _, path := range []string{"/", "/applications", "/applications/jupyter", "/applications/jupyter/" + instanceID(1)} {
+			for _, path := range []string{"/", "/applications", "/applications/jupyter", "/applications/jupyter/" + kubetest.ID(1)} {
 				ask(t, routes, method, path, testAPIKey, `{"template-name": "jupyter"}`)
 			}
 		}
-		if writes := c.writes(); len(writes) > 0 {
+		if writes := c.Writes(); len(writes) > 0 {
 			t.Errorf("wrote %v", writes)
 		}
 	})
@@ -158,8 +160,8 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 		if status == instance.StatusDeployed {
 			continue
 		}
-		proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: status}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
-		res := ask(t, proxy, "GET", "/user/"+instanceID(1)+"/", "", "")
+		proxy := NewProxy(fakeReader{{ID: kubetest.ID(1), Status: status}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
+		res := ask(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/", "", "")
 		page := strings.ToLower(res.Body.String())
 		if strings.Contains(page, "<script") || strings.Contains(page, "refresh") || res.Header().Get("Refresh") != "" {
 			t.Errorf("%s: the page reloads: %v %s", status, res.Header(), page)
@@ -169,7 +171,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 
 // Its proxy had the administration of all routes on the public address.
 func TestFaultPublicAddressHasNoAdministration(t *testing.T) {
-	proxy := NewProxy(fakeReader{{ID: instanceID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{{ID: kubetest.ID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
 	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user", "/user/"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			if res := ask(t, proxy, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // TestRoutes goes through every endpoint with every method, each with and
@@ -21,8 +23,8 @@ func TestRoutes(t *testing.T) {
 		template = "/applications/jupyter"
 	)
 	const preload = "/preload/jupyter"
-	one := template + "/" + instanceID(1)
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
+	one := template + "/" + kubetest.ID(1)
+	reader := fakeReader{{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	for _, row := range []struct {
 		method, path string
 		code         int
@@ -44,7 +46,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/application", 404, ""}, {"GET", "/Applications", 404, ""}, {"GET", one + "/logs", 404, ""},
 		{"POST", "/stop", 404, ""}, {"POST", "/preload", 404, ""}, {"GET", "/preload/jupyter/nodes", 404, ""},
 		// The other listeners' own.
-		{"GET", "/metrics", 404, ""}, {"GET", "/readyz", 404, ""}, {"GET", "/user/" + instanceID(1), 404, ""},
+		{"GET", "/metrics", 404, ""}, {"GET", "/readyz", 404, ""}, {"GET", "/user/" + kubetest.ID(1), 404, ""},
 	} {
 		for _, slashes := range []string{"", "/", "//"} {
 			if row.path == "/" && slashes != "" {
@@ -71,12 +73,12 @@ func TestRoutes(t *testing.T) {
 // a client that posts would not follow a redirect, nor could it read one.
 func TestNoRedirects(t *testing.T) {
 	for _, path := range []string{
-		"//", "//applications", "/applications//" + instanceID(1), "//applications/jupyter", "/./applications", "/x/../applications",
-		"/applications/.", "/applications/..", "/applications/jupyter/..", "/applications/jupyter/../" + instanceID(1),
+		"//", "//applications", "/applications//" + kubetest.ID(1), "//applications/jupyter", "/./applications", "/x/../applications",
+		"/applications/.", "/applications/..", "/applications/jupyter/..", "/applications/jupyter/../" + kubetest.ID(1),
 	} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			launcher := &fakeLauncher{}
-			api := newTestAPI(fakeReader{{ID: instanceID(1), Template: "jupyter"}}, launcher)
+			api := newTestAPI(fakeReader{{ID: kubetest.ID(1), Template: "jupyter"}}, launcher)
 			res := ask(t, api.Routes(), method, path, testAPIKey, `{"template-name": "jupyter"}`)
 			if got := wantError(t, res, http.StatusNotFound, "malformedRequest"); !strings.Contains(got, "no such endpoint") {
 				t.Errorf("%s %s: the client is told %q", method, path, got)
@@ -89,12 +91,12 @@ func TestNoRedirects(t *testing.T) {
 }
 
 func TestHeadHasNoBody(t *testing.T) {
-	server := httptest.NewServer(newTestAPI(fakeReader{{ID: instanceID(1), Template: "jupyter"}}, &fakeLauncher{}).Routes())
+	server := httptest.NewServer(newTestAPI(fakeReader{{ID: kubetest.ID(1), Template: "jupyter"}}, &fakeLauncher{}).Routes())
 	defer server.Close()
 	for path, code := range map[string]int{
-		"/applications/jupyter/" + instanceID(1): 200,
-		"/applications/jupyter/" + instanceID(2): 404,
-		"/applications":                          403,
+		"/applications/jupyter/" + kubetest.ID(1): 200,
+		"/applications/jupyter/" + kubetest.ID(2): 404,
+		"/applications": 403,
 	} {
 		res, err := server.Client().Head(server.URL + path)
 		if err != nil {
@@ -109,8 +111,8 @@ func TestHeadHasNoBody(t *testing.T) {
 }
 
 func TestAuthorisation(t *testing.T) {
-	target := "/applications/jupyter/" + instanceID(1)
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
+	target := "/applications/jupyter/" + kubetest.ID(1)
+	reader := fakeReader{{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	for header, allowed := range map[string]bool{
 		testAPIKey: true, "token " + testAPIKey: true, "Bearer " + testAPIKey: true, "bearer " + testAPIKey: true,
 		"": false, "token": false, "token ": false, "wrong": false, "Bearer wrong": false, "Basic " + testAPIKey: false,
@@ -153,7 +155,7 @@ func TestStatusWaitsForTheWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now)
 		routes := newTestAPI(c.Cluster, &fakeLauncher{}).Routes()
-		target := func(n int) string { return "/applications/jupyter/" + instanceID(n) }
+		target := func(n int) string { return "/applications/jupyter/" + kubetest.ID(n) }
 
 		began := time.Now()
 		wantError(t, ask(t, routes, "GET", target(1), "", ""), 404, "noRecord")
@@ -165,10 +167,10 @@ func TestStatusWaitsForTheWatch(t *testing.T) {
 		var meanwhile sync.WaitGroup
 		meanwhile.Go(func() {
 			time.Sleep(instance.WatchDelay / 2)
-			c.put(t, newPod(instanceID(2), began, starting))
+			c.put(t, kubetest.Pod(kubetest.ID(2), began, kubetest.Starting))
 		})
 		res := ask(t, routes, "GET", target(2), "", "")
-		if inst, _ := c.Instance(instanceID(2)); !strings.Contains(res.Body.String(), inst.ID) || !strings.Contains(res.Body.String(), `"deploying"`) {
+		if inst, _ := c.Instance(kubetest.ID(2)); !strings.Contains(res.Body.String(), inst.ID) || !strings.Contains(res.Body.String(), `"deploying"`) {
 			t.Errorf("got %d %s, want that it deploys", res.Code, res.Body)
 		}
 		if took := time.Since(began); took >= instance.WatchDelay {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -49,7 +51,7 @@ type fakeLaunch struct {
 
 func (f *fakeLauncher) Launch(_ context.Context, req LaunchRequest) (string, error) {
 	f.launches = append(f.launches, fakeLaunch{req.Template, req.CullTimeout})
-	return instanceID(0xf), f.err
+	return kubetest.ID(0xf), f.err
 }
 
 func (f *fakeLauncher) Stop(_ context.Context, template, id string) error {
@@ -62,7 +64,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Key: newAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Metrics:  NewMetrics("test"), Log: noLog(),
+		Metrics:  NewMetrics("test"), Log: kubetest.NoLog(),
 		Preloader: &fakePreloader{}, Draining: context.Background(),
 	}
 }
@@ -116,7 +118,7 @@ func TestDeploy(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			launcher := &fakeLauncher{}
 			res := ask(t, newTestAPI(fakeReader{}, launcher).Routes(), http.MethodPost, row.target, "", row.body)
-			wantJSON(t, res, fmt.Sprintf(`{"id": %q}`, instanceID(0xf)))
+			wantJSON(t, res, fmt.Sprintf(`{"id": %q}`, kubetest.ID(0xf)))
 			if !slices.Equal(launcher.launches, []fakeLaunch{row.want}) {
 				t.Errorf("launched %v, want %v once", launcher.launches, row.want)
 			}
@@ -172,18 +174,18 @@ func TestDeployFails(t *testing.T) {
 // oneOfEach are instances in every status, and how the API tells of them.
 func oneOfEach() (fakeReader, []string) {
 	reader := fakeReader{
-		{ID: instanceID(1), Template: "jupyter", Status: instance.StatusPending},
-		{ID: instanceID(2), Template: "jupyter", Status: instance.StatusDeploying},
-		{ID: instanceID(3), Template: "r/studio", Status: instance.StatusDeployed, Address: "10.0.0.7:8888"},
-		{ID: instanceID(4), Template: "jupyter", Status: instance.StatusFailed, Reason: "StartTimeout", Message: "not ready within 5m0s"},
-		{ID: instanceID(5), Template: "jupyter", Status: instance.StatusDeleted, Reason: "Culled", Message: "idle for 1h0m0s"},
+		{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusPending},
+		{ID: kubetest.ID(2), Template: "jupyter", Status: instance.StatusDeploying},
+		{ID: kubetest.ID(3), Template: "r/studio", Status: instance.StatusDeployed, Address: "10.0.0.7:8888"},
+		{ID: kubetest.ID(4), Template: "jupyter", Status: instance.StatusFailed, Reason: "StartTimeout", Message: "not ready within 5m0s"},
+		{ID: kubetest.ID(5), Template: "jupyter", Status: instance.StatusDeleted, Reason: "Culled", Message: "idle for 1h0m0s"},
 	}
 	return reader, []string{
-		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "pending"}`, instanceID(1)),
-		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deploying"}`, instanceID(2)),
-		fmt.Sprintf(`{"id": %[1]q, "template-name": "r/studio", "status": "deployed", "location": "binder.example:8084/user/%[1]s"}`, instanceID(3)),
-		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "failed", "reason": "StartTimeout", "message": "not ready within 5m0s"}`, instanceID(4)),
-		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deleted", "reason": "Culled", "message": "idle for 1h0m0s"}`, instanceID(5)),
+		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "pending"}`, kubetest.ID(1)),
+		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deploying"}`, kubetest.ID(2)),
+		fmt.Sprintf(`{"id": %[1]q, "template-name": "r/studio", "status": "deployed", "location": "binder.example:8084/user/%[1]s"}`, kubetest.ID(3)),
+		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "failed", "reason": "StartTimeout", "message": "not ready within 5m0s"}`, kubetest.ID(4)),
+		fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deleted", "reason": "Culled", "message": "idle for 1h0m0s"}`, kubetest.ID(5)),
 	}
 }
 
@@ -198,18 +200,18 @@ func TestStatus(t *testing.T) {
 
 func TestStatusOfNoRecord(t *testing.T) {
 	reader := fakeReader{
-		{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed},
+		{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed},
 		{ID: "not-an-id", Template: "jupyter", Status: instance.StatusDeployed},
 	}
 	for _, target := range []string{
-		"/applications/jupyter/" + instanceID(2), // nobody's
-		"/applications/rstudio/" + instanceID(1), // of another template
-		"/applications/Jupyter/" + instanceID(1),
+		"/applications/jupyter/" + kubetest.ID(2), // nobody's
+		"/applications/rstudio/" + kubetest.ID(1), // of another template
+		"/applications/Jupyter/" + kubetest.ID(1),
 		"/applications/jupyter/not-an-id",
-		"/applications/jupyter/" + strings.ToUpper(instanceID(0xa)),
-		"/applications/jupyter/" + instanceID(1)[1:],
-		"/applications/jupyter/" + instanceID(1) + "0",
-		"/applications/jupyter/" + instanceID(1) + "%0A",
+		"/applications/jupyter/" + strings.ToUpper(kubetest.ID(0xa)),
+		"/applications/jupyter/" + kubetest.ID(1)[1:],
+		"/applications/jupyter/" + kubetest.ID(1) + "0",
+		"/applications/jupyter/" + kubetest.ID(1) + "%0A",
 	} {
 		launcher := &fakeLauncher{}
 		routes := newTestAPI(reader, launcher).Routes()
@@ -238,10 +240,10 @@ func TestStatusAll(t *testing.T) {
 
 func TestStopRequest(t *testing.T) {
 	reader, want := oneOfEach()
-	stopped := fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deleted", "reason": "Stopped", "message": "stopped by request"}`, instanceID(2))
+	stopped := fmt.Sprintf(`{"id": %q, "template-name": "jupyter", "status": "deleted", "reason": "Stopped", "message": "stopped by request"}`, kubetest.ID(2))
 	for id, want := range map[string]string{
-		instanceID(2): stopped,
-		instanceID(5): want[4], // over already, and it keeps the reason that it had
+		kubetest.ID(2): stopped,
+		kubetest.ID(5): want[4], // over already, and it keeps the reason that it had
 	} {
 		launcher := &fakeLauncher{}
 		res := ask(t, newTestAPI(reader, launcher).Routes(), http.MethodDelete, "/applications/jupyter/"+id, testAPIKey, "")
@@ -254,7 +256,7 @@ func TestStopRequest(t *testing.T) {
 
 func TestStopRequestFails(t *testing.T) {
 	reader, _ := oneOfEach()
-	target := "/applications/jupyter/" + instanceID(2)
+	target := "/applications/jupyter/" + kubetest.ID(2)
 	for _, row := range []struct {
 		err  error
 		code int

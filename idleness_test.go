@@ -4,26 +4,28 @@ import (
 	"testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestPodHasItsTemplatesIdleness(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), withTemplateAnnotation(instance.ActivityProbeAnnotation, "status"))
-	pod, err := buildPod(template, instanceID(1), noon, 0)
+	template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "status"))
+	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if pod.Annotations[instance.IdlePathsAnnotation] != "poll" || pod.Annotations[instance.ActivityProbeAnnotation] != "status" {
 		t.Errorf("got %v", pod.Annotations)
 	}
-	if got := instance.FromPod(pod, noon, testStartTimeout).IdlePaths; got != "poll" {
+	if got := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout).IdlePaths; got != "poll" {
 		t.Errorf("the instance has idle paths %q", got)
 	}
 }
 
 // A template works without what is not valid.
 func TestPodWithoutInvalidIdleness(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "("), withTemplateAnnotation(instance.ActivityProbeAnnotation, "http://10.0.0.1/"))
-	pod, err := buildPod(template, instanceID(1), noon, 0)
+	template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "("), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "http://10.0.0.1/"))
+	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

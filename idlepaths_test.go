@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestJupyterIdlePaths(t *testing.T) {
@@ -69,19 +71,19 @@ func TestCompileIdlePathsRefuses(t *testing.T) {
 // Whoever writes on a pod can at worst have a little time of a request.
 func TestIdlePathsOfAHostilePod(t *testing.T) {
 	var expressions idleExpressions
-	path := instance.BaseURL(instanceID(1)) + strings.Repeat("a", maxIdlePath)
+	path := instance.BaseURL(kubetest.ID(1)) + strings.Repeat("a", maxIdlePath)
 	began := time.Now()
 	for _, expression := range []string{
 		"(a*)*b", "(a|aa)+b", strings.Repeat("(a?){30}", 30), strings.Repeat("a?", 400) + "b", strings.Repeat("(.{1000}){1000}", 60),
 		"(" + strings.Repeat("abcd", 200) + "){1000}", strings.Repeat("(", 500), strings.Repeat(`\pL{900}`, 100), strings.Repeat("a", 200<<10),
 	} {
-		inst := instance.Instance{ID: instanceID(1), IdlePaths: expression}
+		inst := instance.Instance{ID: kubetest.ID(1), IdlePaths: expression}
 		r := &http.Request{Method: http.MethodGet, URL: mustURL(t, path)}
 		if expressions.isIdle(inst, r) {
 			t.Errorf("%.40q matches", expression)
 		}
 	}
-	if took := time.Since(began); took > patience {
+	if took := time.Since(began); took > kubetest.Patience {
 		t.Errorf("it took %s", took)
 	}
 }
@@ -153,7 +155,7 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 // What an application asks of others is not its own use: another's, if that is
 // an instance.
 func TestOutgoingTrafficIsNoUse(t *testing.T) {
-	other := newBackend(t, func(http.ResponseWriter, *http.Request) {}, func(inst *instance.Instance) { inst.ID = instanceID(2) })
+	other := newBackend(t, func(http.ResponseWriter, *http.Request) {}, func(inst *instance.Instance) { inst.ID = kubetest.ID(2) })
 	ask := make(chan func(), 1)
 	inst := newBackend(t, func(http.ResponseWriter, *http.Request) { (<-ask)() })
 	p := startProxy(t, inst, other)

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // ids are those of instances, in their order.
@@ -23,15 +25,15 @@ func ids(instances []instance.Instance) []string {
 }
 
 func TestClusterInstance(t *testing.T) {
-	deployed, over, both := newPod(instanceID(1), noon), newPod(instanceID(2), noon), newPod(instanceID(3), noon)
-	c := startCluster(t, clockAt(noon),
+	deployed, over, both := kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon)
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
 		deployed,
 		tombstoneOf(t, over, instance.EndCulled, "not used"),
 		// The delete that the tombstone was written for did not happen.
 		both, tombstoneOf(t, both, instance.EndCulled, "not used"),
-		newPod(instanceID(4), noon, withLabel(instance.PoolLabel, "warm")),
-		newPod(instanceID(5), noon, func(p *corev1.Pod) { p.Namespace = "default" }),
-		newPod(instanceID(7), noon, withLabel(instance.IDLabel, instanceID(8))),
+		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
+		kubetest.Pod(kubetest.ID(5), kubetest.Noon, func(p *corev1.Pod) { p.Namespace = "default" }),
+		kubetest.Pod(kubetest.ID(7), kubetest.Noon, kubetest.WithLabel(instance.IDLabel, kubetest.ID(8))),
 	)
 	for _, test := range []struct {
 		name   string
@@ -39,13 +41,13 @@ func TestClusterInstance(t *testing.T) {
 		want   instance.Status // "" for unknown
 		reason string
 	}{
-		{"a pod", instanceID(1), instance.StatusDeployed, ""},
-		{"a tombstone", instanceID(2), instance.StatusDeleted, "Culled"},
-		{"a pod goes before its tombstone", instanceID(3), instance.StatusDeployed, ""},
-		{"a pod that is nobody's", instanceID(4), "", ""},
-		{"a pod of another namespace", instanceID(5), "", ""},
-		{"nothing", instanceID(6), "", ""},
-		{"a pod that is named by one id and labelled by another", instanceID(7), "", ""},
+		{"a pod", kubetest.ID(1), instance.StatusDeployed, ""},
+		{"a tombstone", kubetest.ID(2), instance.StatusDeleted, "Culled"},
+		{"a pod goes before its tombstone", kubetest.ID(3), instance.StatusDeployed, ""},
+		{"a pod that is nobody's", kubetest.ID(4), "", ""},
+		{"a pod of another namespace", kubetest.ID(5), "", ""},
+		{"nothing", kubetest.ID(6), "", ""},
+		{"a pod that is named by one id and labelled by another", kubetest.ID(7), "", ""},
 		{"no id", "", "", ""},
 	} {
 		inst, known := c.Instance(test.id)
@@ -53,19 +55,19 @@ func TestClusterInstance(t *testing.T) {
 			t.Errorf("%s: got %+v, %t; want status %q and reason %q", test.name, inst, known, test.want, test.reason)
 		}
 	}
-	c.drop(t, instanceID(3))
-	if inst, _ := c.Instance(instanceID(3)); inst.Status != instance.StatusDeleted || inst.Reason != "Culled" {
+	c.drop(t, kubetest.ID(3))
+	if inst, _ := c.Instance(kubetest.ID(3)); inst.Status != instance.StatusDeleted || inst.Reason != "Culled" {
 		t.Errorf("once the pod is gone: got %+v, want what the tombstone says", inst)
 	}
 }
 
 // The status changes with time alone, without an event.
 func TestClusterInstanceFailsByTheClock(t *testing.T) {
-	now := noon
-	c := startCluster(t, func() time.Time { return now }, newPod(instanceID(1), noon, unscheduled))
-	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, testStartTimeout: instance.StatusFailed} {
-		now = noon.Add(after)
-		one, _ := c.Instance(instanceID(1))
+	now := kubetest.Noon
+	c := startCluster(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled))
+	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, kubetest.StartTimeout: instance.StatusFailed} {
+		now = kubetest.Noon.Add(after)
+		one, _ := c.Instance(kubetest.ID(1))
 		all := c.Instances("")
 		if one.Status != want || len(all) != 1 || all[0] != one {
 			t.Errorf("after %s: got %+v and %+v, want status %s of both", after, one, all, want)
@@ -74,24 +76,24 @@ func TestClusterInstanceFailsByTheClock(t *testing.T) {
 }
 
 func TestClusterInstances(t *testing.T) {
-	at := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Minute) }
+	at := func(n int) time.Time { return kubetest.Noon.Add(time.Duration(n) * time.Minute) }
 	odd := "org/image:tag" // is no label value
-	both := newPod(instanceID(4), at(0))
-	c := startCluster(t, clockAt(noon),
-		newPod(instanceID(3), at(2)),
-		newPod(instanceID(2), at(1)),
-		newPod(instanceID(1), at(1)),
+	both := kubetest.Pod(kubetest.ID(4), at(0))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
+		kubetest.Pod(kubetest.ID(3), at(2)),
+		kubetest.Pod(kubetest.ID(2), at(1)),
+		kubetest.Pod(kubetest.ID(1), at(1)),
 		both, tombstoneOf(t, both, instance.EndCulled, ""),
-		tombstoneOf(t, newPod(instanceID(5), at(3)), instance.EndStopped, ""),
-		newPod(instanceID(6), at(4), ofTemplate(odd)),
-		tombstoneOf(t, newPod(instanceID(7), at(5), ofTemplate(odd)), instance.EndFailed, ""),
-		newPod(instanceID(8), at(0), withLabel(instance.PoolLabel, "warm")),
-		newPod(instanceID(9), at(0), withLabel(instance.PreloadLabel, "true")),
+		tombstoneOf(t, kubetest.Pod(kubetest.ID(5), at(3)), instance.EndStopped, ""),
+		kubetest.Pod(kubetest.ID(6), at(4), kubetest.OfTemplate(odd)),
+		tombstoneOf(t, kubetest.Pod(kubetest.ID(7), at(5), kubetest.OfTemplate(odd)), instance.EndFailed, ""),
+		kubetest.Pod(kubetest.ID(8), at(0), kubetest.WithLabel(instance.PoolLabel, "warm")),
+		kubetest.Pod(kubetest.ID(9), at(0), kubetest.WithLabel(instance.PreloadLabel, "true")),
 	)
-	jupyter := []string{instanceID(4), instanceID(1), instanceID(2), instanceID(3), instanceID(5)}
-	odds := []string{instanceID(6), instanceID(7)}
+	jupyter := []string{kubetest.ID(4), kubetest.ID(1), kubetest.ID(2), kubetest.ID(3), kubetest.ID(5)}
+	odds := []string{kubetest.ID(6), kubetest.ID(7)}
 	for template, want := range map[string][]string{
-		"": slices.Concat(jupyter, odds), testTemplate: jupyter, odd: odds, instance.TemplateLabelValue(odd): nil, "unknown": nil,
+		"": slices.Concat(jupyter, odds), kubetest.TemplateName: jupyter, odd: odds, instance.TemplateLabelValue(odd): nil, "unknown": nil,
 	} {
 		got := c.Instances(template)
 		if !slices.Equal(ids(got), want) {
@@ -118,9 +120,9 @@ func TestClusterLookups(t *testing.T) {
 	service := func(namespace, name string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	}
-	elsewhere := newTemplate("elsewhere")
+	elsewhere := kubetest.Template("elsewhere")
 	elsewhere.Namespace = "default"
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"), elsewhere, service("binder", "binder-proxy"), service(testNamespace, "binder-proxy"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"), elsewhere, service("binder", "binder-proxy"), service(kubetest.Namespace, "binder-proxy"))
 	if template, ok := c.PodTemplate("jupyter"); !ok || template.Name != "jupyter" {
 		t.Errorf("got template %v, %t", template, ok)
 	}
@@ -130,23 +132,23 @@ func TestClusterLookups(t *testing.T) {
 	if got, ok := c.ProxyService(); !ok || got.Namespace != "binder" {
 		t.Errorf("got Service %v, %t; want the one in the controller's namespace", got, ok)
 	}
-	if _, ok := startCluster(t, clockAt(noon)).ProxyService(); ok {
+	if _, ok := startCluster(t, kubetest.ClockAt(kubetest.Noon)).ProxyService(); ok {
 		t.Error("got a Service where there is none")
 	}
 }
 
 // Answering costs the API server nothing.
 func TestClusterReadsFromMemory(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon), newTemplate("jupyter"))
-	c.client.ClearActions()
-	c.Instance(instanceID(1))
-	c.Instance(instanceID(2))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"))
+	c.Client.ClearActions()
+	c.Instance(kubetest.ID(1))
+	c.Instance(kubetest.ID(2))
 	c.Instances("")
-	c.Instances(testTemplate)
+	c.Instances(kubetest.TemplateName)
 	c.InstancePods()
 	c.PodTemplate("jupyter")
 	c.ProxyService()
-	if actions := c.client.Actions(); len(actions) > 0 {
+	if actions := c.Client.Actions(); len(actions) > 0 {
 		t.Errorf("the API server was asked %v", actions)
 	}
 }
@@ -154,20 +156,20 @@ func TestClusterReadsFromMemory(t *testing.T) {
 // What the transforms leave of an object is all that anybody reads.
 func TestTransformsKeepWhatIsRead(t *testing.T) {
 	managed := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
+	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
 	for name, change := range map[string]func(*corev1.Pod){
 		"deployed":      func(*corev1.Pod) {},
-		"unscheduled":   unscheduled,
-		"starting":      starting,
+		"unscheduled":   kubetest.Unscheduled,
+		"starting":      kubetest.Starting,
 		"no image":      waits("ImagePullBackOff", "manifest unknown"),
-		"broken":        broken,
-		"completed":     completed,
-		"deleting":      deleting,
-		"strips prefix": withAnnotation(instance.StripPrefixAnnotation, "true"),
-		"own timeout":   withAnnotation(instance.CullTimeoutAnnotation, "5m"),
-		"unreadable":    withAnnotation(instance.LastActivityAnnotation, "mangled"),
+		"broken":        kubetest.Broken,
+		"completed":     kubetest.Completed,
+		"deleting":      kubetest.Deleting,
+		"strips prefix": kubetest.WithAnnotation(instance.StripPrefixAnnotation, "true"),
+		"own timeout":   kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "5m"),
+		"unreadable":    kubetest.WithAnnotation(instance.LastActivityAnnotation, "mangled"),
 	} {
-		full := newPod(instanceID(1), noon, change)
+		full := kubetest.Pod(kubetest.ID(1), kubetest.Noon, change)
 		full.ManagedFields = managed
 		full.Status.PodIPs, full.Status.HostIPs = []corev1.PodIP{{IP: "10.0.0.7"}}, []corev1.HostIP{{IP: "10.0.0.1"}}
 		slimmed := mustTransform(t, slimPod, full.DeepCopy()).(*corev1.Pod)
@@ -175,8 +177,8 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 			t.Errorf("%s: what nobody reads is kept: %v", name, slimmed)
 		}
 		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
-			now := noon.Add(after)
-			if got, want := instance.FromPod(slimmed, now, testStartTimeout), instance.FromPod(full, now, testStartTimeout); got != want {
+			now := kubetest.Noon.Add(after)
+			if got, want := instance.FromPod(slimmed, now, kubetest.StartTimeout), instance.FromPod(full, now, kubetest.StartTimeout); got != want {
 				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
 			}
 			if got, want := judge(slimmed, now, policy), judge(full, now, policy); got != want {
@@ -192,7 +194,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 	}
 
 	// Of the others, only what the API server keeps for itself is dropped.
-	tombstone, template := tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "not used"), newTemplate("jupyter")
+	tombstone, template := tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used"), kubetest.Template("jupyter")
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "binder-proxy"}}
 	for _, want := range []runtime.Object{tombstone, template, service} {
 		full := want.DeepCopyObject()
@@ -214,9 +216,9 @@ func mustTransform(t testing.TB, transform func(any) (any, error), obj any) any 
 
 // The transforms are in use.
 func TestClusterKeepsSlimObjects(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
-	c.put(t, newPod(instanceID(1), noon))
-	pod, _ := c.Pod(instanceID(1))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+	pod, _ := c.Pod(kubetest.ID(1))
 	if pod.Spec.NodeName == "" || pod.Spec.Containers != nil || pod.ManagedFields != nil {
 		t.Errorf("kept of the pod is %v", pod)
 	}
@@ -226,7 +228,7 @@ func TestClusterKeepsSlimObjects(t *testing.T) {
 }
 
 func TestIndexByTemplate(t *testing.T) {
-	if got, err := indexByTemplate(newPod(instanceID(1), noon)); err != nil || !slices.Equal(got, []string{testTemplate}) {
+	if got, err := indexByTemplate(kubetest.Pod(kubetest.ID(1), kubetest.Noon)); err != nil || !slices.Equal(got, []string{kubetest.TemplateName}) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := indexByTemplate("no object"); err == nil {

@@ -15,12 +15,14 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // Only what is ours is read, and from two namespaces only: the Role allows no
 // more. A namespace and a selector for each resource.
 func TestClusterWatchesOnlyItsOwn(t *testing.T) {
-	c := startCluster(t, clockAt(noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
 	want := map[string]string{
 		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
@@ -29,7 +31,7 @@ func TestClusterWatchesOnlyItsOwn(t *testing.T) {
 		"services":     "binder  metadata.name=binder-proxy",
 	}
 	verbs := map[string][]string{}
-	for _, action := range c.client.Actions() {
+	for _, action := range c.Client.Actions() {
 		var opts metav1.ListOptions
 		switch action := action.(type) {
 		case k8stesting.ListActionImpl:
@@ -53,11 +55,11 @@ func TestClusterWatchesOnlyItsOwn(t *testing.T) {
 
 func TestClusterSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now, newPod(instanceID(1), time.Now()))
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
 		// Of all errors this is the one that client-go does not slow down by a
 		// clock from outside the bubble.
-		mend := server.failOn("list", "podtemplates", apierrors.NewResourceExpired("too old resource version"))
-		cluster, err := NewCluster(server.client, ClusterOptions{InstancesNamespace: testNamespace}, time.Now)
+		mend := server.FailOn("list", "podtemplates", apierrors.NewResourceExpired("too old resource version"))
+		cluster, err := NewCluster(server.Client, ClusterOptions{InstancesNamespace: kubetest.Namespace}, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +73,7 @@ func TestClusterSynced(t *testing.T) {
 		if cluster.Synced() {
 			t.Error("synced although the templates could not be read")
 		}
-		if _, known := cluster.Instance(instanceID(1)); !known {
+		if _, known := cluster.Instance(kubetest.ID(1)); !known {
 			t.Error("what could be read is not known")
 		}
 		mend()
@@ -86,7 +88,7 @@ func TestClusterSynced(t *testing.T) {
 
 func TestOnPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), noon))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 		var heard []string
 		hear := func(what string) func(*corev1.Pod) {
 			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[instance.IDLabel][31:]) }
@@ -95,11 +97,11 @@ func TestOnPod(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		c.put(t, newPod(instanceID(2), noon))
-		c.put(t, newPod(instanceID(2), noon, starting))
-		c.put(t, newPod(instanceID(3), noon, withLabel(instance.PoolLabel, "warm"))) // nobody's
-		c.drop(t, instanceID(2))
-		c.client.Tracker().Delete(podResource, testNamespace, instance.PodName(instanceID(3)))
+		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon))
+		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.Starting))
+		c.put(t, kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))) // nobody's
+		c.drop(t, kubetest.ID(2))
+		c.Client.Tracker().Delete(kubetest.PodResource, kubetest.Namespace, instance.PodName(kubetest.ID(3)))
 		synctest.Wait()
 		if want := []string{"updated 1", "updated 2", "updated 2", "gone 2"}; !slices.Equal(heard, want) {
 			t.Errorf("heard %v, want %v", heard, want)
@@ -109,7 +111,7 @@ func TestOnPod(t *testing.T) {
 
 func TestOnPodAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster, err := NewCluster(newFakeServer(time.Now).client, ClusterOptions{}, time.Now)
+		cluster, err := NewCluster(kubetest.NewServer(time.Now).Client, ClusterOptions{}, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,34 +129,34 @@ func TestOnPodAfterTheEnd(t *testing.T) {
 // again: then too its end is told, and who waits for it is woken.
 func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now, newPod(instanceID(1), noon))
-		broken := server.breakFirstPodWatch()
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+		broken := server.BreakFirstPodWatch()
 		c := startClusterOn(t, server)
 		var gone []string
 		err := c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone = append(gone, pod.Labels[instance.IDLabel]) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		changed, stop := c.waiters.add(instanceID(1))
+		changed, stop := c.waiters.add(kubetest.ID(1))
 		defer stop()
 
-		if err := c.client.Tracker().Delete(podResource, testNamespace, instance.PodName(instanceID(1))); err != nil {
+		if err := c.Client.Tracker().Delete(kubetest.PodResource, kubetest.Namespace, instance.PodName(kubetest.ID(1))); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if len(gone) > 0 || woken(changed) {
 			t.Fatal("the watch is not broken")
 		}
-		broken.expire()
+		broken.Expire()
 		time.Sleep(2 * time.Minute) // above the longest pause between two attempts
 		synctest.Wait()
-		if !slices.Equal(gone, []string{instanceID(1)}) {
+		if !slices.Equal(gone, []string{kubetest.ID(1)}) {
 			t.Errorf("gone are %v, want the one", gone)
 		}
 		if !woken(changed) {
 			t.Error("who waits for a change was not woken")
 		}
-		if _, known := c.Instance(instanceID(1)); known {
+		if _, known := c.Instance(kubetest.ID(1)); known {
 			t.Error("the instance is still known")
 		}
 	})
@@ -166,7 +168,7 @@ func isDeployed(inst instance.Instance, known bool) bool {
 
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newPod(instanceID(1), time.Now(), starting))
+		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting))
 		for _, test := range []struct {
 			name   string
 			id     string
@@ -174,15 +176,15 @@ func TestAwait(t *testing.T) {
 			want   instance.Status // "" for unknown
 			after  time.Duration
 		}{
-			{"deployed already", instanceID(2), nil, instance.StatusDeployed, 0},
-			{"comes to be deployed", instanceID(1), newPod(instanceID(1), time.Now()), instance.StatusDeployed, time.Second},
-			{"comes to be known", instanceID(3), newPod(instanceID(3), time.Now()), instance.StatusDeployed, time.Second},
-			{"a change that is not it", instanceID(4), newPod(instanceID(4), time.Now(), starting), instance.StatusDeploying, time.Minute},
-			{"another's change", instanceID(5), newPod(instanceID(6), time.Now()), "", time.Minute},
-			{"never", instanceID(7), nil, "", time.Minute},
+			{"deployed already", kubetest.ID(2), nil, instance.StatusDeployed, 0},
+			{"comes to be deployed", kubetest.ID(1), kubetest.Pod(kubetest.ID(1), time.Now()), instance.StatusDeployed, time.Second},
+			{"comes to be known", kubetest.ID(3), kubetest.Pod(kubetest.ID(3), time.Now()), instance.StatusDeployed, time.Second},
+			{"a change that is not it", kubetest.ID(4), kubetest.Pod(kubetest.ID(4), time.Now(), kubetest.Starting), instance.StatusDeploying, time.Minute},
+			{"another's change", kubetest.ID(5), kubetest.Pod(kubetest.ID(6), time.Now()), "", time.Minute},
+			{"never", kubetest.ID(7), nil, "", time.Minute},
 		} {
 			if test.want == instance.StatusDeployed && test.change == nil {
-				c.put(t, newPod(test.id, time.Now()))
+				c.put(t, kubetest.Pod(test.id, time.Now()))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			var changing sync.WaitGroup
@@ -215,14 +217,14 @@ func TestAwaitATombstone(t *testing.T) {
 		c := startCluster(t, time.Now)
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			inst, known := c.Await(t.Context(), instanceID(1), func(_ instance.Instance, known bool) bool { return known })
+			inst, known := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool { return known })
 			if !known || inst.Status != instance.StatusDeleted {
 				t.Errorf("got %+v, %t", inst, known)
 			}
 		})
 		synctest.Wait()
-		event := tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "")
-		if err := c.client.Tracker().Add(event); err != nil {
+		event := tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")
+		if err := c.Client.Tracker().Add(event); err != nil {
 			t.Fatal(err)
 		}
 		waiting.Wait()
@@ -231,11 +233,11 @@ func TestAwaitATombstone(t *testing.T) {
 
 // What the watch brings between the first look and the waiting is not missed.
 func TestAwaitLooksAgain(t *testing.T) {
-	c := startCluster(t, clockAt(noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
 	looks := 0
-	_, known := c.Await(t.Context(), instanceID(1), func(_ instance.Instance, known bool) bool {
+	_, known := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool {
 		if looks++; looks == 1 {
-			c.put(t, newPod(instanceID(1), noon)) // nobody waits yet who could be woken
+			c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon)) // nobody waits yet who could be woken
 		}
 		return known
 	})

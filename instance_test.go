@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // The keys are written out here, for they are what operators, dashboards and
@@ -19,7 +21,7 @@ func TestInstanceFromPodReadsTheContract(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              "binder-" + id,
-			CreationTimestamp: metav1.NewTime(noon),
+			CreationTimestamp: metav1.NewTime(kubetest.Noon),
 			Labels: map[string]string{
 				"app.kubernetes.io/managed-by": "binder-deploy-kubernetes",
 				"binder-project.org/id":        id,
@@ -40,13 +42,13 @@ func TestInstanceFromPodReadsTheContract(t *testing.T) {
 		},
 	}
 	want := instance.Instance{
-		ID: id, Template: "a/name", Status: instance.StatusDeployed, Created: noon, Address: "10.0.0.7:8080", StripPrefix: true,
+		ID: id, Template: "a/name", Status: instance.StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080", StripPrefix: true,
 	}
-	if got := instance.FromPod(pod, noon, testStartTimeout); got != want {
+	if got := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if got, err := instance.LastActivity(pod); err != nil || !got.Equal(noon) {
-		t.Errorf("last activity is %s, %v; want %s", got, err, noon)
+	if got, err := instance.LastActivity(pod); err != nil || !got.Equal(kubetest.Noon) {
+		t.Errorf("last activity is %s, %v; want %s", got, err, kubetest.Noon)
 	}
 	if got, want := instance.CullTimeout(pod, time.Hour), 30*time.Minute; got != want {
 		t.Errorf("cull timeout is %s, want %s", got, want)
@@ -62,15 +64,15 @@ func TestInstanceFromPodAddress(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		{"port of the annotation", withAnnotation(instance.PortAnnotation, "9000"), "10.0.0.7:9000"},
+		{"port of the annotation", kubetest.WithAnnotation(instance.PortAnnotation, "9000"), "10.0.0.7:9000"},
 		{"port of a Binder image where there is none", func(p *corev1.Pod) { delete(p.Annotations, instance.PortAnnotation) }, "10.0.0.7:8888"},
 		{"IPv6", func(p *corev1.Pod) { p.Status.PodIP = "fd00::7" }, "[fd00::7]:8888"},
-		{"none before it listens", starting, ""},
-		{"none once it is being deleted", deleting, ""},
-		{"none once it has failed", broken, ""},
+		{"none before it listens", kubetest.Starting, ""},
+		{"none once it is being deleted", kubetest.Deleting, ""},
+		{"none once it has failed", kubetest.Broken, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inst := instance.FromPod(newPod(instanceID(1), noon, test.change), noon, testStartTimeout)
+			inst := instance.FromPod(kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.change), kubetest.Noon, kubetest.StartTimeout)
 			if inst.Address != test.want {
 				t.Errorf("got address %q, want %q", inst.Address, test.want)
 			}
@@ -80,8 +82,8 @@ func TestInstanceFromPodAddress(t *testing.T) {
 
 func TestInstanceFromPodStripPrefix(t *testing.T) {
 	for value, want := range map[string]bool{"true": true, "false": false, "": false, "yes": false} {
-		pod := newPod(instanceID(1), noon, withAnnotation(instance.StripPrefixAnnotation, value))
-		if got := instance.FromPod(pod, noon, testStartTimeout).StripPrefix; got != want {
+		pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.StripPrefixAnnotation, value))
+		if got := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout).StripPrefix; got != want {
 			t.Errorf("strip-prefix %q: got %t, want %t", value, got, want)
 		}
 	}
@@ -89,12 +91,12 @@ func TestInstanceFromPodStripPrefix(t *testing.T) {
 
 func TestTombstoneRoundTrip(t *testing.T) {
 	long := strings.Repeat("organisation/", 10) + "image:tag"
-	for _, template := range []string{testTemplate, "registry/with/slashes", long} {
-		pod := newPod(instanceID(1), noon, ofTemplate(template))
+	for _, template := range []string{kubetest.TemplateName, "registry/with/slashes", long} {
+		pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.OfTemplate(template))
 		got := instance.FromTombstone(tombstoneOf(t, pod, instance.EndCulled, "not used for 1h5m"))
 		want := instance.Instance{
-			ID: instanceID(1), Template: template, Status: instance.StatusDeleted, Created: noon,
-			Reason: "Culled", Message: "not used for 1h5m", Ended: noon.Add(time.Hour),
+			ID: kubetest.ID(1), Template: template, Status: instance.StatusDeleted, Created: kubetest.Noon,
+			Reason: "Culled", Message: "not used for 1h5m", Ended: kubetest.Noon.Add(time.Hour),
 		}
 		if !got.Created.Equal(want.Created) || !got.Ended.Equal(want.Ended) {
 			t.Errorf("template %q: from %s to %s, want %s to %s", template, got.Created, got.Ended, want.Created, want.Ended)
@@ -107,7 +109,7 @@ func TestTombstoneRoundTrip(t *testing.T) {
 }
 
 func TestTemplateOf(t *testing.T) {
-	pod := newPod(instanceID(1), noon, withLabel(instance.TemplateLabel, "label"), withAnnotation(instance.TemplateNameAnnotation, "the/full/name"))
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithLabel(instance.TemplateLabel, "label"), kubetest.WithAnnotation(instance.TemplateNameAnnotation, "the/full/name"))
 	if got, want := instance.TemplateOf(pod), "the/full/name"; got != want {
 		t.Errorf("with both: got %q, want %q", got, want)
 	}
@@ -125,11 +127,11 @@ func TestIsInstance(t *testing.T) {
 	}{
 		{"an instance", func(*corev1.Pod) {}, true},
 		{"no id", func(p *corev1.Pod) { delete(p.Labels, instance.IDLabel) }, false},
-		{"an id that is none", withLabel(instance.IDLabel, "jupyter"), false},
-		{"nobody's yet", withLabel(instance.PoolLabel, "warm"), false},
-		{"pulls an image", withLabel(instance.PreloadLabel, "true"), false},
+		{"an id that is none", kubetest.WithLabel(instance.IDLabel, "jupyter"), false},
+		{"nobody's yet", kubetest.WithLabel(instance.PoolLabel, "warm"), false},
+		{"pulls an image", kubetest.WithLabel(instance.PreloadLabel, "true"), false},
 	} {
-		if got := instance.IsInstance(newPod(instanceID(1), noon, test.change)); got != test.want {
+		if got := instance.IsInstance(kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.change)); got != test.want {
 			t.Errorf("%s: got %t, want %t", test.name, got, test.want)
 		}
 	}
@@ -195,11 +197,11 @@ func TestLastActivity(t *testing.T) {
 		value string
 		want  time.Time
 	}{
-		{"2026-01-02T12:00:00Z", noon},
-		{"2026-01-02T12:00:00.250Z", noon.Add(250 * time.Millisecond)},
-		{"2026-01-02T13:00:00+01:00", noon},
+		{"2026-01-02T12:00:00Z", kubetest.Noon},
+		{"2026-01-02T12:00:00.250Z", kubetest.Noon.Add(250 * time.Millisecond)},
+		{"2026-01-02T13:00:00+01:00", kubetest.Noon},
 	} {
-		got, err := instance.LastActivity(newPod(instanceID(1), noon, withAnnotation(instance.LastActivityAnnotation, test.value)))
+		got, err := instance.LastActivity(kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.LastActivityAnnotation, test.value)))
 		if err != nil || !got.Equal(test.want) {
 			t.Errorf("%q: got %s, %v; want %s", test.value, got, err, test.want)
 		}
@@ -209,10 +211,10 @@ func TestLastActivity(t *testing.T) {
 // An unreadable annotation is an error that names it, and no time at all.
 func TestLastActivityUnreadable(t *testing.T) {
 	pods := map[string]*corev1.Pod{
-		"missing": newPod(instanceID(1), noon, func(p *corev1.Pod) { delete(p.Annotations, instance.LastActivityAnnotation) }),
+		"missing": kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { delete(p.Annotations, instance.LastActivityAnnotation) }),
 	}
 	for _, value := range []string{"", "yesterday", "1767355200", "2026-01-02", "2026-13-02T12:00:00Z"} {
-		pods[value] = newPod(instanceID(1), noon, withAnnotation(instance.LastActivityAnnotation, value))
+		pods[value] = kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.LastActivityAnnotation, value))
 	}
 	for value, pod := range pods {
 		got, err := instance.LastActivity(pod)
@@ -223,7 +225,7 @@ func TestLastActivityUnreadable(t *testing.T) {
 }
 
 func TestFormatActivity(t *testing.T) {
-	at := noon.Add(1234567 * time.Nanosecond).In(time.FixedZone("east", 3600))
+	at := kubetest.Noon.Add(1234567 * time.Nanosecond).In(time.FixedZone("east", 3600))
 	if got, want := instance.FormatTime(at), "2026-01-02T12:00:00.001Z"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -234,7 +236,7 @@ func TestCullTimeout(t *testing.T) {
 		"30m": 30 * time.Minute, "1.5s": 1500 * time.Millisecond, // readable
 		"": time.Hour, "soon": time.Hour, "0s": time.Hour, "-5m": time.Hour, "3600": time.Hour, // not
 	} {
-		if got := instance.CullTimeout(newPod(instanceID(1), noon, withAnnotation(instance.CullTimeoutAnnotation, value)), time.Hour); got != want {
+		if got := instance.CullTimeout(kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, value)), time.Hour); got != want {
 			t.Errorf("%q: got %s, want %s", value, got, want)
 		}
 	}

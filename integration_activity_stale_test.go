@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // After an outage the API server may be back a good while before the watches
@@ -17,8 +19,8 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	began := time.Now().Truncate(time.Millisecond)
 	clock := &movingClock{}
 	clock.set(began)
-	id := instanceID(1)
-	s.createPod(t, id, lastUsed(began))
+	id := kubetest.ID(1)
+	s.createPod(t, id, kubetest.LastUsed(began))
 	r := s.startReplica(t, clock.now)
 	activity := r.activity()
 	r.stop() // from here on the cache stands still

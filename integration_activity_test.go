@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // movingClock is a clock that a test sets.
@@ -39,7 +41,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 	s := newSandbox(t, nil)
 	began := time.Now().Truncate(time.Millisecond)
 	for n := range pods {
-		s.createPod(t, instanceID(n), lastUsed(began))
+		s.createPod(t, kubetest.ID(n), kubetest.LastUsed(began))
 	}
 	clocks := []*movingClock{{}, {}}
 	var replicas []*replica
@@ -57,7 +59,7 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 		clocks[n%2].set(later)
 		clocks[1-n%2].set(began.Add(10 * time.Second))
 		for _, a := range activities {
-			a.Touch(instanceID(n), instance.SourceHTTP)
+			a.Touch(kubetest.ID(n), instance.SourceHTTP)
 		}
 	}
 	written := make(chan struct{})
@@ -84,13 +86,13 @@ func TestIntegrationActivityLaterTimeWins(t *testing.T) {
 	for range 2 { // for who was refused to write anew, and then to see that it is written
 		for n := range pods {
 			for _, r := range replicas {
-				r.awaitPod(t, s, instanceID(n))
+				r.awaitPod(t, s, kubetest.ID(n))
 			}
 		}
 		flushAll(activities, func(a *Activity) { a.flush(t.Context(), atOnce, flushSpell) })
 	}
 	for n := range pods {
-		pod, _ := s.pod(t, instanceID(n))
+		pod, _ := s.pod(t, kubetest.ID(n))
 		if at, err := instance.LastActivity(pod); err != nil || !at.Equal(later) {
 			t.Errorf("instance %d: the activity is %s, %v; want the later %s", n, at, err, later)
 		}
@@ -116,8 +118,8 @@ func TestIntegrationActivityIsCoalesced(t *testing.T) {
 	began := time.Now().Truncate(time.Millisecond)
 	clock := &movingClock{}
 	clock.set(began)
-	id := instanceID(1)
-	s.createPod(t, id, lastUsed(began), withAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
+	id := kubetest.ID(1)
+	s.createPod(t, id, kubetest.LastUsed(began), kubetest.WithAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
 	replicas := []*replica{s.startReplica(t, clock.now), s.startReplica(t, clock.now)}
 	activities := []*Activity{replicas[0].activity(), replicas[1].activity()}
 	patches := func(code int) int {

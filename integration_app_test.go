@@ -18,12 +18,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // runningApp is the whole service, on ports of its own.
 type runningApp struct {
 	*app
-	log  *logBuffer
+	log  *kubetest.LogBuffer
 	stop func() // returns when it has ended; a second time does nothing
 }
 
@@ -45,7 +47,7 @@ func (s *sandbox) startApp(t testing.TB, client kubernetes.Interface, flags ...s
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, lines := recordLog()
+	log, lines := kubetest.RecordLog()
 	app, err := newApp(config, client, log, time.Now, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +74,7 @@ func (s *sandbox) startApp(t testing.TB, client kubernetes.Interface, flags ...s
 
 func (a *runningApp) awaitReady(t testing.TB) {
 	t.Helper()
-	eventuallyWithin(t, patience, "the service is ready", func() bool { return a.probe(t, "/readyz") == http.StatusOK })
+	eventuallyWithin(t, kubetest.Patience, "the service is ready", func() bool { return a.probe(t, "/readyz") == http.StatusOK })
 }
 
 // probe returns the code of an answer on the metrics port.
@@ -98,7 +100,7 @@ func (a *runningApp) visit(t testing.TB, id string) (code int, answer string) {
 // launch starts an instance of the test's template, and returns its id.
 func (a *runningApp) launch(t testing.TB, body string) string {
 	t.Helper()
-	code, _, answer := a.api(t, http.MethodPost, "/applications/"+testTemplate, body)
+	code, _, answer := a.api(t, http.MethodPost, "/applications/"+kubetest.TemplateName, body)
 	var launched struct{ ID string }
 	if err := json.Unmarshal([]byte(answer), &launched); err != nil || code != http.StatusOK || !instance.ValidID(launched.ID) {
 		t.Fatalf("a launch got %d %s, want 200 and an id", code, answer)
@@ -109,7 +111,7 @@ func (a *runningApp) launch(t testing.TB, body string) string {
 // status asks for an instance; it is zero where there is no record.
 func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
 	t.Helper()
-	code, _, answer := a.api(t, http.MethodGet, "/applications/"+testTemplate+"/"+id, "")
+	code, _, answer := a.api(t, http.MethodGet, "/applications/"+kubetest.TemplateName+"/"+id, "")
 	switch code {
 	case http.StatusOK:
 		if err := json.Unmarshal([]byte(answer), &status); err != nil {
@@ -124,7 +126,7 @@ func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
 
 func (a *runningApp) awaitStatus(t testing.TB, id string, want instance.Status) (last statusResponse) {
 	t.Helper()
-	eventuallyWithin(t, patience, "instance "+id+" is "+string(want), func() bool {
+	eventuallyWithin(t, kubetest.Patience, "instance "+id+" is "+string(want), func() bool {
 		last = a.status(t, id)
 		return last.Status == want
 	})
@@ -139,7 +141,7 @@ func (a *runningApp) leads(t testing.TB) bool {
 // fetch sends one request, on a connection of its own, with the API key.
 func fetch(t testing.TB, method, url, body string) (code int, header http.Header, answer string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*kubetest.Patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -175,7 +177,7 @@ func startPage(t testing.TB) (port string) {
 func TestIntegrationAppWritesActivityAtItsEnd(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	app := s.startApp(t, s.client)
 	app.awaitReady(t)
 	id := app.launch(t, "")
@@ -203,7 +205,7 @@ func TestIntegrationAppWaitsForTheAPIServer(t *testing.T) {
 	way, config := forward(t, s.config)
 	way.cut()
 	app := s.startApp(t, connect(t, config))
-	eventuallyWithin(t, patience, "the process answers", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the process answers", func() bool {
 		c, err := net.Dial("tcp", app.servers[0].addr())
 		if err == nil {
 			c.Close()

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // wantGone checks that an instance's pod is no more, and why.
@@ -44,34 +46,34 @@ func TestIntegrationSweep(t *testing.T) {
 		reason instance.EndReason // "" for what stays
 	}{
 		{"idle", changes(), instance.EndCulled},
-		{"idle for its own timeout", withAnnotation(instance.CullTimeoutAnnotation, "90m"), instance.EndCulled},
-		{"used", lastUsed(at(time.Hour + 30*time.Minute)), ""},
-		{"used a moment ahead of our clock", lastUsed(at(2*time.Hour + time.Second)), ""},
-		{"has a day", withAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
-		{"broke down", broken, instance.EndFailed},
-		{"completed", completed, instance.EndGone},
-		{"got no node", unscheduled, instance.EndFailed},
+		{"idle for its own timeout", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "90m"), instance.EndCulled},
+		{"used", kubetest.LastUsed(at(time.Hour + 30*time.Minute)), ""},
+		{"used a moment ahead of our clock", kubetest.LastUsed(at(2*time.Hour + time.Second)), ""},
+		{"has a day", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
+		{"broke down", kubetest.Broken, instance.EndFailed},
+		{"completed", kubetest.Completed, instance.EndGone},
+		{"got no node", kubetest.Unscheduled, instance.EndFailed},
 		{"got no image", waits("ImagePullBackOff", "manifest unknown"), instance.EndFailed},
-		{"mangled", withAnnotation(instance.LastActivityAnnotation, "yesterday"), ""},
-		{"mangled and completed", changes(completed, withAnnotation(instance.LastActivityAnnotation, "")), instance.EndGone},
+		{"mangled", kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"), ""},
+		{"mangled and completed", changes(kubetest.Completed, kubetest.WithAnnotation(instance.LastActivityAnnotation, "")), instance.EndGone},
 		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, instance.LastActivityAnnotation) }, ""},
-		{"from the future", lastUsed(at(72 * time.Hour)), ""},
-		{"somebody else's", withLabel(instance.ManagedByLabel, "somebody-else"), ""},
-		{"nobody's yet", withLabel(instance.PoolLabel, "warm"), ""},
+		{"from the future", kubetest.LastUsed(at(72 * time.Hour)), ""},
+		{"somebody else's", kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"), ""},
+		{"nobody's yet", kubetest.WithLabel(instance.PoolLabel, "warm"), ""},
 	}
 	repaired := map[string]bool{"mangled": true, "without activity": true, "from the future": true}
 	pods := map[string]*corev1.Pod{}
 	for n, row := range rows {
-		pods[row.name] = s.createPod(t, instanceID(n), row.change)
+		pods[row.name] = s.createPod(t, kubetest.ID(n), row.change)
 	}
 	for n, row := range rows {
 		if instance.IsInstance(pods[row.name]) && pods[row.name].Labels[instance.ManagedByLabel] == instance.ManagerName {
-			r.awaitPod(t, s, instanceID(n))
+			r.awaitPod(t, s, kubetest.ID(n))
 		}
 	}
 	culler.sweep(t.Context(), clock.now(), policy)
 	for n, row := range rows {
-		id := instanceID(n)
+		id := kubetest.ID(n)
 		if row.reason != "" {
 			s.wantGone(t, id, row.reason)
 			continue
@@ -96,7 +98,7 @@ func TestIntegrationSweep(t *testing.T) {
 
 	// What was mended lives for as long as if it had been used then, and is not
 	// kept for ever.
-	mangled := instanceID(9)
+	mangled := kubetest.ID(9)
 	r.awaitPod(t, s, mangled)
 	over := clock.now().Add(time.Hour + flushLag(time.Hour))
 	culler.sweep(t.Context(), over.Add(-time.Millisecond), policy)
@@ -121,7 +123,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	now := began.Add(2 * time.Hour)
 	pods := make([]*corev1.Pod, all)
 	for n := range pods {
-		pods[n] = s.createPod(t, instanceID(n))
+		pods[n] = s.createPod(t, kubetest.ID(n))
 	}
 	var replicas []*replica
 	var gates []*gate
@@ -129,7 +131,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	var sweeping sync.WaitGroup
 	for range 2 {
 		g := newGate(http.MethodDelete, "/pods/")
-		r := s.startReplica(t, clockAt(now), g.wrap)
+		r := s.startReplica(t, kubetest.ClockAt(now), g.wrap)
 		replicas, gates, cullers = append(replicas, r), append(gates, g), append(cullers, r.culler(t))
 	}
 	for _, culler := range cullers {
@@ -139,10 +141,10 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 		g.awaitHeld(t, all)
 	}
 	for n := idle; n < other; n++ {
-		s.touch(t, instanceID(n), now)
+		s.touch(t, kubetest.ID(n), now)
 	}
-	s.deletePod(t, instanceID(other))
-	pods[other] = s.createPod(t, instanceID(other), lastUsed(now))
+	s.deletePod(t, kubetest.ID(other))
+	pods[other] = s.createPod(t, kubetest.ID(other), kubetest.LastUsed(now))
 	for _, g := range gates {
 		g.open()
 	}
@@ -152,9 +154,9 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 		t.Helper()
 		for n, pod := range pods {
 			if n < idle {
-				s.wantGone(t, instanceID(n), instance.EndCulled)
+				s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 			} else {
-				s.wantAlive(t, instanceID(n), pod.UID)
+				s.wantAlive(t, kubetest.ID(n), pod.UID)
 			}
 		}
 	}
@@ -178,7 +180,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	// Once they have seen it, they do not even try.
 	for n := range pods {
 		for _, r := range replicas {
-			r.awaitPod(t, s, instanceID(n))
+			r.awaitPod(t, s, kubetest.ID(n))
 		}
 	}
 	before := deletes(0)
@@ -208,36 +210,36 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 	for n := range culled {
 		// Of a short timeout, for after the jump of the clock below a culler waits
 		// for as long as activity may take to be written.
-		s.createPod(t, instanceID(n), withAnnotation(instance.CullTimeoutAnnotation, "1ms"))
+		s.createPod(t, kubetest.ID(n), kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "1ms"))
 	}
 	const outside = culled
-	s.createPod(t, instanceID(outside), lastUsed(began.Add(2*time.Hour)))
+	s.createPod(t, kubetest.ID(outside), kubetest.LastUsed(began.Add(2*time.Hour)))
 	for range 2 {
 		r := s.startReplica(t, now)
 		culler := r.culler(t)
-		r.awaitPod(t, s, instanceID(outside))
+		r.awaitPod(t, s, kubetest.ID(outside))
 		leading.Go(func() { culler.Run(ctx) })
-		eventually(t, "the culler leads", culler.leading.Load)
+		kubetest.Eventually(t, "the culler leads", culler.leading.Load)
 	}
-	s.deletePod(t, instanceID(outside))
+	s.deletePod(t, kubetest.ID(outside))
 	ahead.Store(int64(2 * time.Hour))
 	for n := range culled {
-		eventuallyWithin(t, patience, "an idle instance is deleted", func() bool { _, exists := s.pod(t, instanceID(n)); return !exists })
+		eventuallyWithin(t, kubetest.Patience, "an idle instance is deleted", func() bool { _, exists := s.pod(t, kubetest.ID(n)); return !exists })
 	}
-	eventuallyWithin(t, patience, "what was deleted from outside is remembered", func() bool {
-		_, exists := s.tombstone(t, instanceID(outside))
+	eventuallyWithin(t, kubetest.Patience, "what was deleted from outside is remembered", func() bool {
+		_, exists := s.tombstone(t, kubetest.ID(outside))
 		return exists
 	})
-	s.wantGone(t, instanceID(outside), instance.EndGone)
+	s.wantGone(t, kubetest.ID(outside), instance.EndGone)
 	// A third that knows nothing of this sees the deletes as somebody else's,
 	// for certain.
 	for n := range culled {
-		event, _ := s.tombstone(t, instanceID(n))
-		late := newPod(instanceID(n), began)
+		event, _ := s.tombstone(t, kubetest.ID(n))
+		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
 		if err := s.remover().remember(t.Context(), late, "deleted from outside"); err != nil {
 			t.Fatal(err)
 		}
-		s.wantGone(t, instanceID(n), instance.EndCulled)
+		s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 	}
 }

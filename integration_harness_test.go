@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/transport"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -84,7 +86,7 @@ func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), kubetest.Patience)
 		defer cancel()
 		if err := client.CoreV1().Namespaces().Delete(ctx, namespace.Name, metav1.DeleteOptions{}); err != nil {
 			t.Errorf("namespace %s is left behind: %v", namespace.Name, err)
@@ -103,7 +105,7 @@ func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 // have were it one of newPod's.
 func (s *sandbox) createPod(t testing.TB, id string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
-	want := newPod(id, time.Now(), changes...)
+	want := kubetest.Pod(id, time.Now(), changes...)
 	pod, err := s.client.CoreV1().Pods(s.namespace).Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: want.Name, Labels: want.Labels, Annotations: want.Annotations},
 		Spec: corev1.PodSpec{
@@ -226,8 +228,8 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 	r.client = connect(t, s.config, append([]transport.WrapperFunc{r.traffic.wrap}, wrappers...)...)
 	var err error
 	r.Cluster, err = NewCluster(r.client, ClusterOptions{
-		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", StartTimeout: testStartTimeout,
-		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout},
+		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", StartTimeout: kubetest.StartTimeout,
+		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +243,7 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 		running.Wait()
 	}
 	t.Cleanup(r.stop)
-	eventually(t, "the caches have synced", r.Synced)
+	kubetest.Eventually(t, "the caches have synced", r.Synced)
 	return r
 }
 
@@ -252,12 +254,12 @@ func (r *replica) remover() *remover {
 }
 
 func (r *replica) activity() *Activity {
-	return NewActivity(r.podClient(), r.Cluster, time.Hour, r.metrics, noLog(), r.now)
+	return NewActivity(r.podClient(), r.Cluster, time.Hour, r.metrics, kubetest.NoLog(), r.now)
 }
 
 func (r *replica) launcher(t testing.TB) *Launcher {
 	t.Helper()
-	launcher, err := NewLauncher(r.podClient(), r.Cluster, clusterTemplates{r.Cluster}, r.remover(), r.metrics, noLog(), r.now, rand.Reader, newAPIKey("a key"))
+	launcher, err := NewLauncher(r.podClient(), r.Cluster, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,8 +268,8 @@ func (r *replica) launcher(t testing.TB) *Launcher {
 
 func (r *replica) culler(t testing.TB) *Culler {
 	t.Helper()
-	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: testStartTimeout}
-	culler, err := NewCuller(r.podClient(), r.Cluster, r.remover(), r.activity(), policy, time.Second, r.metrics, noLog(), r.now)
+	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
+	culler, err := NewCuller(r.podClient(), r.Cluster, r.remover(), r.activity(), policy, time.Second, r.metrics, kubetest.NoLog(), r.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +280,7 @@ func (r *replica) culler(t testing.TB) *Culler {
 // server has, or none where there is none.
 func (r *replica) awaitPod(t testing.TB, s *sandbox, id string) {
 	t.Helper()
-	eventuallyWithin(t, patience, "the cache is up to date on pod "+instance.PodName(id), func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the cache is up to date on pod "+instance.PodName(id), func() bool {
 		pod, exists := s.pod(t, id)
 		cached, known := r.Pod(id)
 		return known == exists && (!known || cached.ResourceVersion == pod.ResourceVersion)

@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 // awaitTemplate waits until a replica knows a template.
 func (r *replica) awaitTemplate(t testing.TB, name string) {
 	t.Helper()
-	eventually(t, "the cache has template "+name, func() bool {
+	kubetest.Eventually(t, "the cache has template "+name, func() bool {
 		_, known := r.PodTemplate(name)
 		return known
 	})
@@ -73,17 +75,17 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 	t.Parallel()
 	const launches = 24
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	replicas := []*replica{s.startReplica(t, time.Now), s.startReplica(t, time.Now)}
 	var mu sync.Mutex
 	seen := map[string]bool{}
 	var running sync.WaitGroup
 	for _, r := range replicas {
-		r.awaitTemplate(t, testTemplate)
+		r.awaitTemplate(t, kubetest.TemplateName)
 		launcher := r.launcher(t)
 		for range launches / len(replicas) {
 			running.Go(func() {
-				id, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate})
+				id, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
 				if err != nil {
 					t.Error(err)
 				}
@@ -101,7 +103,7 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 		if writes := r.traffic.count(http.MethodPost, podsPath, 0); writes != launches/len(replicas) {
 			t.Errorf("a replica wrote %d times for %d launches", writes, launches/len(replicas))
 		}
-		eventually(t, "every replica knows every instance", func() bool { return len(r.Instances(testTemplate)) == launches })
+		kubetest.Eventually(t, "every replica knows every instance", func() bool { return len(r.Instances(kubetest.TemplateName)) == launches })
 	}
 }
 
@@ -110,7 +112,7 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 func TestIntegrationLaunchSentTwice(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now, func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(req *http.Request) (*http.Response, error) {
 			if req.Method != http.MethodPost {
@@ -129,8 +131,8 @@ func TestIntegrationLaunchSentTwice(t *testing.T) {
 			return next.RoundTrip(again)
 		})
 	})
-	r.awaitTemplate(t, testTemplate)
-	id, err := r.launcher(t).Launch(t.Context(), LaunchRequest{Template: testTemplate})
+	r.awaitTemplate(t, kubetest.TemplateName)
+	id, err := r.launcher(t).Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,16 +154,16 @@ func TestIntegrationConcurrentStops(t *testing.T) {
 	launchers := []*Launcher{replicas[0].launcher(t), replicas[1].launcher(t)}
 	var stopping sync.WaitGroup
 	for n := range instances {
-		s.createPod(t, instanceID(n))
+		s.createPod(t, kubetest.ID(n))
 		for _, r := range replicas {
-			r.awaitPod(t, s, instanceID(n))
+			r.awaitPod(t, s, kubetest.ID(n))
 		}
 	}
 	for n := range instances {
 		for i := range replicas {
 			for range stops {
 				stopping.Go(func() {
-					if err := launchers[i].Stop(t.Context(), testTemplate, instanceID(n)); err != nil {
+					if err := launchers[i].Stop(t.Context(), kubetest.TemplateName, kubetest.ID(n)); err != nil {
 						t.Error(err)
 					}
 				})
@@ -170,7 +172,7 @@ func TestIntegrationConcurrentStops(t *testing.T) {
 	}
 	stopping.Wait()
 	for n := range instances {
-		s.wantGone(t, instanceID(n), instance.EndStopped)
+		s.wantGone(t, kubetest.ID(n), instance.EndStopped)
 	}
 }
 
@@ -203,11 +205,11 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 		{"priority", func(spec *corev1.PodSpec) { spec.PriorityClassName = "none-such" }, "none-such"},
 	}
 	for _, row := range rows {
-		s.putTemplate(t, newTemplate(row.name, func(template *corev1.PodTemplate) { row.change(&template.Template.Spec) }))
+		s.putTemplate(t, kubetest.Template(row.name, func(template *corev1.PodTemplate) { row.change(&template.Template.Spec) }))
 	}
 	r := s.startReplica(t, time.Now)
 	api := newTestAPI(r.Cluster, r.launcher(t))
-	log, lines := recordLog()
+	log, lines := kubetest.RecordLog()
 	api.Log = log
 	for _, row := range rows {
 		r.awaitTemplate(t, row.name)
@@ -239,27 +241,27 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventuallyWithin(t, patience, "the quota is in force", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the quota is in force", func() bool {
 		quota, err := quotas.Get(t.Context(), "instances", metav1.GetOptions{})
 		return err == nil && len(quota.Status.Hard) > 0 && len(quota.Status.Used) > 0
 	})
-	s.putTemplate(t, newTemplate(testTemplate))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now)
-	r.awaitTemplate(t, testTemplate)
+	r.awaitTemplate(t, kubetest.TemplateName)
 	launcher := r.launcher(t)
 	routes := newTestAPI(r.Cluster, launcher).Routes()
 
-	first, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate})
+	first, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate}); err != nil {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: testTemplate}); !errors.Is(err, errCapacity) {
+	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName}); !errors.Is(err, errCapacity) {
 		t.Errorf("got %v, want an error of capacity", err)
 	}
-	res := ask(t, routes, http.MethodPost, "/applications/"+testTemplate, "", "")
+	res := ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "")
 	wantError(t, res, http.StatusServiceUnavailable, typeBadKubeRequest)
 	if got := res.Header().Get("Retry-After"); got != "60" {
 		t.Errorf("Retry-After is %q, want 60", got)
@@ -268,10 +270,10 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 		t.Errorf("counted are %v launches without capacity, want 2", got)
 	}
 
-	if err := launcher.Stop(t.Context(), testTemplate, first); err != nil {
+	if err := launcher.Stop(t.Context(), kubetest.TemplateName, first); err != nil {
 		t.Fatal(err)
 	}
-	eventuallyWithin(t, patience, "there is a place again", func() bool {
-		return ask(t, routes, http.MethodPost, "/applications/"+testTemplate, "", "").Code == http.StatusOK
+	eventuallyWithin(t, kubetest.Patience, "there is a place again", func() bool {
+		return ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "").Code == http.StatusOK
 	})
 }

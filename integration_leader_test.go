@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // leaseHolder is who the Lease says leads.
@@ -29,12 +31,12 @@ func (s *sandbox) leaseHolder(t testing.TB) string {
 func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	apps := []*runningApp{s.startApp(t, s.client), s.startApp(t, s.client)}
 	if a, b := apps[0].config.Identity, apps[1].config.Identity; a == b {
 		t.Fatalf("both replicas are called %s", a)
 	}
-	eventuallyWithin(t, patience, "one leads", func() bool { return apps[0].leads(t) || apps[1].leads(t) })
+	eventuallyWithin(t, kubetest.Patience, "one leads", func() bool { return apps[0].leads(t) || apps[1].leads(t) })
 	first, second := apps[0], apps[1]
 	if second.leads(t) {
 		first, second = second, first
@@ -46,9 +48,9 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	// Whoever leads, both launch, and the leader culls what the other launched.
 	culled := second.launch(t, `{"cull-timeout": 1}`)
 	s.ready(t, culled, "127.0.0.1")
-	eventuallyWithin(t, patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(instance.EndCulled) })
+	eventuallyWithin(t, kubetest.Patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(instance.EndCulled) })
 	// The tombstone is there before the leader has heard of the delete.
-	eventuallyWithin(t, patience, "the leader has culled one", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the leader has culled one", func() bool {
 		return metric(t, first.metrics, "binder_culls_total", string(instance.EndCulled)) == 1
 	})
 	if second.leads(t) {
@@ -65,11 +67,11 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 		t.Error("the Lease was not given back")
 	}
 	// At the other's next try, and not only when the Lease has run out.
-	eventuallyWithin(t, patience, "the other leads", func() bool { return second.leads(t) })
+	eventuallyWithin(t, kubetest.Patience, "the other leads", func() bool { return second.leads(t) })
 	if got := s.leaseHolder(t); got != second.config.Identity {
 		t.Errorf("the Lease is held by %q, want %q", got, second.config.Identity)
 	}
-	eventuallyWithin(t, patience, "the other culls", func() bool { return second.status(t, left).Reason == string(instance.EndCulled) })
+	eventuallyWithin(t, kubetest.Patience, "the other culls", func() bool { return second.status(t, left).Reason == string(instance.EndCulled) })
 }
 
 // A leader that is cut off stops before another begins.
@@ -79,7 +81,7 @@ func TestIntegrationCutOffLeaderStopsFirst(t *testing.T) {
 	way, config := forward(t, s.config)
 	seen := &traffic{}
 	cutOff := s.startApp(t, connect(t, config, seen.wrap))
-	eventuallyWithin(t, patience, "the first leads", func() bool { return cutOff.leads(t) })
+	eventuallyWithin(t, kubetest.Patience, "the first leads", func() bool { return cutOff.leads(t) })
 	other := s.startApp(t, s.client)
 	other.awaitReady(t)
 

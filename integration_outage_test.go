@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // watchRetry is how long client-go may wait until it opens a broken watch again,
@@ -68,11 +70,11 @@ func (a *runningApp) wantServing(t testing.TB, id string) {
 func TestIntegrationOutage(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
-	eventuallyWithin(t, patience, "the service leads", func() bool { return app.leads(t) })
+	eventuallyWithin(t, kubetest.Patience, "the service leads", func() bool { return app.leads(t) })
 	const timeout = 6 * time.Second // with its lag, less than it takes to lose the lead
 	used, idle := app.launch(t, `{"cull-timeout": 6000}`), app.launch(t, `{"cull-timeout": 6000}`)
 	removed := app.launch(t, "")
@@ -84,7 +86,7 @@ func TestIntegrationOutage(t *testing.T) {
 
 	way.cut()
 	cut := time.Now()
-	const launch, stop = "/applications/" + testTemplate, "/applications/" + testTemplate + "/"
+	const launch, stop = "/applications/" + kubetest.TemplateName, "/applications/" + kubetest.TemplateName + "/"
 	app.wantAway(t, http.MethodPost, launch, awayLimit)
 	app.wantAway(t, http.MethodDelete, stop+idle, awayLimit)
 	s.deletePod(t, removed)
@@ -113,13 +115,13 @@ func TestIntegrationOutage(t *testing.T) {
 		return app.status(t, launched).Status == instance.StatusPending && app.status(t, removed).Status != instance.StatusDeployed
 	})
 	t.Logf("the watches resumed after %s", time.Since(back))
-	eventuallyWithin(t, patience, "the idle instance is culled", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the idle instance is culled", func() bool {
 		app.visit(t, used)
 		return app.status(t, idle).Reason == string(instance.EndCulled)
 	})
 	app.wantServing(t, used)
 	s.wantAlive(t, used, before.UID)
-	eventuallyWithin(t, patience, "the use is written", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the use is written", func() bool {
 		pod, _ := s.pod(t, used)
 		last, err := instance.LastActivity(pod)
 		return err == nil && last.After(back)
@@ -131,7 +133,7 @@ func TestIntegrationOutage(t *testing.T) {
 func TestIntegrationStalledAPIServer(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate(testTemplate, withTemplateAnnotation(instance.PortAnnotation, startPage(t))))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
@@ -141,7 +143,7 @@ func TestIntegrationStalledAPIServer(t *testing.T) {
 
 	way.stall()
 	app.wantServing(t, id)
-	app.wantAway(t, http.MethodPost, "/applications/"+testTemplate, stalledLimit)
+	app.wantAway(t, http.MethodPost, "/applications/"+kubetest.TemplateName, stalledLimit)
 	app.wantServing(t, id)
 	way.cut() // so that the end of the service need not wait as well
 }
@@ -163,8 +165,8 @@ func TestIntegrationWatchBreaks(t *testing.T) {
 			way, config := forward(t, s.config)
 			away := *s
 			away.config = config
-			s.createPod(t, instanceID(1))
-			s.createPod(t, instanceID(2))
+			s.createPod(t, kubetest.ID(1))
+			s.createPod(t, kubetest.ID(2))
 			r := away.startReplica(t, time.Now)
 			gone := make(chan *corev1.Pod, 10)
 			if err := r.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod }); err != nil {
@@ -172,20 +174,20 @@ func TestIntegrationWatchBreaks(t *testing.T) {
 			}
 
 			row.breaks(t, way)
-			s.deletePod(t, instanceID(1))
+			s.deletePod(t, kubetest.ID(1))
 			used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
-			s.touch(t, instanceID(2), used)
-			s.createPod(t, instanceID(3))
+			s.touch(t, kubetest.ID(2), used)
+			s.createPod(t, kubetest.ID(3))
 			row.mend(t, way)
 
 			eventuallyWithin(t, watchRetry, "the cache has what happened", func() bool {
-				_, first := r.Pod(instanceID(1))
-				second, _ := r.Pod(instanceID(2))
+				_, first := r.Pod(kubetest.ID(1))
+				second, _ := r.Pod(kubetest.ID(2))
 				last, err := instance.LastActivity(second)
-				_, third := r.Instance(instanceID(3))
+				_, third := r.Instance(kubetest.ID(3))
 				return !first && third && err == nil && last.Equal(used)
 			})
-			if pod := receive(t, gone); pod.Labels[instance.IDLabel] != instanceID(1) {
+			if pod := receive(t, gone); pod.Labels[instance.IDLabel] != kubetest.ID(1) {
 				t.Errorf("pod %s is said to be gone", pod.Name)
 			}
 		})

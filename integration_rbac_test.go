@@ -23,6 +23,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // readManifest decodes a file of the manifests' base.
@@ -110,7 +112,7 @@ func install(t testing.TB) installation {
 		instances.applyManifests(t, file, controller.namespace)
 	}
 	quotas := instances.client.CoreV1().ResourceQuotas(instances.namespace)
-	eventuallyWithin(t, patience, "the quota is in force", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the quota is in force", func() bool {
 		quota, err := quotas.Get(t.Context(), "instances", metav1.GetOptions{})
 		return err == nil && len(quota.Status.Hard) > 0
 	})
@@ -129,7 +131,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	in := install(t)
 	s := in.instances
 	template := manifestTemplate(t)
-	template.Name = testTemplate
+	template.Name = kubetest.TemplateName
 	template.Annotations[instance.PortAnnotation] = startPage(t)
 	s.putTemplate(t, template)
 	in.controller.putService(t, "binder-proxy")
@@ -137,7 +139,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	seen := &traffic{}
 	app := in.controller.startApp(t, connect(t, in.asService, seen.wrap), "--instances-namespace="+s.namespace)
 	app.awaitReady(t)
-	eventuallyWithin(t, patience, "the service leads", func() bool { return app.leads(t) })
+	eventuallyWithin(t, kubetest.Patience, "the service leads", func() bool { return app.leads(t) })
 
 	idle := app.launch(t, `{"cull-timeout": 500}`)
 	used := app.launch(t, `{"cull-timeout": 12000}`)
@@ -148,13 +150,13 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 			t.Errorf("the location is %q, want %q", status.Location, want)
 		}
 	}
-	eventually(t, "the proxy's Service is known", func() bool { _, known := app.cluster.ProxyService(); return known })
+	kubetest.Eventually(t, "the proxy's Service is known", func() bool { _, known := app.cluster.ProxyService(); return known })
 	launched, _ := s.pod(t, used)
 	if code, page := app.visit(t, used); code != http.StatusOK {
 		t.Fatalf("the instance answered %d %q", code, page)
 	}
 	stopped, lost, failed, mangled := app.launch(t, ""), app.launch(t, ""), app.launch(t, ""), app.launch(t, "")
-	if code, _, answer := app.api(t, http.MethodDelete, "/applications/"+testTemplate+"/"+stopped, ""); code != http.StatusOK {
+	if code, _, answer := app.api(t, http.MethodDelete, "/applications/"+kubetest.TemplateName+"/"+stopped, ""); code != http.StatusOK {
 		t.Errorf("a stop got %d %s", code, answer)
 	}
 	s.deletePod(t, lost)
@@ -171,14 +173,14 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		if status := app.awaitStatus(t, id, instance.StatusDeleted); status.Reason != string(reason) && status.Reason != instance.ReasonDeleting {
 			t.Errorf("%s ended for %s %q, want %s", id, status.Reason, status.Message, reason)
 		}
-		eventuallyWithin(t, patience, "the tombstone says why", func() bool { return app.status(t, id).Reason == string(reason) })
+		eventuallyWithin(t, kubetest.Patience, "the tombstone says why", func() bool { return app.status(t, id).Reason == string(reason) })
 	}
-	eventuallyWithin(t, patience, "the mangled activity is mended", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the mangled activity is mended", func() bool {
 		pod, _ := s.pod(t, mangled)
 		_, err := instance.LastActivity(pod)
 		return err == nil
 	})
-	eventuallyWithin(t, patience, "the use is written", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the use is written", func() bool {
 		app.visit(t, used)
 		pod, exists := s.pod(t, used)
 		return exists && pod.Annotations[instance.LastActivityAnnotation] != launched.Annotations[instance.LastActivityAnnotation]

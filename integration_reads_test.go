@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // No read asks the API server anything, whoever reads what, and however often.
@@ -20,17 +22,17 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
 	port := startPage(t)
-	pod := s.createPod(t, instanceID(1), withAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
-	s.createPod(t, instanceID(2), unscheduled)
-	if err := s.remover().remember(t.Context(), s.createPod(t, instanceID(3)), "deleted from outside"); err != nil {
+	pod := s.createPod(t, kubetest.ID(1), kubetest.WithAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
+	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
+	if err := s.remover().remember(t.Context(), s.createPod(t, kubetest.ID(3)), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
-	s.deletePod(t, instanceID(3))
-	s.putTemplate(t, newTemplate(testTemplate))
+	s.deletePod(t, kubetest.ID(3))
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now)
 	api := newTestAPI(r.Cluster, r.launcher(t))
 	activity := r.activity()
-	proxy := NewProxy(r.Cluster, activity.Touch, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(r.Cluster, activity.Touch, newAPIKey(testAPIKey), kubetest.NoLog())
 
 	before := len(r.traffic.all())
 	if before == 0 {
@@ -38,15 +40,15 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	}
 	read := func() {
 		for path, code := range map[string]int{
-			"/applications":                                200,
-			"/applications/" + testTemplate:                200,
-			"/applications/none":                           200,
-			"/applications/jupyter/" + instanceID(1):       200,
-			"/applications/jupyter/" + instanceID(2) + "/": 200,
-			"/applications/jupyter/" + instanceID(3):       200,
-			"/applications/jupyter/" + instanceID(4):       404, // waits for the watch
-			"/applications/none/" + instanceID(1):          404,
-			"/none":                                        404,
+			"/applications":                                 200,
+			"/applications/" + kubetest.TemplateName:        200,
+			"/applications/none":                            200,
+			"/applications/jupyter/" + kubetest.ID(1):       200,
+			"/applications/jupyter/" + kubetest.ID(2) + "/": 200,
+			"/applications/jupyter/" + kubetest.ID(3):       200,
+			"/applications/jupyter/" + kubetest.ID(4):       404, // waits for the watch
+			"/applications/none/" + kubetest.ID(1):          404,
+			"/none":                                         404,
 		} {
 			for _, method := range []string{http.MethodGet, http.MethodHead} {
 				if res := ask(t, api.Routes(), method, path, testAPIKey, ""); res.Code != code {
@@ -54,7 +56,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 				}
 			}
 		}
-		for id, code := range map[string]int{instanceID(1): 200, instanceID(2): 503, instanceID(3): 410, instanceID(4): 404} {
+		for id, code := range map[string]int{kubetest.ID(1): 200, kubetest.ID(2): 503, kubetest.ID(3): 410, kubetest.ID(4): 404} {
 			if res := ask(t, proxy, http.MethodGet, instance.BaseURL(id), "", ""); res.Code != code {
 				t.Errorf("visit of %s: got %d, want %d", id, res.Code, code)
 			}
@@ -87,19 +89,19 @@ func TestIntegrationWatchesSelect(t *testing.T) {
 	s := newSandbox(t, nil)
 	r := s.startReplica(t, time.Now)
 
-	s.createPod(t, instanceID(1), withLabel(instance.ManagedByLabel, "somebody-else"))
-	s.createPod(t, instanceID(2))
+	s.createPod(t, kubetest.ID(1), kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"))
+	s.createPod(t, kubetest.ID(2))
 	for _, name := range []string{"binder-api", "binder-proxy"} {
 		s.putService(t, name)
 	}
-	eventually(t, "the proxy's Service is known", func() bool { _, known := r.ProxyService(); return known })
-	eventually(t, "the instance is known", func() bool { _, known := r.Instance(instanceID(2)); return known })
+	kubetest.Eventually(t, "the proxy's Service is known", func() bool { _, known := r.ProxyService(); return known })
+	kubetest.Eventually(t, "the instance is known", func() bool { _, known := r.Instance(kubetest.ID(2)); return known })
 	for what, got := range map[string][]string{
 		"pods":     r.pods.GetStore().ListKeys(),
 		"services": r.services.GetStore().ListKeys(),
 	} {
 		want := map[string][]string{
-			"pods":     {s.namespace + "/" + instance.PodName(instanceID(2))},
+			"pods":     {s.namespace + "/" + instance.PodName(kubetest.ID(2))},
 			"services": {s.namespace + "/binder-proxy"},
 		}[what]
 		if !slices.Equal(got, want) {
@@ -113,41 +115,41 @@ func TestIntegrationWatchesSelect(t *testing.T) {
 func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	now := clockAt(time.Now().Add(time.Minute))
+	now := kubetest.ClockAt(time.Now().Add(time.Minute))
 	old := s.startReplica(t, now)
 
-	s.createPod(t, instanceID(1))
-	s.createPod(t, instanceID(2), unscheduled)
-	s.createPod(t, instanceID(3), waits("ImagePullBackOff", "manifest unknown"))
-	s.createPod(t, instanceID(4), broken)
-	s.createPod(t, instanceID(5), ofTemplate("org/another"), withAnnotation(instance.StripPrefixAnnotation, "true"))
-	s.createPod(t, instanceID(6), withAnnotation(instance.LastActivityAnnotation, "yesterday"))
-	ended := map[string]instance.EndReason{instanceID(7): instance.EndCulled, instanceID(8): instance.EndStopped, instanceID(9): instance.EndFailed}
+	s.createPod(t, kubetest.ID(1))
+	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
+	s.createPod(t, kubetest.ID(3), waits("ImagePullBackOff", "manifest unknown"))
+	s.createPod(t, kubetest.ID(4), kubetest.Broken)
+	s.createPod(t, kubetest.ID(5), kubetest.OfTemplate("org/another"), kubetest.WithAnnotation(instance.StripPrefixAnnotation, "true"))
+	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))
+	ended := map[string]instance.EndReason{kubetest.ID(7): instance.EndCulled, kubetest.ID(8): instance.EndStopped, kubetest.ID(9): instance.EndFailed}
 	for id, reason := range ended {
 		if err := s.remover().remove(t.Context(), s.createPod(t, id), reason, "why "+id, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	gone := s.createPod(t, instanceID(10), ofTemplate("org/another"))
-	s.deletePod(t, instanceID(10))
+	gone := s.createPod(t, kubetest.ID(10), kubetest.OfTemplate("org/another"))
+	s.deletePod(t, kubetest.ID(10))
 	if err := s.remover().remember(t.Context(), gone, "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
 	// A delete that did not happen leaves a tombstone of what lives on.
-	if err := s.remover().remember(t.Context(), s.createPod(t, instanceID(11)), "not so"); err != nil {
+	if err := s.remover().remember(t.Context(), s.createPod(t, kubetest.ID(11)), "not so"); err != nil {
 		t.Fatal(err)
 	}
 	fresh := s.startReplica(t, now)
 	for n := 1; n <= 11; n++ {
-		old.awaitPod(t, s, instanceID(n))
-		fresh.awaitPod(t, s, instanceID(n))
+		old.awaitPod(t, s, kubetest.ID(n))
+		fresh.awaitPod(t, s, kubetest.ID(n))
 	}
-	eventually(t, "the older replica has the tombstones", func() bool { return len(old.tombstones.GetStore().ListKeys()) == 5 })
+	kubetest.Eventually(t, "the older replica has the tombstones", func() bool { return len(old.tombstones.GetStore().ListKeys()) == 5 })
 
 	want := map[string]instance.Status{
-		instanceID(1): instance.StatusDeployed, instanceID(2): instance.StatusPending, instanceID(3): instance.StatusFailed, instanceID(4): instance.StatusFailed,
-		instanceID(5): instance.StatusDeployed, instanceID(6): instance.StatusDeployed, instanceID(7): instance.StatusDeleted, instanceID(8): instance.StatusDeleted,
-		instanceID(9): instance.StatusDeleted, instanceID(10): instance.StatusDeleted, instanceID(11): instance.StatusDeployed,
+		kubetest.ID(1): instance.StatusDeployed, kubetest.ID(2): instance.StatusPending, kubetest.ID(3): instance.StatusFailed, kubetest.ID(4): instance.StatusFailed,
+		kubetest.ID(5): instance.StatusDeployed, kubetest.ID(6): instance.StatusDeployed, kubetest.ID(7): instance.StatusDeleted, kubetest.ID(8): instance.StatusDeleted,
+		kubetest.ID(9): instance.StatusDeleted, kubetest.ID(10): instance.StatusDeleted, kubetest.ID(11): instance.StatusDeployed,
 	}
 	got := map[string]instance.Status{}
 	for _, inst := range fresh.Instances("") {
@@ -159,7 +161,7 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("the new replica knows %v, want %v", got, want)
 	}
-	for _, template := range []string{"", testTemplate, "org/another", "none"} {
+	for _, template := range []string{"", kubetest.TemplateName, "org/another", "none"} {
 		if a, b := old.Instances(template), fresh.Instances(template); !slices.Equal(a, b) {
 			t.Errorf("of template %q the old replica knows\n%+v\nand the new one\n%+v", template, a, b)
 		}

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func (s *sandbox) remover() *remover {
@@ -46,22 +48,22 @@ func (s *sandbox) wantTombstone(t testing.TB, id string, reason instance.EndReas
 func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	read := s.createPod(t, instanceID(1))
+	read := s.createPod(t, kubetest.ID(1))
 	reader := s.startReplica(t, time.Now)
 	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
-	s.touch(t, instanceID(1), used)
+	s.touch(t, kubetest.ID(1), used)
 
 	if err := s.remover().remove(t.Context(), read, instance.EndCulled, "not used", true); !apierrors.IsConflict(err) {
 		t.Fatalf("got error %v, want a conflict", err)
 	}
-	pod := s.wantAlive(t, instanceID(1), read.UID)
+	pod := s.wantAlive(t, kubetest.ID(1), read.UID)
 	if at, err := instance.LastActivity(pod); err != nil || !at.Equal(used) {
 		t.Errorf("its activity is %s, %v; want %s", at, err, used)
 	}
-	if event, exists := s.tombstone(t, instanceID(1)); exists {
+	if event, exists := s.tombstone(t, kubetest.ID(1)); exists {
 		t.Errorf("what lives is remembered as %s: %s", event.Reason, event.Message)
 	}
-	if inst, _ := reader.Instance(instanceID(1)); inst.Status != instance.StatusDeployed {
+	if inst, _ := reader.Instance(kubetest.ID(1)); inst.Status != instance.StatusDeployed {
 		t.Errorf("the instance is %s while its pod lives, want deployed", inst.Status)
 	}
 
@@ -69,15 +71,15 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	if err := s.remover().remove(t.Context(), pod, instance.EndFailed, "broke down", true); err != nil {
 		t.Fatal(err)
 	}
-	if _, exists := s.pod(t, instanceID(1)); exists {
+	if _, exists := s.pod(t, kubetest.ID(1)); exists {
 		t.Error("the pod is still there")
 	}
-	event := s.wantTombstone(t, instanceID(1), instance.EndFailed, "broke down")
+	event := s.wantTombstone(t, kubetest.ID(1), instance.EndFailed, "broke down")
 	if event.Type != corev1.EventTypeWarning || event.Count != 1 {
 		t.Errorf("the tombstone is of type %s, counts %d; want one Warning", event.Type, event.Count)
 	}
-	eventually(t, "the instance is deleted for its last reason", func() bool {
-		inst, _ := reader.Instance(instanceID(1))
+	kubetest.Eventually(t, "the instance is deleted for its last reason", func() bool {
+		inst, _ := reader.Instance(kubetest.ID(1))
 		return inst.Status == instance.StatusDeleted && inst.Reason == string(instance.EndFailed) && inst.Message == "broke down"
 	})
 }
@@ -86,12 +88,12 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	read := s.createPod(t, instanceID(1))
-	s.touch(t, instanceID(1), time.Now())
+	read := s.createPod(t, kubetest.ID(1))
+	s.touch(t, kubetest.ID(1), time.Now())
 	if err := s.remover().remove(t.Context(), read, instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
-	if _, exists := s.pod(t, instanceID(1)); exists {
+	if _, exists := s.pod(t, kubetest.ID(1)); exists {
 		t.Error("the pod is still there")
 	}
 	// Once more: it is gone, by somebody else's doing.
@@ -104,7 +106,7 @@ func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
 	for n, unchangedOnly := range []bool{true, false} {
-		id := instanceID(n)
+		id := kubetest.ID(n)
 		read := s.createPod(t, id)
 		s.deletePod(t, id)
 		other := s.createPod(t, id)
@@ -124,15 +126,15 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
 	name := "org/Émile's image:" + strings.Repeat("x", 200)
-	pod := s.createPod(t, instanceID(1), ofTemplate(name))
+	pod := s.createPod(t, kubetest.ID(1), kubetest.OfTemplate(name))
 	message := instance.Clip(strings.Repeat("…", 2000)) // of three bytes each
 	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, message, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, exists := s.pod(t, instanceID(1)); exists {
+	if _, exists := s.pod(t, kubetest.ID(1)); exists {
 		t.Fatal("the pod is still there")
 	}
-	event := s.wantTombstone(t, instanceID(1), instance.EndCulled, message)
+	event := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, message)
 	if !maps.Equal(event.Labels, pod.Labels) {
 		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
 	}
@@ -159,7 +161,7 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 func TestIntegrationRemember(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	pod := s.createPod(t, instanceID(1))
+	pod := s.createPod(t, kubetest.ID(1))
 	remember := func(message string) {
 		t.Helper()
 		if err := s.remover().remember(t.Context(), pod, message); err != nil {
@@ -167,17 +169,17 @@ func TestIntegrationRemember(t *testing.T) {
 		}
 	}
 	remember("deleted from outside")
-	s.wantTombstone(t, instanceID(1), instance.EndGone, "deleted from outside")
+	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside")
 	remember("deleted from outside, as another leader has it")
-	s.wantTombstone(t, instanceID(1), instance.EndGone, "deleted from outside, as another leader has it")
+	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside, as another leader has it")
 
 	// What this service ended says more, before or after.
 	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
-	said := s.wantTombstone(t, instanceID(1), instance.EndCulled, "not used")
+	said := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used")
 	remember("deleted from outside")
-	if kept := s.wantTombstone(t, instanceID(1), instance.EndCulled, "not used"); kept.ResourceVersion != said.ResourceVersion {
+	if kept := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used"); kept.ResourceVersion != said.ResourceVersion {
 		t.Errorf("the tombstone has been written to: resourceVersion %s, want %s", kept.ResourceVersion, said.ResourceVersion)
 	}
 }

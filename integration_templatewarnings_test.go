@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // The API server takes a warning's Event, from several replicas, as one, which is
@@ -20,8 +22,8 @@ import (
 func TestIntegrationTemplateWarning(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, newTemplate("my-project", withTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels")))
-	log, out := recordLog()
+	s.putTemplate(t, kubetest.Template("my-project", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels")))
+	log, out := kubetest.RecordLog()
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +37,7 @@ func TestIntegrationTemplateWarning(t *testing.T) {
 		running.Go(func() { warnings.Run(ctx) })
 	}
 	var found []corev1.Event
-	eventuallyWithin(t, patience, "the Event is there", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the Event is there", func() bool {
 		events, err := s.client.CoreV1().Events(s.namespace).List(ctx, metav1.ListOptions{
 			FieldSelector: "involvedObject.kind=PodTemplate,involvedObject.name=my-project",
 		})

@@ -20,13 +20,15 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
 // are those of instances 1, 2, 3 and so on.
 type testLauncher struct {
 	*Launcher
-	log *logBuffer
+	log *kubetest.LogBuffer
 }
 
 // countingRandom is a source of the bytes of the ids that instanceID makes.
@@ -39,9 +41,9 @@ func (r *countingRandom) Read(p []byte) (int, error) {
 
 func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
-	log, lines := recordLog()
-	launcher, err := NewLauncher(c.client.CoreV1().Pods(testNamespace), c.Cluster, clusterTemplates{c.Cluster},
-		newTestRemover(c.fakeServer), NewMetrics("test"), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
+	log, lines := kubetest.RecordLog()
+	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
+		newTestRemover(c.Server), NewMetrics("test"), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,18 +73,18 @@ func (l testLauncher) held() int {
 
 // A launch is one write, and when it returns its instance is known.
 func TestLaunch(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	launcher := newTestLauncher(t, c)
 	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter", CullTimeout: 90 * time.Second})
-	if err != nil || id != instanceID(1) {
+	if err != nil || id != kubetest.ID(1) {
 		t.Fatalf("got id %q and error %v", id, err)
 	}
 	inst, known := c.Instance(id)
-	if want := (instance.Instance{ID: id, Template: "jupyter", Status: instance.StatusPending, Message: "waiting for a node", Created: noon,
-		LastActivity: noon, Source: instance.SourceLaunch, CullAt: noon.Add(testStartTimeout + 90*time.Second + flushLag(90*time.Second))}); !known || inst != want {
+	if want := (instance.Instance{ID: id, Template: "jupyter", Status: instance.StatusPending, Message: "waiting for a node", Created: kubetest.Noon,
+		LastActivity: kubetest.Noon, Source: instance.SourceLaunch, CullAt: kubetest.Noon.Add(kubetest.StartTimeout + 90*time.Second + flushLag(90*time.Second))}); !known || inst != want {
 		t.Errorf("known is %+v, %t; want %+v", inst, known, want)
 	}
-	writes := c.writes()
+	writes := c.Writes()
 	if len(writes) != 1 || !writes[0].Matches("create", "pods") {
 		t.Fatalf("the writes are %v, want one pod's creation", writes)
 	}
@@ -91,7 +93,7 @@ func TestLaunch(t *testing.T) {
 		t.Errorf("the field manager is %q", got)
 	}
 	pod := create.Object.(*corev1.Pod)
-	if pod.Annotations[instance.CullTimeoutAnnotation] != "1m30s" || pod.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(noon) {
+	if pod.Annotations[instance.CullTimeoutAnnotation] != "1m30s" || pod.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) {
 		t.Errorf("the pod's annotations are %v", pod.Annotations)
 	}
 	launcher.wantLaunches(t, "ok")
@@ -102,7 +104,7 @@ func TestLaunch(t *testing.T) {
 
 // forbidden is how the API server refuses a pod: for a quota, and for all else.
 func forbidden(why string) error {
-	return apierrors.NewForbidden(podResource.GroupResource(), "binder-x", errors.New(why))
+	return apierrors.NewForbidden(kubetest.PodResource.GroupResource(), "binder-x", errors.New(why))
 }
 
 func TestLaunchFails(t *testing.T) {
@@ -118,30 +120,30 @@ func TestLaunchFails(t *testing.T) {
 		want     func(error) bool
 		counted  string
 	}{
-		{"unknown template", newTemplate("other"), nil, is(errUnknownTemplate), "unknown_template"},
-		{"bad annotation", newTemplate("jupyter", withTemplateAnnotation(instance.PortAnnotation, "http")), nil, isBad, "bad_template"},
-		{"bad limit", newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
-		{"no capacity", newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
-		{"quota", newTemplate("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(errCapacity), "no_capacity"},
-		{"quota not counted yet", newTemplate("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(errCapacity), "no_capacity"},
-		{"pod security", newTemplate("jupyter"), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), isBad, "bad_template"},
-		{"invalid", newTemplate("jupyter"), apierrors.NewInvalid(kind, "binder-x", nil), isBad, "bad_template"},
-		{"bad request", newTemplate("jupyter"), apierrors.NewBadRequest("no such field"), isBad, "bad_template"},
-		{"overloaded", newTemplate("jupyter"), apierrors.NewTooManyRequests("later", 1), apierrors.IsTooManyRequests, "error"},
-		{"away", newTemplate("jupyter"), away, is(away), "error"},
+		{"unknown template", kubetest.Template("other"), nil, is(errUnknownTemplate), "unknown_template"},
+		{"bad annotation", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http")), nil, isBad, "bad_template"},
+		{"bad limit", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
+		{"no capacity", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
+		{"quota", kubetest.Template("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(errCapacity), "no_capacity"},
+		{"quota not counted yet", kubetest.Template("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(errCapacity), "no_capacity"},
+		{"pod security", kubetest.Template("jupyter"), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), isBad, "bad_template"},
+		{"invalid", kubetest.Template("jupyter"), apierrors.NewInvalid(kind, "binder-x", nil), isBad, "bad_template"},
+		{"bad request", kubetest.Template("jupyter"), apierrors.NewBadRequest("no such field"), isBad, "bad_template"},
+		{"overloaded", kubetest.Template("jupyter"), apierrors.NewTooManyRequests("later", 1), apierrors.IsTooManyRequests, "error"},
+		{"away", kubetest.Template("jupyter"), away, is(away), "error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := startCluster(t, clockAt(noon), test.template, newPod(instanceID(99), noon))
+			c := startCluster(t, kubetest.ClockAt(kubetest.Noon), test.template, kubetest.Pod(kubetest.ID(99), kubetest.Noon))
 			launcher := newTestLauncher(t, c)
 			if test.answer != nil {
-				c.failOn("create", "pods", test.answer)
+				c.FailOn("create", "pods", test.answer)
 			}
 			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 			if id != "" || err == nil || !test.want(err) {
 				t.Errorf("got id %q and error %v", id, err)
 			}
-			if asked := len(c.writes()) > 0; asked != (test.answer != nil) {
-				t.Errorf("the writes are %v", c.writes())
+			if asked := len(c.Writes()) > 0; asked != (test.answer != nil) {
+				t.Errorf("the writes are %v", c.Writes())
 			}
 			launcher.wantLaunches(t, test.counted)
 			if launcher.held() > 0 {
@@ -156,8 +158,8 @@ func TestLaunchFails(t *testing.T) {
 
 // A quota is the only refusal that may pass by itself.
 func TestQuotaIsNoBadTemplate(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
-	c.failOn("create", "pods", forbidden("exceeded quota: instances"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+	c.FailOn("create", "pods", forbidden("exceeded quota: instances"))
 	_, err := newTestLauncher(t, c).Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 	if bad := (*templateError)(nil); errors.As(err, &bad) {
 		t.Errorf("got %v", err)
@@ -170,13 +172,13 @@ func TestQuotaIsNoBadTemplate(t *testing.T) {
 func TestLaunchNeedsRandomness(t *testing.T) {
 	broken := errors.New("no entropy")
 	for name, random := range map[string]io.Reader{"fails": iotest.ErrReader(broken), "ends early": strings.NewReader("15 bytes only..")} {
-		c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+		c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 		launcher := newTestLauncher(t, c)
 		launcher.random = random
 		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || err == nil {
 			t.Errorf("%s: got id %q and error %v", name, id, err)
 		}
-		if writes := c.writes(); len(writes) > 0 {
+		if writes := c.Writes(); len(writes) > 0 {
 			t.Errorf("%s: the writes are %v", name, writes)
 		}
 		launcher.wantLaunches(t, "error")
@@ -194,12 +196,12 @@ func TestNewID(t *testing.T) {
 
 // Only what is or may come to be of use takes a place, and only of its template.
 func TestLaunchCapacity(t *testing.T) {
-	c := startCluster(t, clockAt(noon),
-		newTemplate("jupyter", withTemplateAnnotation(instance.MaxInstancesAnnotation, "3")),
-		newPod(instanceID(11), noon, unscheduled), newPod(instanceID(12), noon),
-		newPod(instanceID(13), noon, broken), newPod(instanceID(14), noon, completed), newPod(instanceID(15), noon, deleting),
-		newPod(instanceID(16), noon, ofTemplate("other")), newPod(instanceID(17), noon, withLabel(instance.PoolLabel, "warm")),
-		tombstoneOf(t, newPod(instanceID(18), noon), instance.EndCulled, ""))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
+		kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "3")),
+		kubetest.Pod(kubetest.ID(11), kubetest.Noon, kubetest.Unscheduled), kubetest.Pod(kubetest.ID(12), kubetest.Noon),
+		kubetest.Pod(kubetest.ID(13), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(14), kubetest.Noon, kubetest.Completed), kubetest.Pod(kubetest.ID(15), kubetest.Noon, kubetest.Deleting),
+		kubetest.Pod(kubetest.ID(16), kubetest.Noon, kubetest.OfTemplate("other")), kubetest.Pod(kubetest.ID(17), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
+		tombstoneOf(t, kubetest.Pod(kubetest.ID(18), kubetest.Noon), instance.EndCulled, ""))
 	launcher := newTestLauncher(t, c)
 	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("the third of three: %v", err)
@@ -208,7 +210,7 @@ func TestLaunchCapacity(t *testing.T) {
 	if !errors.Is(err, errCapacity) || !strings.Contains(err.Error(), `"jupyter" has 3 of at most 3`) {
 		t.Errorf("the fourth of three: %v", err)
 	}
-	c.drop(t, instanceID(12))
+	c.drop(t, kubetest.ID(12))
 	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
@@ -217,14 +219,14 @@ func TestLaunchCapacity(t *testing.T) {
 // A watch that lags holds a launch up for a moment only.
 func TestLaunchDoesNotWaitLongForTheWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newTemplate("jupyter"))
+		c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 		launcher := newTestLauncher(t, c)
-		c.react("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		c.React("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 			return true, action.(k8stesting.CreateAction).GetObject(), nil // and the watch never hears of it
 		})
 		began := time.Now()
 		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
-		if id != instanceID(1) || err != nil {
+		if id != kubetest.ID(1) || err != nil {
 			t.Errorf("got id %q and error %v", id, err)
 		}
 		if took := time.Since(began); took != ownWriteWait {
@@ -244,7 +246,7 @@ func (hangingPods) Create(ctx context.Context, _ *corev1.Pod, _ metav1.CreateOpt
 // A client waits for the launch, and can try again.
 func TestLaunchGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		launcher := newTestLauncher(t, startCluster(t, time.Now, newTemplate("jupyter")))
+		launcher := newTestLauncher(t, startCluster(t, time.Now, kubetest.Template("jupyter")))
 		launcher.pods = hangingPods{launcher.pods}
 		began := time.Now()
 		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || !errors.Is(err, context.DeadlineExceeded) {
@@ -260,18 +262,18 @@ func TestLaunchGivesUp(t *testing.T) {
 // A request that was lost on the way back has been repeated: the pod that then
 // exists already is the launch's own.
 func TestLaunchOfItsOwnPodAgain(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newTemplate("jupyter"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	launcher := newTestLauncher(t, c)
-	c.react("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+	c.React("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		pod := action.(k8stesting.CreateAction).GetObject().(*corev1.Pod)
-		pod.CreationTimestamp = metav1.NewTime(noon)
-		if err := c.client.Tracker().Add(pod); err != nil {
+		pod.CreationTimestamp = metav1.NewTime(kubetest.Noon)
+		if err := c.Client.Tracker().Add(pod); err != nil {
 			return true, nil, err
 		}
-		return true, nil, apierrors.NewAlreadyExists(podResource.GroupResource(), pod.Name)
+		return true, nil, apierrors.NewAlreadyExists(kubetest.PodResource.GroupResource(), pod.Name)
 	})
 	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
-	if id != instanceID(1) || err != nil {
+	if id != kubetest.ID(1) || err != nil {
 		t.Errorf("got id %q and error %v", id, err)
 	}
 	launcher.wantLaunches(t, "ok")
@@ -284,7 +286,7 @@ func TestLaunchOfItsOwnPodAgain(t *testing.T) {
 // replica that launched.
 func TestLaunchDuration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, newTemplate("jupyter"))
+		c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 		launcher := newTestLauncher(t, c)
 		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 		if err != nil {
@@ -292,11 +294,11 @@ func TestLaunchDuration(t *testing.T) {
 		}
 		began := time.Now()
 		time.Sleep(time.Second)
-		c.put(t, newPod(id, began, starting))
+		c.put(t, kubetest.Pod(id, began, kubetest.Starting))
 		time.Sleep(3*time.Second - time.Since(began))
 		for range 2 { // the second time is no launch
-			c.put(t, newPod(id, began))
-			c.put(t, newPod(instanceID(9), began)) // another replica's
+			c.put(t, kubetest.Pod(id, began))
+			c.put(t, kubetest.Pod(kubetest.ID(9), began)) // another replica's
 		}
 		synctest.Wait()
 		if got := metric(t, launcher.metrics, "binder_launch_duration_seconds"); got != 1 {
@@ -317,13 +319,13 @@ func TestLaunchComesToNothing(t *testing.T) {
 		change func(*corev1.Pod) // nil for one that is deleted
 		log    string
 	}{
-		"broken":    {broken, "level=WARN msg=\"launch failed\" id=" + instanceID(1) + " template=jupyter reason=Error"},
-		"completed": {completed, ""},
-		"deleting":  {deleting, ""},
+		"broken":    {kubetest.Broken, "level=WARN msg=\"launch failed\" id=" + kubetest.ID(1) + " template=jupyter reason=Error"},
+		"completed": {kubetest.Completed, ""},
+		"deleting":  {kubetest.Deleting, ""},
 		"deleted":   {nil, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := startCluster(t, time.Now, newTemplate("jupyter"))
+			c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 			launcher := newTestLauncher(t, c)
 			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
 			if err != nil {
@@ -336,7 +338,7 @@ func TestLaunchComesToNothing(t *testing.T) {
 			if test.change == nil {
 				c.drop(t, id)
 			} else {
-				c.put(t, newPod(id, time.Now(), test.change))
+				c.put(t, kubetest.Pod(id, time.Now(), test.change))
 			}
 			synctest.Wait()
 			if launcher.held() > 0 {
@@ -353,7 +355,7 @@ func TestLaunchComesToNothing(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	const template = testTemplate
+	const template = kubetest.TemplateName
 	for _, test := range []struct {
 		name     string
 		objects  []runtime.Object
@@ -361,19 +363,19 @@ func TestStop(t *testing.T) {
 		want     error
 		stops    bool
 	}{
-		{"deployed", []runtime.Object{newPod(instanceID(1), noon)}, template, nil, true},
-		{"not yet deployed", []runtime.Object{newPod(instanceID(1), noon, unscheduled)}, template, nil, true},
-		{"failed", []runtime.Object{newPod(instanceID(1), noon, broken)}, template, nil, true},
-		{"over", []runtime.Object{tombstoneOf(t, newPod(instanceID(1), noon), instance.EndCulled, "")}, template, nil, false},
-		{"being deleted", []runtime.Object{newPod(instanceID(1), noon, deleting)}, template, nil, false},
-		{"of another template", []runtime.Object{newPod(instanceID(1), noon)}, "other", errNoRecord, false},
-		{"nobody's", []runtime.Object{newPod(instanceID(1), noon, withLabel(instance.PoolLabel, "warm"))}, template, errNoRecord, false},
+		{"deployed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, template, nil, true},
+		{"not yet deployed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled)}, template, nil, true},
+		{"failed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Broken)}, template, nil, true},
+		{"over", []runtime.Object{tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")}, template, nil, false},
+		{"being deleted", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting)}, template, nil, false},
+		{"of another template", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, "other", errNoRecord, false},
+		{"nobody's", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))}, template, errNoRecord, false},
 		{"unknown", nil, template, errNoRecord, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := startCluster(t, clockAt(noon), test.objects...)
+			c := startCluster(t, kubetest.ClockAt(kubetest.Noon), test.objects...)
 			launcher := newTestLauncher(t, c)
-			if err := launcher.Stop(t.Context(), test.template, instanceID(1)); !errors.Is(err, test.want) {
+			if err := launcher.Stop(t.Context(), test.template, kubetest.ID(1)); !errors.Is(err, test.want) {
 				t.Errorf("got error %v, want %v", err, test.want)
 			}
 			ended := 0.0
@@ -381,18 +383,18 @@ func TestStop(t *testing.T) {
 				ended = 1
 				pod := test.objects[0].(*corev1.Pod)
 				// In use or not: with no resourceVersion.
-				wantRemoved(t, c.writes(), pod, metav1.Preconditions{UID: &pod.UID})
-				eventually(t, "the instance is known as stopped", func() bool {
-					inst, _ := c.Instance(instanceID(1))
+				wantRemoved(t, c.Writes(), pod, metav1.Preconditions{UID: &pod.UID})
+				kubetest.Eventually(t, "the instance is known as stopped", func() bool {
+					inst, _ := c.Instance(kubetest.ID(1))
 					return inst.Reason == "Stopped" && inst.Message == "stopped by request"
 				})
-			} else if writes := c.writes(); len(writes) > 0 {
+			} else if writes := c.Writes(); len(writes) > 0 {
 				t.Errorf("the writes are %v", writes)
 			}
 			if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != ended {
 				t.Errorf("counted are %v, want %v", got, ended)
 			}
-			if logged := strings.Contains(launcher.log.String(), "msg=stopped id="+instanceID(1)); logged != test.stops {
+			if logged := strings.Contains(launcher.log.String(), "msg=stopped id="+kubetest.ID(1)); logged != test.stops {
 				t.Errorf("the log is %s", launcher.log)
 			}
 		})
@@ -401,10 +403,10 @@ func TestStop(t *testing.T) {
 
 // Somebody else was faster: it is stopped, and by us it was not.
 func TestStopOfWhatIsGone(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	launcher := newTestLauncher(t, c)
-	c.failOn("delete", "pods", notFound(instance.PodName(instanceID(1))))
-	if err := launcher.Stop(t.Context(), testTemplate, instanceID(1)); err != nil {
+	c.FailOn("delete", "pods", kubetest.NotFound(instance.PodName(kubetest.ID(1))))
+	if err := launcher.Stop(t.Context(), kubetest.TemplateName, kubetest.ID(1)); err != nil {
 		t.Errorf("got error %v", err)
 	}
 	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 || strings.Contains(launcher.log.String(), "stopped") {
@@ -413,11 +415,11 @@ func TestStopOfWhatIsGone(t *testing.T) {
 }
 
 func TestStopFails(t *testing.T) {
-	c := startCluster(t, clockAt(noon), newPod(instanceID(1), noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	launcher := newTestLauncher(t, c)
 	away := errors.New("the API server is away")
-	c.failOn("delete", "pods", away)
-	if err := launcher.Stop(t.Context(), testTemplate, instanceID(1)); !errors.Is(err, away) {
+	c.FailOn("delete", "pods", away)
+	if err := launcher.Stop(t.Context(), kubetest.TemplateName, kubetest.ID(1)); !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
 	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 {

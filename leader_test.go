@@ -13,26 +13,28 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // candidate is a replica that stands for election.
 type candidate struct {
 	metrics *Metrics
-	log     *logBuffer
+	log     *kubetest.LogBuffer
 	cancel  func()
 	resign  func() // cancels, and returns when it no longer stands
 }
 
 // stand makes a replica stand for election until it resigns.
-func stand(t testing.TB, server *fakeServer, identity string, lead func(ctx context.Context)) candidate {
+func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) candidate {
 	t.Helper()
-	log, lines := recordLog()
+	log, lines := kubetest.RecordLog()
 	metrics := NewMetrics("test")
 	ctx, cancel := context.WithCancel(context.Background())
 	var standing sync.WaitGroup
 	standing.Go(func() {
 		opts := leaderOptions{namespace: "binder", lease: "binder-deploy-kubernetes", identity: identity}
-		if err := runElected(ctx, server.client, opts, metrics, log, lead); err != nil {
+		if err := runElected(ctx, server.Client, opts, metrics, log, lead); err != nil {
 			t.Errorf("%s: %v", identity, err)
 		}
 	})
@@ -50,9 +52,9 @@ func (c candidate) wantLeading(t testing.TB, want bool) {
 }
 
 // holder is who the Lease says leads; "" for nobody.
-func holder(t testing.TB, server *fakeServer) string {
+func holder(t testing.TB, server *kubetest.Server) string {
 	t.Helper()
-	lease, err := server.client.CoordinationV1().Leases("binder").Get(t.Context(), "binder-deploy-kubernetes", metav1.GetOptions{})
+	lease, err := server.Client.CoordinationV1().Leases("binder").Get(t.Context(), "binder-deploy-kubernetes", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func untilDone(ctx context.Context) { <-ctx.Done() }
 
 func TestRunElected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now)
+		server := kubetest.NewServer(time.Now)
 		a := stand(t, server, "a", untilDone)
 		synctest.Wait()
 		a.wantLeading(t, true)
@@ -91,7 +93,7 @@ func TestRunElected(t *testing.T) {
 func TestRunElectedWaitsForWhatItStarted(t *testing.T) {
 	leads, mayEnd, returned := make(chan bool), make(chan bool), make(chan bool)
 	var ended bool
-	a := stand(t, newFakeServer(time.Now), "a", func(ctx context.Context) {
+	a := stand(t, kubetest.NewServer(time.Now), "a", func(ctx context.Context) {
 		leads <- true
 		<-mayEnd
 		ended = true
@@ -118,7 +120,7 @@ func TestRunElectedWaitsForWhatItStarted(t *testing.T) {
 // and after the lease has run out from one that is gone.
 func TestOnlyOneLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now)
+		server := kubetest.NewServer(time.Now)
 		a := stand(t, server, "a", untilDone)
 		synctest.Wait()
 		b := stand(t, server, "b", untilDone)
@@ -142,10 +144,10 @@ func TestOnlyOneLeads(t *testing.T) {
 // stands again.
 func TestLeadLostAndWonAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now)
+		server := kubetest.NewServer(time.Now)
 		a := stand(t, server, "a", untilDone)
 		synctest.Wait()
-		mend := server.failOn("*", "leases", errors.New("the API server is away"))
+		mend := server.FailOn("*", "leases", errors.New("the API server is away"))
 		time.Sleep(renewDeadline + retryPeriod + time.Millisecond)
 		synctest.Wait()
 		a.wantLeading(t, false)
@@ -169,7 +171,7 @@ func TestLeadLostAndWonAgain(t *testing.T) {
 func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			server := newFakeServer(time.Now)
+			server := kubetest.NewServer(time.Now)
 			var running, most, terms atomic.Int64
 			mayEnd, second := make(chan bool), make(chan bool)
 			a := stand(t, server, "a", func(ctx context.Context) {
@@ -185,11 +187,11 @@ func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 				<-mayEnd
 			})
 			synctest.Wait()
-			mend := server.failOn("*", "leases", errors.New("the API server is away"))
+			mend := server.FailOn("*", "leases", errors.New("the API server is away"))
 			time.Sleep(renewDeadline + retryPeriod + time.Millisecond)
 			synctest.Wait()
 			won := make(chan bool, 1)
-			server.react("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
+			server.React("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
 				select {
 				case won <- true:
 				default:
@@ -221,8 +223,8 @@ func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 }
 
 func TestRunElectedNeedsAnIdentity(t *testing.T) {
-	server := newFakeServer(time.Now)
-	err := runElected(t.Context(), server.client, leaderOptions{namespace: "binder", lease: "lease"}, NewMetrics("test"), noLog(), untilDone)
+	server := kubetest.NewServer(time.Now)
+	err := runElected(t.Context(), server.Client, leaderOptions{namespace: "binder", lease: "lease"}, NewMetrics("test"), kubetest.NoLog(), untilDone)
 	if err == nil || !strings.Contains(err.Error(), "identity") {
 		t.Errorf("got error %v, want one about the identity", err)
 	}

@@ -13,6 +13,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // lifetimes are when instances were last used, and when they were deleted.
@@ -23,8 +25,8 @@ type lifetimes struct {
 }
 
 // watchDeletes notes each delete at the API server, refused or not.
-func (l *lifetimes) watchDeletes(server *fakeServer) {
-	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+func (l *lifetimes) watchDeletes(server *kubetest.Server) {
+	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), instance.PodNamePrefix)
@@ -71,9 +73,9 @@ func TestLifetimes(t *testing.T) {
 		)
 		began := time.Now()
 		pod := func(n int) runtime.Object {
-			return newPod(instanceID(n), began, withAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
+			return kubetest.Pod(kubetest.ID(n), began, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
 		}
-		server := newFakeServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), newPod(instanceID(6), began, unscheduled))
+		server := kubetest.NewServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), kubetest.Pod(kubetest.ID(6), began, kubetest.Unscheduled))
 		seen := &lifetimes{used: map[string]time.Time{}, deleted: map[string]time.Time{}}
 		seen.watchDeletes(server)
 		leading, other := startClusterOn(t, server), startClusterOn(t, server)
@@ -86,14 +88,14 @@ func TestLifetimes(t *testing.T) {
 
 		var visitors sync.WaitGroup
 		killed := began.Add(time.Hour)
-		visitors.Go(func() { seen.use(instanceID(1), 7*time.Second, began.Add(90*time.Minute), leader) })
-		visitors.Go(func() { seen.use(instanceID(2), timeout-time.Second, killed, follower) })
-		visitors.Go(func() { seen.use(instanceID(3), 11*time.Second, killed, follower, leader) })
+		visitors.Go(func() { seen.use(kubetest.ID(1), 7*time.Second, began.Add(90*time.Minute), leader) })
+		visitors.Go(func() { seen.use(kubetest.ID(2), timeout-time.Second, killed, follower) })
+		visitors.Go(func() { seen.use(kubetest.ID(3), 11*time.Second, killed, follower, leader) })
 		visitors.Go(func() { // somebody mangles this one's annotation, twice
 			for range 2 {
 				time.Sleep(5 * time.Minute)
 				patch := []byte(`{"metadata":{"annotations":{"` + instance.LastActivityAnnotation + `":"mangled"}}}`)
-				_, err := server.client.CoreV1().Pods(testNamespace).Patch(t.Context(), instance.PodName(instanceID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
+				_, err := server.Client.CoreV1().Pods(kubetest.Namespace).Patch(t.Context(), instance.PodName(kubetest.ID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -106,14 +108,14 @@ func TestLifetimes(t *testing.T) {
 		synctest.Wait()
 
 		for name, id := range map[string]string{
-			"used at the leader all the time": instanceID(1), "used at the follower now and then": instanceID(2), "used at both": instanceID(3),
+			"used at the leader all the time": kubetest.ID(1), "used at the follower now and then": kubetest.ID(2), "used at both": kubetest.ID(3),
 		} {
 			// At most the lag of the annotation is added to that of the others'.
 			seen.wantDeleted(t, name, id, seen.used[id].Add(timeout), lag+interval+time.Second)
 		}
-		seen.wantDeleted(t, "never used", instanceID(4), began.Add(timeout+lag), interval)
-		seen.wantDeleted(t, "mangled, and never used", instanceID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
-		seen.wantDeleted(t, "never started", instanceID(6), began.Add(testStartTimeout+failedRetention), interval)
+		seen.wantDeleted(t, "never used", kubetest.ID(4), began.Add(timeout+lag), interval)
+		seen.wantDeleted(t, "mangled, and never used", kubetest.ID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
+		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+failedRetention), interval)
 		culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 5, instance.EndFailed: 1}, 0, 2)
 		if got := len(leader.snapshot()); got > 0 {
 			t.Errorf("of %d instances that are over, something is still held", got)

@@ -5,6 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // newProxyService is the proxy's Service on a port, with what its load balancer
@@ -50,13 +52,13 @@ func TestLocationOrder(t *testing.T) {
 		{name: "no Service", want: fromRequest},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := startCluster(t, clockAt(noon))
+			c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
 			if row.service != nil {
-				c = startCluster(t, clockAt(noon), row.service)
+				c = startCluster(t, kubetest.ClockAt(kubetest.Noon), row.service)
 			}
 			l := &locator{publicHost: row.publicHost, proxyPort: "8000", cluster: c.Cluster}
-			want := row.want + "/user/" + instanceID(1)
-			if got := l.location(instanceID(1), "api.example:8084"); got != want {
+			want := row.want + "/user/" + kubetest.ID(1)
+			if got := l.location(kubetest.ID(1), "api.example:8084"); got != want {
 				t.Errorf("location is %q, want %q", got, want)
 			}
 		})
@@ -64,7 +66,7 @@ func TestLocationOrder(t *testing.T) {
 }
 
 func TestLocationFromTheRequest(t *testing.T) {
-	c := startCluster(t, clockAt(noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
 	for _, row := range []struct{ host, want8000, want80 string }{
 		{"binder.example", "binder.example:8000", "binder.example"},
 		{"binder.example:8084", "binder.example:8000", "binder.example"},

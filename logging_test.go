@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestNewLoggerFormat(t *testing.T) {
@@ -17,20 +19,20 @@ func TestNewLoggerFormat(t *testing.T) {
 		{"json", true}, {"text", false},
 		{"auto", true}, // nothing here is a terminal
 	} {
-		out := &logBuffer{}
-		newLogger(&Config{LogFormat: row.format}, out).Info("launched", "id", instanceID(1))
+		out := &kubetest.LogBuffer{}
+		newLogger(&Config{LogFormat: row.format}, out).Info("launched", "id", kubetest.ID(1))
 		line := out.String()
 		if got := json.Valid([]byte(line)); got != row.json {
 			t.Errorf("--log-format %s wrote %q: JSON is %v, want %v", row.format, line, got, row.json)
 		}
-		if !strings.Contains(line, "launched") || !strings.Contains(line, instanceID(1)) {
+		if !strings.Contains(line, "launched") || !strings.Contains(line, kubetest.ID(1)) {
 			t.Errorf("--log-format %s wrote %q, without message and id", row.format, line)
 		}
 	}
 }
 
 func TestNewLoggerLevel(t *testing.T) {
-	out := &logBuffer{}
+	out := &kubetest.LogBuffer{}
 	log := newLogger(&Config{LogFormat: "text", LogLevel: slog.LevelWarn}, out)
 	log.Info("said quietly")
 	log.Warn("said aloud")
@@ -56,7 +58,7 @@ func TestIsTerminal(t *testing.T) {
 	}
 	closed.Close()
 	switch {
-	case isTerminal(&logBuffer{}):
+	case isTerminal(&kubetest.LogBuffer{}):
 		t.Error("a buffer is taken for a terminal")
 	case isTerminal(file):
 		t.Error("a file is taken for a terminal")

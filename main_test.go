@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // testHost is a machine with environment variables, given as name, value, and
@@ -102,17 +104,17 @@ func TestMain(m *testing.M) {
 }
 
 // service is the command of the service with an environment of its own.
-func service(t testing.TB, args ...string) (cmd *exec.Cmd, stdout, stderr *logBuffer) {
+func service(t testing.TB, args ...string) (cmd *exec.Cmd, stdout, stderr *kubetest.LogBuffer) {
 	t.Helper()
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), kubetest.Patience)
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, binary, args...)
 	cmd.Env = []string{asTheService + "=1"}
-	stdout, stderr = &logBuffer{}, &logBuffer{}
+	stdout, stderr = &kubetest.LogBuffer{}, &kubetest.LogBuffer{}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	return cmd, stdout, stderr
 }
@@ -206,7 +208,7 @@ func TestMainEndsOnSIGTERM(t *testing.T) {
 		if got, want := receive(t, agents), "binder-deploy-kubernetes/"+version; got != want {
 			t.Errorf("it calls itself %q, want %q", got, want)
 		}
-		eventually(t, "client-go's lines are in the log", func() bool { return strings.Contains(stderr.String(), `"logger":"client-go"`) })
+		kubetest.Eventually(t, "client-go's lines are in the log", func() bool { return strings.Contains(stderr.String(), `"logger":"client-go"`) })
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestMaxAge(t *testing.T) {
@@ -22,7 +24,7 @@ func TestMaxAge(t *testing.T) {
 		{"0s", 0, 0},
 		{"-1h", time.Hour, time.Hour},
 	} {
-		pod := newPod(instanceID(1), noon, withAnnotation(instance.MaxAgeAnnotation, test.pod))
+		pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.MaxAgeAnnotation, test.pod))
 		if got := maxAge(pod, test.server); got != test.want {
 			t.Errorf("of %q where the server's is %s: got %s, want %s", test.pod, test.server, got, test.want)
 		}
@@ -30,21 +32,21 @@ func TestMaxAge(t *testing.T) {
 }
 
 func TestBuildPodMaxAge(t *testing.T) {
-	template := newTemplate("t", withTemplateAnnotation(instance.MaxAgeAnnotation, "90m"))
+	template := kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxAgeAnnotation, "90m"))
 	if got := mustBuildPod(t, template, 0).Annotations[instance.MaxAgeAnnotation]; got != "1h30m0s" {
 		t.Errorf("got %q, want the template's", got)
 	}
-	template = newTemplate("t")
+	template = kubetest.Template("t")
 	template.Template.Annotations = map[string]string{instance.MaxAgeAnnotation: "1m", instance.LaunchedAnnotation: "2099-01-01T00:00:00Z"}
 	pod := mustBuildPod(t, template, 0)
 	if got, said := pod.Annotations[instance.MaxAgeAnnotation]; said {
 		t.Errorf("got %q, want none: the template has none where it belongs", got)
 	}
-	if got, err := launchedAt(pod, noon); err != nil || !got.Equal(noon) {
-		t.Errorf("launched at %s, %v; want %s", got, err, noon)
+	if got, err := launchedAt(pod, kubetest.Noon); err != nil || !got.Equal(kubetest.Noon) {
+		t.Errorf("launched at %s, %v; want %s", got, err, kubetest.Noon)
 	}
 	for _, wrong := range []string{"", "long", "-1h", "0s"} {
-		if _, err := buildPod(newTemplate("t", withTemplateAnnotation(instance.MaxAgeAnnotation, wrong)), instanceID(1), noon, 0); err == nil {
+		if _, err := buildPod(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxAgeAnnotation, wrong)), kubetest.ID(1), kubetest.Noon, 0); err == nil {
 			t.Errorf("a max age of %q is no error", wrong)
 		}
 	}

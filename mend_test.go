@@ -8,13 +8,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestMend(t *testing.T) {
 	const now = "2026-01-02T12:00:00.000Z"
 	unused := map[string]any{instance.LastActivityAnnotation: now, instance.ActivitySourceAnnotation: nil}
 	unlaunched := map[string]any{instance.LaunchedAnnotation: now}
-	aged := withAnnotation(instance.MaxAgeAnnotation, "1h")
+	aged := kubetest.WithAnnotation(instance.MaxAgeAnnotation, "1h")
 	for _, test := range []struct {
 		name   string
 		change func(*corev1.Pod)
@@ -22,13 +24,13 @@ func TestMend(t *testing.T) {
 	}{
 		{"all is well", aged, nil},
 		{"launched before that was written", changes(aged, func(p *corev1.Pod) { delete(p.Annotations, instance.LaunchedAnnotation) }), nil},
-		{"clocks differ", changes(aged, lastUsed(noon.Add(clockSkew)), launchedOn(noon.Add(clockSkew))), nil},
+		{"clocks differ", changes(aged, kubetest.LastUsed(kubetest.Noon.Add(clockSkew)), kubetest.LaunchedAt(kubetest.Noon.Add(clockSkew))), nil},
 		{"no use", func(p *corev1.Pod) { delete(p.Annotations, instance.LastActivityAnnotation) }, []map[string]any{unused}},
-		{"used in the future", lastUsed(noon.Add(time.Hour)), []map[string]any{unused}},
-		{"launched in the future", changes(aged, launchedOn(noon.Add(time.Hour))), []map[string]any{unlaunched}},
-		{"launched at no time", changes(aged, withAnnotation(instance.LaunchedAnnotation, "")), []map[string]any{unlaunched}},
-		{"launched at no time, and of no age", withAnnotation(instance.LaunchedAnnotation, ""), nil},
-		{"nothing is right", changes(aged, withAnnotation(instance.LaunchedAnnotation, "?"), withAnnotation(instance.LastActivityAnnotation, "?")), []map[string]any{unused, unlaunched}},
+		{"used in the future", kubetest.LastUsed(kubetest.Noon.Add(time.Hour)), []map[string]any{unused}},
+		{"launched in the future", changes(aged, kubetest.LaunchedAt(kubetest.Noon.Add(time.Hour))), []map[string]any{unlaunched}},
+		{"launched at no time", changes(aged, kubetest.WithAnnotation(instance.LaunchedAnnotation, "")), []map[string]any{unlaunched}},
+		{"launched at no time, and of no age", kubetest.WithAnnotation(instance.LaunchedAnnotation, ""), nil},
+		{"nothing is right", changes(aged, kubetest.WithAnnotation(instance.LaunchedAnnotation, "?"), kubetest.WithAnnotation(instance.LastActivityAnnotation, "?")), []map[string]any{unused, unlaunched}},
 	} {
 		want := map[string]any{}
 		for _, annotations := range test.want {
@@ -36,7 +38,7 @@ func TestMend(t *testing.T) {
 				want[name] = value
 			}
 		}
-		got, problem := mend(newPod(instanceID(1), noon, test.change), noon, cullPolicy{cullTimeout: time.Hour})
+		got, problem := mend(kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.change), kubetest.Noon, cullPolicy{cullTimeout: time.Hour})
 		if len(got) != len(want) || (problem != nil) != (len(want) > 0) {
 			t.Errorf("%s: got %v, %v; want %v", test.name, got, problem, want)
 		}
@@ -50,27 +52,27 @@ func TestMend(t *testing.T) {
 
 // Whoever mangles the time of the launch gains one max age by it, and not all.
 func TestMangledLaunchIsRepaired(t *testing.T) {
-	pod := ago(1, 5*time.Hour, lastUsed(noon), withAnnotation(instance.LaunchedAnnotation, "never"))
-	c := startCluster(t, clockAt(noon), pod)
+	pod := ago(1, 5*time.Hour, kubetest.LastUsed(kubetest.Noon), kubetest.WithAnnotation(instance.LaunchedAnnotation, "never"))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), pod)
 	culler := newTestCuller(t, c)
 	culler.policy.maxAge = time.Hour
-	culler.sweep(t.Context(), noon, culler.policy)
+	culler.sweep(t.Context(), kubetest.Noon, culler.policy)
 	culler.wantCounts(t, nil, 0, 1)
 	if log := culler.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, instance.LaunchedAnnotation) {
 		t.Errorf("the log is\n%s", log)
 	}
-	eventually(t, "the cache has what was written", func() bool {
-		pod, _ := c.Pod(instanceID(1))
-		at, err := launchedAt(pod, noon)
-		return err == nil && at.Equal(noon)
+	kubetest.Eventually(t, "the cache has what was written", func() bool {
+		pod, _ := c.Pod(kubetest.ID(1))
+		at, err := launchedAt(pod, kubetest.Noon)
+		return err == nil && at.Equal(kubetest.Noon)
 	})
-	cached, _ := c.Pod(instanceID(1))
+	cached, _ := c.Pod(kubetest.ID(1))
 	repaired := cached.DeepCopy()
-	if last, err := instance.LastActivity(repaired); err != nil || !last.Equal(noon) {
+	if last, err := instance.LastActivity(repaired); err != nil || !last.Equal(kubetest.Noon) {
 		t.Errorf("it was last used at %s, %v; want what it was", last, err)
 	}
-	lastUsed(noon.Add(time.Hour))(repaired)
-	if got := judge(repaired, noon.Add(time.Hour), culler.policy); got.reason != instance.EndExpired {
+	kubetest.LastUsed(kubetest.Noon.Add(time.Hour))(repaired)
+	if got := judge(repaired, kubetest.Noon.Add(time.Hour), culler.policy); got.reason != instance.EndExpired {
 		t.Errorf("an hour later it is %+v, want it expired", got)
 	}
 }

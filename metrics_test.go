@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // scrape is what Prometheus would read of the metrics whose names begin with a
@@ -45,7 +47,7 @@ func wantMetrics(t testing.TB, m *Metrics, prefix, want string) {
 
 func TestMetricsKeepTheConventions(t *testing.T) {
 	m := NewMetrics("v1.2.3")
-	m.WatchCluster(startCluster(t, clockAt(noon)).Cluster)
+	m.WatchCluster(startCluster(t, kubetest.ClockAt(kubetest.Noon)).Cluster)
 	// A series of those that have none yet.
 	h := m.instrument("api", "/applications", http.NotFoundHandler())
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/applications", nil))
@@ -145,9 +147,9 @@ func TestEndsAreCountedByReason(t *testing.T) {
 }
 
 func TestInstancesByStatus(t *testing.T) {
-	c := startCluster(t, clockAt(noon),
-		newPod(instanceID(1), noon), newPod(instanceID(2), noon), newPod(instanceID(3), noon, starting),
-		newPod(instanceID(4), noon, broken), newPod(instanceID(5), noon, withLabel(instance.PoolLabel, "warm")))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
+		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Starting),
+		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")))
 	m := NewMetrics("test")
 	m.WatchCluster(c.Cluster)
 	wantMetrics(t, m, "binder_instances", `
@@ -156,8 +158,8 @@ binder_instances{status="deployed"} 2
 binder_instances{status="deploying"} 1
 binder_instances{status="failed"} 1
 binder_instances{status="pending"} 0`)
-	c.put(t, newPod(instanceID(3), noon))
-	c.put(t, newPod(instanceID(1), noon, deleting))
+	c.put(t, kubetest.Pod(kubetest.ID(3), kubetest.Noon))
+	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting))
 	wantMetrics(t, m, "binder_instances", `
 binder_instances{status="deleted"} 1
 binder_instances{status="deployed"} 2
@@ -167,8 +169,8 @@ binder_instances{status="pending"} 0`)
 }
 
 func TestCacheSynced(t *testing.T) {
-	running := startCluster(t, clockAt(noon))
-	unread, err := NewCluster(running.client, ClusterOptions{Namespace: "binder", InstancesNamespace: testNamespace}, clockAt(noon))
+	running := startCluster(t, kubetest.ClockAt(kubetest.Noon))
+	unread, err := NewCluster(running.Client, ClusterOptions{Namespace: "binder", InstancesNamespace: kubetest.Namespace}, kubetest.ClockAt(kubetest.Noon))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,13 +184,13 @@ func TestCacheSynced(t *testing.T) {
 // What a client sends must not become a label: it could make as many series as
 // it likes.
 func TestRequestsAreCountedUnderClosedLabels(t *testing.T) {
-	reader := fakeReader{{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed}}
+	reader := fakeReader{{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed}}
 	api := newTestAPI(reader, &fakeLauncher{})
 	routes := api.Routes()
 	for _, request := range []struct{ method, target string }{
-		{"GET", "/applications/jupyter/" + instanceID(1)},
-		{"GET", "/applications/jupyter/" + instanceID(1) + "/"},
-		{"HEAD", "/applications/jupyter/" + instanceID(1)},
+		{"GET", "/applications/jupyter/" + kubetest.ID(1)},
+		{"GET", "/applications/jupyter/" + kubetest.ID(1) + "/"},
+		{"HEAD", "/applications/jupyter/" + kubetest.ID(1)},
 		{"GET", "/applications/other/not-an-id"},
 		{"BREW", "/applications"}, {"X-1", "/applications"}, {"X-2", "/applications"},
 		{"POST", "/applications/a"}, {"POST", "/applications/b"},
@@ -216,7 +218,7 @@ func TestProxyRequestsInFlight(t *testing.T) {
 		during = scrape(t, m, "binder_proxy_requests_in_flight")
 		w.WriteHeader(http.StatusGone)
 	}))
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("X-MADE-UP", "/user/"+instanceID(1)+"/made/up", nil))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("X-MADE-UP", "/user/"+kubetest.ID(1)+"/made/up", nil))
 	if during != "binder_proxy_requests_in_flight 1" {
 		t.Errorf("during the request: %s, want 1", during)
 	}

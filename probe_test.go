@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func mustURL(t testing.TB, address string) *url.URL {
@@ -25,7 +27,7 @@ func mustURL(t testing.TB, address string) *url.URL {
 }
 
 func TestProbeVerdict(t *testing.T) {
-	last := noon.Add(-time.Hour)
+	last := kubetest.Noon.Add(-time.Hour)
 	for _, row := range []struct {
 		name, body string
 		want       ProbeResult
@@ -33,15 +35,15 @@ func TestProbeVerdict(t *testing.T) {
 	}{
 		{"no kernels", `[]`, ProbeIdle, time.Time{}},
 		{"a kernel idle for long", `[{"execution_state":"idle","last_activity":"2026-01-02T10:00:00.000000Z"}]`, ProbeIdle, time.Time{}},
-		{"a busy kernel", `[{"execution_state":"idle"},{"execution_state":"busy","last_activity":"2026-01-02T10:00:00Z"}]`, ProbeBusy, noon},
-		{"busy somewhere", `{"a":[1,{"b":{"execution_state":"busy"}}]}`, ProbeBusy, noon},
-		{"as a session", `[{"kernel":{"execution_state":"busy"}}]`, ProbeBusy, noon},
+		{"a busy kernel", `[{"execution_state":"idle"},{"execution_state":"busy","last_activity":"2026-01-02T10:00:00Z"}]`, ProbeBusy, kubetest.Noon},
+		{"busy somewhere", `{"a":[1,{"b":{"execution_state":"busy"}}]}`, ProbeBusy, kubetest.Noon},
+		{"as a session", `[{"kernel":{"execution_state":"busy"}}]`, ProbeBusy, kubetest.Noon},
 		{"used later", `[{"last_activity":"2026-01-02T11:00:00.001000Z"}]`, ProbeActive, last.Add(time.Millisecond)},
-		{"used later, in another zone", `[{"last_activity":"2026-01-02T13:30:00+02:00"}]`, ProbeActive, noon.Add(-30 * time.Minute)},
-		{"the latest of several", `[{"last_activity":"2026-01-02T11:20:00Z"},{"last_activity":"2026-01-02T11:40:00Z"},{"last_activity":"2026-01-02T11:30:00Z"}]`, ProbeActive, noon.Add(-20 * time.Minute)},
+		{"used later, in another zone", `[{"last_activity":"2026-01-02T13:30:00+02:00"}]`, ProbeActive, kubetest.Noon.Add(-30 * time.Minute)},
+		{"the latest of several", `[{"last_activity":"2026-01-02T11:20:00Z"},{"last_activity":"2026-01-02T11:40:00Z"},{"last_activity":"2026-01-02T11:30:00Z"}]`, ProbeActive, kubetest.Noon.Add(-20 * time.Minute)},
 		{"as late as we know", `[{"last_activity":"2026-01-02T11:00:00Z"}]`, ProbeIdle, time.Time{}},
 		{"later by less than is written", `[{"last_activity":"2026-01-02T11:00:00.000999Z"}]`, ProbeIdle, time.Time{}},
-		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, noon},
+		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, kubetest.Noon},
 		{"busy as a word elsewhere", `{"name":"busy","execution_state":"idle"}`, ProbeIdle, time.Time{}},
 		{"busy as a key", `{"busy":"execution_state"}`, ProbeIdle, time.Time{}},
 		{"another type", `{"execution_state":{"state":"busy"},"last_activity":1767351600}`, ProbeIdle, time.Time{}},
@@ -53,7 +55,7 @@ func TestProbeVerdict(t *testing.T) {
 		{"two values", `{"execution_state":"busy"} {}`, ProbeBadAnswer, time.Time{}},
 		{"deep", strings.Repeat("[", 500000), ProbeBadAnswer, time.Time{}},
 	} {
-		if got, active := probeVerdict([]byte(row.body), last, noon); got != row.want || !active.Equal(row.active) {
+		if got, active := probeVerdict([]byte(row.body), last, kubetest.Noon); got != row.want || !active.Equal(row.active) {
 			t.Errorf("%s: got %s, %s; want %s, %s", row.name, got, active, row.want, row.active)
 		}
 	}
@@ -85,7 +87,7 @@ func probed(t testing.TB, h http.HandlerFunc, changes ...func(*corev1.Pod)) *cor
 		t.Fatal(err)
 	}
 	pod := ago(1, 2*time.Hour, append([]func(*corev1.Pod){
-		withAnnotation(instance.ActivityProbeAnnotation, "api/kernels"), withAnnotation(instance.PortAnnotation, port),
+		kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "api/kernels"), kubetest.WithAnnotation(instance.PortAnnotation, port),
 	}, changes...)...)
 	pod.Status.PodIP = host
 	return pod
@@ -98,9 +100,9 @@ func answer(body string) http.HandlerFunc {
 // sweepProbed lets a culler with a probed pod look at it once.
 func sweepProbed(t testing.TB, pod *corev1.Pod, want ProbeResult) (*testCluster, testCuller) {
 	t.Helper()
-	c := startCluster(t, clockAt(noon), pod)
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), pod)
 	culler := newTestCuller(t, c)
-	culler.sweep(t.Context(), noon, culler.policy)
+	culler.sweep(t.Context(), kubetest.Noon, culler.policy)
 	wantOnlyOne(t, culler.metrics, "binder_activity_probes_total", string(want))
 	return c, culler
 }
@@ -111,14 +113,14 @@ func TestWorkIsNotCulled(t *testing.T) {
 		result     ProbeResult
 		written    time.Time
 	}{
-		{"busy", `[{"execution_state":"busy"}]`, ProbeBusy, noon},
-		{"used since", `[{"last_activity":"2026-01-02T11:59:00.5Z"}]`, ProbeActive, noon.Add(-59500 * time.Millisecond)},
-		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, noon},
-		{"busy, in a MiB", `[{"execution_state":"busy"}]` + strings.Repeat(" ", 1<<20-28), ProbeBusy, noon},
+		{"busy", `[{"execution_state":"busy"}]`, ProbeBusy, kubetest.Noon},
+		{"used since", `[{"last_activity":"2026-01-02T11:59:00.5Z"}]`, ProbeActive, kubetest.Noon.Add(-59500 * time.Millisecond)},
+		{"in the future", `[{"last_activity":"2999-01-01T00:00:00Z"}]`, ProbeActive, kubetest.Noon},
+		{"busy, in a MiB", `[{"execution_state":"busy"}]` + strings.Repeat(" ", 1<<20-28), ProbeBusy, kubetest.Noon},
 	} {
 		pod := probed(t, answer(row.body))
 		c, culler := sweepProbed(t, pod, row.result)
-		writes := c.writes()
+		writes := c.Writes()
 		if len(writes) != 1 {
 			t.Fatalf("%s: the writes are %v, want one of its activity", row.name, writes)
 		}
@@ -129,11 +131,11 @@ func TestWorkIsNotCulled(t *testing.T) {
 
 // However busy, it ends at its max age.
 func TestWorkEndsAtItsMaxAge(t *testing.T) {
-	pod := probed(t, answer(`[{"execution_state":"busy"}]`), withAnnotation(instance.MaxAgeAnnotation, "1h"), withAnnotation(instance.CullTimeoutAnnotation, "1m"),
-		lastUsed(noon))
-	c := startCluster(t, clockAt(noon), pod)
+	pod := probed(t, answer(`[{"execution_state":"busy"}]`), kubetest.WithAnnotation(instance.MaxAgeAnnotation, "1h"), kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "1m"),
+		kubetest.LastUsed(kubetest.Noon))
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), pod)
 	culler := newTestCuller(t, c)
-	culler.sweep(t.Context(), noon, culler.policy)
+	culler.sweep(t.Context(), kubetest.Noon, culler.policy)
 	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndExpired: 1}, 0, 0)
 }
 
@@ -162,8 +164,8 @@ func TestNoReprieve(t *testing.T) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(busy))
 		}, changes(), ProbeNoAnswer},
-		{"nobody listens", answer(busy), withAnnotation(instance.PortAnnotation, "1"), ProbeNoAnswer},
-		{"a port that is none", answer(busy), withAnnotation(instance.PortAnnotation, "80@127.0.0.1:81"), ProbeNoAnswer},
+		{"nobody listens", answer(busy), kubetest.WithAnnotation(instance.PortAnnotation, "1"), ProbeNoAnswer},
+		{"a port that is none", answer(busy), kubetest.WithAnnotation(instance.PortAnnotation, "80@127.0.0.1:81"), ProbeNoAnswer},
 	} {
 		_, culler := sweepProbed(t, probed(t, row.h, row.change), row.want)
 		culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1}, 0, 0)
@@ -195,13 +197,13 @@ func TestProbeAsks(t *testing.T) {
 		strip string
 		want  string
 	}{
-		{"api/kernels", "false", instance.BaseURL(instanceID(1)) + "api/kernels"},
+		{"api/kernels", "false", instance.BaseURL(kubetest.ID(1)) + "api/kernels"},
 		{"api/kernels", "true", "/api/kernels"},
-		{"a%2Fb%20c/?x=1&y", "false", instance.BaseURL(instanceID(1)) + "a%2Fb%20c/?x=1&y"},
+		{"a%2Fb%20c/?x=1&y", "false", instance.BaseURL(kubetest.ID(1)) + "a%2Fb%20c/?x=1&y"},
 	} {
 		asked := make(chan string, 1)
 		pod := probed(t, func(w http.ResponseWriter, r *http.Request) { asked <- r.Method + " " + r.RequestURI },
-			withAnnotation(instance.ActivityProbeAnnotation, row.probe), withAnnotation(instance.StripPrefixAnnotation, row.strip))
+			kubetest.WithAnnotation(instance.ActivityProbeAnnotation, row.probe), kubetest.WithAnnotation(instance.StripPrefixAnnotation, row.strip))
 		sweepProbed(t, pod, ProbeBadAnswer)
 		if got := receive(t, asked); got != "GET "+row.want {
 			t.Errorf("%s: asked %s, want GET %s", row.probe, got, row.want)
@@ -213,18 +215,18 @@ func TestProbeAsks(t *testing.T) {
 func TestWhatIsNotAsked(t *testing.T) {
 	never := func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }
 	for name, change := range map[string]func(*corev1.Pod){
-		"in use":       lastUsed(noon.Add(-time.Minute)),
-		"broken":       broken,
-		"completed":    completed,
+		"in use":       kubetest.LastUsed(kubetest.Noon.Add(-time.Minute)),
+		"broken":       kubetest.Broken,
+		"completed":    kubetest.Completed,
 		"no probe":     func(pod *corev1.Pod) { delete(pod.Annotations, instance.ActivityProbeAnnotation) },
-		"a bad probe":  withAnnotation(instance.ActivityProbeAnnotation, "http://127.0.0.1/"),
-		"another bad":  withAnnotation(instance.ActivityProbeAnnotation, "../x"),
-		"being erased": deleting,
-		"too old":      changes(lastUsed(noon), withAnnotation(instance.MaxAgeAnnotation, "1h")),
+		"a bad probe":  kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "http://127.0.0.1/"),
+		"another bad":  kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "../x"),
+		"being erased": kubetest.Deleting,
+		"too old":      changes(kubetest.LastUsed(kubetest.Noon), kubetest.WithAnnotation(instance.MaxAgeAnnotation, "1h")),
 	} {
-		c := startCluster(t, clockAt(noon), probed(t, never, change))
+		c := startCluster(t, kubetest.ClockAt(kubetest.Noon), probed(t, never, change))
 		culler := newTestCuller(t, c)
-		culler.sweep(t.Context(), noon, culler.policy)
+		culler.sweep(t.Context(), kubetest.Noon, culler.policy)
 		if got, want := scrape(t, culler.metrics, "binder_activity_probes"), scrape(t, NewMetrics("test"), "binder_activity_probes"); got != want {
 			t.Errorf("%s: counted\n%s", name, got)
 		}
@@ -236,11 +238,11 @@ func TestReprieveThatIsNotWritten(t *testing.T) {
 	for _, row := range []struct {
 		err    error
 		logged bool
-	}{{conflict(instance.PodName(instanceID(1))), false}, {errors.New("the API server is away"), true}} {
-		c := startCluster(t, clockAt(noon), probed(t, answer(`{"execution_state":"busy"}`)))
+	}{{kubetest.Conflict(instance.PodName(kubetest.ID(1))), false}, {errors.New("the API server is away"), true}} {
+		c := startCluster(t, kubetest.ClockAt(kubetest.Noon), probed(t, answer(`{"execution_state":"busy"}`)))
 		culler := newTestCuller(t, c)
-		c.failOn("patch", "pods", row.err)
-		culler.sweep(t.Context(), noon, culler.policy)
+		c.FailOn("patch", "pods", row.err)
+		culler.sweep(t.Context(), kubetest.Noon, culler.policy)
 		culler.wantCounts(t, nil, 0, 0)
 		if got := strings.Contains(culler.log.String(), "level=ERROR"); got != row.logged {
 			t.Errorf("%v: logged is %t, want %t:\n%s", row.err, got, row.logged, culler.log)
@@ -252,20 +254,20 @@ func TestReprieveThatIsNotWritten(t *testing.T) {
 // its use is not written then, and it is not ended.
 func TestOutageWhileItIsAsked(t *testing.T) {
 	cut := make(chan struct{})
-	c := startCluster(t, clockAt(noon), probed(t, func(w http.ResponseWriter, _ *http.Request) {
+	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), probed(t, func(w http.ResponseWriter, _ *http.Request) {
 		<-cut
 		_, _ = w.Write([]byte("[]"))
 	}))
 	culler := newTestCuller(t, c)
 	policy := culler.policy
 	culler.contact.note(time.Now())
-	pod, _ := c.Pod(instanceID(1))
+	pod, _ := c.Pod(kubetest.ID(1))
 	go func() {
 		defer close(cut)
 		culler.contact.note(time.Now().Add(2 * contactGap)) // nothing was written between
 	}()
 	culler.end(t.Context(), pod, verdict{end, instance.EndCulled, "idle"}, policy)
-	if writes := c.writes(); len(writes) > 0 {
+	if writes := c.Writes(); len(writes) > 0 {
 		t.Errorf("the writes are %v", writes)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // headersSeen are the headers and the Host by which an application sees a
@@ -145,9 +147,9 @@ func TestProxyKeepsAnApplicationsOwnToken(t *testing.T) {
 // All instances have one origin: none may register a service worker for more of
 // it than its own path.
 func TestProxyKeepsServiceWorkersToTheirInstance(t *testing.T) {
-	own := "/user/" + instanceID(1) + "/"
+	own := "/user/" + kubetest.ID(1) + "/"
 	for _, scopes := range [][]string{
-		{own}, {own + "lab/"}, {"/"}, {"/user/"}, {"/user/" + instanceID(2) + "/"}, {"https://hub.example/"},
+		{own}, {own + "lab/"}, {"/"}, {"/user/"}, {"/user/" + kubetest.ID(2) + "/"}, {"https://hub.example/"},
 		{"../"}, {own + "../"}, {own + "%2e%2e/"}, {own + `..\`}, {own, "/"}, {"", "/"}, {""},
 	} {
 		inst := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // receive takes one value from a channel, and fails the test when none comes.
@@ -16,8 +18,8 @@ func receive[T any](t testing.TB, from <-chan T) T {
 	select {
 	case value := <-from:
 		return value
-	case <-time.After(patience):
-		t.Fatalf("nothing came within %s", patience)
+	case <-time.After(kubetest.Patience):
+		t.Fatalf("nothing came within %s", kubetest.Patience)
 		panic("unreachable")
 	}
 }
@@ -172,14 +174,14 @@ func TestProxyStreamsBothWaysAtOnce(t *testing.T) {
 // A request counts once as such; only bytes count beyond that, and none moved.
 func TestProxyTouchesOncePerRequestOfNoBytes(t *testing.T) {
 	inst := newBackend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	p := startProxy(t, inst, instance.Instance{ID: instanceID(2), Status: instance.StatusDeployed, Address: inst.Address})
+	p := startProxy(t, inst, instance.Instance{ID: kubetest.ID(2), Status: instance.StatusDeployed, Address: inst.Address})
 	for want := 1; want <= 3; want++ {
 		p.get(t, "/user/"+inst.ID+"/")
 		if got := p.touches.of(inst.ID); got != want {
 			t.Errorf("touched %d times after %d requests", got, want)
 		}
 	}
-	if got := p.touches.of(instanceID(2)); got != 0 {
+	if got := p.touches.of(kubetest.ID(2)); got != 0 {
 		t.Errorf("another instance was touched %d times", got)
 	}
 }
@@ -200,7 +202,7 @@ func TestProxyPassesABrokenAnswerOnAsBroken(t *testing.T) {
 	if body, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("got %q as a whole answer, want an error", body)
 	}
-	eventually(t, "no request is in flight", func() bool {
+	kubetest.Eventually(t, "no request is in flight", func() bool {
 		return scrape(t, p.metrics, "binder_proxy_requests_in_flight") == "binder_proxy_requests_in_flight 0"
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // touchCounter counts how often instances were said to be in use.
@@ -42,18 +44,18 @@ type testProxy struct {
 	*httptest.Server
 	metrics *Metrics
 	touches *touchCounter
-	log     *logBuffer
+	log     *kubetest.LogBuffer
 }
 
 func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
-	log, out := recordLog()
+	log, out := kubetest.RecordLog()
 	p := &testProxy{metrics: NewMetrics("test"), touches: &touchCounter{}, log: out}
 	proxy := NewProxy(fakeReader(instances), p.touches.touch, newAPIKey(testAPIKey), log)
 	p.Server = httptest.NewServer(p.metrics.instrumentProxy(proxy))
 	t.Cleanup(p.Close)
 	client := p.Client()
-	client.Timeout = patience
+	client.Timeout = kubetest.Patience
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client.Transport.(*http.Transport).DisableCompression = true // what is not asked for is not sent
 	return p
@@ -93,7 +95,7 @@ func newBackend(t testing.TB, h http.HandlerFunc, changes ...func(*instance.Inst
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	inst := instance.Instance{
-		ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed,
+		ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed,
 		Address: strings.TrimPrefix(server.URL, "http://"),
 	}
 	for _, change := range changes {
@@ -103,7 +105,7 @@ func newBackend(t testing.TB, h http.HandlerFunc, changes ...func(*instance.Inst
 }
 
 func TestProxyRefuses(t *testing.T) {
-	id := instanceID(1)
+	id := kubetest.ID(1)
 	for _, row := range []struct {
 		name, path string
 		inst       instance.Instance
@@ -167,7 +169,7 @@ func TestProxyAddsTheSlash(t *testing.T) {
 func TestProxyWaitsAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now)
-		proxy := NewProxy(c.Cluster, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
+		proxy := NewProxy(c.Cluster, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
 		for _, row := range []struct {
 			name   string
 			before func()
@@ -176,11 +178,11 @@ func TestProxyWaitsAMoment(t *testing.T) {
 			waits  bool
 		}{
 			{name: "unknown", code: 404, waits: true},
-			{name: "starting", before: func() { c.put(t, newPod(instanceID(1), time.Now(), starting)) }, code: 503, waits: true},
-			{name: "becomes ready", during: func() { c.put(t, newPod(instanceID(1), time.Now())) }, code: 307},
+			{name: "starting", before: func() { c.put(t, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting)) }, code: 503, waits: true},
+			{name: "becomes ready", during: func() { c.put(t, kubetest.Pod(kubetest.ID(1), time.Now())) }, code: 307},
 			{name: "is ready", code: 307},
-			{name: "is over", before: func() { c.put(t, newPod(instanceID(1), time.Now(), deleting)) }, code: 410},
-			{name: "has failed", before: func() { c.put(t, newPod(instanceID(1), time.Now(), broken)) }, code: 502},
+			{name: "is over", before: func() { c.put(t, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Deleting)) }, code: 410},
+			{name: "has failed", before: func() { c.put(t, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Broken)) }, code: 502},
 		} {
 			if row.before != nil {
 				row.before()
@@ -193,7 +195,7 @@ func TestProxyWaitsAMoment(t *testing.T) {
 				})
 			}
 			began := time.Now()
-			res := ask(t, proxy, "GET", "/user/"+instanceID(1), "", "")
+			res := ask(t, proxy, "GET", "/user/"+kubetest.ID(1), "", "")
 			took := time.Since(began)
 			meanwhile.Wait()
 			if waited := took == instance.WatchDelay; res.Code != row.code || waited != row.waits || took > instance.WatchDelay {
@@ -204,7 +206,7 @@ func TestProxyWaitsAMoment(t *testing.T) {
 }
 
 func TestProxyKeepsPathAndQuery(t *testing.T) {
-	base := "/user/" + instanceID(1)
+	base := "/user/" + kubetest.ID(1)
 	for _, row := range []struct {
 		rest, stripped string
 	}{
@@ -221,7 +223,7 @@ func TestProxyKeepsPathAndQuery(t *testing.T) {
 		{"/api?", "/api?"},
 		{"/api?b=1;c=2&a=%zz&%&=", "/api?b=1;c=2&a=%zz&%&="}, // that it is malformed is the application's business
 		{"/?a=b%20c+d", "/?a=b%20c+d"},
-		{"/user/" + instanceID(1) + "/again", "/user/" + instanceID(1) + "/again"}, // only the first is ours
+		{"/user/" + kubetest.ID(1) + "/again", "/user/" + kubetest.ID(1) + "/again"}, // only the first is ours
 		{"/%2F", "/%2F"},
 	} {
 		for strip, want := range map[bool]string{false: base + row.rest, true: row.stripped} {
@@ -275,7 +277,7 @@ func TestProxyWhenTheApplicationDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close() // and nobody listens there any more
-	inst := instance.Instance{ID: instanceID(1), Template: "jupyter", Status: instance.StatusDeployed, Address: listener.Addr().String()}
+	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeployed, Address: listener.Addr().String()}
 	p := startProxy(t, inst)
 	res, body := p.get(t, "/user/"+inst.ID+"/?token=secret", "Authorization", "token "+testAPIKey)
 	if res.StatusCode != http.StatusBadGateway || !strings.Contains(body, "did not answer") {
@@ -319,7 +321,7 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 		<-r.Context().Done() // the application learns of it
 		close(ended)
 	})
-	log, out := recordLog()
+	log, out := kubetest.RecordLog()
 	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), log)
 	go func() {
 		<-arrived
@@ -328,7 +330,7 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 	proxy.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/user/"+inst.ID+"/", nil))
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(kubetest.Patience):
 		t.Error("the application's request goes on")
 	}
 	if out.String() != "" {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // wire is one end of a connection; what is read ahead belongs to it too.
@@ -76,7 +78,7 @@ func upgradeAt(t testing.TB, protocol, rest string) (p *testProxy, browser, pod 
 	}
 	pod = receive(t, pods)
 	for _, end := range []wire{browser, pod} {
-		if err := end.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := end.SetDeadline(time.Now().Add(kubetest.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { end.Close() })
@@ -91,7 +93,7 @@ func TestWebSocketFramesThatCount(t *testing.T) {
 		if !masked {
 			from, to = to, from
 		}
-		if got := p.touches.of(instanceID(1)); got != 1 {
+		if got := p.touches.of(kubetest.ID(1)); got != 1 {
 			t.Errorf("touched %d times by the opening, want once", got)
 		}
 		ping := wsFrame(opPing, masked, []byte("still there?"))
@@ -112,11 +114,11 @@ func TestWebSocketFramesThatCount(t *testing.T) {
 			{"frame of a reserved opcode", wsFrame(0xb, masked, []byte("?")), false},
 			{"close", wsFrame(opClose, masked, []byte{3, 232}), false},
 		} {
-			before := p.touches.of(instanceID(1))
+			before := p.touches.of(kubetest.ID(1))
 			from.send(t, to, row.frame)
 			// When the next frame is there, the one before has been counted.
 			from.send(t, to, ping)
-			if after := p.touches.of(instanceID(1)); (after > before) != row.counted {
+			if after := p.touches.of(kubetest.ID(1)); (after > before) != row.counted {
 				t.Errorf("masked %v: %s: touched %d times, want it counted: %v", masked, row.name, after-before, row.counted)
 			}
 		}
@@ -130,7 +132,7 @@ func TestWebSocketOfAnIdlePath(t *testing.T) {
 		pod.send(t, browser, wsFrame(opText, false, []byte(`{"action": "get", "path": ""}`)))
 		browser.send(t, pod, wsFrame(opBinary, true, make([]byte, 200)))
 	}
-	if got := p.touches.of(instanceID(1)); got != 0 {
+	if got := p.touches.of(kubetest.ID(1)); got != 0 {
 		t.Errorf("touched %d times, want never", got)
 	}
 }
@@ -143,7 +145,7 @@ func TestWebSocketTunnelEndsWithTheApplication(t *testing.T) {
 	if _, err := browser.Read(make([]byte, 1)); err == nil {
 		t.Error("something came")
 	}
-	eventually(t, "no connection is in flight", func() bool { return scrape(t, p.metrics, inFlight) == inFlight+" 0" })
+	kubetest.Eventually(t, "no connection is in flight", func() bool { return scrape(t, p.metrics, inFlight) == inFlight+" 0" })
 }
 
 func TestWebSocketTunnelEnds(t *testing.T) {
@@ -161,7 +163,7 @@ func TestWebSocketTunnelEnds(t *testing.T) {
 			t.Errorf("%s closed, and the other end stays open", closing)
 		}
 		second.Close()
-		eventually(t, "no connection is in flight", func() bool { return scrape(t, p.metrics, inFlight) == inFlight+" 0" })
+		kubetest.Eventually(t, "no connection is in flight", func() bool { return scrape(t, p.metrics, inFlight) == inFlight+" 0" })
 	}
 }
 
@@ -170,9 +172,9 @@ func TestOtherUpgradesCountEveryByte(t *testing.T) {
 	p, browser, pod := upgrade(t, "tcp")
 	for range 3 {
 		for _, way := range [][2]wire{{browser, pod}, {pod, browser}} {
-			before := p.touches.of(instanceID(1))
+			before := p.touches.of(kubetest.ID(1))
 			way[0].send(t, way[1], []byte{0x89, 0x00}) // which would be a ping
-			eventually(t, "the bytes have been counted", func() bool { return p.touches.of(instanceID(1)) > before })
+			kubetest.Eventually(t, "the bytes have been counted", func() bool { return p.touches.of(kubetest.ID(1)) > before })
 		}
 	}
 }
@@ -197,7 +199,7 @@ func TestUpgradeNobodyAskedFor(t *testing.T) {
 		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	})
 	res := httptest.NewRecorder()
-	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), noLog())
+	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
 	proxy.ServeHTTP(res, httptest.NewRequest("GET", "/user/"+inst.ID+"/", nil))
 	if res.Code != http.StatusBadGateway {
 		t.Errorf("got %d, want 502", res.Code)

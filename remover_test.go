@@ -14,16 +14,18 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-func newTestRemover(server *fakeServer) *remover {
-	return &remover{client: server.client, namespace: testNamespace, now: server.now}
+func newTestRemover(server *kubetest.Server) *remover {
+	return &remover{client: server.Client, namespace: kubetest.Namespace, now: server.Now}
 }
 
 // mustTombstone reads the Event of an instance from the API server.
-func mustTombstone(t testing.TB, server *fakeServer, id string) *corev1.Event {
+func mustTombstone(t testing.TB, server *kubetest.Server, id string) *corev1.Event {
 	t.Helper()
-	event, err := server.client.CoreV1().Events(testNamespace).Get(t.Context(), "binder-"+id+".deleted", metav1.GetOptions{})
+	event, err := server.Client.CoreV1().Events(kubetest.Namespace).Get(t.Context(), "binder-"+id+".deleted", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +34,7 @@ func mustTombstone(t testing.TB, server *fakeServer, id string) *corev1.Event {
 
 // wantRemoved checks that an instance was remembered and then deleted, with
 // these preconditions and by no other write.
-func wantRemoved(t testing.TB, writes calls, pod *corev1.Pod, only metav1.Preconditions) {
+func wantRemoved(t testing.TB, writes kubetest.Calls, pod *corev1.Pod, only metav1.Preconditions) {
 	t.Helper()
 	if len(writes) != 2 || !writes[0].Matches("patch", "events") || !writes[1].Matches("delete", "pods") {
 		t.Fatalf("the writes are %v, want the tombstone and then the delete", writes)
@@ -58,7 +60,7 @@ func wantRemoved(t testing.TB, writes calls, pod *corev1.Pod, only metav1.Precon
 }
 
 func TestRemove(t *testing.T) {
-	pod := newPod(instanceID(1), noon)
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon)
 	for _, test := range []struct {
 		name          string
 		unchangedOnly bool
@@ -68,12 +70,12 @@ func TestRemove(t *testing.T) {
 		{"only if unchanged", true, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := newFakeServer(clockAt(noon), pod)
+			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), pod)
 			if err := newTestRemover(server).remove(t.Context(), pod, instance.EndStopped, "stopped by request", test.unchangedOnly); err != nil {
 				t.Fatal(err)
 			}
-			wantRemoved(t, server.writes(), pod, test.only)
-			got := instance.FromTombstone(mustTombstone(t, server, instanceID(1)))
+			wantRemoved(t, server.Writes(), pod, test.only)
+			got := instance.FromTombstone(mustTombstone(t, server, kubetest.ID(1)))
 			if got.Status != instance.StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
 				t.Errorf("what is remembered is %+v", got)
 			}
@@ -83,8 +85,8 @@ func TestRemove(t *testing.T) {
 
 // Nobody else's pod is deleted, and none that was used in between.
 func TestRemoveConflicts(t *testing.T) {
-	used := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
-	other := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.UID = "another" })
+	used := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
+	other := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.UID = "another" })
 	for _, test := range []struct {
 		name          string
 		live          *corev1.Pod
@@ -95,15 +97,15 @@ func TestRemoveConflicts(t *testing.T) {
 		{"another pod of that name, changed or not", other, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := newFakeServer(clockAt(noon), test.live)
-			err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", test.unchangedOnly)
+			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), test.live)
+			err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", test.unchangedOnly)
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
-			if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
+			if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
 				t.Errorf("the pod was deleted: %v", err)
 			}
-			if writes := server.writes(); test.unchangedOnly && len(writes) > 0 {
+			if writes := server.Writes(); test.unchangedOnly && len(writes) > 0 {
 				t.Errorf("the writes are %v, though it lives", writes)
 			}
 		})
@@ -112,73 +114,73 @@ func TestRemoveConflicts(t *testing.T) {
 
 // Somebody may use it just then.
 func TestRemoveConflictsAtLast(t *testing.T) {
-	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
-	server.react("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
-		used := newPod(instanceID(1), noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
-		return false, nil, server.client.Tracker().Update(podResource, used, testNamespace)
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+	server.React("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
+		used := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
+		return false, nil, server.Client.Tracker().Update(kubetest.PodResource, used, kubetest.Namespace)
 	})
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", true)
+	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
 	if !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want a conflict", err)
 	}
-	if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
+	if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
 		t.Errorf("the pod was deleted: %v", err)
 	}
 }
 
 func TestRemoveWhatIsGone(t *testing.T) {
-	server := newFakeServer(clockAt(noon))
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndStopped, "", false)
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
+	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "", false)
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want that it is not found", err)
 	}
-	mustTombstone(t, server, instanceID(1))
+	mustTombstone(t, server, kubetest.ID(1))
 }
 
 // An instance that cannot be remembered is not deleted.
 func TestRemoveKeepsWhatItCannotRemember(t *testing.T) {
-	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	away := errors.New("the API server is away")
-	server.failOn("patch", "events", away)
-	err := newTestRemover(server).remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "", true)
+	server.FailOn("patch", "events", away)
+	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
 	if !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
-	if _, err := server.pod(instance.PodName(instanceID(1))); err != nil {
+	if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
 		t.Errorf("the pod was deleted: %v", err)
 	}
 }
 
 // A tombstone may be left from a delete that was refused.
 func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
-	now := noon
-	server := newFakeServer(func() time.Time { return now }, newPod(instanceID(1), noon))
+	now := kubetest.Noon
+	server := kubetest.NewServer(func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	remover := newTestRemover(server)
 	away := errors.New("the API server is away")
 	broken := true
-	server.react("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
-		return broken && !isDryRun(action), nil, away
+	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		return broken && !kubetest.IsDryRun(action), nil, away
 	})
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
+	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
 		t.Fatalf("got error %v, want %v", err, away)
 	}
 	broken = false
-	now = noon.Add(time.Hour)
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndStopped, "stopped by request", false); err != nil {
+	now = kubetest.Noon.Add(time.Hour)
+	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
-	event := mustTombstone(t, server, instanceID(1))
+	event := mustTombstone(t, server, kubetest.ID(1))
 	if event.Reason != "Stopped" || event.Message != "stopped by request" || !event.LastTimestamp.Time.Equal(now) {
 		t.Errorf("got %s %q of %s, want the latest", event.Reason, event.Message, event.LastTimestamp)
 	}
 }
 
 func TestRemember(t *testing.T) {
-	server := newFakeServer(clockAt(noon))
-	if err := newTestRemover(server).remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
+	if err := newTestRemover(server).remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
-	event := mustTombstone(t, server, instanceID(1))
+	event := mustTombstone(t, server, kubetest.ID(1))
 	if event.Reason != "Gone" || event.Message != "deleted from outside" {
 		t.Errorf("got %s %q", event.Reason, event.Message)
 	}
@@ -186,39 +188,39 @@ func TestRemember(t *testing.T) {
 
 // What ended an instance says more than that it is gone.
 func TestRememberKeepsWhatIsKnown(t *testing.T) {
-	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	remover := newTestRemover(server)
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); err != nil {
+	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+	if err := remover.remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Errorf("a tombstone that exists is an error: %v", err)
 	}
-	if event := mustTombstone(t, server, instanceID(1)); event.Reason != "Culled" || event.Message != "not used" {
+	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
 		t.Errorf("got %s %q, want what was there", event.Reason, event.Message)
 	}
 }
 
 // And what ends an instance that was thought to be gone says more as well.
 func TestRemoveReplacesWhatOthersRemember(t *testing.T) {
-	server := newFakeServer(clockAt(noon), newPod(instanceID(1), noon))
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	remover := newTestRemover(server)
-	if err := remover.remember(t.Context(), newPod(instanceID(1), noon), "deleted from outside"); err != nil {
+	if err := remover.remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
-	if err := remover.remove(t.Context(), newPod(instanceID(1), noon), instance.EndCulled, "not used", true); err != nil {
+	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
-	if event := mustTombstone(t, server, instanceID(1)); event.Reason != "Culled" || event.Message != "not used" {
+	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
 		t.Errorf("got %s %q, want why it was ended", event.Reason, event.Message)
 	}
 }
 
 func TestRememberFails(t *testing.T) {
-	server := newFakeServer(clockAt(noon))
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
 	away := errors.New("the API server is away")
-	server.failOn("patch", "events", away)
-	if err := newTestRemover(server).remember(t.Context(), newPod(instanceID(1), noon), ""); !errors.Is(err, away) {
+	server.FailOn("patch", "events", away)
+	if err := newTestRemover(server).remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), ""); !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
 }
@@ -226,7 +228,7 @@ func TestRememberFails(t *testing.T) {
 // The tombstone is selected and indexed like the pod, and the API server takes
 // it: an Event must be in the namespace of what it is about.
 func TestNewTombstone(t *testing.T) {
-	pod := newPod(instanceID(1), noon, ofTemplate("org/image"))
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.OfTemplate("org/image"))
 	for reason, kind := range map[instance.EndReason]string{
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
@@ -236,13 +238,13 @@ func TestNewTombstone(t *testing.T) {
 		}
 	}
 	event := tombstoneOf(t, pod, instance.EndCulled, "message")
-	if event.Name != "binder-"+instanceID(1)+".deleted" || event.Namespace != testNamespace {
+	if event.Name != "binder-"+kubetest.ID(1)+".deleted" || event.Namespace != kubetest.Namespace {
 		t.Errorf("it is %s/%s", event.Namespace, event.Name)
 	}
 	if !maps.Equal(event.Labels, pod.Labels) {
 		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
 	}
-	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: testNamespace, Name: pod.Name, UID: pod.UID}
+	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: kubetest.Namespace, Name: pod.Name, UID: pod.UID}
 	if event.InvolvedObject != want {
 		t.Errorf("it is about %+v, want %+v", event.InvolvedObject, want)
 	}

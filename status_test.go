@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // changes makes one change of several.
@@ -23,8 +25,8 @@ func changes(all ...func(*corev1.Pod)) func(*corev1.Pod) {
 
 // waits is a starting pod whose container waits for a reason.
 func waits(reason, message string) func(*corev1.Pod) {
-	return changes(starting, func(pod *corev1.Pod) {
-		pod.Status.ContainerStatuses[0].State = waitingFor(reason, message)
+	return changes(kubetest.Starting, func(pod *corev1.Pod) {
+		pod.Status.ContainerStatuses[0].State = kubetest.Waiting(reason, message)
 	})
 }
 
@@ -53,14 +55,14 @@ func TestDeriveStatus(t *testing.T) {
 	}{
 		// On the way.
 		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, instance.StatusPending, "", "waiting for a node"},
-		{"no node yet", unscheduled, 4 * time.Minute, instance.StatusPending, "", "waiting for a node: 0/1 nodes are available"},
-		{"on a node", starting, 4 * time.Minute, instance.StatusDeploying, "", "preparing the pod"},
+		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, instance.StatusPending, "", "waiting for a node: 0/1 nodes are available"},
+		{"on a node", kubetest.Starting, 4 * time.Minute, instance.StatusDeploying, "", "preparing the pod"},
 		{"pulling", changes(waits("ContainerCreating", ""), sandboxReady), time.Minute, instance.StatusDeploying, "", "pulling image jupyter:1"},
-		{"running but not ready", unready(noon), 4 * time.Minute, instance.StatusDeploying, "", "starting the application"},
+		{"running but not ready", unready(kubetest.Noon), 4 * time.Minute, instance.StatusDeploying, "", "starting the application"},
 		{"ready without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 4 * time.Minute, instance.StatusDeploying, "", ""},
 		{"first pull failed", waits("ErrImagePull", "timeout"), time.Minute, instance.StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
 		{"container restarts", waits("CrashLoopBackOff", "back-off 10s"), time.Minute, instance.StatusDeploying, "", "starting the application again"},
-		{"not ready again after days", unready(noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, instance.StatusDeploying, "", ""},
+		{"not ready again after days", unready(kubetest.Noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, instance.StatusDeploying, "", ""},
 
 		{"deployed", func(*corev1.Pod) {}, 0, instance.StatusDeployed, "", ""},
 		{"deployed for days", func(*corev1.Pod) {}, 72 * time.Hour, instance.StatusDeployed, "", ""},
@@ -70,29 +72,29 @@ func TestDeriveStatus(t *testing.T) {
 		{"image name is none", waits("InvalidImageName", ""), 0, instance.StatusFailed, "InvalidImageName", "jupyter:1"},
 		{"image may not be pulled", waits("ErrImageNeverPull", ""), 0, instance.StatusFailed, "ErrImageNeverPull", "jupyter:1"},
 		{"image cannot be looked at", waits("ImageInspectError", ""), 0, instance.StatusFailed, "ImageInspectError", "jupyter:1"},
-		{"no image for an init container", changes(starting, func(p *corev1.Pod) {
-			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: waitingFor("ImagePullBackOff", "denied")}}
+		{"no image for an init container", changes(kubetest.Starting, func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "denied")}}
 		}), 0, instance.StatusFailed, "ImagePullBackOff", "image init:1: denied"},
-		{"exited", broken, 0, instance.StatusFailed, "Error", "container notebook exited with code 1"},
-		{"evicted", changes(broken, func(p *corev1.Pod) {
+		{"exited", kubetest.Broken, 0, instance.StatusFailed, "Error", "container notebook exited with code 1"},
+		{"evicted", changes(kubetest.Broken, func(p *corev1.Pod) {
 			p.Status.Reason, p.Status.Message = "Evicted", "the node was low on memory"
 		}), 0, instance.StatusFailed, "Evicted", "the node was low on memory"},
-		{"never got a node", unscheduled, 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
+		{"never got a node", kubetest.Unscheduled, 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
 		{"never started", waits("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, instance.StatusFailed, "StartTimeout",
 			"not ready within 5m0s: container notebook: CrashLoopBackOff: back-off 5m"},
-		{"never listened", unready(noon), 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s"},
+		{"never listened", unready(kubetest.Noon), 5 * time.Minute, instance.StatusFailed, "StartTimeout", "not ready within 5m0s"},
 		{"never got an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, 5 * time.Minute, instance.StatusFailed, "StartTimeout", ""},
-		{"lost its node for good", unready(noon.Add(time.Hour)), 65 * time.Minute, instance.StatusFailed, "StartTimeout", ""},
+		{"lost its node for good", unready(kubetest.Noon.Add(time.Hour)), 65 * time.Minute, instance.StatusFailed, "StartTimeout", ""},
 
 		// Over.
-		{"completed", completed, 0, instance.StatusDeleted, "Completed", "ended by itself"},
-		{"being deleted", deleting, 0, instance.StatusDeleted, "Deleting", ""},
-		{"failed and being deleted", changes(broken, deleting), 0, instance.StatusDeleted, "Deleting", ""},
-		{"not started and being deleted", changes(unscheduled, deleting), time.Hour, instance.StatusDeleted, "Deleting", ""},
+		{"completed", kubetest.Completed, 0, instance.StatusDeleted, "Completed", "ended by itself"},
+		{"being deleted", kubetest.Deleting, 0, instance.StatusDeleted, "Deleting", ""},
+		{"failed and being deleted", changes(kubetest.Broken, kubetest.Deleting), 0, instance.StatusDeleted, "Deleting", ""},
+		{"not started and being deleted", changes(kubetest.Unscheduled, kubetest.Deleting), time.Hour, instance.StatusDeleted, "Deleting", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			pod := newPod(instanceID(1), noon, test.change)
-			status, reason, message := instance.DeriveStatus(pod, noon.Add(test.after), testStartTimeout)
+			pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.change)
+			status, reason, message := instance.DeriveStatus(pod, kubetest.Noon.Add(test.after), kubetest.StartTimeout)
 			if status != test.want || reason != test.reason {
 				t.Errorf("got %s (%s), want %s (%s)", status, reason, test.want, test.reason)
 			}
@@ -116,11 +118,11 @@ func TestUnreadySince(t *testing.T) {
 		change func(*corev1.Pod)
 		want   time.Time
 	}{
-		{"no condition yet", unscheduled, noon},
-		{"reached a node later", unready(noon.Add(time.Minute)), noon.Add(time.Minute)},
-		{"a condition from before the pod", unready(noon.Add(-time.Minute)), noon},
+		{"no condition yet", kubetest.Unscheduled, kubetest.Noon},
+		{"reached a node later", unready(kubetest.Noon.Add(time.Minute)), kubetest.Noon.Add(time.Minute)},
+		{"a condition from before the pod", unready(kubetest.Noon.Add(-time.Minute)), kubetest.Noon},
 	} {
-		if got := instance.ReadyChangedAt(newPod(instanceID(1), noon, test.change)); !got.Equal(test.want) {
+		if got := instance.ReadyChangedAt(kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.change)); !got.Equal(test.want) {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
 	}
@@ -173,8 +175,8 @@ func TestEndedAt(t *testing.T) {
 		want       time.Time
 	}{
 		{"none", nil, never},
-		{"the last of them", []corev1.ContainerStatus{ended(noon.Add(time.Hour)), ended(noon)}, noon.Add(time.Hour)},
-		{"not while one runs", []corev1.ContainerStatus{ended(noon), {}}, never},
+		{"the last of them", []corev1.ContainerStatus{ended(kubetest.Noon.Add(time.Hour)), ended(kubetest.Noon)}, kubetest.Noon.Add(time.Hour)},
+		{"not while one runs", []corev1.ContainerStatus{ended(kubetest.Noon), {}}, never},
 		{"the kubelet did not say when", []corev1.ContainerStatus{ended(never)}, never},
 	} {
 		pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: test.containers}}

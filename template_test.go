@@ -16,12 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // mustBuildPod builds a pod of a template that is in order.
 func mustBuildPod(t testing.TB, template *corev1.PodTemplate, timeout time.Duration) *corev1.Pod {
 	t.Helper()
-	pod, err := buildPod(template, instanceID(1), noon, timeout)
+	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,18 +33,18 @@ func mustBuildPod(t testing.TB, template *corev1.PodTemplate, timeout time.Durat
 // The keys are written out, as in TestInstanceFromPodReadsTheContract: this is
 // the contract's other side.
 func TestBuildPodWritesTheContract(t *testing.T) {
-	template := newTemplate("jupyter",
-		withTemplateAnnotation("binder-project.org/port", "8080"),
-		withTemplateAnnotation("binder-project.org/strip-prefix", "true"),
-		withTemplateAnnotation("other.org/note", "is not for the pod"),
+	template := kubetest.Template("jupyter",
+		kubetest.WithTemplateAnnotation("binder-project.org/port", "8080"),
+		kubetest.WithTemplateAnnotation("binder-project.org/strip-prefix", "true"),
+		kubetest.WithTemplateAnnotation("other.org/note", "is not for the pod"),
 		func(tpl *corev1.PodTemplate) {
 			tpl.Template.Labels = map[string]string{"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.IDLabel: "forged"}
 			tpl.Template.Annotations = map[string]string{"note": "kept", instance.LastActivityAnnotation: "2099-01-01T00:00:00Z"}
 		})
 	pod := mustBuildPod(t, template, 90*time.Second)
 
-	if got, want := pod.Name, "binder-00000000000000000000000000000001"; got != want || pod.Namespace != testNamespace {
-		t.Errorf("got pod %s/%s, want %s/%s", pod.Namespace, got, testNamespace, want)
+	if got, want := pod.Name, "binder-00000000000000000000000000000001"; got != want || pod.Namespace != kubetest.Namespace {
+		t.Errorf("got pod %s/%s, want %s/%s", pod.Namespace, got, kubetest.Namespace, want)
 	}
 	wantLabels := map[string]string{
 		"team":                             "science",
@@ -73,10 +75,10 @@ func TestBuildPodWritesTheContract(t *testing.T) {
 // What buildPod writes, instanceFromPod reads back.
 func TestBuildPodIsReadBack(t *testing.T) {
 	for _, name := range []string{"jupyter", strings.Repeat("long-name.", 20) + "x"} {
-		pod := mustBuildPod(t, newTemplate(name), 0)
-		pod.CreationTimestamp = metav1.NewTime(noon)
-		got := instance.FromPod(pod, noon, testStartTimeout)
-		want := instance.Instance{ID: instanceID(1), Template: name, Status: instance.StatusPending, Message: "waiting for a node", Created: noon}
+		pod := mustBuildPod(t, kubetest.Template(name), 0)
+		pod.CreationTimestamp = metav1.NewTime(kubetest.Noon)
+		got := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout)
+		want := instance.Instance{ID: kubetest.ID(1), Template: name, Status: instance.StatusPending, Message: "waiting for a node", Created: kubetest.Noon}
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
@@ -93,10 +95,10 @@ func TestBuildPodCullTimeout(t *testing.T) {
 		asked    time.Duration
 		want     string // "" for no annotation
 	}{
-		{"the server's", newTemplate("t"), 0, ""},
-		{"the template's", newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), 0, "30m0s"},
-		{"the launch's", newTemplate("t"), 1500 * time.Millisecond, "1.5s"},
-		{"the launch's before the template's", newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), time.Hour, "1h0m0s"},
+		{"the server's", kubetest.Template("t"), 0, ""},
+		{"the template's", kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), 0, "30m0s"},
+		{"the launch's", kubetest.Template("t"), 1500 * time.Millisecond, "1.5s"},
+		{"the launch's before the template's", kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), time.Hour, "1h0m0s"},
 	} {
 		if got := mustBuildPod(t, test.template, test.asked).Annotations[instance.CullTimeoutAnnotation]; got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
@@ -108,7 +110,7 @@ func TestBuildPodCullTimeout(t *testing.T) {
 // to it, and no template can pass off another value under its name.
 func TestBuildPodEnvironment(t *testing.T) {
 	own := []corev1.EnvVar{{Name: "BINDER_ID", Value: "forged"}, {Name: "PREFIX", Value: "$(BINDER_BASE_URL)"}}
-	pod := mustBuildPod(t, newTemplate("jupyter", func(tpl *corev1.PodTemplate) {
+	pod := mustBuildPod(t, kubetest.Template("jupyter", func(tpl *corev1.PodTemplate) {
 		spec := &tpl.Template.Spec
 		spec.Containers[0].Env = own
 		spec.Containers = append(spec.Containers, corev1.Container{Name: "sidecar"})
@@ -159,7 +161,7 @@ func TestBuildPodReadinessProbe(t *testing.T) {
 		{"another container's own is not enough", "9000", []corev1.Container{withOwn, listens("app", 9000)}, []*corev1.Probe{own, added(9000)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			template := newTemplate("jupyter", func(tpl *corev1.PodTemplate) {
+			template := kubetest.Template("jupyter", func(tpl *corev1.PodTemplate) {
 				tpl.Template.Spec.Containers = test.containers
 				if test.port != "" {
 					tpl.Annotations[instance.PortAnnotation] = test.port
@@ -176,7 +178,7 @@ func TestBuildPodReadinessProbe(t *testing.T) {
 
 // Untrusted code gets no identity in the cluster, whatever its template says.
 func TestBuildPodTakesAway(t *testing.T) {
-	pod := mustBuildPod(t, newTemplate("jupyter", func(tpl *corev1.PodTemplate) {
+	pod := mustBuildPod(t, kubetest.Template("jupyter", func(tpl *corev1.PodTemplate) {
 		tpl.Template.Spec.AutomountServiceAccountToken = new(true)
 		tpl.Template.Spec.EnableServiceLinks = new(true)
 	}), 0)
@@ -190,7 +192,7 @@ func TestBuildPodTakesAway(t *testing.T) {
 
 // Templates are shared with the cache.
 func TestBuildPodLeavesTheTemplate(t *testing.T) {
-	template := newTemplate("jupyter", withTemplateAnnotation(instance.CullTimeoutAnnotation, "30m"), func(tpl *corev1.PodTemplate) {
+	template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "30m"), func(tpl *corev1.PodTemplate) {
 		tpl.Template.Labels = map[string]string{instance.PoolLabel: "warm"}
 		tpl.Template.Annotations = map[string]string{"note": "kept"}
 		// With room behind their ends, for an append to write to.
@@ -207,7 +209,7 @@ func TestBuildPodLeavesTheTemplate(t *testing.T) {
 // An operator finds out which annotation is wrong, and what may be in it.
 func TestBadTemplates(t *testing.T) {
 	build := func(template *corev1.PodTemplate) error {
-		_, err := buildPod(template, instanceID(1), noon, 0)
+		_, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
 		return err
 	}
 	limit := func(template *corev1.PodTemplate) error {
@@ -224,7 +226,7 @@ func TestBadTemplates(t *testing.T) {
 		{"binder-project.org/max-instances", "positive whole number", []string{"", "many", "0", "-1", "1.5"}, limit},
 	} {
 		for _, value := range test.values {
-			err := test.check(newTemplate("jupyter", withTemplateAnnotation(test.key, value)))
+			err := test.check(kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(test.key, value)))
 			if err == nil {
 				t.Errorf("%s %q is taken", test.key, value)
 				continue
@@ -236,7 +238,7 @@ func TestBadTemplates(t *testing.T) {
 			}
 		}
 	}
-	noContainer := newTemplate("empty", func(tpl *corev1.PodTemplate) { tpl.Template.Spec.Containers = nil })
+	noContainer := kubetest.Template("empty", func(tpl *corev1.PodTemplate) { tpl.Template.Spec.Containers = nil })
 	if err := build(noContainer); err == nil {
 		t.Error("a template without a container is taken")
 	}
@@ -244,7 +246,7 @@ func TestBadTemplates(t *testing.T) {
 
 // A launch that asks for a timeout of its own does not depend on the template's.
 func TestBuildPodIgnoresACullTimeoutThatIsNotUsed(t *testing.T) {
-	mustBuildPod(t, newTemplate("jupyter", withTemplateAnnotation(instance.CullTimeoutAnnotation, "soon")), time.Minute)
+	mustBuildPod(t, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "soon")), time.Minute)
 }
 
 func TestTemplatePort(t *testing.T) {
@@ -264,7 +266,7 @@ func TestTemplatePort(t *testing.T) {
 			corev1.ContainerPort{ContainerPort: 80, Protocol: corev1.ProtocolTCP})}, 80},
 		{"a Binder image's", "", []corev1.Container{ports()}, 8888},
 	} {
-		template := newTemplate("t", func(tpl *corev1.PodTemplate) {
+		template := kubetest.Template("t", func(tpl *corev1.PodTemplate) {
 			tpl.Template.Spec.Containers = test.containers
 			if test.annotation != "" {
 				tpl.Annotations[instance.PortAnnotation] = test.annotation
@@ -281,9 +283,9 @@ func TestTemplateMaxInstances(t *testing.T) {
 		template *corev1.PodTemplate
 		want     int
 	}{
-		{newTemplate("t"), 0},
-		{newTemplate("t", withTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), 1},
-		{newTemplate("t", withTemplateAnnotation(instance.MaxInstancesAnnotation, "250")), 250},
+		{kubetest.Template("t"), 0},
+		{kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), 1},
+		{kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250")), 250},
 	} {
 		if got, err := templateMaxInstances(test.template); err != nil || got != test.want {
 			t.Errorf("annotations %v: got %d, %v; want %d", test.template.Annotations, got, err, test.want)
@@ -292,40 +294,40 @@ func TestTemplateMaxInstances(t *testing.T) {
 }
 
 func TestTemplateHash(t *testing.T) {
-	hash := templateHash(newTemplate("jupyter"))
+	hash := templateHash(kubetest.Template("jupyter"))
 	for name, change := range map[string]func(*corev1.PodTemplate){
 		"the image":        func(tpl *corev1.PodTemplate) { tpl.Template.Spec.Containers[0].Image = "jupyter:2" },
 		"a label":          func(tpl *corev1.PodTemplate) { tpl.Template.Labels = map[string]string{"a": "b"} },
-		"the port":         withTemplateAnnotation(instance.PortAnnotation, "1"),
-		"the cull timeout": withTemplateAnnotation(instance.CullTimeoutAnnotation, "1"), // the same value under another key
-		"the max age":      withTemplateAnnotation(instance.MaxAgeAnnotation, "1"),
-		"the prefix":       withTemplateAnnotation(instance.StripPrefixAnnotation, "1"),
-		"the idle paths":   withTemplateAnnotation(instance.IdlePathsAnnotation, "1"),
-		"the probe":        withTemplateAnnotation(instance.ActivityProbeAnnotation, "1"),
+		"the port":         kubetest.WithTemplateAnnotation(instance.PortAnnotation, "1"),
+		"the cull timeout": kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "1"), // the same value under another key
+		"the max age":      kubetest.WithTemplateAnnotation(instance.MaxAgeAnnotation, "1"),
+		"the prefix":       kubetest.WithTemplateAnnotation(instance.StripPrefixAnnotation, "1"),
+		"the idle paths":   kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "1"),
+		"the probe":        kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "1"),
 	} {
-		if templateHash(newTemplate("jupyter", change)) == hash {
+		if templateHash(kubetest.Template("jupyter", change)) == hash {
 			t.Errorf("%s does not change the hash", name)
 		}
 	}
-	if templateHash(newTemplate("t", withTemplateAnnotation(instance.PortAnnotation, "1"))) ==
-		templateHash(newTemplate("t", withTemplateAnnotation(instance.CullTimeoutAnnotation, "1"))) {
+	if templateHash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "1"))) ==
+		templateHash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "1"))) {
 		t.Error("the hash does not tell which annotation has a value")
 	}
 	for name, change := range map[string]func(*corev1.PodTemplate){
 		"the resourceVersion":     func(tpl *corev1.PodTemplate) { tpl.ResourceVersion = "2" },
-		"an annotation of others": withTemplateAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"),
-		"what is not of the pod":  withTemplateAnnotation(instance.MaxInstancesAnnotation, "5"),
+		"an annotation of others": kubetest.WithTemplateAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+		"what is not of the pod":  kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "5"),
 	} {
-		if templateHash(newTemplate("jupyter", change)) != hash {
+		if templateHash(kubetest.Template("jupyter", change)) != hash {
 			t.Errorf("%s changes the hash", name)
 		}
 	}
 }
 
 func TestClusterTemplates(t *testing.T) {
-	elsewhere := newTemplate("elsewhere")
+	elsewhere := kubetest.Template("elsewhere")
 	elsewhere.Namespace = "default"
-	source := clusterTemplates{startCluster(t, clockAt(noon), newTemplate("jupyter"), elsewhere).Cluster}
+	source := clusterTemplates{startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"), elsewhere).Cluster}
 
 	got, err := source.Template(t.Context(), "jupyter")
 	if err != nil || got.Name != "jupyter" {

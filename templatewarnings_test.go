@@ -13,25 +13,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 // One warning for each version of what is wrong, however often it is seen.
 func TestWarningOfIdleness(t *testing.T) {
-	server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
-		newTemplate("other", withTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), withTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")))
+	server := kubetest.NewServer(time.Now, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
+		kubetest.Template("other", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")))
 	c := startClusterOn(t, server)
-	log, out := recordLog()
-	if _, err := NewTemplateWarnings(server.client, c.Cluster, log, time.Now); err != nil {
+	log, out := kubetest.RecordLog()
+	if _, err := NewTemplateWarnings(server.Client, c.Cluster, log, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	change := func(annotation, value, version string) {
 		t.Helper()
-		template := newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "("), withTemplateAnnotation("x", version))
+		template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "("), kubetest.WithTemplateAnnotation("x", version))
 		template.Annotations[annotation], template.ResourceVersion = value, version
-		if _, err := server.client.CoreV1().PodTemplates(testNamespace).Update(context.Background(), template, metav1.UpdateOptions{}); err != nil {
+		if _, err := server.Client.CoreV1().PodTemplates(kubetest.Namespace).Update(context.Background(), template, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the cache has the template", func() bool {
+		kubetest.Eventually(t, "the cache has the template", func() bool {
 			cached, ok := c.PodTemplate("jupyter")
 			return ok && cached.Annotations["x"] == version
 		})
@@ -43,7 +45,7 @@ func TestWarningOfIdleness(t *testing.T) {
 		"template=jupyter annotation=" + instance.IdlePathsAnnotation + ` problem="error parsing regexp: missing closing ]: ` + "`[`",
 		"template=other annotation=" + instance.ActivityProbeAnnotation,
 	} {
-		eventually(t, "the log has "+want, func() bool { return strings.Contains(out.String(), want) })
+		kubetest.Eventually(t, "the log has "+want, func() bool { return strings.Contains(out.String(), want) })
 	}
 	if got := strings.Count(out.String(), "level=WARN"); got != 3 {
 		t.Errorf("%d warnings, want 3:\n%s", got, out)
@@ -54,11 +56,11 @@ func TestWarningOfIdleness(t *testing.T) {
 func TestTemplateWarningIsAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		long := strings.Repeat("t", 253)
-		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
-			newTemplate(long, withTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")), newTemplate("fine"))
+		server := kubetest.NewServer(time.Now, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")),
+			kubetest.Template(long, kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")), kubetest.Template("fine"))
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 2 {
-			warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, noLog(), time.Now)
+			warnings, err := NewTemplateWarnings(server.Client, startClusterOn(t, server).Cluster, kubetest.NoLog(), time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +68,7 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 		}
 		synctest.Wait()
 		cancel()
-		events, err := server.client.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})
+		events, err := server.Client.CoreV1().Events(kubetest.Namespace).List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(events.Items) != 2 {
 			t.Fatalf("got %d events, %v; want one of each template: %v", len(events.Items), err, events)
 		}
@@ -86,10 +88,10 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 
 func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := newFakeServer(time.Now, newTemplate("jupyter", withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
-		mend := server.failOn("patch", "events", errors.New("the API server is away"))
-		log, out := recordLog()
-		warnings, err := NewTemplateWarnings(server.client, startClusterOn(t, server).Cluster, log, time.Now)
+		server := kubetest.NewServer(time.Now, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
+		mend := server.FailOn("patch", "events", errors.New("the API server is away"))
+		log, out := kubetest.RecordLog()
+		warnings, err := NewTemplateWarnings(server.Client, startClusterOn(t, server).Cluster, log, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,7 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 		for range 2 { // what the API server drops comes again
 			time.Sleep(warningRenewal)
 			synctest.Wait()
-			events := server.client.CoreV1().Events(testNamespace)
+			events := server.Client.CoreV1().Events(kubetest.Namespace)
 			if all, err := events.List(t.Context(), metav1.ListOptions{}); err != nil || len(all.Items) != 1 {
 				t.Fatalf("got %v, %v; want the Event", all, err)
 			}
@@ -117,10 +119,10 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 
 // The informer's goroutine is not held up by more than can be told.
 func TestTemplateWarningsAreBounded(t *testing.T) {
-	log, out := recordLog()
+	log, out := kubetest.RecordLog()
 	warnings := &TemplateWarnings{log: log, queue: make(chan templateWarning, warningQueue)}
 	for n := range warningQueue + 1 {
-		warnings.look(nil, newTemplate(fmt.Sprint("t", n), withTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
+		warnings.look(nil, kubetest.Template(fmt.Sprint("t", n), kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 	}
 	if got := strings.Count(out.String(), "one has no Event"); got != 1 {
 		t.Errorf("told %d times, want once", got)

@@ -1,0 +1,151 @@
+package kubetest
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+const Namespace = "binder-instances"
+
+const StartTimeout = 5 * time.Minute
+
+const TemplateName = "jupyter"
+
+// Noon is a time for tests that need no particular one.
+var Noon = time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
+
+// ClockAt is a clock that stands still.
+func ClockAt(t time.Time) func() time.Time { return func() time.Time { return t } }
+
+// ID is the id of the nth instance of a test.
+func ID(n int) string { return fmt.Sprintf("%032x", n) }
+
+// Pod is the pod of an instance that was created, became ready and was last
+// used at a time, with changes made to it.
+func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              instance.PodName(id),
+			Namespace:         Namespace,
+			UID:               types.UID("uid-of-" + id),
+			ResourceVersion:   "7",
+			CreationTimestamp: metav1.NewTime(at),
+			Labels: map[string]string{
+				instance.ManagedByLabel: instance.ManagerName, instance.IDLabel: id, instance.TemplateLabel: TemplateName, instance.TemplateHashLabel: "0123456789",
+			},
+			Annotations: map[string]string{
+				instance.TemplateNameAnnotation: TemplateName, instance.LastActivityAnnotation: instance.FormatTime(at), instance.PortAnnotation: "8888",
+			},
+		},
+		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "notebook", Image: "jupyter:1"}}},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning,
+			PodIP: "10.0.0.7",
+			Conditions: []corev1.PodCondition{
+				{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
+				{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
+			},
+			ContainerStatuses: []corev1.ContainerStatus{{
+				Name: "notebook", Image: "jupyter:1",
+				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}},
+			}},
+		},
+	}
+	for _, change := range changes {
+		change(pod)
+	}
+	return pod
+}
+
+// Unscheduled is a pod for which there is no node yet.
+func Unscheduled(pod *corev1.Pod) {
+	pod.Spec.NodeName = ""
+	pod.Status = corev1.PodStatus{
+		Phase: corev1.PodPending,
+		Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable",
+			Message: "0/1 nodes are available", LastTransitionTime: pod.CreationTimestamp,
+		}},
+	}
+}
+
+// Starting is a pod on a node that does not listen yet.
+func Starting(pod *corev1.Pod) {
+	pod.Status.Phase = corev1.PodPending
+	pod.Status.PodIP = ""
+	pod.Status.Conditions[1].Status = corev1.ConditionFalse
+	pod.Status.ContainerStatuses[0].State = Waiting("ContainerCreating", "")
+}
+
+// Broken is a pod whose container exited with code 1, at its creation.
+func Broken(pod *corev1.Pod) {
+	pod.Status.Phase = corev1.PodFailed
+	pod.Status.Conditions[1].Status = corev1.ConditionFalse
+	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: 1, Reason: "Error", FinishedAt: pod.CreationTimestamp,
+	}}
+}
+
+// Completed is a pod whose container exited with code 0, at its creation.
+func Completed(pod *corev1.Pod) {
+	Broken(pod)
+	pod.Status.Phase = corev1.PodSucceeded
+	pod.Status.ContainerStatuses[0].State.Terminated.ExitCode = 0
+	pod.Status.ContainerStatuses[0].State.Terminated.Reason = "Completed"
+}
+
+// Deleting is a pod that has been deleted and has not ended yet.
+func Deleting(pod *corev1.Pod) {
+	pod.DeletionTimestamp = &pod.CreationTimestamp
+}
+
+func WithLabel(key, value string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Labels[key] = value }
+}
+
+func WithAnnotation(key, value string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Annotations[key] = value }
+}
+
+func LastUsed(at time.Time) func(*corev1.Pod) {
+	return WithAnnotation(instance.LastActivityAnnotation, instance.FormatTime(at))
+}
+
+func LaunchedAt(at time.Time) func(*corev1.Pod) {
+	return WithAnnotation(instance.LaunchedAnnotation, instance.FormatTime(at))
+}
+
+func OfTemplate(name string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Labels[instance.TemplateLabel], pod.Annotations[instance.TemplateNameAnnotation] = instance.TemplateLabelValue(name), name
+	}
+}
+
+func Waiting(reason, message string) corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+}
+
+// Template is a template of one container that listens on 8888, with changes
+// made to it.
+func Template(name string, changes ...func(*corev1.PodTemplate)) *corev1.PodTemplate {
+	template := &corev1.PodTemplate{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Annotations: map[string]string{}},
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "notebook", Image: "jupyter:1", Ports: []corev1.ContainerPort{{ContainerPort: 8888}},
+		}}}},
+	}
+	for _, change := range changes {
+		change(template)
+	}
+	return template
+}
+
+func WithTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
+	return func(template *corev1.PodTemplate) { template.Annotations[key] = value }
+}
