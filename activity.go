@@ -182,7 +182,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 		}
 		id := w.pod.Labels[instance.IDLabel]
 		written, err := writeActivity(ctx, a.pods, w.pod, w.use)
-		a.metrics.activityPatched(err)
+		a.metrics.ActivityWritten(writeResult(err))
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -190,7 +190,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 			a.rememberOwn(id, ownWrite{w.cached, written})
 			a.written(id, w.at)
 			if w.problem != nil { // told once it is mended, and not at each attempt
-				a.metrics.unreadable.Inc()
+				a.metrics.TimeFixed()
 				a.log.WarnContext(ctx, "last activity unreadable, was written anew", "id", id, "template", instance.TemplateOf(w.pod), "problem", w.problem)
 			}
 		case apierrors.IsNotFound(err):
@@ -255,3 +255,16 @@ func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *core
 		instance.LastActivityAnnotation: instance.FormatTime(used.at), instance.ActivitySourceAnnotation: used.source,
 	})
 }
+
+// writeResult names what came of a write, as a label of a metric.
+func writeResult(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case apierrors.IsConflict(err):
+		return "conflict"
+	}
+	return "error"
+}
+
+func writeResults() []string { return []string{"ok", "conflict", "error"} }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -38,7 +40,7 @@ type app struct {
 
 // newApp wires the parts and opens the listeners; nothing runs yet.
 func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
-	metrics := NewMetrics(version)
+	metrics := NewMetrics(version, metricValues())
 	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout, maxAge: config.MaxAge}
 	cluster, err := NewCluster(client, ClusterOptions{
 		Namespace:          config.Namespace,
@@ -50,7 +52,7 @@ func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now f
 	if err != nil {
 		return nil, err
 	}
-	metrics.WatchCluster(cluster)
+	watchCluster(metrics, cluster)
 	warnings, err := NewTemplateWarnings(client, cluster, log, now)
 	if err != nil {
 		return nil, err
@@ -119,7 +121,7 @@ func (a *app) listen(launcher *Launcher, templates TemplateSource) error {
 	a.servers = []*server{
 		newServer("metrics", metricsListener, a.health.Routes(a.metrics.Handler()), shortRequests, a.log),
 		newServer("api", apiListener, api.Routes(), shortRequests, a.log),
-		newServer("proxy", proxyListener, pages.Routes(a.metrics.instrumentProxy(proxy)), longRequests, a.log),
+		newServer("proxy", proxyListener, pages.Routes(a.metrics.InstrumentProxy(instance.UserPrefix, proxy)), longRequests, a.log),
 	}
 	return nil
 }
@@ -178,7 +180,7 @@ func (a *app) lead(ctx context.Context) error {
 		namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity,
 		written: func() { a.culler.contact.note(time.Now()) },
 	}
-	return runElected(ctx, a.client, opts, a.metrics, a.log, func(ctx context.Context) {
+	return runElected(ctx, a.client, opts, a.metrics.Leading, a.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
 		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run} {
 			parts.Go(func() { run(ctx) })
@@ -283,4 +285,24 @@ func (s *server) shutdown(timeout time.Duration) {
 		s.log.Warn("requests cut off at the end", "server", s.name, "error", err)
 		_ = s.http.Close() // of no more interest than the requests
 	}
+}
+
+// metricValues are the closed sets that the labels of metrics take their values from.
+func metricValues() Values {
+	return Values{
+		Launches:        append(templateResults(), "no_capacity"),
+		Ends:            texts(instance.EndReasons()),
+		ActivityPatches: writeResults(),
+		ActivityProbes:  texts([]ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer}),
+		Claims:          texts([]ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty}),
+		RegistryAsks:    templateResults(),
+	}
+}
+
+func texts[T ~string](values []T) []string {
+	all := make([]string, 0, len(values))
+	for _, value := range values {
+		all = append(all, string(value))
+	}
+	return all
 }

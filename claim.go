@@ -43,22 +43,22 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 		switch err := l.claimPod(ctx, pod, timeout); {
 		case err == nil:
 			id := pod.Labels[instance.IDLabel]
-			l.metrics.claimed(ClaimWarm)
+			l.metrics.Claimed(string(ClaimWarm))
 			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
 			l.awaitKnown(ctx, id, ownWriteWait)
 			return id, nil
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			l.metrics.claimed(ClaimLostRace)
+			l.metrics.Claimed(string(ClaimLostRace))
 		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 			// The next would be refused as well; a new pod may not be.
 			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[instance.IDLabel], "template", template.Name, "error", err)
-			l.metrics.claimed(ClaimEmpty)
+			l.metrics.Claimed(string(ClaimEmpty))
 			return "", nil
 		default:
 			return "", err
 		}
 	}
-	l.metrics.claimed(ClaimEmpty)
+	l.metrics.Claimed(string(ClaimEmpty))
 	return "", nil
 }
 

@@ -21,7 +21,7 @@ func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	cluster, read := poolCluster(t, server)
 	remover := &remover{client: server.client, namespace: poolNamespace, now: server.now}
 	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, clusterTemplates{cluster}, remover,
-		NewMetrics("test"), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
+		NewMetrics("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

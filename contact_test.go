@@ -77,9 +77,9 @@ func TestShortOutageIsNoticed(t *testing.T) {
 		var standing sync.WaitGroup
 		defer standing.Wait()
 		defer cancel()
-		metrics := NewMetrics("test")
+		metrics := NewMetrics("test", metricValues())
 		standing.Go(func() {
-			if err := runElected(ctx, server.Client, opts, metrics, kubetest.NoLog(), untilDone); err != nil {
+			if err := runElected(ctx, server.Client, opts, metrics.Leading, kubetest.NoLog(), untilDone); err != nil {
 				t.Error(err)
 			}
 		})

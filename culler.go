@@ -250,14 +250,14 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cul
 	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.reason)
 	switch err := c.remover.remove(ctx, pod, v.reason, v.message, true); {
 	case err == nil:
-		c.metrics.ended(v.reason)
+		c.metrics.Ended(string(v.reason))
 		log.InfoContext(ctx, "culled", "message", v.message)
 	case apierrors.IsConflict(err):
 		log.DebugContext(ctx, "not culled: it has changed since it was looked at")
 	case apierrors.IsNotFound(err):
 		log.DebugContext(ctx, "not culled: it was gone already")
 	default:
-		c.metrics.cullErrors.Inc()
+		c.metrics.CullFailed()
 		log.ErrorContext(ctx, "not culled, will be tried again", "error", err)
 	}
 }

@@ -30,7 +30,7 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
 	activity, _ := newTestActivity(c)
 	culler, err := NewCuller(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, newTestRemover(c.Server),
-		activity, policy, 30*time.Second, NewMetrics("test"), log, c.Cluster.now)
+		activity, policy, 30*time.Second, NewMetrics("test", metricValues()), log, c.Cluster.now)
 	if err != nil {
 		t.Fatal(err)
 	}

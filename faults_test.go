@@ -23,7 +23,7 @@ import (
 // apiOnCluster is the API as the service wires it, on a fake API server.
 func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
-	metrics, log := NewMetrics("test"), kubetest.NoLog()
+	metrics, log := NewMetrics("test", metricValues()), kubetest.NoLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
 		&remover{client: c.Client, namespace: kubetest.Namespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {

@@ -70,7 +70,7 @@ type methods map[string]handler
 func (a *API) Routes() http.Handler {
 	mux := http.NewServeMux()
 	route := func(pattern string, m methods) {
-		mux.Handle(pattern, a.Metrics.instrument("api", pattern, a.serve(m)))
+		mux.Handle(pattern, a.Metrics.Instrument("api", pattern, a.serve(m)))
 	}
 	route("/applications", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
 	route("/applications/{template}", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
@@ -83,7 +83,7 @@ func (a *API) Routes() http.Handler {
 // plainPaths keeps from the mux what it would answer with a redirect, which is
 // no JSON: paths with // or dots in them, of which none is an endpoint.
 func (a *API) plainPaths(next http.Handler) http.Handler {
-	notFound := a.Metrics.instrument("api", "/", a.serve(nil))
+	notFound := a.Metrics.Instrument("api", "/", a.serve(nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if escaped := r.URL.EscapedPath(); escaped != path.Clean(escaped) {
 			notFound.ServeHTTP(w, r)

@@ -64,7 +64,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Key: newAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Metrics:  NewMetrics("test"), Log: kubetest.NoLog(),
+		Metrics:  NewMetrics("test", metricValues()), Log: kubetest.NoLog(),
 		Preloader: &fakePreloader{}, Draining: context.Background(),
 	}
 }

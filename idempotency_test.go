@@ -28,7 +28,7 @@ func retryLauncher(t testing.TB, client *fake.Clientset) (*Launcher, *waitCluste
 	t.Helper()
 	cluster := newWaitCluster(t, client)
 	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, clusterTemplates{cluster.Cluster}, nil,
-		NewMetrics("test"), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
+		NewMetrics("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
 	if err != nil {
 		t.Fatal(err)
 	}

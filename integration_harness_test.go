@@ -224,7 +224,7 @@ type replica struct {
 // the test, or with stop.
 func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...transport.WrapperFunc) *replica {
 	t.Helper()
-	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: NewMetrics("test")}
+	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: NewMetrics("test", metricValues())}
 	r.client = connect(t, s.config, append([]transport.WrapperFunc{r.traffic.wrap}, wrappers...)...)
 	var err error
 	r.Cluster, err = NewCluster(r.client, ClusterOptions{
@@ -234,7 +234,7 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.metrics.WatchCluster(r.Cluster)
+	watchCluster(r.metrics, r.Cluster)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })

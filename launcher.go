@@ -85,7 +85,7 @@ func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates Temp
 // errUnknownTemplate, errRegistry, errCapacity, a *templateError, or are the API
 // server's.
 func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, err error) {
-	defer func() { l.metrics.launched(err) }()
+	defer func() { l.metrics.Launched(launchResult(err)) }()
 
 	if req.IdempotencyKey != "" {
 		id = l.key.instanceID(req.IdempotencyKey, req.Template)
@@ -214,7 +214,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if err != nil {
 		return err
 	}
-	l.metrics.ended(instance.EndStopped)
+	l.metrics.Ended(string(instance.EndStopped))
 	l.log.InfoContext(ctx, "stopped", "id", id, "template", template)
 	return nil
 }
@@ -236,7 +236,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 	switch inst.Status {
 	case instance.StatusDeployed:
 		took := l.now().Sub(began)
-		l.metrics.launchDuration.Observe(took.Seconds())
+		l.metrics.LaunchTook(took)
 		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case instance.StatusFailed:
 		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
@@ -272,4 +272,12 @@ func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
 func isQuota(err error) bool {
 	return apierrors.IsForbidden(err) &&
 		(strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota"))
+}
+
+// launchResult names what came of a launch, as a label of a metric.
+func launchResult(err error) string {
+	if errors.Is(err, errCapacity) {
+		return "no_capacity"
+	}
+	return templateResult(err)
 }

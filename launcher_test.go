@@ -43,7 +43,7 @@ func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
-		newTestRemover(c.Server), NewMetrics("test"), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
+		newTestRemover(c.Server), NewMetrics("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ type LaunchPages struct {
 // Routes adds the pages to the proxy. Its paths are the applications' and reach
 // it as they are, which a ServeMux would not let them.
 func (l *LaunchPages) Routes(proxy http.Handler) http.Handler {
-	launch := l.Metrics.instrumentProxyRoute(launchPrefix, l.launchRoutes())
-	progress := l.Metrics.instrumentProxyRoute(progressPrefix, http.HandlerFunc(l.progress))
+	launch := l.Metrics.InstrumentProxy(launchPrefix, l.launchRoutes())
+	progress := l.Metrics.InstrumentProxy(progressPrefix, http.HandlerFunc(l.progress))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.EscapedPath(); {
 		case l.Enabled && strings.HasPrefix(path, launchPrefix):

@@ -51,7 +51,7 @@ func newLaunchSite(inst instance.Instance) *launchSite {
 	return &launchSite{launcher: launcher, LaunchPages: &LaunchPages{
 		Instances: pageReader{inst}, Launcher: launcher, Enabled: true, Draining: context.Background(),
 		Templates: pageTemplates{fmt.Errorf("%w: nowhere", errUnknownTemplate)},
-		Metrics:   NewMetrics("test"), Log: discardPageLog(),
+		Metrics:   NewMetrics("test", metricValues()), Log: discardPageLog(),
 	}}
 }
 

@@ -30,7 +30,7 @@ type leaderOptions struct {
 // context that lead gets is done when the lead is lost; a new term does not
 // begin before the last has returned. Two replicas may still overlap for a
 // moment, since a Lease is no fence: what lead does must stand that.
-func runElected(ctx context.Context, client kubernetes.Interface, opts leaderOptions, metrics *Metrics, log *slog.Logger,
+func runElected(ctx context.Context, client kubernetes.Interface, opts leaderOptions, leading func(bool), log *slog.Logger,
 	lead func(ctx context.Context)) error {
 	var term sync.Mutex // held while leading
 	var lock resourcelock.Interface = &resourcelock.LeaseLock{
@@ -56,8 +56,8 @@ func runElected(ctx context.Context, client kubernetes.Interface, opts leaderOpt
 					return // lost while the last term was ending
 				}
 				log.InfoContext(ctx, "leading", "identity", opts.identity)
-				metrics.leader.Set(1)
-				defer metrics.leader.Set(0)
+				leading(true)
+				defer leading(false)
 				lead(ctx)
 				log.Info("no longer leading", "identity", opts.identity)
 			},

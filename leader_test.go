@@ -29,12 +29,12 @@ type candidate struct {
 func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) candidate {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	metrics := NewMetrics("test")
+	metrics := NewMetrics("test", metricValues())
 	ctx, cancel := context.WithCancel(context.Background())
 	var standing sync.WaitGroup
 	standing.Go(func() {
 		opts := leaderOptions{namespace: "binder", lease: "binder-deploy-kubernetes", identity: identity}
-		if err := runElected(ctx, server.Client, opts, metrics, log, lead); err != nil {
+		if err := runElected(ctx, server.Client, opts, metrics.Leading, log, lead); err != nil {
 			t.Errorf("%s: %v", identity, err)
 		}
 	})
@@ -224,7 +224,7 @@ func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 
 func TestRunElectedNeedsAnIdentity(t *testing.T) {
 	server := kubetest.NewServer(time.Now)
-	err := runElected(t.Context(), server.Client, leaderOptions{namespace: "binder", lease: "lease"}, NewMetrics("test"), kubetest.NoLog(), untilDone)
+	err := runElected(t.Context(), server.Client, leaderOptions{namespace: "binder", lease: "lease"}, func(bool) {}, kubetest.NoLog(), untilDone)
 	if err == nil || !strings.Contains(err.Error(), "identity") {
 		t.Errorf("got error %v, want one about the identity", err)
 	}

@@ -60,7 +60,7 @@ func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, policy cullPolicy)
 	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "problem", problem)
 	switch _, err := annotate(ctx, c.pods, pod, annotations); {
 	case err == nil:
-		c.metrics.unreadable.Inc()
+		c.metrics.TimeFixed()
 		log.WarnContext(ctx, "a time on the pod cannot be right, counts as now")
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 	default:

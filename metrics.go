@@ -1,15 +1,12 @@
 package main
 
 import (
-	"errors"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Metrics are all that Prometheus can know of this service. Labels take their
@@ -34,7 +31,7 @@ type Metrics struct {
 }
 
 // NewMetrics makes the metrics on a registry of their own.
-func NewMetrics(version string) *Metrics {
+func NewMetrics(version string, values Values) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		launches: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -90,48 +87,32 @@ func NewMetrics(version string) *Metrics {
 	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.activityProbes, m.registryAsks,
 		m.requests, m.requestDuration, m.inFlight, m.leader, info, m.poolClaims, m.poolFailures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.presetZeros()
+	m.presetZeros(values)
 	return m
 }
 
-// presetZeros makes series exist before their first event, so that a rate over
-// them sees that event.
-func (m *Metrics) presetZeros() {
-	for _, reason := range instance.EndReasons() {
-		m.ends.WithLabelValues(string(reason))
-	}
-	for _, result := range []string{"ok", "unknown_template", "no_capacity", "bad_template", "error"} {
-		m.launches.WithLabelValues(result)
-	}
-	for _, result := range []string{"ok", "conflict", "error"} {
-		m.activityPatches.WithLabelValues(result)
-	}
-	for _, result := range []ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer} {
-		m.activityProbes.WithLabelValues(string(result))
-	}
-	for _, result := range []ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty} {
-		m.poolClaims.WithLabelValues(string(result))
-	}
-	for _, result := range []string{"ok", "unknown_template", "bad_template", "error"} {
-		m.registryAsks.WithLabelValues(result)
-	}
+// Values are the closed sets that labels take their values from. They make series
+// exist before their first event, so that a rate over them sees that event.
+type Values struct {
+	Launches, Ends, ActivityPatches, ActivityProbes, Claims, RegistryAsks []string
 }
 
-// WatchCluster adds what is computed from the read model when it is asked for.
-func (m *Metrics) WatchCluster(cluster *Cluster) {
-	m.registry.MustRegister(
-		&instanceCollector{cluster, prometheus.NewDesc("binder_instances",
-			"Instances in the cluster, by status; every replica reports all of them.", []string{"status"}, nil)},
-		&poolCollector{cluster, prometheus.NewDesc("binder_pool_pods",
-			"Warm pods in the cluster, by state (ready, starting); every replica reports all of them.", []string{"state"}, nil)},
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "binder_cache_synced", Help: "1 once everything has been read from the cluster.",
-		}, func() float64 {
-			if cluster.Synced() {
-				return 1
-			}
-			return 0
-		}))
+func (m *Metrics) presetZeros(values Values) {
+	for _, preset := range []struct {
+		vec    *prometheus.CounterVec
+		values []string
+	}{
+		{m.launches, values.Launches},
+		{m.ends, values.Ends},
+		{m.activityPatches, values.ActivityPatches},
+		{m.activityProbes, values.ActivityProbes},
+		{m.poolClaims, values.Claims},
+		{m.registryAsks, values.RegistryAsks},
+	} {
+		for _, value := range preset.values {
+			preset.vec.WithLabelValues(value)
+		}
+	}
 }
 
 // Handler serves the metrics.
@@ -139,112 +120,60 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
-// instrument counts and times the requests of one route.
-func (m *Metrics) instrument(server, route string, next http.Handler) http.Handler {
+// Instrument counts and times the requests of one route.
+func (m *Metrics) Instrument(server, route string, next http.Handler) http.Handler {
 	labels := prometheus.Labels{"server": server, "route": route}
 	return promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels),
 		promhttp.InstrumentHandlerDuration(m.requestDuration.MustCurryWith(labels), next))
 }
 
-// instrumentProxy counts the proxy's requests. They are not timed: how long one
-// takes is the application's business, and a WebSocket takes hours.
-func (m *Metrics) instrumentProxy(next http.Handler) http.Handler {
-	return m.instrumentProxyRoute(instance.UserPrefix, next)
-}
-
-// instrumentProxyRoute does so for one of the routes that the proxy's address has.
-func (m *Metrics) instrumentProxyRoute(route string, next http.Handler) http.Handler {
+// InstrumentProxy counts the requests of a route of the proxy's address. They are not
+// timed: how long one takes is the application's business, and a WebSocket takes hours.
+func (m *Metrics) InstrumentProxy(route string, next http.Handler) http.Handler {
 	labels := prometheus.Labels{"server": "proxy", "route": route}
 	return promhttp.InstrumentHandlerInFlight(m.inFlight,
 		promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels), next))
 }
 
-func (m *Metrics) launched(err error) {
-	result := templateResult(err)
-	if errors.Is(err, errCapacity) {
-		result = "no_capacity"
-	}
-	m.launches.WithLabelValues(result).Inc()
-}
+// Launched counts a launch that was asked of this replica, by its result.
+func (m *Metrics) Launched(result string) { m.launches.WithLabelValues(result).Inc() }
 
-// templateResult is what came of asking for a template, as a label.
-func templateResult(err error) string {
-	var template *templateError
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, errUnknownTemplate):
-		return "unknown_template"
-	case errors.As(err, &template):
-		return "bad_template"
-	}
-	return "error"
-}
+// LaunchTook observes the time from a launch request to the instance being deployed.
+func (m *Metrics) LaunchTook(d time.Duration) { m.launchDuration.Observe(d.Seconds()) }
 
-func (m *Metrics) ended(reason instance.EndReason) { m.ends.WithLabelValues(string(reason)).Inc() }
+// Ended counts an instance that this replica ended, by its reason.
+func (m *Metrics) Ended(reason string) { m.ends.WithLabelValues(reason).Inc() }
 
-func (m *Metrics) claimed(result ClaimResult) { m.poolClaims.WithLabelValues(string(result)).Inc() }
+// CullFailed counts a delete of an ended instance that failed.
+func (m *Metrics) CullFailed() { m.cullErrors.Inc() }
 
-func (m *Metrics) probed(result ProbeResult) { m.activityProbes.WithLabelValues(string(result)).Inc() }
+// TimeFixed counts a time on a pod that could not be right and was replaced.
+func (m *Metrics) TimeFixed() { m.unreadable.Inc() }
 
-func (m *Metrics) activityPatched(err error) {
-	result := "error"
-	switch {
-	case err == nil:
-		result = "ok"
-	case apierrors.IsConflict(err):
-		result = "conflict"
-	}
-	m.activityPatches.WithLabelValues(result).Inc()
-}
+// ActivityWritten counts a write of last activity to a pod, by its result.
+func (m *Metrics) ActivityWritten(result string) { m.activityPatches.WithLabelValues(result).Inc() }
 
-func (m *Metrics) registryAsked(err error) {
-	m.registryAsks.WithLabelValues(templateResult(err)).Inc()
-}
+// Probed counts a question to an application whether it is at work, by its result.
+func (m *Metrics) Probed(result string) { m.activityProbes.WithLabelValues(result).Inc() }
 
-// instanceCollector counts instances by status.
-type instanceCollector struct {
-	cluster *Cluster
-	desc    *prometheus.Desc
-}
+// RegistryAsked counts a question to the registry of templates, by its result.
+func (m *Metrics) RegistryAsked(result string) { m.registryAsks.WithLabelValues(result).Inc() }
 
-var _ prometheus.Collector = (*instanceCollector)(nil)
+// Claimed counts what a launch found in a warm pool, by its result.
+func (m *Metrics) Claimed(result string) { m.poolClaims.WithLabelValues(result).Inc() }
 
-func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
+// PoolFailed counts a warm pool that stopped growing for a while.
+func (m *Metrics) PoolFailed() { m.poolFailures.Inc() }
 
-func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
-	count := map[instance.Status]int{}
-	for _, inst := range c.cluster.Instances("") {
-		count[inst.Status]++
-	}
-	for _, status := range instance.Statuses() {
-		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
+// Leading says whether this replica is the elected leader.
+func (m *Metrics) Leading(leads bool) {
+	m.leader.Set(0)
+	if leads {
+		m.leader.Set(1)
 	}
 }
 
-// poolCollector counts warm pods by state.
-type poolCollector struct {
-	cluster *Cluster
-	desc    *prometheus.Desc
-}
-
-var _ prometheus.Collector = (*poolCollector)(nil)
-
-func (c *poolCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
-
-func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
-	var ready, starting int
-	for _, template := range c.cluster.WarmTemplates() {
-		for _, pod := range c.cluster.WarmPods(template) {
-			switch {
-			case pod.DeletionTimestamp != nil:
-			case instance.IsServing(pod):
-				ready++
-			default:
-				starting++
-			}
-		}
-	}
-	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(ready), "ready")
-	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(starting), "starting")
+// Register adds collectors of other parts.
+func (m *Metrics) Register(collectors ...prometheus.Collector) {
+	m.registry.MustRegister(collectors...)
 }

@@ -46,10 +46,10 @@ func wantMetrics(t testing.TB, m *Metrics, prefix, want string) {
 }
 
 func TestMetricsKeepTheConventions(t *testing.T) {
-	m := NewMetrics("v1.2.3")
-	m.WatchCluster(startCluster(t, kubetest.ClockAt(kubetest.Noon)).Cluster)
+	m := NewMetrics("v1.2.3", metricValues())
+	watchCluster(m, startCluster(t, kubetest.ClockAt(kubetest.Noon)).Cluster)
 	// A series of those that have none yet.
-	h := m.instrument("api", "/applications", http.NotFoundHandler())
+	h := m.Instrument("api", "/applications", http.NotFoundHandler())
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/applications", nil))
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -80,7 +80,7 @@ func TestMetricsKeepTheConventions(t *testing.T) {
 }
 
 func TestMetricsStartAtZero(t *testing.T) {
-	m := NewMetrics("test")
+	m := NewMetrics("test", metricValues())
 	wantMetrics(t, m, "binder_activity_patches_total", `
 binder_activity_patches_total{result="conflict"} 0
 binder_activity_patches_total{result="error"} 0
@@ -111,8 +111,8 @@ func TestResultsOfLaunches(t *testing.T) {
 		"bad_template":     fmt.Errorf("launch: %w", &templateError{"jupyter", errors.New("it has no container")}),
 		"error":            errors.New("connection refused"),
 	} {
-		m := NewMetrics("test")
-		m.launched(err)
+		m := NewMetrics("test", metricValues())
+		m.Launched(launchResult(err))
 		wantOnlyOne(t, m, "binder_launches_total", want)
 	}
 }
@@ -124,8 +124,8 @@ func TestResultsOfActivityPatches(t *testing.T) {
 		"conflict": fmt.Errorf("write: %w", apierrors.NewConflict(pods, "binder-1", errors.New("it has changed"))),
 		"error":    apierrors.NewNotFound(pods, "binder-1"),
 	} {
-		m := NewMetrics("test")
-		m.activityPatched(err)
+		m := NewMetrics("test", metricValues())
+		m.ActivityWritten(writeResult(err))
 		wantOnlyOne(t, m, "binder_activity_patches_total", want)
 	}
 }
@@ -135,14 +135,14 @@ func TestResultsOfActivityPatches(t *testing.T) {
 func wantOnlyOne(t testing.TB, m *Metrics, name, result string) {
 	t.Helper()
 	line := name + `{result="` + result + `"} `
-	want := strings.Replace(scrape(t, NewMetrics("test"), name), line+"0", line+"1", 1)
+	want := strings.Replace(scrape(t, NewMetrics("test", metricValues()), name), line+"0", line+"1", 1)
 	wantMetrics(t, m, name, want)
 }
 
 func TestEndsAreCountedByReason(t *testing.T) {
-	m := NewMetrics("test")
-	m.ended(instance.EndCulled)
-	m.ended(instance.EndCulled)
+	m := NewMetrics("test", metricValues())
+	m.Ended(string(instance.EndCulled))
+	m.Ended(string(instance.EndCulled))
 	wantMetrics(t, m, `binder_culls_total{reason="Culled"}`, `binder_culls_total{reason="Culled"} 2`)
 }
 
@@ -150,8 +150,8 @@ func TestInstancesByStatus(t *testing.T) {
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
 		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Starting),
 		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")))
-	m := NewMetrics("test")
-	m.WatchCluster(c.Cluster)
+	m := NewMetrics("test", metricValues())
+	watchCluster(m, c.Cluster)
 	wantMetrics(t, m, "binder_instances", `
 binder_instances{status="deleted"} 0
 binder_instances{status="deployed"} 2
@@ -175,8 +175,8 @@ func TestCacheSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cluster, want := range map[*Cluster]string{running.Cluster: "1", unread: "0"} {
-		m := NewMetrics("test")
-		m.WatchCluster(cluster)
+		m := NewMetrics("test", metricValues())
+		watchCluster(m, cluster)
 		wantMetrics(t, m, "binder_cache_synced", "binder_cache_synced "+want)
 	}
 }
@@ -212,9 +212,9 @@ binder_http_requests_total{code="405",method="unknown",route="/applications",ser
 }
 
 func TestProxyRequestsInFlight(t *testing.T) {
-	m := NewMetrics("test")
+	m := NewMetrics("test", metricValues())
 	var during string
-	h := m.instrumentProxy(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	h := m.InstrumentProxy(instance.UserPrefix, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		during = scrape(t, m, "binder_proxy_requests_in_flight")
 		w.WriteHeader(http.StatusGone)
 	}))
@@ -228,7 +228,7 @@ binder_http_requests_total{code="410",method="unknown",route="/user/",server="pr
 }
 
 func TestMetricsOfTheProcess(t *testing.T) {
-	m := NewMetrics("v1.2.3")
+	m := NewMetrics("v1.2.3", metricValues())
 	wantMetrics(t, m, "binder_build_info", `binder_build_info{version="v1.2.3"} 1`)
 	for _, prefix := range []string{"go_goroutines ", "process_open_fds ", "promhttp_metric_handler_errors_total"} {
 		if scrape(t, m, prefix) == "" {

@@ -203,7 +203,7 @@ func (p *Pool) size(ctx context.Context, template *corev1.PodTemplate, state *po
 // noteFailures keeps a pool's failures, and tells of a new one: once a pause.
 func (p *Pool) noteFailures(ctx context.Context, name string, state *poolState, failures poolFailures, err error) {
 	if failures.last.After(state.failures.last) {
-		p.metrics.poolFailures.Inc()
+		p.metrics.PoolFailed()
 		log := p.log.With("template", name, "in a row", failures.count, "pause", failures.pause().String())
 		if err != nil {
 			log = log.With("error", err)

@@ -58,7 +58,7 @@ func newTestPool(t testing.TB, templates ...*corev1.PodTemplate) *testPool {
 	}
 	cluster, read := poolCluster(t, server)
 	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	pool, err := NewPool(server.client.CoreV1().Pods(poolNamespace), cluster, poolStartTimeout, NewMetrics("test"), log, now, rand.Reader)
+	pool, err := NewPool(server.client.CoreV1().Pods(poolNamespace), cluster, poolStartTimeout, NewMetrics("test", metricValues()), log, now, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func TestPreloadAPI(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			api := &API{
 				Preloader: &test.fake, Key: newAPIKey("key"), Draining: t.Context(),
-				Metrics: NewMetrics("test"), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				Metrics: NewMetrics("test", metricValues()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			}
 			request := httptest.NewRequest(test.method, test.path, http.NoBody)
 			request.Header.Set("Authorization", test.key)

@@ -184,7 +184,7 @@ func (c *Culler) reprieve(ctx context.Context, pod *corev1.Pod) bool {
 		return false // who wrote it has been told
 	}
 	result, active := c.probe(ctx, pod, path)
-	c.metrics.probed(result)
+	c.metrics.Probed(string(result))
 	if active.IsZero() {
 		log.DebugContext(ctx, "idle, and its application is not at work", "probe", result)
 		return false

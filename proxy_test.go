@@ -50,9 +50,9 @@ type testProxy struct {
 func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
 	log, out := kubetest.RecordLog()
-	p := &testProxy{metrics: NewMetrics("test"), touches: &touchCounter{}, log: out}
+	p := &testProxy{metrics: NewMetrics("test", metricValues()), touches: &touchCounter{}, log: out}
 	proxy := NewProxy(fakeReader(instances), p.touches.touch, newAPIKey(testAPIKey), log)
-	p.Server = httptest.NewServer(p.metrics.instrumentProxy(proxy))
+	p.Server = httptest.NewServer(p.metrics.InstrumentProxy(instance.UserPrefix, proxy))
 	t.Cleanup(p.Close)
 	client := p.Client()
 	client.Timeout = kubetest.Patience

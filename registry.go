@@ -167,7 +167,7 @@ func (r *Registry) ask(ctx context.Context, name string, entry *registryEntry) {
 	var template *corev1.PodTemplate
 	services, err := false, fmt.Errorf("%w: the question was broken off", errRegistry)
 	defer func() { // after a panic too, or nobody would ever ask again
-		r.metrics.registryAsked(err)
+		r.metrics.RegistryAsked(templateResult(err))
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.record(name, entry, template, err)

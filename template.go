@@ -271,3 +271,19 @@ func (e *templateError) Error() string {
 }
 
 func (e *templateError) Unwrap() error { return e.err }
+
+// templateResult names what came of asking for a template, as a label of a metric.
+func templateResult(err error) string {
+	var template *templateError
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errUnknownTemplate):
+		return "unknown_template"
+	case errors.As(err, &template):
+		return "bad_template"
+	}
+	return "error"
+}
+
+func templateResults() []string { return []string{"ok", "unknown_template", "bad_template", "error"} }

@@ -158,7 +158,7 @@ func waitAPI(t testing.TB, instances InstanceReader) (*API, context.CancelFunc) 
 	return &API{
 		Instances: instances, Launcher: &waitLauncher{}, Key: newAPIKey("key"), MaxCullTimeout: time.Hour,
 		Location: func(id, _ string) string { return "binder.example/user/" + id },
-		Draining: draining, Metrics: NewMetrics("test"), Log: slog.New(slog.DiscardHandler),
+		Draining: draining, Metrics: NewMetrics("test", metricValues()), Log: slog.New(slog.DiscardHandler),
 	}, drain
 }
 

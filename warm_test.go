@@ -38,8 +38,8 @@ func TestPoolMetric(t *testing.T) {
 		claimed, poolPod(t, template, 5, poolNoon, poolDeleting))
 	cluster, read := poolCluster(t, server)
 	read()
-	metrics := NewMetrics("test")
-	metrics.WatchCluster(cluster)
+	metrics := NewMetrics("test", metricValues())
+	watchCluster(metrics, cluster)
 	for state, want := range map[string]float64{"ready": 2, "starting": 1} {
 		if got := poolMetric(t, metrics, "binder_pool_pods", state); got != want {
 			t.Errorf("%v are %s, want %v", got, state, want)
