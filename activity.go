@@ -13,6 +13,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -44,7 +46,7 @@ type Activity struct {
 	pods           typedcorev1.PodInterface
 	cluster        *Cluster
 	defaultTimeout time.Duration
-	metrics        *Metrics
+	metrics        *metrics.Metrics
 	log            *slog.Logger
 	now            func() time.Time
 
@@ -71,7 +73,7 @@ type ownWrite struct {
 
 // NewActivity makes an empty one.
 func NewActivity(pods typedcorev1.PodInterface, cluster *Cluster, defaultTimeout time.Duration,
-	metrics *Metrics, log *slog.Logger, now func() time.Time) *Activity {
+	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) *Activity {
 	return &Activity{
 		pods: pods, cluster: cluster, defaultTimeout: defaultTimeout,
 		metrics: metrics, log: log, now: now, last: map[string]use{},

@@ -21,6 +21,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // wantActivityPatch checks that a write sets a pod's last activity, its source and
@@ -44,7 +46,7 @@ func wantActivityPatch(t testing.TB, write k8stesting.Action, pod *corev1.Pod, u
 
 func newTestActivity(c *testCluster) (*Activity, *kubetest.LogBuffer) {
 	log, lines := kubetest.RecordLog()
-	return NewActivity(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, time.Hour, NewMetrics("test", metricValues()), log, c.Cluster.now), lines
+	return NewActivity(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, time.Hour, metrics.New("test", metricValues()), log, c.Cluster.now), lines
 }
 
 // start runs the activity's write-back until the function it returns is called.

@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -24,7 +26,7 @@ type app struct {
 	config   *Config
 	client   kubernetes.Interface
 	log      *slog.Logger
-	metrics  *Metrics
+	metrics  *metrics.Metrics
 	cluster  *Cluster
 	activity *Activity
 	culler   *Culler
@@ -40,7 +42,7 @@ type app struct {
 
 // newApp wires the parts and opens the listeners; nothing runs yet.
 func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
-	metrics := NewMetrics(version, metricValues())
+	metrics := metrics.New(version, metricValues())
 	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout, maxAge: config.MaxAge}
 	cluster, err := NewCluster(client, ClusterOptions{
 		Namespace:          config.Namespace,
@@ -288,8 +290,8 @@ func (s *server) shutdown(timeout time.Duration) {
 }
 
 // metricValues are the closed sets that the labels of metrics take their values from.
-func metricValues() Values {
-	return Values{
+func metricValues() metrics.Values {
+	return metrics.Values{
 		Launches:        append(templateResults(), "no_capacity"),
 		Ends:            texts(instance.EndReasons()),
 		ActivityPatches: writeResults(),

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // poolReplica is a launcher on a read model of its own.
@@ -21,7 +23,7 @@ func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	cluster, read := poolCluster(t, server)
 	remover := &remover{client: server.client, namespace: poolNamespace, now: server.now}
 	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, clusterTemplates{cluster}, remover,
-		NewMetrics("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
+		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // watchCluster adds to the metrics what is computed from the read model when it is asked for.
-func watchCluster(m *Metrics, cluster *Cluster) {
+func watchCluster(m *metrics.Metrics, cluster *Cluster) {
 	m.Register(
 		&instanceCollector{cluster, prometheus.NewDesc("binder_instances",
 			"Instances in the cluster, by status; every replica reports all of them.", []string{"status"}, nil)},

@@ -13,6 +13,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 func TestContact(t *testing.T) {
@@ -77,7 +79,7 @@ func TestShortOutageIsNoticed(t *testing.T) {
 		var standing sync.WaitGroup
 		defer standing.Wait()
 		defer cancel()
-		metrics := NewMetrics("test", metricValues())
+		metrics := metrics.New("test", metricValues())
 		standing.Go(func() {
 			if err := runElected(ctx, server.Client, opts, metrics.Leading, kubetest.NoLog(), untilDone); err != nil {
 				t.Error(err)

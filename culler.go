@@ -13,6 +13,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -156,7 +158,7 @@ type Culler struct {
 	activity *Activity  // of this replica
 	policy   cullPolicy // without what is Run's: since, outage, calm
 	interval time.Duration
-	metrics  *Metrics
+	metrics  *metrics.Metrics
 	log      *slog.Logger
 	now      func() time.Time
 
@@ -167,7 +169,7 @@ type Culler struct {
 
 // NewCuller makes a culler that looks at every instance once an interval.
 func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover, activity *Activity, policy cullPolicy, interval time.Duration,
-	metrics *Metrics, log *slog.Logger, now func() time.Time) (*Culler, error) {
+	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) (*Culler, error) {
 	c := &Culler{
 		pods: pods, cluster: cluster, remover: remover, activity: activity, policy: policy, interval: interval,
 		metrics: metrics, log: log, now: now, gone: make(chan *corev1.Pod, goneQueue),

@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // testCuller is a culler of a cluster, and what it says of itself.
@@ -30,7 +32,7 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
 	activity, _ := newTestActivity(c)
 	culler, err := NewCuller(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, newTestRemover(c.Server),
-		activity, policy, 30*time.Second, NewMetrics("test", metricValues()), log, c.Cluster.now)
+		activity, policy, 30*time.Second, metrics.New("test", metricValues()), log, c.Cluster.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -23,7 +25,7 @@ import (
 // apiOnCluster is the API as the service wires it, on a fake API server.
 func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
-	metrics, log := NewMetrics("test", metricValues()), kubetest.NoLog()
+	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
 		&remover{client: c.Client, namespace: kubetest.Namespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // tombstoneOf is the Event that remembers a pod's instance, as the API server
@@ -104,9 +106,9 @@ func (c *testCluster) drop(t testing.TB, id string) {
 
 // metric is the value of a series, whose labels have these values in the order
 // of their names; of a histogram, how much was observed.
-func metric(t testing.TB, m *Metrics, name string, labels ...string) float64 {
+func metric(t testing.TB, m *metrics.Metrics, name string, labels ...string) float64 {
 	t.Helper()
-	families, err := m.registry.Gather()
+	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

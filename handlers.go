@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // InstanceReader answers questions about instances from memory.
@@ -41,7 +43,7 @@ type API struct {
 	// Draining is done when the server ends: those who wait for something then
 	// get what there is, and ask another replica.
 	Draining context.Context
-	Metrics  *Metrics
+	Metrics  *metrics.Metrics
 	Log      *slog.Logger
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -64,7 +66,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Key: newAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Metrics:  NewMetrics("test", metricValues()), Log: kubetest.NoLog(),
+		Metrics:  metrics.New("test", metricValues()), Log: kubetest.NoLog(),
 		Preloader: &fakePreloader{}, Draining: context.Background(),
 	}
 }

@@ -20,6 +20,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // retryLauncher is one replica's launcher; all replicas of a test share the
@@ -28,7 +30,7 @@ func retryLauncher(t testing.TB, client *fake.Clientset) (*Launcher, *waitCluste
 	t.Helper()
 	cluster := newWaitCluster(t, client)
 	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, clusterTemplates{cluster.Cluster}, nil,
-		NewMetrics("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
+		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
 	if err != nil {
 		t.Fatal(err)
 	}

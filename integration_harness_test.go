@@ -24,6 +24,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -216,7 +218,7 @@ type replica struct {
 	namespace string
 	traffic   *traffic
 	now       func() time.Time
-	metrics   *Metrics
+	metrics   *metrics.Metrics
 	stop      func() // returns when the watches have ended; the client remains
 }
 
@@ -224,7 +226,7 @@ type replica struct {
 // the test, or with stop.
 func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...transport.WrapperFunc) *replica {
 	t.Helper()
-	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: NewMetrics("test", metricValues())}
+	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: metrics.New("test", metricValues())}
 	r.client = connect(t, s.config, append([]transport.WrapperFunc{r.traffic.wrap}, wrappers...)...)
 	var err error
 	r.Cluster, err = NewCluster(r.client, ClusterOptions{

@@ -16,6 +16,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // ownWriteWait bounds how long a launch waits for the watch to deliver the pod
@@ -52,7 +54,7 @@ type Launcher struct {
 	cluster   *Cluster
 	templates TemplateSource
 	remover   *remover
-	metrics   *Metrics
+	metrics   *metrics.Metrics
 	log       *slog.Logger
 	now       func() time.Time
 	random    io.Reader
@@ -71,7 +73,7 @@ type Launcher struct {
 // secret that guards an instance, so it must be unguessable; key is where those
 // come from that a repeated request must find again.
 func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *remover,
-	metrics *Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
+	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
 	l := &Launcher{
 		pods: pods, cluster: cluster, templates: templates, remover: remover,
 		metrics: metrics, log: log, now: now, random: random, key: key,

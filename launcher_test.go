@@ -22,6 +22,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -43,7 +45,7 @@ func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
-		newTestRemover(c.Server), NewMetrics("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
+		newTestRemover(c.Server), metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -27,7 +29,7 @@ type LaunchPages struct {
 	// Enabled: there is a launch page at all.
 	Enabled  bool
 	Draining context.Context // as the API's
-	Metrics  *Metrics
+	Metrics  *metrics.Metrics
 	Log      *slog.Logger
 }
 

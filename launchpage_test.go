@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 func discardPageLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -51,7 +53,7 @@ func newLaunchSite(inst instance.Instance) *launchSite {
 	return &launchSite{launcher: launcher, LaunchPages: &LaunchPages{
 		Instances: pageReader{inst}, Launcher: launcher, Enabled: true, Draining: context.Background(),
 		Templates: pageTemplates{fmt.Errorf("%w: nowhere", errUnknownTemplate)},
-		Metrics:   NewMetrics("test", metricValues()), Log: discardPageLog(),
+		Metrics:   metrics.New("test", metricValues()), Log: discardPageLog(),
 	}}
 }
 

@@ -15,11 +15,13 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // candidate is a replica that stands for election.
 type candidate struct {
-	metrics *Metrics
+	metrics *metrics.Metrics
 	log     *kubetest.LogBuffer
 	cancel  func()
 	resign  func() // cancels, and returns when it no longer stands
@@ -29,7 +31,7 @@ type candidate struct {
 func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) candidate {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	metrics := NewMetrics("test", metricValues())
+	metrics := metrics.New("test", metricValues())
 	ctx, cancel := context.WithCancel(context.Background())
 	var standing sync.WaitGroup
 	standing.Go(func() {

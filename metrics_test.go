@@ -16,11 +16,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // scrape is what Prometheus would read of the metrics whose names begin with a
 // prefix: a series to a line, sorted.
-func scrape(t testing.TB, m *Metrics, prefix string) string {
+func scrape(t testing.TB, m *metrics.Metrics, prefix string) string {
 	t.Helper()
 	res := httptest.NewRecorder()
 	m.Handler().ServeHTTP(res, httptest.NewRequest("GET", "/metrics", nil))
@@ -38,7 +40,7 @@ func scrape(t testing.TB, m *Metrics, prefix string) string {
 }
 
 // wantMetrics compares what is read under a prefix with what is wanted.
-func wantMetrics(t testing.TB, m *Metrics, prefix, want string) {
+func wantMetrics(t testing.TB, m *metrics.Metrics, prefix, want string) {
 	t.Helper()
 	if got := scrape(t, m, prefix); got != strings.TrimSpace(want) {
 		t.Errorf("%s: got\n%s\nwant\n%s", prefix, got, strings.TrimSpace(want))
@@ -46,12 +48,12 @@ func wantMetrics(t testing.TB, m *Metrics, prefix, want string) {
 }
 
 func TestMetricsKeepTheConventions(t *testing.T) {
-	m := NewMetrics("v1.2.3", metricValues())
+	m := metrics.New("v1.2.3", metricValues())
 	watchCluster(m, startCluster(t, kubetest.ClockAt(kubetest.Noon)).Cluster)
 	// A series of those that have none yet.
 	h := m.Instrument("api", "/applications", http.NotFoundHandler())
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/applications", nil))
-	families, err := m.registry.Gather()
+	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,7 @@ func TestMetricsKeepTheConventions(t *testing.T) {
 }
 
 func TestMetricsStartAtZero(t *testing.T) {
-	m := NewMetrics("test", metricValues())
+	m := metrics.New("test", metricValues())
 	wantMetrics(t, m, "binder_activity_patches_total", `
 binder_activity_patches_total{result="conflict"} 0
 binder_activity_patches_total{result="error"} 0
@@ -111,7 +113,7 @@ func TestResultsOfLaunches(t *testing.T) {
 		"bad_template":     fmt.Errorf("launch: %w", &templateError{"jupyter", errors.New("it has no container")}),
 		"error":            errors.New("connection refused"),
 	} {
-		m := NewMetrics("test", metricValues())
+		m := metrics.New("test", metricValues())
 		m.Launched(launchResult(err))
 		wantOnlyOne(t, m, "binder_launches_total", want)
 	}
@@ -124,7 +126,7 @@ func TestResultsOfActivityPatches(t *testing.T) {
 		"conflict": fmt.Errorf("write: %w", apierrors.NewConflict(pods, "binder-1", errors.New("it has changed"))),
 		"error":    apierrors.NewNotFound(pods, "binder-1"),
 	} {
-		m := NewMetrics("test", metricValues())
+		m := metrics.New("test", metricValues())
 		m.ActivityWritten(writeResult(err))
 		wantOnlyOne(t, m, "binder_activity_patches_total", want)
 	}
@@ -132,15 +134,15 @@ func TestResultsOfActivityPatches(t *testing.T) {
 
 // wantOnlyOne checks that one result was counted, once, under a label that was
 // there from the start.
-func wantOnlyOne(t testing.TB, m *Metrics, name, result string) {
+func wantOnlyOne(t testing.TB, m *metrics.Metrics, name, result string) {
 	t.Helper()
 	line := name + `{result="` + result + `"} `
-	want := strings.Replace(scrape(t, NewMetrics("test", metricValues()), name), line+"0", line+"1", 1)
+	want := strings.Replace(scrape(t, metrics.New("test", metricValues()), name), line+"0", line+"1", 1)
 	wantMetrics(t, m, name, want)
 }
 
 func TestEndsAreCountedByReason(t *testing.T) {
-	m := NewMetrics("test", metricValues())
+	m := metrics.New("test", metricValues())
 	m.Ended(string(instance.EndCulled))
 	m.Ended(string(instance.EndCulled))
 	wantMetrics(t, m, `binder_culls_total{reason="Culled"}`, `binder_culls_total{reason="Culled"} 2`)
@@ -150,7 +152,7 @@ func TestInstancesByStatus(t *testing.T) {
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
 		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Starting),
 		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")))
-	m := NewMetrics("test", metricValues())
+	m := metrics.New("test", metricValues())
 	watchCluster(m, c.Cluster)
 	wantMetrics(t, m, "binder_instances", `
 binder_instances{status="deleted"} 0
@@ -175,7 +177,7 @@ func TestCacheSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cluster, want := range map[*Cluster]string{running.Cluster: "1", unread: "0"} {
-		m := NewMetrics("test", metricValues())
+		m := metrics.New("test", metricValues())
 		watchCluster(m, cluster)
 		wantMetrics(t, m, "binder_cache_synced", "binder_cache_synced "+want)
 	}
@@ -212,7 +214,7 @@ binder_http_requests_total{code="405",method="unknown",route="/applications",ser
 }
 
 func TestProxyRequestsInFlight(t *testing.T) {
-	m := NewMetrics("test", metricValues())
+	m := metrics.New("test", metricValues())
 	var during string
 	h := m.InstrumentProxy(instance.UserPrefix, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		during = scrape(t, m, "binder_proxy_requests_in_flight")
@@ -228,7 +230,7 @@ binder_http_requests_total{code="410",method="unknown",route="/user/",server="pr
 }
 
 func TestMetricsOfTheProcess(t *testing.T) {
-	m := NewMetrics("v1.2.3", metricValues())
+	m := metrics.New("v1.2.3", metricValues())
 	wantMetrics(t, m, "binder_build_info", `binder_build_info{version="v1.2.3"} 1`)
 	for _, prefix := range []string{"go_goroutines ", "process_open_fds ", "promhttp_metric_handler_errors_total"} {
 		if scrape(t, m, prefix) == "" {

@@ -15,6 +15,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -31,7 +33,7 @@ type Pool struct {
 	pods         typedcorev1.PodInterface
 	cluster      *Cluster
 	startTimeout time.Duration
-	metrics      *Metrics
+	metrics      *metrics.Metrics
 	log          *slog.Logger
 	now          func() time.Time
 	random       io.Reader
@@ -41,7 +43,7 @@ type Pool struct {
 
 // NewPool makes a pool. random is where ids come from.
 func NewPool(pods typedcorev1.PodInterface, cluster *Cluster, startTimeout time.Duration,
-	metrics *Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Pool, error) {
+	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Pool, error) {
 	p := &Pool{
 		pods: pods, cluster: cluster, startTimeout: startTimeout,
 		metrics: metrics, log: log, now: now, random: random,

@@ -20,6 +20,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -302,9 +304,9 @@ func poolLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // poolMetric is the value of the series with a label, or of the one without any;
 // of a histogram, how much was observed.
-func poolMetric(t testing.TB, m *Metrics, name, label string) float64 {
+func poolMetric(t testing.TB, m *metrics.Metrics, name, label string) float64 {
 	t.Helper()
-	families, err := m.registry.Gather()
+	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // testPool is a pool on a fake API server, by a clock that a test moves.
@@ -58,7 +60,7 @@ func newTestPool(t testing.TB, templates ...*corev1.PodTemplate) *testPool {
 	}
 	cluster, read := poolCluster(t, server)
 	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	pool, err := NewPool(server.client.CoreV1().Pods(poolNamespace), cluster, poolStartTimeout, NewMetrics("test", metricValues()), log, now, rand.Reader)
+	pool, err := NewPool(server.client.CoreV1().Pods(poolNamespace), cluster, poolStartTimeout, metrics.New("test", metricValues()), log, now, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // fakePreloader answers what it is told to, and remembers what it was asked.
@@ -64,7 +66,7 @@ func TestPreloadAPI(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			api := &API{
 				Preloader: &test.fake, Key: newAPIKey("key"), Draining: t.Context(),
-				Metrics: NewMetrics("test", metricValues()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				Metrics: metrics.New("test", metricValues()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			}
 			request := httptest.NewRequest(test.method, test.path, http.NoBody)
 			request.Header.Set("Authorization", test.key)

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 func mustURL(t testing.TB, address string) *url.URL {
@@ -227,7 +229,7 @@ func TestWhatIsNotAsked(t *testing.T) {
 		c := startCluster(t, kubetest.ClockAt(kubetest.Noon), probed(t, never, change))
 		culler := newTestCuller(t, c)
 		culler.sweep(t.Context(), kubetest.Noon, culler.policy)
-		if got, want := scrape(t, culler.metrics, "binder_activity_probes"), scrape(t, NewMetrics("test", metricValues()), "binder_activity_probes"); got != want {
+		if got, want := scrape(t, culler.metrics, "binder_activity_probes"), scrape(t, metrics.New("test", metricValues()), "binder_activity_probes"); got != want {
 			t.Errorf("%s: counted\n%s", name, got)
 		}
 	}

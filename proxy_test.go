@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // touchCounter counts how often instances were said to be in use.
@@ -42,7 +44,7 @@ func (c *touchCounter) of(id string) int {
 // testProxy is a proxy that serves, instrumented as in the service.
 type testProxy struct {
 	*httptest.Server
-	metrics *Metrics
+	metrics *metrics.Metrics
 	touches *touchCounter
 	log     *kubetest.LogBuffer
 }
@@ -50,7 +52,7 @@ type testProxy struct {
 func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
 	log, out := kubetest.RecordLog()
-	p := &testProxy{metrics: NewMetrics("test", metricValues()), touches: &touchCounter{}, log: out}
+	p := &testProxy{metrics: metrics.New("test", metricValues()), touches: &touchCounter{}, log: out}
 	proxy := NewProxy(fakeReader(instances), p.touches.touch, newAPIKey(testAPIKey), log)
 	p.Server = httptest.NewServer(p.metrics.InstrumentProxy(instance.UserPrefix, proxy))
 	t.Cleanup(p.Close)

@@ -54,7 +54,7 @@ func TestREADME(t *testing.T) {
 // metricNames are the service's own, those with labels before their first event too.
 func metricNames(t *testing.T) []string {
 	t.Helper()
-	source, err := os.ReadFile("metrics.go")
+	source, err := os.ReadFile("internal/metrics/metrics.go")
 	if err != nil {
 		t.Fatal(err)
 	}

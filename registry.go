@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -45,7 +47,7 @@ var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
 
 // newTemplateSource is where templates come from: the cluster first, then the
 // registry, if there is one.
-func newTemplateSource(config *Config, cluster *Cluster, metrics *Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
+func newTemplateSource(config *Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
 	if config.RegistryURL == "" {
 		return clusterTemplates{cluster}
 	}
@@ -81,7 +83,7 @@ type Registry struct {
 	namespace string
 	timeout   time.Duration // of one question
 	client    *http.Client
-	metrics   *Metrics
+	metrics   *metrics.Metrics
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -104,7 +106,7 @@ type registryEntry struct {
 
 // NewRegistry makes a source of the templates at a base URL, which become
 // PodTemplates of a namespace.
-func NewRegistry(baseURL, key, namespace string, metrics *Metrics, log *slog.Logger, now func() time.Time) *Registry {
+func NewRegistry(baseURL, key, namespace string, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) *Registry {
 	return &Registry{
 		url:       strings.TrimRight(baseURL, "/") + "/templates/",
 		key:       key,

@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const registryWait = 10 * time.Second // for what comes at once
@@ -49,7 +51,7 @@ func newRegistryFixture(t testing.TB, answer http.HandlerFunc) *registryFixture 
 		defer f.mu.Unlock()
 		return f.at
 	}
-	f.Registry = NewRegistry(f.server.URL, "the-key", "somewhere", NewMetrics("test", metricValues()), log, now)
+	f.Registry = NewRegistry(f.server.URL, "the-key", "somewhere", metrics.New("test", metricValues()), log, now)
 	t.Cleanup(f.client.CloseIdleConnections)
 	return f
 }
@@ -126,7 +128,7 @@ func TestRegistryIsAskedAsTheProtocolSays(t *testing.T) {
 	f.answers(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"name": "My_project.v-1", "image-source": "r/p:v1", "port": 80}`)
 	})
-	r := NewRegistry(f.server.URL+"/base/", "the-key", "somewhere", NewMetrics("test", metricValues()), slog.New(slog.DiscardHandler), time.Now)
+	r := NewRegistry(f.server.URL+"/base/", "the-key", "somewhere", metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now)
 	defer r.client.CloseIdleConnections()
 	template, err := r.Template(t.Context(), "My_project.v-1")
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 const (
@@ -158,7 +160,7 @@ func waitAPI(t testing.TB, instances InstanceReader) (*API, context.CancelFunc) 
 	return &API{
 		Instances: instances, Launcher: &waitLauncher{}, Key: newAPIKey("key"), MaxCullTimeout: time.Hour,
 		Location: func(id, _ string) string { return "binder.example/user/" + id },
-		Draining: draining, Metrics: NewMetrics("test", metricValues()), Log: slog.New(slog.DiscardHandler),
+		Draining: draining, Metrics: metrics.New("test", metricValues()), Log: slog.New(slog.DiscardHandler),
 	}, drain
 }
 

@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 func TestTemplatePoolSize(t *testing.T) {
@@ -38,7 +40,7 @@ func TestPoolMetric(t *testing.T) {
 		claimed, poolPod(t, template, 5, poolNoon, poolDeleting))
 	cluster, read := poolCluster(t, server)
 	read()
-	metrics := NewMetrics("test", metricValues())
+	metrics := metrics.New("test", metricValues())
 	watchCluster(metrics, cluster)
 	for state, want := range map[string]float64{"ready": 2, "starting": 1} {
 		if got := poolMetric(t, metrics, "binder_pool_pods", state); got != want {

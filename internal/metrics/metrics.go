@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"net/http"
@@ -12,7 +12,7 @@ import (
 // Metrics are all that Prometheus can know of this service. Labels take their
 // values from closed sets: no id, template or path that a client could invent.
 type Metrics struct {
-	registry *prometheus.Registry
+	Registry *prometheus.Registry
 
 	launches        *prometheus.CounterVec
 	launchDuration  prometheus.Histogram
@@ -30,10 +30,10 @@ type Metrics struct {
 	poolFailures    prometheus.Counter
 }
 
-// NewMetrics makes the metrics on a registry of their own.
-func NewMetrics(version string, values Values) *Metrics {
+// New makes the metrics on a registry of their own.
+func New(version string, values Values) *Metrics {
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
+		Registry: prometheus.NewRegistry(),
 		launches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "binder_launches_total", Help: "Launches asked of this replica, by result.",
 		}, []string{"result"}),
@@ -84,7 +84,7 @@ func NewMetrics(version string, values Values) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.activityProbes, m.registryAsks,
+	m.Registry.MustRegister(m.launches, m.launchDuration, m.ends, m.cullErrors, m.unreadable, m.activityPatches, m.activityProbes, m.registryAsks,
 		m.requests, m.requestDuration, m.inFlight, m.leader, info, m.poolClaims, m.poolFailures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.presetZeros(values)
@@ -117,7 +117,7 @@ func (m *Metrics) presetZeros(values Values) {
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{Registry: m.Registry})
 }
 
 // Instrument counts and times the requests of one route.
@@ -175,5 +175,5 @@ func (m *Metrics) Leading(leads bool) {
 
 // Register adds collectors of other parts.
 func (m *Metrics) Register(collectors ...prometheus.Collector) {
-	m.registry.MustRegister(collectors...)
+	m.Registry.MustRegister(collectors...)
 }
