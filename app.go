@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -178,11 +180,11 @@ func (a *app) run(ctx context.Context) error {
 }
 
 func (a *app) lead(ctx context.Context) error {
-	opts := leaderOptions{
-		namespace: a.config.Namespace, lease: a.config.LeaseName, identity: a.config.Identity,
-		written: func() { a.culler.contact.note(time.Now()) },
+	opts := leader.Options{
+		Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
+		Written: func() { a.culler.contact.note(time.Now()) },
 	}
-	return runElected(ctx, a.client, opts, a.metrics.Leading, a.log, func(ctx context.Context) {
+	return leader.Run(ctx, a.client, opts, a.metrics.Leading, a.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
 		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run} {
 			parts.Go(func() { run(ctx) })

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"context"
 	"sync"
 	"time"
 
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
 
 // contactGap is how long a leader may write nothing to its Lease, which it does
 // every retryPeriod, before it counts as cut off from the API server.
-const contactGap = 2 * retryPeriod
+const contactGap = 2 * leader.RetryPeriod
 
 // outageAllowance is how long after the leader the other replicas may come to
 // reach the API server again, and write what fell due meanwhile: a write that
@@ -71,25 +70,4 @@ func (c *contact) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last = outage{}
-}
-
-// notedLock is a lock that tells of each write of its Lease.
-type notedLock struct {
-	resourcelock.Interface
-	written func()
-}
-
-func (l notedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.tell(l.Interface.Create(ctx, record))
-}
-
-func (l notedLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.tell(l.Interface.Update(ctx, record))
-}
-
-func (l notedLock) tell(err error) error {
-	if err == nil {
-		l.written()
-	}
-	return err
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
 
 func TestContact(t *testing.T) {
@@ -74,14 +76,14 @@ func TestShortOutageIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now)
 		var c contact
-		opts := leaderOptions{namespace: "binder", lease: "lease", identity: "one", written: func() { c.note(time.Now()) }}
+		opts := leader.Options{Namespace: "binder", Lease: "lease", Identity: "one", Written: func() { c.note(time.Now()) }}
 		ctx, cancel := context.WithCancel(t.Context())
 		var standing sync.WaitGroup
 		defer standing.Wait()
 		defer cancel()
 		metrics := metrics.New("test", metricValues())
 		standing.Go(func() {
-			if err := runElected(ctx, server.Client, opts, metrics.Leading, kubetest.NoLog(), untilDone); err != nil {
+			if err := leader.Run(ctx, server.Client, opts, metrics.Leading, kubetest.NoLog(), func(ctx context.Context) { <-ctx.Done() }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -97,7 +99,7 @@ func TestShortOutageIsNoticed(t *testing.T) {
 		mended := time.Now()
 		mend()
 		time.Sleep(20 * time.Second)
-		if got := c.lastOutage(time.Now()).until; got.Before(mended) || got.After(mended.Add(retryPeriod+time.Second)) {
+		if got := c.lastOutage(time.Now()).until; got.Before(mended) || got.After(mended.Add(leader.RetryPeriod+time.Second)) {
 			t.Errorf("cut off until %s, want a moment after %s", got, mended)
 		}
 		if metric(t, metrics, "binder_leader") != 1 {
@@ -108,7 +110,7 @@ func TestShortOutageIsNoticed(t *testing.T) {
 
 // beat notes for a while that the Lease was written.
 func (c testCuller) beat(while time.Duration) {
-	for began := time.Now(); time.Since(began) < while; time.Sleep(retryPeriod) {
+	for began := time.Now(); time.Since(began) < while; time.Sleep(leader.RetryPeriod) {
 		c.contact.note(time.Now())
 	}
 }

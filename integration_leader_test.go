@@ -12,6 +12,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
 
 // leaseHolder is who the Lease says leads.
@@ -87,7 +89,7 @@ func TestIntegrationCutOffLeaderStopsFirst(t *testing.T) {
 
 	way.cut()
 	var stopped time.Time
-	eventuallyWithin(t, 2*leaseDuration, "the other leads", func() bool {
+	eventuallyWithin(t, 2*leader.LeaseDuration, "the other leads", func() bool {
 		begun := other.leads(t) // asked first: if the first still leads then, both do
 		still := cutOff.leads(t)
 		if begun && still {
@@ -109,7 +111,7 @@ func TestIntegrationCutOffLeaderStopsFirst(t *testing.T) {
 	// Back again, it does not take the lead away.
 	asked := seen.count(http.MethodGet, "/leases/", http.StatusOK)
 	way.restore(t)
-	eventuallyWithin(t, leaseDuration, "the first has looked at the Lease again", func() bool {
+	eventuallyWithin(t, leader.LeaseDuration, "the first has looked at the Lease again", func() bool {
 		return seen.count(http.MethodGet, "/leases/", http.StatusOK) > asked
 	})
 	if cutOff.leads(t) || !other.leads(t) {

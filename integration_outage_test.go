@@ -13,6 +13,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
 
 // watchRetry is how long client-go may wait until it opens a broken watch again,
@@ -90,7 +92,7 @@ func TestIntegrationOutage(t *testing.T) {
 	app.wantAway(t, http.MethodPost, launch, awayLimit)
 	app.wantAway(t, http.MethodDelete, stop+idle, awayLimit)
 	s.deletePod(t, removed)
-	eventuallyWithin(t, 2*renewDeadline, "the lead is lost", func() bool {
+	eventuallyWithin(t, 2*leader.RenewDeadline, "the lead is lost", func() bool {
 		app.wantServing(t, used)
 		return !app.leads(t)
 	})
@@ -109,7 +111,7 @@ func TestIntegrationOutage(t *testing.T) {
 	t.Logf("the API server was away for %s", time.Since(cut))
 	back := time.Now()
 	launched := app.launch(t, "")
-	eventuallyWithin(t, leaseDuration, "the service leads again", func() bool { return app.leads(t) })
+	eventuallyWithin(t, leader.LeaseDuration, "the service leads again", func() bool { return app.leads(t) })
 	eventuallyWithin(t, watchRetry, "the watches have resumed", func() bool {
 		app.visit(t, used)
 		return app.status(t, launched).Status == instance.StatusPending && app.status(t, removed).Status != instance.StatusDeployed

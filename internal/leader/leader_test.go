@@ -1,4 +1,4 @@
-package main
+package leader
 
 import (
 	"context"
@@ -15,32 +15,30 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // candidate is a replica that stands for election.
 type candidate struct {
-	metrics *metrics.Metrics
-	log     *kubetest.LogBuffer
-	cancel  func()
-	resign  func() // cancels, and returns when it no longer stands
+	leads  *atomic.Bool
+	log    *kubetest.LogBuffer
+	cancel func()
+	resign func() // cancels, and returns when it no longer stands
 }
 
 // stand makes a replica stand for election until it resigns.
 func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) candidate {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	metrics := metrics.New("test", metricValues())
+	leads := &atomic.Bool{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var standing sync.WaitGroup
 	standing.Go(func() {
-		opts := leaderOptions{namespace: "binder", lease: "binder-deploy-kubernetes", identity: identity}
-		if err := runElected(ctx, server.Client, opts, metrics.Leading, log, lead); err != nil {
+		opts := Options{Namespace: "binder", Lease: "binder-deploy-kubernetes", Identity: identity}
+		if err := Run(ctx, server.Client, opts, leads.Store, log, lead); err != nil {
 			t.Errorf("%s: %v", identity, err)
 		}
 	})
-	return candidate{metrics, lines, cancel, func() {
+	return candidate{leads, lines, cancel, func() {
 		cancel()
 		standing.Wait()
 	}}
@@ -48,8 +46,8 @@ func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx
 
 func (c candidate) wantLeading(t testing.TB, want bool) {
 	t.Helper()
-	if got := metric(t, c.metrics, "binder_leader") == 1; got != want {
-		t.Errorf("the metric says that it leads: %t, want %t", got, want)
+	if got := c.leads.Load(); got != want {
+		t.Errorf("it says that it leads: %t, want %t", got, want)
 	}
 }
 
@@ -134,7 +132,7 @@ func TestOnlyOneLeads(t *testing.T) {
 			t.Errorf("b has led:\n%s", b.log)
 		}
 		a.resign()
-		time.Sleep(3 * retryPeriod)
+		time.Sleep(3 * RetryPeriod)
 		synctest.Wait()
 		a.wantLeading(t, false)
 		b.wantLeading(t, true)
@@ -150,14 +148,14 @@ func TestLeadLostAndWonAgain(t *testing.T) {
 		a := stand(t, server, "a", untilDone)
 		synctest.Wait()
 		mend := server.FailOn("*", "leases", errors.New("the API server is away"))
-		time.Sleep(renewDeadline + retryPeriod + time.Millisecond)
+		time.Sleep(RenewDeadline + RetryPeriod + time.Millisecond)
 		synctest.Wait()
 		a.wantLeading(t, false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		a.wantLeading(t, false)
 		mend()
-		time.Sleep(3 * retryPeriod)
+		time.Sleep(3 * RetryPeriod)
 		synctest.Wait()
 		a.wantLeading(t, true)
 		if got := strings.Count(a.log.String(), "msg=leading identity=a"); got != 2 {
@@ -190,7 +188,7 @@ func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 			})
 			synctest.Wait()
 			mend := server.FailOn("*", "leases", errors.New("the API server is away"))
-			time.Sleep(renewDeadline + retryPeriod + time.Millisecond)
+			time.Sleep(RenewDeadline + RetryPeriod + time.Millisecond)
 			synctest.Wait()
 			won := make(chan bool, 1)
 			server.React("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
@@ -226,7 +224,7 @@ func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
 
 func TestRunElectedNeedsAnIdentity(t *testing.T) {
 	server := kubetest.NewServer(time.Now)
-	err := runElected(t.Context(), server.Client, leaderOptions{namespace: "binder", lease: "lease"}, func(bool) {}, kubetest.NoLog(), untilDone)
+	err := Run(t.Context(), server.Client, Options{Namespace: "binder", Lease: "lease"}, func(bool) {}, kubetest.NoLog(), untilDone)
 	if err == nil || !strings.Contains(err.Error(), "identity") {
 		t.Errorf("got error %v, want one about the identity", err)
 	}
