@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -25,7 +27,7 @@ const flushTimeout = 10 * time.Second
 
 // app is the service's parts, put together.
 type app struct {
-	config   *Config
+	config   *config.Config
 	client   kubernetes.Interface
 	log      *slog.Logger
 	metrics  *metrics.Metrics
@@ -43,7 +45,7 @@ type app struct {
 }
 
 // newApp wires the parts and opens the listeners; nothing runs yet.
-func newApp(config *Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
+func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	metrics := metrics.New(version, metricValues())
 	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout, maxAge: config.MaxAge}
 	cluster, err := NewCluster(client, ClusterOptions{

@@ -26,30 +26,32 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // testConfig is a configuration as its parser makes it: on free ports of this
 // machine, with no wait at the end, and with flags beside that.
-func testConfig(t testing.TB, flags ...string) *Config {
+func testConfig(t testing.TB, flags ...string) *config.Config {
 	t.Helper()
-	nowhere := host{
-		env:      func(string) (string, bool) { return "", false },
-		readFile: func(string) ([]byte, error) { return nil, errors.New("there are no files") },
-		hostname: func() (string, error) { return "test", nil },
-		random:   rand.Reader,
+	nowhere := config.Environment{
+		Env:      func(string) (string, bool) { return "", false },
+		ReadFile: func(string) ([]byte, error) { return nil, errors.New("there are no files") },
+		Hostname: func() (string, error) { return "test", nil },
+		Random:   rand.Reader,
 	}
 	args := []string{
 		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
 		"--api-key=" + testAPIKey, "--shutdown-delay=0s",
 	}
-	config, err := parseConfig(append(args, flags...), nowhere, io.Discard)
+	config, err := config.Parse(append(args, flags...), nowhere, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return config
 }
 
-func newTestApp(t testing.TB, config *Config, client kubernetes.Interface, log *slog.Logger) *app {
+func newTestApp(t testing.TB, config *config.Config, client kubernetes.Interface, log *slog.Logger) *app {
 	t.Helper()
 	a, err := newApp(config, client, log, time.Now, rand.Reader)
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // runningApp is the whole service, on ports of its own.
@@ -33,13 +35,13 @@ type runningApp struct {
 // ends with the test at the latest.
 func (s *sandbox) startApp(t testing.TB, client kubernetes.Interface, flags ...string) *runningApp {
 	t.Helper()
-	nothing := host{
-		env:      func(string) (string, bool) { return "", false },
-		readFile: os.ReadFile,
-		hostname: func() (string, error) { return "replica", nil },
-		random:   rand.Reader,
+	nothing := config.Environment{
+		Env:      func(string) (string, bool) { return "", false },
+		ReadFile: os.ReadFile,
+		Hostname: func() (string, error) { return "replica", nil },
+		Random:   rand.Reader,
 	}
-	config, err := parseConfig(append([]string{
+	config, err := config.Parse(append([]string{
 		"--namespace=" + s.namespace, "--instances-namespace=" + s.namespace, "--api-key=" + testAPIKey,
 		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
 		"--shutdown-delay=0s", "--drain-timeout=1s", "--cull-interval=200ms",

@@ -24,6 +24,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -32,7 +36,7 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:], thisHost(), os.Stdout, os.Stderr)
+	err := run(ctx, os.Args[1:], config.OSEnvironment(), os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "binder-deploy-kubernetes:", err)
@@ -42,8 +46,8 @@ func main() {
 
 // run is the service from its arguments to its end. It returns nil after ctx is
 // done and everything has been put in order.
-func run(ctx context.Context, args []string, from host, stdout, stderr io.Writer) error {
-	config, err := parseConfig(args, from, stdout)
+func run(ctx context.Context, args []string, from config.Environment, stdout, stderr io.Writer) error {
+	config, err := config.Parse(args, from, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -57,11 +61,11 @@ func run(ctx context.Context, args []string, from host, stdout, stderr io.Writer
 		// To the terminal and not to the log: the key is in no log line.
 		fmt.Fprintf(stderr, "No API key was given. This one lasts until the process ends: %s\n", config.APIKey)
 	}
-	log := newLogger(config, stderr)
+	log := logging.New(stderr, config.LogFormat, config.LogLevel)
 	if config.Warning != "" {
 		log.Warn(config.Warning)
 	}
-	routeClientLogs(log)
+	logging.RouteClientGo(log)
 	client, err := newClient(config.Kubeconfig)
 	if err != nil {
 		return err

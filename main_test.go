@@ -17,14 +17,18 @@ import (
 	"syscall"
 	"testing"
 
+	"k8s.io/klog/v2"
+
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // testHost is a machine with environment variables, given as name, value, and
 // no files.
-func testHost(env ...string) host {
-	h := thisHost()
-	h.env = func(name string) (string, bool) {
+func testHost(env ...string) config.Environment {
+	h := config.OSEnvironment()
+	h.Env = func(name string) (string, bool) {
 		for i := 0; i < len(env); i += 2 {
 			if env[i] == name {
 				return env[i+1], true
@@ -32,7 +36,7 @@ func testHost(env ...string) host {
 		}
 		return "", false
 	}
-	h.readFile = func(string) ([]byte, error) { return nil, os.ErrNotExist }
+	h.ReadFile = func(string) ([]byte, error) { return nil, os.ErrNotExist }
 	return h
 }
 
@@ -62,7 +66,7 @@ func TestRunRefuses(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		args []string
-		from host
+		from config.Environment
 		says []string
 	}{
 		{"an unknown flag", []string{"--pool-size=3"}, testHost(), []string{"pool-size", "--help"}},
@@ -225,5 +229,21 @@ func TestMainEndsOnSIGTERM(t *testing.T) {
 		if strings.Contains(log+stdout.String(), key[1]) {
 			t.Errorf("the API key is in the log:\n%s", log)
 		}
+	}
+}
+
+// The warning is in the log, whatever becomes of the process afterwards.
+func TestSettingsFileWarningIsLogged(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Cleanup(klog.ClearLogger)
+	host := testHost()
+	host.ReadFile = func(string) ([]byte, error) { return []byte(`{"db": {}, "kube": {}}`), nil }
+	var stderr bytes.Buffer
+	args := []string{"--config=deploy.conf", "--api-key=x"}
+	if err := run(t.Context(), args, host, io.Discard, &stderr); err == nil {
+		t.Error("it ran without a cluster")
+	}
+	if strings.Count(stderr.String(), `"level":"WARN"`) != 1 || !strings.Contains(stderr.String(), "db, kube") {
+		t.Errorf("got log %s, want one warning", &stderr)
 	}
 }

@@ -22,6 +22,8 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // preloadTemplates is a source of templates that may be away.
@@ -325,8 +327,8 @@ func TestPreloadPodsOfOneVersion(t *testing.T) {
 }
 
 func TestPreloadHelperImageFlag(t *testing.T) {
-	from := thisHost()
-	from.env = func(string) (string, bool) { return "", false }
+	from := config.OSEnvironment()
+	from.Env = func(string) (string, bool) { return "", false }
 	for _, test := range []struct {
 		args  []string
 		want  string
@@ -337,7 +339,7 @@ func TestPreloadHelperImageFlag(t *testing.T) {
 		{[]string{"--preload-helper-image="}, "", true},
 		{[]string{"--preload-helper-image=a b"}, "a b", true},
 	} {
-		config, err := parseConfig(test.args, from, io.Discard)
+		config, err := config.Parse(test.args, from, io.Discard)
 		if config.PreloadHelperImage != test.want || (err != nil) != test.wrong || test.wrong && !strings.Contains(err.Error(), "--preload-helper-image") {
 			t.Errorf("%q gives %q, error %v", test.args, config.PreloadHelperImage, err)
 		}

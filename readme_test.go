@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // TestREADME keeps the README in step with the code: it has a row for every
@@ -24,8 +26,8 @@ func TestREADME(t *testing.T) {
 			t.Errorf("README.md does not have the %s %s", what, text)
 		}
 	}
-	new(Config).flags().VisitAll(func(f *flag.Flag) {
-		row := fmt.Sprintf("| `--%s` | `%s` |", f.Name, envName(f.Name))
+	new(config.Config).Flags().VisitAll(func(f *flag.Flag) {
+		row := fmt.Sprintf("| `--%s` | `%s` |", f.Name, config.EnvName(f.Name))
 		if f.Name == "version" {
 			row = "| `--version` | |"
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 const (
@@ -47,7 +49,7 @@ var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
 
 // newTemplateSource is where templates come from: the cluster first, then the
 // registry, if there is one.
-func newTemplateSource(config *Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
+func newTemplateSource(config *config.Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
 	if config.RegistryURL == "" {
 		return clusterTemplates{cluster}
 	}

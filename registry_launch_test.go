@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 // TestLaunchOfARegistryTemplate goes from the API through both sources to a pod,
@@ -38,7 +40,7 @@ func TestLaunchOfARegistryTemplate(t *testing.T) {
 			http.NotFound(w, r)
 		}
 	})
-	config := &Config{
+	config := &config.Config{
 		Namespace: "binder", InstancesNamespace: "somewhere", ProxyService: "binder-proxy",
 		StartTimeout: time.Minute, CullTimeout: time.Hour, CullInterval: time.Minute,
 		APIAddress: "127.0.0.1:0", ProxyAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 
 // completeRegistryAPIKey comes after the service's own key. One that was made up
 // a moment ago is of no use to a registry.
-func (c *Config) completeRegistryAPIKey(from host) error {
+func (c *Config) completeRegistryAPIKey(from Environment) error {
 	var err error
-	c.RegistryAPIKey, err = readKey("registry-api-key", c.RegistryAPIKey, c.RegistryAPIKeyFile, from.readFile)
+	c.RegistryAPIKey, err = readKey("registry-api-key", c.RegistryAPIKey, c.RegistryAPIKeyFile, from.ReadFile)
 	if err == nil && c.RegistryAPIKey == "" && !c.APIKeyGenerated {
 		c.RegistryAPIKey = c.APIKey
 	}

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"encoding/json"
@@ -20,7 +20,7 @@ func TestNewLoggerFormat(t *testing.T) {
 		{"auto", true}, // nothing here is a terminal
 	} {
 		out := &kubetest.LogBuffer{}
-		newLogger(&Config{LogFormat: row.format}, out).Info("launched", "id", kubetest.ID(1))
+		New(out, row.format, slog.LevelInfo).Info("launched", "id", kubetest.ID(1))
 		line := out.String()
 		if got := json.Valid([]byte(line)); got != row.json {
 			t.Errorf("--log-format %s wrote %q: JSON is %v, want %v", row.format, line, got, row.json)
@@ -33,7 +33,7 @@ func TestNewLoggerFormat(t *testing.T) {
 
 func TestNewLoggerLevel(t *testing.T) {
 	out := &kubetest.LogBuffer{}
-	log := newLogger(&Config{LogFormat: "text", LogLevel: slog.LevelWarn}, out)
+	log := New(out, "text", slog.LevelWarn)
 	log.Info("said quietly")
 	log.Warn("said aloud")
 	if got := out.String(); strings.Contains(got, "quietly") || !strings.Contains(got, "aloud") {

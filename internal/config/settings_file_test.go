@@ -1,15 +1,12 @@
-package main
+package config
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"maps"
 	"strings"
 	"testing"
-
-	"k8s.io/klog/v2"
 )
 
 func TestSettingsFileIsRead(t *testing.T) {
@@ -103,20 +100,20 @@ func TestSettingsFileMistakesAreNamed(t *testing.T) {
 }
 
 // settingsHost is a machine with an environment and files.
-func settingsHost(env, files map[string]string) host {
-	return host{
-		env: func(name string) (string, bool) {
+func settingsHost(env, files map[string]string) Environment {
+	return Environment{
+		Env: func(name string) (string, bool) {
 			value, ok := env[name]
 			return value, ok
 		},
-		readFile: func(name string) ([]byte, error) {
+		ReadFile: func(name string) ([]byte, error) {
 			if data, ok := files[name]; ok {
 				return []byte(data), nil
 			}
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		},
-		hostname: func() (string, error) { return "test", nil },
-		random:   strings.NewReader(strings.Repeat("r", 1000)),
+		Hostname: func() (string, error) { return "test", nil },
+		Random:   strings.NewReader(strings.Repeat("r", 1000)),
 	}
 }
 
@@ -124,10 +121,10 @@ func settingsHost(env, files map[string]string) host {
 func TestSettingsFileGoesLast(t *testing.T) {
 	files := map[string]string{"deploy.conf": `{"port": 1111, "lookupHost": "file", "registry": {"host": "file"}, "db": {}}`}
 	for _, row := range []struct {
-		name                    string
-		args                    []string
-		env                     map[string]string
-		address, host, registry string
+		name                           string
+		args                           []string
+		env                            map[string]string
+		address, Environment, registry string
 	}{
 		{"default", nil, nil, ":8084", "", ""},
 		{"file", []string{"--config=deploy.conf"}, nil, ":1111", "file", "http://file:8082"},
@@ -143,12 +140,12 @@ func TestSettingsFileGoesLast(t *testing.T) {
 		{"flag that says nothing", []string{"--config=deploy.conf", "--registry-url="}, nil, ":1111", "file", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c, err := parseConfig(row.args, settingsHost(row.env, files), io.Discard)
+			c, err := Parse(row.args, settingsHost(row.env, files), io.Discard)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.APIAddress != row.address || c.PublicHost != row.host || c.RegistryURL != row.registry {
-				t.Errorf("got %s, %s, %s, want %s, %s, %s", c.APIAddress, c.PublicHost, c.RegistryURL, row.address, row.host, row.registry)
+			if c.APIAddress != row.address || c.PublicHost != row.Environment || c.RegistryURL != row.registry {
+				t.Errorf("got %s, %s, %s, want %s, %s, %s", c.APIAddress, c.PublicHost, c.RegistryURL, row.address, row.Environment, row.registry)
 			}
 			if read := c.ConfigFile != ""; read != strings.Contains(c.Warning, "db") {
 				t.Errorf("got warning %q", c.Warning)
@@ -158,7 +155,7 @@ func TestSettingsFileGoesLast(t *testing.T) {
 }
 
 func TestSettingsFileThatIsNotThere(t *testing.T) {
-	_, err := parseConfig([]string{"--config=nowhere.conf"}, settingsHost(nil, nil), io.Discard)
+	_, err := Parse([]string{"--config=nowhere.conf"}, settingsHost(nil, nil), io.Discard)
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--config") || !strings.Contains(err.Error(), "nowhere.conf") {
 		t.Errorf("got %v", err)
 	}
@@ -166,23 +163,8 @@ func TestSettingsFileThatIsNotThere(t *testing.T) {
 
 func TestSettingsFileMistakesAreOfAll(t *testing.T) {
 	files := map[string]string{"deploy.conf": `{"port": 0}`}
-	_, err := parseConfig([]string{"--config=deploy.conf", "--log-format=xml"}, settingsHost(nil, files), io.Discard)
+	_, err := Parse([]string{"--config=deploy.conf", "--log-format=xml"}, settingsHost(nil, files), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "port is 0") || !strings.Contains(err.Error(), "--log-format") {
 		t.Errorf("got %v, want both mistakes", err)
-	}
-}
-
-// The warning is in the log, whatever becomes of the process afterwards.
-func TestSettingsFileWarningIsLogged(t *testing.T) {
-	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	t.Cleanup(klog.ClearLogger)
-	files := map[string]string{"deploy.conf": `{"db": {}, "kube": {}}`}
-	var stderr bytes.Buffer
-	args := []string{"--config=deploy.conf", "--api-key=x"}
-	if err := run(t.Context(), args, settingsHost(nil, files), io.Discard, &stderr); err == nil {
-		t.Error("it ran without a cluster")
-	}
-	if strings.Count(stderr.String(), `"level":"WARN"`) != 1 || !strings.Contains(stderr.String(), "db, kube") {
-		t.Errorf("got log %s, want one warning", &stderr)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"cmp"
@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Config is every setting. Each is a flag and an environment variable; the flag
@@ -70,24 +68,24 @@ const (
 	serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 )
 
-// host is what configuration reads from outside its arguments.
-type host struct {
-	env      func(string) (string, bool)
-	readFile func(string) ([]byte, error)
-	hostname func() (string, error)
-	random   io.Reader
+// Environment is what configuration reads from outside its arguments.
+type Environment struct {
+	Env      func(string) (string, bool)
+	ReadFile func(string) ([]byte, error)
+	Hostname func() (string, error)
+	Random   io.Reader
 }
 
-func thisHost() host {
-	return host{env: os.LookupEnv, readFile: os.ReadFile, hostname: os.Hostname, random: rand.Reader}
+func OSEnvironment() Environment {
+	return Environment{Env: os.LookupEnv, ReadFile: os.ReadFile, Hostname: os.Hostname, Random: rand.Reader}
 }
 
-// parseConfig reads the command line, then the environment, then the settings
+// Parse reads the command line, then the environment, then the settings
 // file, and checks all of it; the error names every mistake at once. It is
 // flag.ErrHelp when help was asked for, which has then been written to out.
-func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
+func Parse(args []string, from Environment, out io.Writer) (*Config, error) {
 	c := &Config{}
-	flags := c.flags()
+	flags := c.Flags()
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			usage(flags, out)
@@ -98,7 +96,7 @@ func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	if c.Version {
 		return c, nil
 	}
-	errs := []error{fromEnvironment(flags, from.env), c.fromSettingsFile(flags, from.readFile)}
+	errs := []error{fromEnvironment(flags, from.Env), c.fromSettingsFile(flags, from.ReadFile)}
 	if rest := flags.Args(); len(rest) > 0 {
 		errs = append(errs, fmt.Errorf("unexpected argument %q: there are only flags", rest[0]))
 	}
@@ -106,7 +104,7 @@ func parseConfig(args []string, from host, out io.Writer) (*Config, error) {
 	return c, errors.Join(errs...)
 }
 
-func (c *Config) flags() *flag.FlagSet {
+func (c *Config) Flags() *flag.FlagSet {
 	f := flag.NewFlagSet("binder-deploy-kubernetes", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // errors are returned
 	f.Usage = func() {}     // is called for each mistake, too
@@ -148,8 +146,8 @@ func (c *Config) flags() *flag.FlagSet {
 	return f
 }
 
-// envName is the environment variable of a flag: --api-key is BINDER_API_KEY.
-func envName(flagName string) string {
+// EnvName is the environment variable of a flag: --api-key is BINDER_API_KEY.
+func EnvName(flagName string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
@@ -159,39 +157,40 @@ func fromEnvironment(flags *flag.FlagSet, env func(string) (string, bool)) error
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	var errs []error
 	flags.VisitAll(func(f *flag.Flag) {
-		value, ok := env(envName(f.Name))
+		value, ok := env(EnvName(f.Name))
 		if !ok || value == "" || given[f.Name] || f.Name == "version" {
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {
-			errs = append(errs, fmt.Errorf("%s=%q: %w", envName(f.Name), value, err))
+			errs = append(errs, fmt.Errorf("%s=%q: %w", EnvName(f.Name), value, err))
 		}
 	})
 	return errors.Join(errs...)
 }
 
 // complete fills in what depends on where the process runs.
-func (c *Config) complete(from host) error {
+func (c *Config) complete(from Environment) error {
 	var errs []error
 	if c.Namespace == "" {
-		c.Namespace, _ = from.env("POD_NAMESPACE")
+		c.Namespace, _ = from.Env("POD_NAMESPACE")
 	}
 	if c.Namespace == "" && c.Kubeconfig == "" {
-		own, _ := from.readFile(serviceAccountNamespace) // absent outside a cluster
+		own, _ := from.ReadFile(serviceAccountNamespace) // absent outside a cluster
 		c.Namespace = strings.TrimSpace(string(own))
 	}
 	c.Namespace = cmp.Or(c.Namespace, "binder")
 
-	suffix, err := instance.NewID(from.random)
-	if err != nil {
-		return err
+	var suffix [4]byte
+	if _, err := io.ReadFull(from.Random, suffix[:]); err != nil {
+		return fmt.Errorf("read random bytes for this replica's identity: %w", err)
 	}
-	if c.Identity, _ = from.env("POD_NAME"); c.Identity == "" {
-		name, _ := from.hostname()
-		c.Identity = name + "-" + suffix[:8] // two may run on one host
+	if c.Identity, _ = from.Env("POD_NAME"); c.Identity == "" {
+		name, _ := from.Hostname()
+		c.Identity = name + "-" + hex.EncodeToString(suffix[:]) // two may run on one host
 	}
 	errs = append(errs, c.completeAPIKey(from), c.completeRegistryAPIKey(from))
 	for i, origin := range c.CORSAllowOrigins {
+		var err error
 		if c.CORSAllowOrigins[i], err = parseOrigin(origin); err != nil {
 			errs = append(errs, fmt.Errorf("--cors-allow-origin: %w", err))
 		}
@@ -199,13 +198,13 @@ func (c *Config) complete(from host) error {
 	return errors.Join(errs...)
 }
 
-func (c *Config) completeAPIKey(from host) error {
+func (c *Config) completeAPIKey(from Environment) error {
 	var err error
-	if c.APIKey, err = readKey("api-key", c.APIKey, c.APIKeyFile, from.readFile); err != nil || c.APIKey != "" {
+	if c.APIKey, err = readKey("api-key", c.APIKey, c.APIKeyFile, from.ReadFile); err != nil || c.APIKey != "" {
 		return err
 	}
 	var raw [32]byte
-	if _, err := io.ReadFull(from.random, raw[:]); err != nil {
+	if _, err := io.ReadFull(from.Random, raw[:]); err != nil {
 		return fmt.Errorf("make an API key: %w", err)
 	}
 	c.APIKey, c.APIKeyGenerated = hex.EncodeToString(raw[:]), true
@@ -292,7 +291,7 @@ Flags, each with the environment variable that sets it as well:
 			fmt.Fprintf(out, " (default %s)", fl.DefValue)
 		}
 		if fl.Name != "version" {
-			fmt.Fprintf(out, " [$%s]", envName(fl.Name))
+			fmt.Fprintf(out, " [$%s]", EnvName(fl.Name))
 		}
 		fmt.Fprintln(out)
 	})

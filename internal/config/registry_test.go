@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"io"
@@ -10,7 +10,7 @@ func TestRegistryURLs(t *testing.T) {
 	for _, good := range []string{
 		"http://registry:8082", "http://registry", "https://registry.example.com/", "http://10.0.0.1:80/base", "http://[::1]:8082", "HTTP://x",
 	} {
-		c, err := parseConfig([]string{"--registry-url=" + good}, settingsHost(nil, nil), io.Discard)
+		c, err := Parse([]string{"--registry-url=" + good}, settingsHost(nil, nil), io.Discard)
 		if err != nil || c.RegistryURL != good {
 			t.Errorf("%s: got %v", good, err)
 		}
@@ -20,7 +20,7 @@ func TestRegistryURLs(t *testing.T) {
 		"http://registry:0", "http://registry:65536", "http://registry:x", "http://reg istry", "http://registry?x", "http://registry/?", "http://registry#",
 		"http://user:password@registry",
 	} {
-		_, err := parseConfig([]string{"--registry-url=" + bad}, settingsHost(nil, nil), io.Discard)
+		_, err := Parse([]string{"--registry-url=" + bad}, settingsHost(nil, nil), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), "--registry-url") || strings.Contains(err.Error(), "password") {
 			t.Errorf("%s: got %v, want an error that names the flag", bad, err)
 		}
@@ -47,7 +47,7 @@ func TestRegistryAPIKeys(t *testing.T) {
 		{"no file", []string{"--registry-api-key-file=nowhere"}, nil, "", "--registry-api-key-file"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c, err := parseConfig(row.args, settingsHost(row.env, files), io.Discard)
+			c, err := Parse(row.args, settingsHost(row.env, files), io.Discard)
 			switch {
 			case row.says != "":
 				if err == nil || !strings.Contains(err.Error(), row.says) {

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ const podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespac
 
 // hostWith is a machine named "machine" with environment variables and files,
 // each written NAME=value, a file's name being a path.
-func hostWith(entries ...string) host {
+func hostWith(entries ...string) Environment {
 	get := func(name string) (string, bool) {
 		for _, entry := range entries {
 			if value, ok := strings.CutPrefix(entry, name+"="); ok {
@@ -29,25 +29,25 @@ func hostWith(entries ...string) host {
 		}
 		return "", false
 	}
-	return host{
-		env: get,
-		readFile: func(path string) ([]byte, error) {
+	return Environment{
+		Env: get,
+		ReadFile: func(path string) ([]byte, error) {
 			content, ok := get(path)
 			if !ok {
 				return nil, fmt.Errorf("open %s: %w", path, os.ErrNotExist)
 			}
 			return []byte(content), nil
 		},
-		hostname: func() (string, error) { return "machine", nil },
-		random:   bytes.NewReader(bytes.Repeat([]byte{0xab}, 1000)),
+		Hostname: func() (string, error) { return "machine", nil },
+		Random:   bytes.NewReader(bytes.Repeat([]byte{0xab}, 1000)),
 	}
 }
 
 // mustParse parses a command line without a mistake, which prints nothing.
-func mustParse(t testing.TB, from host, args ...string) *Config {
+func mustParse(t testing.TB, from Environment, args ...string) *Config {
 	t.Helper()
 	var out bytes.Buffer
-	c, err := parseConfig(args, from, &out)
+	c, err := Parse(args, from, &out)
 	if err != nil {
 		t.Fatalf("%q: %v", args, err)
 	}
@@ -126,7 +126,7 @@ func TestConfigFlagsAndEnvironment(t *testing.T) {
 		"log-format":            {"json", "text", func(c *Config) any { return c.LogFormat }},
 		"log-level":             {"WARN", "DEBUG", func(c *Config) any { return c.LogLevel }},
 	}
-	(&Config{}).flags().VisitAll(func(f *flag.Flag) {
+	(&Config{}).Flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
 			t.Errorf("--%s is not tested here", f.Name)
 		}
@@ -176,12 +176,12 @@ func TestConfigVersion(t *testing.T) {
 
 func TestConfigHelp(t *testing.T) {
 	var out bytes.Buffer
-	c, err := parseConfig([]string{"--help"}, hostWith("BINDER_CULL_TIMEOUT=soon"), &out)
+	c, err := Parse([]string{"--help"}, hostWith("BINDER_CULL_TIMEOUT=soon"), &out)
 	if !errors.Is(err, flag.ErrHelp) || c != nil {
 		t.Fatalf("got %+v, %v", c, err)
 	}
 	help := out.String()
-	(&Config{}).flags().VisitAll(func(f *flag.Flag) {
+	(&Config{}).Flags().VisitAll(func(f *flag.Flag) {
 		_, text := flag.UnquoteUsage(f)
 		// Its name on a line of its own, and below it what it is for.
 		pattern := `(?m)^  --` + f.Name + ` ?\S*\n +` + regexp.QuoteMeta(text)
@@ -230,7 +230,7 @@ func TestConfigMistakes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer
-			_, err := parseConfig(test.args, hostWith(test.env...), &out)
+			_, err := Parse(test.args, hostWith(test.env...), &out)
 			if err == nil {
 				t.Fatal("it is taken")
 			}
@@ -247,7 +247,7 @@ func TestConfigMistakes(t *testing.T) {
 }
 
 func TestConfigNamesAllMistakes(t *testing.T) {
-	_, err := parseConfig(
+	_, err := Parse(
 		[]string{"--cull-interval=0", "--public-host=http://x", "--log-format=xml", "--api-key-file=f", "stray"},
 		hostWith("BINDER_CULL_TIMEOUT=soon", "BINDER_LOG_LEVEL=loud"), io.Discard)
 	if err == nil {
@@ -267,7 +267,7 @@ func TestConfigPublicHost(t *testing.T) {
 		}
 	}
 	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>"} {
-		if _, err := parseConfig([]string{"--public-host=" + host}, hostWith(), io.Discard); err == nil {
+		if _, err := Parse([]string{"--public-host=" + host}, hostWith(), io.Discard); err == nil {
 			t.Errorf("%q is taken", host)
 		}
 	}
@@ -275,11 +275,11 @@ func TestConfigPublicHost(t *testing.T) {
 
 func TestConfigAPIKey(t *testing.T) {
 	for _, test := range []struct {
-		name      string
-		args      []string
-		host      []string
-		want      string
-		generated bool
+		name        string
+		args        []string
+		Environment []string
+		want        string
+		generated   bool
 	}{
 		{"flag", []string{"--api-key=secret"}, nil, "secret", false},
 		{"environment", nil, []string{"BINDER_API_KEY=secret"}, "secret", false},
@@ -289,12 +289,12 @@ func TestConfigAPIKey(t *testing.T) {
 		{"none", nil, nil, strings.Repeat("ab", 32), true},
 		{"blank", []string{"--api-key= "}, nil, strings.Repeat("ab", 32), true},
 	} {
-		c := mustParse(t, hostWith(test.host...), test.args...)
+		c := mustParse(t, hostWith(test.Environment...), test.args...)
 		if c.APIKey != test.want || c.APIKeyGenerated != test.generated {
 			t.Errorf("%s: got %q, generated %t; want %q, %t", test.name, c.APIKey, c.APIKeyGenerated, test.want, test.generated)
 		}
 	}
-	if one, two := mustParse(t, thisHost()).APIKey, mustParse(t, thisHost()).APIKey; one == two {
+	if one, two := mustParse(t, OSEnvironment()).APIKey, mustParse(t, OSEnvironment()).APIKey; one == two {
 		t.Errorf("two keys are the same: %s", one)
 	}
 }
@@ -308,8 +308,8 @@ func TestConfigNeedsRandomness(t *testing.T) {
 		"little": io.MultiReader(bytes.NewReader(make([]byte, 20)), iotest.ErrReader(broken)),
 	} {
 		from := hostWith()
-		from.random = random
-		if c, err := parseConfig(nil, from, io.Discard); !errors.Is(err, broken) {
+		from.Random = random
+		if c, err := Parse(nil, from, io.Discard); !errors.Is(err, broken) {
 			t.Errorf("%s: got %+v and error %v", name, c, err)
 		}
 	}
@@ -317,10 +317,10 @@ func TestConfigNeedsRandomness(t *testing.T) {
 
 func TestConfigNamespace(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		args []string
-		host []string
-		want string
+		name        string
+		args        []string
+		Environment []string
+		want        string
 	}{
 		{"the default", nil, nil, "binder"},
 		{"the pod's own", nil, []string{podNamespaceFile + "=own\n"}, "own"},
@@ -328,7 +328,7 @@ func TestConfigNamespace(t *testing.T) {
 		{"the flag", []string{"--namespace=asked"}, []string{podNamespaceFile + "=own", "POD_NAMESPACE=told"}, "asked"},
 		{"not this pod's for another cluster", []string{"--kubeconfig=k"}, []string{podNamespaceFile + "=own"}, "binder"},
 	} {
-		if c := mustParse(t, hostWith(test.host...), test.args...); c.Namespace != test.want {
+		if c := mustParse(t, hostWith(test.Environment...), test.args...); c.Namespace != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, c.Namespace, test.want)
 		}
 	}
@@ -339,12 +339,12 @@ func TestConfigIdentity(t *testing.T) {
 	if c := mustParse(t, hostWith("POD_NAME=binder-6d5f-x7")); c.Identity != "binder-6d5f-x7" {
 		t.Errorf("got %q, want the pod's name", c.Identity)
 	}
-	one, two := mustParse(t, thisHost()).Identity, mustParse(t, thisHost()).Identity
+	one, two := mustParse(t, OSEnvironment()).Identity, mustParse(t, OSEnvironment()).Identity
 	if one == two {
 		t.Errorf("two processes are both %q", one)
 	}
 	nameless := hostWith()
-	nameless.hostname = func() (string, error) { return "", errors.New("no name") }
+	nameless.Hostname = func() (string, error) { return "", errors.New("no name") }
 	if c := mustParse(t, nameless); c.Identity != "-abababab" {
 		t.Errorf("got %q", c.Identity)
 	}
