@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 const (
@@ -23,8 +25,7 @@ const (
 	// flushSpell is for how long writes are begun before it is looked again for
 	// what is due: what has the least time left does not wait for all others.
 	flushSpell = 5 * time.Second
-	// writers is how many writes to the API server one loop has under way at most.
-	writers = 8
+
 	// lastFlushes and lastFlushPause are for conflicts when this replica ends:
 	// an instance in use elsewhere is written to by others as well.
 	lastFlushes    = 3
@@ -178,7 +179,7 @@ func (a *Activity) flush(ctx context.Context, period func(timeout time.Duration)
 	var last error
 	a.forgetOwn()
 	began := time.Now()
-	forEach(a.due(period), writers, func(w dueWrite) {
+	forEach(a.due(period), kube.Writers, func(w dueWrite) {
 		if time.Since(began) > spell {
 			return // is due at the next tick
 		}
@@ -253,7 +254,7 @@ func (a *Activity) forgetOwn() {
 
 // writeActivity writes to a pod when it was last used, and how.
 func writeActivity(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, used use) (*corev1.Pod, error) {
-	return annotate(ctx, pods, pod, map[string]any{
+	return kube.Annotate(ctx, pods, pod, map[string]any{
 		instance.LastActivityAnnotation: instance.FormatTime(used.at), instance.ActivitySourceAnnotation: used.source,
 	})
 }

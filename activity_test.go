@@ -23,6 +23,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // wantActivityPatch checks that a write sets a pod's last activity, its source and
@@ -151,7 +153,7 @@ func TestActivityPatch(t *testing.T) {
 func TestActivityFlushWritesAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pods []runtime.Object
-		const many = 3*writers + 1
+		const many = 3*kube.Writers + 1
 		for n := range many {
 			pods = append(pods, kubetest.Pod(kubetest.ID(n), time.Now()))
 		}
@@ -477,7 +479,7 @@ func TestLeastTimeLeftIsWrittenFirst(t *testing.T) {
 		if last, err := instance.LastActivity(pod); err != nil || last.Before(began) {
 			t.Errorf("after %s its activity is %s, %v", time.Since(began), last, err)
 		}
-		time.Sleep(many / writers * 2 * time.Second)
+		time.Sleep(many / kube.Writers * 2 * time.Second)
 		synctest.Wait()
 		if len(activity.last) > 0 {
 			t.Errorf("%d are still to be written", len(activity.last))

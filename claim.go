@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // ClaimResult is what came of asking a pool for a pod; a label of a metric.
@@ -64,7 +66,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 
 // claimPod writes once: the pod is in the pool no longer, and is in use as of now.
 func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 
 	began := l.now()

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // contactGap is how long a leader may write nothing to its Lease, which it does
@@ -14,7 +16,7 @@ const contactGap = 2 * leader.RetryPeriod
 // outageAllowance is how long after the leader the other replicas may come to
 // reach the API server again, and write what fell due meanwhile: a write that
 // hangs is given up, and the next one done.
-const outageAllowance = 2 * writeTimeout
+const outageAllowance = 2 * kube.WriteTimeout
 
 // outage is a time in which a leader was cut off from the API server. Its zero
 // value is none.

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 const (
@@ -226,7 +228,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time, policy cullPolicy) {
 			sentences = append(sentences, sentence{pod, v})
 		}
 	}
-	forEach(sentences, writers, func(s sentence) {
+	forEach(sentences, kube.Writers, func(s sentence) {
 		if c.outdated(ctx, policy) {
 			return
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // wantGone checks that an instance's pod is no more, and why.
@@ -116,7 +118,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 		idle  = 3
 		used  = 4
 		other = idle + used
-		all   = writers // so that none waits for another
+		all   = kube.Writers // so that none waits for another
 	)
 	s := newSandbox(t, nil)
 	began := time.Now().Truncate(time.Millisecond)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,15 +17,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // ownWriteWait bounds how long a launch waits for the watch to deliver the pod
 // it has just created, so that a status request that follows finds it.
 const ownWriteWait = 2 * time.Second
-
-// createTimeout bounds the write of a launch or a preload. It is shorter than
-// that of others: a client waits, and can try again.
-const createTimeout = 3 * time.Second
 
 const stoppedMessage = "stopped by request"
 
@@ -138,7 +135,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 	if err != nil {
 		return &templateError{template.Name, err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 
 	l.mu.Lock()
@@ -167,7 +164,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		// that one began is not known here, and so not measured.
 		l.log.InfoContext(ctx, "launched before", "id", id, "template", template.Name)
 		return nil
-	case isQuota(err):
+	case kube.IsQuota(err):
 		return fmt.Errorf("%w: %w", errCapacity, err)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		// The pod itself was refused: by validation, or by pod security.
@@ -266,14 +263,6 @@ func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
 	began, ours = l.launching[pod.Labels[instance.IDLabel]]
 	delete(l.launching, pod.Labels[instance.IDLabel])
 	return began, ours
-}
-
-// isQuota reports whether a ResourceQuota refused the pod, or has not been
-// counted yet. The API server has no reason of its own for that: it is
-// Forbidden, told apart by its text only.
-func isQuota(err error) bool {
-	return apierrors.IsForbidden(err) &&
-		(strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota"))
 }
 
 // launchResult names what came of a launch, as a label of a metric.

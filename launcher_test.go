@@ -24,6 +24,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -166,7 +168,7 @@ func TestQuotaIsNoBadTemplate(t *testing.T) {
 	if bad := (*templateError)(nil); errors.As(err, &bad) {
 		t.Errorf("got %v", err)
 	}
-	if isQuota(errors.New("exceeded quota")) || isQuota(nil) {
+	if kube.IsQuota(errors.New("exceeded quota")) || kube.IsQuota(nil) {
 		t.Error("what is not the API server's answer is a quota")
 	}
 }
@@ -254,8 +256,8 @@ func TestLaunchGivesUp(t *testing.T) {
 		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got id %q and error %v", id, err)
 		}
-		if took := time.Since(began); took != createTimeout {
-			t.Errorf("took %s, want %s", took, createTimeout)
+		if took := time.Since(began); took != kube.CreateTimeout {
+			t.Errorf("took %s, want %s", took, kube.CreateTimeout)
 		}
 		launcher.wantLaunches(t, "error")
 	})

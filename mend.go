@@ -10,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // mend tells which times on a pod cannot be right, and what is to be written in
@@ -58,7 +60,7 @@ func (c *Culler) repair(ctx context.Context, pod *corev1.Pod, policy cullPolicy)
 		return
 	}
 	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "problem", problem)
-	switch _, err := annotate(ctx, c.pods, pod, annotations); {
+	switch _, err := kube.Annotate(ctx, c.pods, pod, annotations); {
 	case err == nil:
 		c.metrics.TimeFixed()
 		log.WarnContext(ctx, "a time on the pod cannot be right, counts as now")

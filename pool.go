@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 const (
@@ -121,7 +123,7 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 			work = append(work, func() { p.create(ctx, pod, state) })
 		}
 	}
-	forEach(work, writers, func(do func()) {
+	forEach(work, kube.Writers, func(do func()) {
 		if ctx.Err() == nil { // else no longer ours to do
 			do()
 		}
@@ -229,7 +231,7 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 
 // create adds a pod to a pool.
 func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	_, err := p.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	state.mu.Lock()
@@ -248,7 +250,7 @@ func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
 // remove deletes a warm pod, but not one that has changed since it was looked
 // at: it may have been claimed. Nobody has known it, so nobody remembers it.
 func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	pod := removal.pod
 	log := p.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", removal.reason)

@@ -17,6 +17,8 @@ import (
 	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 // preloadInterval is how often preloads are looked at without a cause: for
@@ -180,7 +182,7 @@ func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*app
 }
 
 func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
-	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 	_, err := p.daemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	switch {
@@ -197,7 +199,7 @@ func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
 
 // delete deletes just these, and with them, by Kubernetes, their pods.
 func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	var errs []error
 	for _, set := range sets {

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 const (
@@ -122,7 +124,7 @@ func (w *TemplateWarnings) write(ctx context.Context, warning templateWarning) {
 }
 
 func (w *TemplateWarnings) apply(ctx context.Context, warning templateWarning) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	event := warning.event(w.now())
 	_, err := w.client.CoreV1().Events(warning.template.Namespace).Apply(ctx, event, metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true})

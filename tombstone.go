@@ -12,10 +12,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-)
 
-// writeTimeout bounds every single write to the API server.
-const writeTimeout = 10 * time.Second
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+)
 
 // remover deletes instances and remembers them. The memory is a tombstone: an
 // Event which the API server itself drops after its TTL, an hour by default, so
@@ -36,7 +35,7 @@ type remover struct {
 // of what lives that it is over. A pod that is gone already is an error that
 // apierrors.IsNotFound knows: somebody else has ended it.
 func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*kube.WriteTimeout)
 	defer cancel()
 
 	only := metav1.NewUIDPreconditions(string(pod.UID))
@@ -63,7 +62,7 @@ func (r *remover) deletePod(ctx context.Context, name string, how metav1.DeleteO
 // One that exists already says more and stays as it is: its fields have another
 // manager, which the API server calls a conflict.
 func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 
 	err := r.bury(ctx, pod, instance.EndGone, message, metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"})
