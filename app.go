@@ -20,6 +20,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -64,7 +66,7 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 		return nil, err
 	}
 	pods := client.CoreV1().Pods(config.InstancesNamespace)
-	remover := &remover{client: client, namespace: config.InstancesNamespace, now: now}
+	remover := &tombstone.Remover{Client: client, Namespace: config.InstancesNamespace, Now: now}
 	activity := NewActivity(pods, cluster, config.CullTimeout, metrics, log, now)
 	culler, err := NewCuller(pods, cluster, remover, activity, policy, config.CullInterval, metrics, log, now)
 	if err != nil {

@@ -15,13 +15,15 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // poolReplica is a launcher on a read model of its own.
 func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	t.Helper()
 	cluster, read := poolCluster(t, server)
-	remover := &remover{client: server.client, namespace: poolNamespace, now: server.now}
+	remover := &tombstone.Remover{Client: server.client, Namespace: poolNamespace, Now: server.now}
 	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, clusterTemplates{cluster}, remover,
 		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {

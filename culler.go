@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 const (
@@ -156,7 +158,7 @@ func usableSince(pod *corev1.Pod, startTimeout time.Duration) time.Time {
 type Culler struct {
 	pods     typedcorev1.PodInterface
 	cluster  *Cluster
-	remover  *remover
+	remover  *tombstone.Remover
 	activity *Activity  // of this replica
 	policy   cullPolicy // without what is Run's: since, outage, calm
 	interval time.Duration
@@ -170,7 +172,7 @@ type Culler struct {
 }
 
 // NewCuller makes a culler that looks at every instance once an interval.
-func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *remover, activity *Activity, policy cullPolicy, interval time.Duration,
+func NewCuller(pods typedcorev1.PodInterface, cluster *Cluster, remover *tombstone.Remover, activity *Activity, policy cullPolicy, interval time.Duration,
 	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) (*Culler, error) {
 	c := &Culler{
 		pods: pods, cluster: cluster, remover: remover, activity: activity, policy: policy, interval: interval,
@@ -252,7 +254,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v verdict, policy cul
 		return
 	}
 	log := c.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.reason)
-	switch err := c.remover.remove(ctx, pod, v.reason, v.message, true); {
+	switch err := c.remover.Remove(ctx, pod, v.reason, v.message, true); {
 	case err == nil:
 		c.metrics.Ended(string(v.reason))
 		log.InfoContext(ctx, "culled", "message", v.message)
@@ -294,7 +296,7 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			if err := c.remover.remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
+			if err := c.remover.Remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
 				c.log.ErrorContext(ctx, "deleted instance not remembered", "id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "error", err)
 			}
 		}

@@ -134,7 +134,7 @@ func TestCullerKeepsWhatIsRemembered(t *testing.T) {
 		culler := newTestCuller(t, c)
 		defer culler.start()()
 		pod, _ := c.Pod(kubetest.ID(1))
-		if err := culler.remover.remove(t.Context(), pod, instance.EndStopped, stoppedMessage, false); err != nil {
+		if err := culler.remover.Remove(t.Context(), pod, instance.EndStopped, stoppedMessage, false); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

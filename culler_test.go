@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // testCuller is a culler of a cluster, and what it says of itself.
@@ -31,7 +33,7 @@ func newTestCuller(t testing.TB, c *testCluster) testCuller {
 	log, lines := kubetest.RecordLog()
 	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
 	activity, _ := newTestActivity(c)
-	culler, err := NewCuller(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, newTestRemover(c.Server),
+	culler, err := NewCuller(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, &tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now},
 		activity, policy, 30*time.Second, metrics.New("test", metricValues()), log, c.Cluster.now)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +84,7 @@ func TestSweepEndsWhatIsOver(t *testing.T) {
 		of[id] = append(of[id], write)
 	}
 	for _, pod := range []*corev1.Pod{idle, failed, done} {
-		wantRemoved(t, of[pod.Labels[instance.IDLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+		kubetest.WantRemoved(t, of[pod.Labels[instance.IDLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	}
 	for _, pod := range kept {
 		if writes := of[pod.Labels[instance.IDLabel]]; len(writes) > 0 {

@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -27,7 +29,7 @@ func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
 	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
-		&remover{client: c.Client, namespace: kubetest.Namespace, now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
+		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {
 		t.Fatal(err)
 	}

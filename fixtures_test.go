@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"sync"
 	"testing"
@@ -18,21 +17,6 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
-
-// tombstoneOf is the Event that remembers a pod's instance, as the API server
-// would return it.
-func tombstoneOf(t testing.TB, pod *corev1.Pod, reason instance.EndReason, message string) *corev1.Event {
-	t.Helper()
-	raw, err := json.Marshal(newTombstone(pod, kubetest.Namespace, reason, message, pod.CreationTimestamp.Add(time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	event := &corev1.Event{}
-	if err := json.Unmarshal(raw, event); err != nil {
-		t.Fatal(err)
-	}
-	return event
-}
 
 // testCluster is a read model that runs, on a fake API server.
 type testCluster struct {

@@ -28,9 +28,9 @@ func TestClusterInstance(t *testing.T) {
 	deployed, over, both := kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon)
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
 		deployed,
-		tombstoneOf(t, over, instance.EndCulled, "not used"),
+		kubetest.Tombstone(over, instance.EndCulled, "not used"),
 		// The delete that the tombstone was written for did not happen.
-		both, tombstoneOf(t, both, instance.EndCulled, "not used"),
+		both, kubetest.Tombstone(both, instance.EndCulled, "not used"),
 		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
 		kubetest.Pod(kubetest.ID(5), kubetest.Noon, func(p *corev1.Pod) { p.Namespace = "default" }),
 		kubetest.Pod(kubetest.ID(7), kubetest.Noon, kubetest.WithLabel(instance.IDLabel, kubetest.ID(8))),
@@ -83,10 +83,10 @@ func TestClusterInstances(t *testing.T) {
 		kubetest.Pod(kubetest.ID(3), at(2)),
 		kubetest.Pod(kubetest.ID(2), at(1)),
 		kubetest.Pod(kubetest.ID(1), at(1)),
-		both, tombstoneOf(t, both, instance.EndCulled, ""),
-		tombstoneOf(t, kubetest.Pod(kubetest.ID(5), at(3)), instance.EndStopped, ""),
+		both, kubetest.Tombstone(both, instance.EndCulled, ""),
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(5), at(3)), instance.EndStopped, ""),
 		kubetest.Pod(kubetest.ID(6), at(4), kubetest.OfTemplate(odd)),
-		tombstoneOf(t, kubetest.Pod(kubetest.ID(7), at(5), kubetest.OfTemplate(odd)), instance.EndFailed, ""),
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(7), at(5), kubetest.OfTemplate(odd)), instance.EndFailed, ""),
 		kubetest.Pod(kubetest.ID(8), at(0), kubetest.WithLabel(instance.PoolLabel, "warm")),
 		kubetest.Pod(kubetest.ID(9), at(0), kubetest.WithLabel(instance.PreloadLabel, "true")),
 	)
@@ -185,7 +185,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
 			}
 		}
-		if got, want := tombstoneOf(t, slimmed, instance.EndCulled, ""), tombstoneOf(t, full, instance.EndCulled, ""); !equality.Semantic.DeepEqual(got, want) {
+		if got, want := kubetest.Tombstone(slimmed, instance.EndCulled, ""), kubetest.Tombstone(full, instance.EndCulled, ""); !equality.Semantic.DeepEqual(got, want) {
 			t.Errorf("%s: the tombstone is\n%v, want\n%v", name, got, want)
 		}
 		if slimmed.Name != full.Name || slimmed.ResourceVersion != full.ResourceVersion {
@@ -194,7 +194,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 	}
 
 	// Of the others, only what the API server keeps for itself is dropped.
-	tombstone, template := tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used"), kubetest.Template("jupyter")
+	tombstone, template := kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used"), kubetest.Template("jupyter")
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "binder-proxy"}}
 	for _, want := range []runtime.Object{tombstone, template, service} {
 		full := want.DeepCopyObject()

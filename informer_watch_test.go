@@ -223,7 +223,7 @@ func TestAwaitATombstone(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		event := tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")
+		event := kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")
 		if err := c.Client.Tracker().Add(event); err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func TestTombstoneRoundTrip(t *testing.T) {
 	long := strings.Repeat("organisation/", 10) + "image:tag"
 	for _, template := range []string{kubetest.TemplateName, "registry/with/slashes", long} {
 		pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.OfTemplate(template))
-		got := instance.FromTombstone(tombstoneOf(t, pod, instance.EndCulled, "not used for 1h5m"))
+		got := instance.FromTombstone(kubetest.Tombstone(pod, instance.EndCulled, "not used for 1h5m"))
 		want := instance.Instance{
 			ID: kubetest.ID(1), Template: template, Status: instance.StatusDeleted, Created: kubetest.Noon,
 			Reason: "Culled", Message: "not used for 1h5m", Ended: kubetest.Noon.Add(time.Hour),

@@ -239,7 +239,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		event, _ := s.tombstone(t, kubetest.ID(n))
 		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
-		if err := s.remover().remember(t.Context(), late, "deleted from outside"); err != nil {
+		if err := s.remover().Remember(t.Context(), late, "deleted from outside"); err != nil {
 			t.Fatal(err)
 		}
 		s.wantGone(t, kubetest.ID(n), instance.EndCulled)

@@ -26,6 +26,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -251,8 +253,8 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 
 func (r *replica) podClient() typedcorev1.PodInterface { return r.client.CoreV1().Pods(r.namespace) }
 
-func (r *replica) remover() *remover {
-	return &remover{client: r.client, namespace: r.namespace, now: r.now}
+func (r *replica) remover() *tombstone.Remover {
+	return &tombstone.Remover{Client: r.client, Namespace: r.namespace, Now: r.now}
 }
 
 func (r *replica) activity() *Activity {

@@ -24,7 +24,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	port := startPage(t)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.WithAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
 	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
-	if err := s.remover().remember(t.Context(), s.createPod(t, kubetest.ID(3)), "deleted from outside"); err != nil {
+	if err := s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(3)), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
 	s.deletePod(t, kubetest.ID(3))
@@ -126,17 +126,17 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))
 	ended := map[string]instance.EndReason{kubetest.ID(7): instance.EndCulled, kubetest.ID(8): instance.EndStopped, kubetest.ID(9): instance.EndFailed}
 	for id, reason := range ended {
-		if err := s.remover().remove(t.Context(), s.createPod(t, id), reason, "why "+id, true); err != nil {
+		if err := s.remover().Remove(t.Context(), s.createPod(t, id), reason, "why "+id, true); err != nil {
 			t.Fatal(err)
 		}
 	}
 	gone := s.createPod(t, kubetest.ID(10), kubetest.OfTemplate("org/another"))
 	s.deletePod(t, kubetest.ID(10))
-	if err := s.remover().remember(t.Context(), gone, "deleted from outside"); err != nil {
+	if err := s.remover().Remember(t.Context(), gone, "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
 	// A delete that did not happen leaves a tombstone of what lives on.
-	if err := s.remover().remember(t.Context(), s.createPod(t, kubetest.ID(11)), "not so"); err != nil {
+	if err := s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(11)), "not so"); err != nil {
 		t.Fatal(err)
 	}
 	fresh := s.startReplica(t, now)

@@ -17,10 +17,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-func (s *sandbox) remover() *remover {
-	return &remover{client: s.client, namespace: s.namespace, now: time.Now}
+func (s *sandbox) remover() *tombstone.Remover {
+	return &tombstone.Remover{Client: s.client, Namespace: s.namespace, Now: time.Now}
 }
 
 // wantAlive checks that a pod is there, the very same, and not being deleted.
@@ -53,7 +55,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
 	s.touch(t, kubetest.ID(1), used)
 
-	if err := s.remover().remove(t.Context(), read, instance.EndCulled, "not used", true); !apierrors.IsConflict(err) {
+	if err := s.remover().Remove(t.Context(), read, instance.EndCulled, "not used", true); !apierrors.IsConflict(err) {
 		t.Fatalf("got error %v, want a conflict", err)
 	}
 	pod := s.wantAlive(t, kubetest.ID(1), read.UID)
@@ -68,7 +70,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	}
 
 	// The next attempt has read what was written since.
-	if err := s.remover().remove(t.Context(), pod, instance.EndFailed, "broke down", true); err != nil {
+	if err := s.remover().Remove(t.Context(), pod, instance.EndFailed, "broke down", true); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
@@ -90,14 +92,14 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 	s := newSandbox(t, nil)
 	read := s.createPod(t, kubetest.ID(1))
 	s.touch(t, kubetest.ID(1), time.Now())
-	if err := s.remover().remove(t.Context(), read, instance.EndStopped, "stopped by request", false); err != nil {
+	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
 		t.Error("the pod is still there")
 	}
 	// Once more: it is gone, by somebody else's doing.
-	if err := s.remover().remove(t.Context(), read, instance.EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
+	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
 		t.Errorf("stopped again: %v, want that it is not found", err)
 	}
 }
@@ -113,7 +115,7 @@ func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 		if other.UID == read.UID {
 			t.Fatalf("both pods have the UID %s", other.UID)
 		}
-		if err := s.remover().remove(t.Context(), read, instance.EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
+		if err := s.remover().Remove(t.Context(), read, instance.EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
 			t.Errorf("unchangedOnly %t: got error %v, want a conflict", unchangedOnly, err)
 		}
 		s.wantAlive(t, id, other.UID)
@@ -128,7 +130,7 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 	name := "org/Émile's image:" + strings.Repeat("x", 200)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.OfTemplate(name))
 	message := instance.Clip(strings.Repeat("…", 2000)) // of three bytes each
-	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, message, true); err != nil {
+	if err := s.remover().Remove(t.Context(), pod, instance.EndCulled, message, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
@@ -164,7 +166,7 @@ func TestIntegrationRemember(t *testing.T) {
 	pod := s.createPod(t, kubetest.ID(1))
 	remember := func(message string) {
 		t.Helper()
-		if err := s.remover().remember(t.Context(), pod, message); err != nil {
+		if err := s.remover().Remember(t.Context(), pod, message); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -174,7 +176,7 @@ func TestIntegrationRemember(t *testing.T) {
 	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside, as another leader has it")
 
 	// What this service ended says more, before or after.
-	if err := s.remover().remove(t.Context(), pod, instance.EndCulled, "not used", true); err != nil {
+	if err := s.remover().Remove(t.Context(), pod, instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
 	said := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used")

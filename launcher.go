@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // ownWriteWait bounds how long a launch waits for the watch to deliver the pod
@@ -50,7 +52,7 @@ type Launcher struct {
 	pods      typedcorev1.PodInterface
 	cluster   *Cluster
 	templates TemplateSource
-	remover   *remover
+	remover   *tombstone.Remover
 	metrics   *metrics.Metrics
 	log       *slog.Logger
 	now       func() time.Time
@@ -69,7 +71,7 @@ type Launcher struct {
 // NewLauncher makes a launcher. random is where ids come from: an id is the only
 // secret that guards an instance, so it must be unguessable; key is where those
 // come from that a repeated request must find again.
-func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *remover,
+func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *tombstone.Remover,
 	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
 	l := &Launcher{
 		pods: pods, cluster: cluster, templates: templates, remover: remover,
@@ -206,7 +208,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.remover.remove(ctx, pod, instance.EndStopped, stoppedMessage, false)
+	err := l.remover.Remove(ctx, pod, instance.EndStopped, stoppedMessage, false)
 	if apierrors.IsNotFound(err) {
 		return nil // somebody else has ended it
 	}

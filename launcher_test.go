@@ -26,6 +26,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -47,7 +49,7 @@ func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
 	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
-		newTestRemover(c.Server), metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
+		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +207,7 @@ func TestLaunchCapacity(t *testing.T) {
 		kubetest.Pod(kubetest.ID(11), kubetest.Noon, kubetest.Unscheduled), kubetest.Pod(kubetest.ID(12), kubetest.Noon),
 		kubetest.Pod(kubetest.ID(13), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(14), kubetest.Noon, kubetest.Completed), kubetest.Pod(kubetest.ID(15), kubetest.Noon, kubetest.Deleting),
 		kubetest.Pod(kubetest.ID(16), kubetest.Noon, kubetest.OfTemplate("other")), kubetest.Pod(kubetest.ID(17), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
-		tombstoneOf(t, kubetest.Pod(kubetest.ID(18), kubetest.Noon), instance.EndCulled, ""))
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(18), kubetest.Noon), instance.EndCulled, ""))
 	launcher := newTestLauncher(t, c)
 	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
 		t.Errorf("the third of three: %v", err)
@@ -370,7 +372,7 @@ func TestStop(t *testing.T) {
 		{"deployed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, template, nil, true},
 		{"not yet deployed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled)}, template, nil, true},
 		{"failed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Broken)}, template, nil, true},
-		{"over", []runtime.Object{tombstoneOf(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")}, template, nil, false},
+		{"over", []runtime.Object{kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")}, template, nil, false},
 		{"being deleted", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting)}, template, nil, false},
 		{"of another template", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, "other", errNoRecord, false},
 		{"nobody's", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))}, template, errNoRecord, false},
@@ -387,7 +389,7 @@ func TestStop(t *testing.T) {
 				ended = 1
 				pod := test.objects[0].(*corev1.Pod)
 				// In use or not: with no resourceVersion.
-				wantRemoved(t, c.Writes(), pod, metav1.Preconditions{UID: &pod.UID})
+				kubetest.WantRemoved(t, c.Writes(), pod, metav1.Preconditions{UID: &pod.UID})
 				kubetest.Eventually(t, "the instance is known as stopped", func() bool {
 					inst, _ := c.Instance(kubetest.ID(1))
 					return inst.Reason == "Stopped" && inst.Message == "stopped by request"

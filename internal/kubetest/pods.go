@@ -149,3 +149,25 @@ func Template(name string, changes ...func(*corev1.PodTemplate)) *corev1.PodTemp
 func WithTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
 	return func(template *corev1.PodTemplate) { template.Annotations[key] = value }
 }
+
+// Tombstone is the Event that remembers a pod's instance, which ended an hour
+// after the pod was created.
+func Tombstone(pod *corev1.Pod, reason instance.EndReason, message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: instance.TombstoneName(pod.Labels[instance.IDLabel]), Namespace: pod.Namespace,
+			Labels: map[string]string{
+				instance.ManagedByLabel:    instance.ManagerName,
+				instance.IDLabel:           pod.Labels[instance.IDLabel],
+				instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
+				instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
+			},
+			Annotations: map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)},
+		},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Reason:         string(reason),
+		Message:        message,
+		FirstTimestamp: pod.CreationTimestamp,
+		LastTimestamp:  metav1.NewTime(pod.CreationTimestamp.Add(time.Hour)),
+	}
+}

@@ -1,4 +1,4 @@
-package main
+package tombstone
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -18,8 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-func newTestRemover(server *kubetest.Server) *remover {
-	return &remover{client: server.Client, namespace: kubetest.Namespace, now: server.Now}
+func newTestRemover(server *kubetest.Server) *Remover {
+	return &Remover{Client: server.Client, Namespace: kubetest.Namespace, Now: server.Now}
 }
 
 // mustTombstone reads the Event of an instance from the API server.
@@ -30,33 +29,6 @@ func mustTombstone(t testing.TB, server *kubetest.Server, id string) *corev1.Eve
 		t.Fatal(err)
 	}
 	return event
-}
-
-// wantRemoved checks that an instance was remembered and then deleted, with
-// these preconditions and by no other write.
-func wantRemoved(t testing.TB, writes kubetest.Calls, pod *corev1.Pod, only metav1.Preconditions) {
-	t.Helper()
-	if len(writes) != 2 || !writes[0].Matches("patch", "events") || !writes[1].Matches("delete", "pods") {
-		t.Fatalf("the writes are %v, want the tombstone and then the delete", writes)
-	}
-	tombstone := writes[0].(k8stesting.PatchActionImpl)
-	if got, want := tombstone.Name, "binder-"+pod.Labels[instance.IDLabel]+".deleted"; got != want || tombstone.PatchType != types.ApplyPatchType {
-		t.Errorf("the tombstone is a %s of %q, want an apply of %q", tombstone.PatchType, got, want)
-	}
-	deletion := writes[1].(k8stesting.DeleteActionImpl)
-	if deletion.Name != pod.Name || deletion.Namespace != pod.Namespace {
-		t.Errorf("deleted is %s/%s, want %s/%s", deletion.Namespace, deletion.Name, pod.Namespace, pod.Name)
-	}
-	got := deletion.DeleteOptions.Preconditions
-	if got == nil || got.UID == nil || *got.UID != *only.UID {
-		t.Fatalf("the delete has preconditions %v, want UID %s", got, *only.UID)
-	}
-	switch {
-	case only.ResourceVersion == nil && got.ResourceVersion != nil:
-		t.Errorf("the delete is only of resourceVersion %s, want of any", *got.ResourceVersion)
-	case only.ResourceVersion != nil && (got.ResourceVersion == nil || *got.ResourceVersion != *only.ResourceVersion):
-		t.Errorf("the delete is of resourceVersion %v, want only %s", got.ResourceVersion, *only.ResourceVersion)
-	}
 }
 
 func TestRemove(t *testing.T) {
@@ -71,10 +43,10 @@ func TestRemove(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), pod)
-			if err := newTestRemover(server).remove(t.Context(), pod, instance.EndStopped, "stopped by request", test.unchangedOnly); err != nil {
+			if err := newTestRemover(server).Remove(t.Context(), pod, instance.EndStopped, "stopped by request", test.unchangedOnly); err != nil {
 				t.Fatal(err)
 			}
-			wantRemoved(t, server.Writes(), pod, test.only)
+			kubetest.WantRemoved(t, server.Writes(), pod, test.only)
 			got := instance.FromTombstone(mustTombstone(t, server, kubetest.ID(1)))
 			if got.Status != instance.StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
 				t.Errorf("what is remembered is %+v", got)
@@ -98,7 +70,7 @@ func TestRemoveConflicts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), test.live)
-			err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", test.unchangedOnly)
+			err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", test.unchangedOnly)
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
@@ -119,7 +91,7 @@ func TestRemoveConflictsAtLast(t *testing.T) {
 		used := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
 		return false, nil, server.Client.Tracker().Update(kubetest.PodResource, used, kubetest.Namespace)
 	})
-	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
+	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
 	if !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want a conflict", err)
 	}
@@ -130,7 +102,7 @@ func TestRemoveConflictsAtLast(t *testing.T) {
 
 func TestRemoveWhatIsGone(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
-	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "", false)
+	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "", false)
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want that it is not found", err)
 	}
@@ -142,7 +114,7 @@ func TestRemoveKeepsWhatItCannotRemember(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	away := errors.New("the API server is away")
 	server.FailOn("patch", "events", away)
-	err := newTestRemover(server).remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
+	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
 	if !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
@@ -161,12 +133,12 @@ func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		return broken && !kubetest.IsDryRun(action), nil, away
 	})
-	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
+	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
 		t.Fatalf("got error %v, want %v", err, away)
 	}
 	broken = false
 	now = kubetest.Noon.Add(time.Hour)
-	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "stopped by request", false); err != nil {
+	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
 	event := mustTombstone(t, server, kubetest.ID(1))
@@ -177,7 +149,7 @@ func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
 
 func TestRemember(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
-	if err := newTestRemover(server).remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
+	if err := newTestRemover(server).Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
 	event := mustTombstone(t, server, kubetest.ID(1))
@@ -190,10 +162,10 @@ func TestRemember(t *testing.T) {
 func TestRememberKeepsWhatIsKnown(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	remover := newTestRemover(server)
-	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
+	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := remover.remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
+	if err := remover.Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Errorf("a tombstone that exists is an error: %v", err)
 	}
 	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
@@ -205,10 +177,10 @@ func TestRememberKeepsWhatIsKnown(t *testing.T) {
 func TestRemoveReplacesWhatOthersRemember(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	remover := newTestRemover(server)
-	if err := remover.remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
+	if err := remover.Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
 		t.Fatal(err)
 	}
-	if err := remover.remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
+	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
 		t.Fatal(err)
 	}
 	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
@@ -220,7 +192,7 @@ func TestRememberFails(t *testing.T) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
 	away := errors.New("the API server is away")
 	server.FailOn("patch", "events", away)
-	if err := newTestRemover(server).remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), ""); !errors.Is(err, away) {
+	if err := newTestRemover(server).Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), ""); !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
 }
@@ -229,15 +201,22 @@ func TestRememberFails(t *testing.T) {
 // it: an Event must be in the namespace of what it is about.
 func TestNewTombstone(t *testing.T) {
 	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.OfTemplate("org/image"))
+	bury := func(reason instance.EndReason) *corev1.Event {
+		server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), pod)
+		if err := newTestRemover(server).Remove(t.Context(), pod, reason, "message", false); err != nil {
+			t.Fatal(err)
+		}
+		return mustTombstone(t, server, kubetest.ID(1))
+	}
 	for reason, kind := range map[instance.EndReason]string{
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
-		event := tombstoneOf(t, pod, reason, "message")
+		event := bury(reason)
 		if event.Type != kind || event.Reason != string(reason) {
 			t.Errorf("%s: got type %s and reason %s, want type %s", reason, event.Type, event.Reason, kind)
 		}
 	}
-	event := tombstoneOf(t, pod, instance.EndCulled, "message")
+	event := bury(instance.EndCulled)
 	if event.Name != "binder-"+kubetest.ID(1)+".deleted" || event.Namespace != kubetest.Namespace {
 		t.Errorf("it is %s/%s", event.Namespace, event.Name)
 	}

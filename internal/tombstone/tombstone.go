@@ -1,4 +1,4 @@
-package main
+package tombstone
 
 import (
 	"context"
@@ -16,16 +16,16 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
-// remover deletes instances and remembers them. The memory is a tombstone: an
+// Remover deletes instances and remembers them. The memory is a tombstone: an
 // Event which the API server itself drops after its TTL, an hour by default, so
 // that nobody has to clean up.
-type remover struct {
-	client    kubernetes.Interface
-	namespace string
-	now       func() time.Time
+type Remover struct {
+	Client    kubernetes.Interface
+	Namespace string
+	Now       func() time.Time
 }
 
-// remove writes the tombstone, then deletes the pod: in this order, for a crash
+// Remove writes the tombstone, then deletes the pod: in this order, for a crash
 // in between leaves a pod that will be looked at again, and not an instance
 // that nobody remembers.
 //
@@ -34,7 +34,7 @@ type remover struct {
 // apierrors.IsConflict knows it. That is asked first, so that no tombstone says
 // of what lives that it is over. A pod that is gone already is an error that
 // apierrors.IsNotFound knows: somebody else has ended it.
-func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
+func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*kube.WriteTimeout)
 	defer cancel()
 
@@ -51,17 +51,17 @@ func (r *remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.E
 	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
 }
 
-func (r *remover) deletePod(ctx context.Context, name string, how metav1.DeleteOptions) error {
-	if err := r.client.CoreV1().Pods(r.namespace).Delete(ctx, name, how); err != nil {
+func (r *Remover) deletePod(ctx context.Context, name string, how metav1.DeleteOptions) error {
+	if err := r.Client.CoreV1().Pods(r.Namespace).Delete(ctx, name, how); err != nil {
 		return fmt.Errorf("delete pod %s: %w", name, err)
 	}
 	return nil
 }
 
-// remember writes a tombstone for an instance that somebody else has deleted.
+// Remember writes a tombstone for an instance that somebody else has deleted.
 // One that exists already says more and stays as it is: its fields have another
 // manager, which the API server calls a conflict.
-func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string) error {
+func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, message string) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 
@@ -75,16 +75,16 @@ func (r *remover) remember(ctx context.Context, pod *corev1.Pod, message string)
 // bury applies the tombstone rather than creating it: an earlier one may be
 // left from a delete that was refused because the instance was in use after
 // all, and writing it anew also starts its hour anew.
-func (r *remover) bury(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, how metav1.ApplyOptions) error {
-	tombstone := newTombstone(pod, r.namespace, reason, message, r.now())
-	if _, err := r.client.CoreV1().Events(r.namespace).Apply(ctx, tombstone, how); err != nil {
+func (r *Remover) bury(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, how metav1.ApplyOptions) error {
+	tombstone := New(pod, r.Namespace, reason, message, r.Now())
+	if _, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, tombstone, how); err != nil {
 		return fmt.Errorf("write tombstone %s: %w", *tombstone.Name, err)
 	}
 	return nil
 }
 
-// newTombstone says of an instance all that a client may still ask for.
-func newTombstone(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
+// New says of an instance all that a client may still ask for.
+func New(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
 	kind := corev1.EventTypeNormal
 	if reason == instance.EndFailed {
 		kind = corev1.EventTypeWarning
