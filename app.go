@@ -22,6 +22,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -298,12 +300,12 @@ func (s *server) shutdown(timeout time.Duration) {
 // metricValues are the closed sets that the labels of metrics take their values from.
 func metricValues() metrics.Values {
 	return metrics.Values{
-		Launches:        append(templateResults(), "no_capacity"),
+		Launches:        append(podtemplate.Results(), "no_capacity"),
 		Ends:            texts(instance.EndReasons()),
 		ActivityPatches: writeResults(),
 		ActivityProbes:  texts([]ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer}),
 		Claims:          texts([]ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty}),
-		RegistryAsks:    templateResults(),
+		RegistryAsks:    podtemplate.Results(),
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // ClaimResult is what came of asking a pool for a pod; a label of a metric.
@@ -31,13 +33,13 @@ const (
 // when there is none to be had. It waits for none. Two claims never get one pod:
 // each is a patch of the very version that was read.
 func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, timeout time.Duration) (id string, err error) {
-	size, err := templatePoolSize(template)
+	size, err := podtemplate.PoolSize(template)
 	if size == 0 || err != nil {
 		return "", nil // a bad size is the pool's to complain about
 	}
 	var reserved []string
 	defer func() { l.claiming.release(reserved) }() // by then the watch has brought what became of them
-	for _, pod := range claimable(l.cluster.WarmPods(template.Name), templateHash(template), l.now(), l.cluster.startTimeout) {
+	for _, pod := range claimable(l.cluster.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.cluster.startTimeout) {
 		if !l.claiming.reserve(pod.Name) {
 			continue
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // poolReplica is a launcher on a read model of its own.
@@ -152,7 +154,7 @@ func TestClaimable(t *testing.T) {
 	}
 	firsts := map[string]bool{}
 	for range 200 {
-		got := claimable(warm, templateHash(template), now, poolStartTimeout)
+		got := claimable(warm, podtemplate.Hash(template), now, poolStartTimeout)
 		if len(got) != 4 {
 			t.Fatalf("got %d pods, want the 4 first", len(got))
 		}

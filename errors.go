@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // The error names of the Binder deploy protocol that this service answers with.
@@ -42,16 +44,16 @@ func malformed(format string, args ...any) *Error {
 // log: the client is not told how the cluster is made.
 func answerFor(err error) *Error {
 	var answer *Error
-	var template *templateError
+	var template *podtemplate.Error
 	switch {
 	case errors.As(err, &answer):
 		return answer
-	case errors.Is(err, errUnknownTemplate):
+	case errors.Is(err, podtemplate.ErrUnknown):
 		return &Error{Code: http.StatusNotFound, Type: typeRegistryError, Message: err.Error()}
-	case errors.Is(err, errRegistry):
+	case errors.Is(err, podtemplate.ErrUnavailable):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: 5 * time.Second,
-			Message: errRegistry.Error() + "; try again shortly",
+			Message: podtemplate.ErrUnavailable.Error() + "; try again shortly",
 		}
 	case errors.Is(err, errNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
@@ -63,7 +65,7 @@ func answerFor(err error) *Error {
 	case errors.As(err, &template):
 		return &Error{
 			Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
-			Message: fmt.Sprintf("template %q cannot be launched; the server's log says why", template.template),
+			Message: fmt.Sprintf("template %q cannot be launched; the server's log says why", template.Template),
 		}
 	}
 	// What is left is the API server's: away, overloaded, or refusing us.

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // secretDetail stands for what an error's text may tell of the cluster.
@@ -40,7 +42,7 @@ func TestErrorsAsAnswers(t *testing.T) {
 			code: 422, kind: "malformedRequest", says: `not "x"`,
 		},
 		{
-			name: "an unknown template", err: fmt.Errorf("%w: %q", errUnknownTemplate, "jupyter"),
+			name: "an unknown template", err: fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "jupyter"),
 			code: 404, kind: "registryError", says: `unknown template: "jupyter"`,
 		},
 		{name: "no record", err: errNoRecord, code: 404, kind: "noRecord", says: "no record"},
@@ -49,7 +51,7 @@ func TestErrorsAsAnswers(t *testing.T) {
 			code: 503, kind: "badKubeRequest", says: "all places are taken", retryAfter: "60", logged: true,
 		},
 		{
-			name: "a template that cannot be launched", err: fmt.Errorf("launch: %w", &templateError{"jupyter", errors.New(secretDetail)}),
+			name: "a template that cannot be launched", err: fmt.Errorf("launch: %w", &podtemplate.Error{"jupyter", errors.New(secretDetail)}),
 			code: 500, kind: "badKubeRequest", says: `template "jupyter" cannot be launched`, logged: true,
 		},
 		{

@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -163,10 +165,10 @@ func TestDeployFails(t *testing.T) {
 		code int
 		kind string
 	}{
-		{errUnknownTemplate, 404, "registryError"},
+		{podtemplate.ErrUnknown, 404, "registryError"},
 		{errCapacity, 503, "badKubeRequest"},
 		{errors.New("connection refused"), 503, "badKubeRequest"},
-		{&templateError{"jupyter", errors.New("it has no container")}, 500, "badKubeRequest"},
+		{&podtemplate.Error{"jupyter", errors.New("it has no container")}, 500, "badKubeRequest"},
 	} {
 		api := newTestAPI(fakeReader{}, &fakeLauncher{err: row.err})
 		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/jupyter", "", ""), row.code, row.kind)

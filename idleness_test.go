@@ -6,11 +6,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func TestPodHasItsTemplatesIdleness(t *testing.T) {
 	template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "status"))
-	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
+	pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +27,7 @@ func TestPodHasItsTemplatesIdleness(t *testing.T) {
 // A template works without what is not valid.
 func TestPodWithoutInvalidIdleness(t *testing.T) {
 	template := kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "("), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "http://10.0.0.1/"))
-	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
+	pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Noon, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

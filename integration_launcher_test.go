@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -214,7 +216,7 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 	for _, row := range rows {
 		r.awaitTemplate(t, row.name)
 		_, err := api.Launcher.Launch(t.Context(), LaunchRequest{Template: row.name})
-		var refused *templateError
+		var refused *podtemplate.Error
 		if !errors.As(err, &refused) || errors.Is(err, errCapacity) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want a template error with %q in it", row.name, err, row.says)
 		}

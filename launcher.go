@@ -21,6 +21,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // ownWriteWait bounds how long a launch waits for the watch to deliver the pod
@@ -133,9 +135,9 @@ func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Durati
 
 // create makes the pod of an id, if it is not there already.
 func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req LaunchRequest) error {
-	pod, err := buildPod(template, id, l.now(), req.CullTimeout)
+	pod, err := podtemplate.NewPod(template, id, l.now(), req.CullTimeout)
 	if err != nil {
-		return &templateError{template.Name, err}
+		return &podtemplate.Error{template.Name, err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
@@ -170,7 +172,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		return fmt.Errorf("%w: %w", errCapacity, err)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		// The pod itself was refused: by validation, or by pod security.
-		return &templateError{template.Name, err}
+		return &podtemplate.Error{template.Name, err}
 	}
 	return fmt.Errorf("create pod %s: %w", pod.Name, err)
 }
@@ -178,9 +180,9 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 // checkCapacity counts what the cache knows, so that several replicas at once
 // may overshoot by the launches under way; a ResourceQuota does not.
 func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
-	most, err := templateMaxInstances(template)
+	most, err := podtemplate.MaxInstances(template)
 	if err != nil {
-		return &templateError{template.Name, err}
+		return &podtemplate.Error{template.Name, err}
 	}
 	if most == 0 {
 		return nil
@@ -272,5 +274,5 @@ func launchResult(err error) string {
 	if errors.Is(err, errCapacity) {
 		return "no_capacity"
 	}
-	return templateResult(err)
+	return podtemplate.Result(err)
 }

@@ -28,6 +28,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -114,8 +116,8 @@ func forbidden(why string) error {
 }
 
 func TestLaunchFails(t *testing.T) {
-	var bad *templateError
-	isBad := func(err error) bool { return errors.As(err, &bad) && bad.template == "jupyter" }
+	var bad *podtemplate.Error
+	isBad := func(err error) bool { return errors.As(err, &bad) && bad.Template == "jupyter" }
 	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
 	kind := schema.GroupKind{Kind: "Pod"}
 	away := errors.New("the API server is away")
@@ -126,7 +128,7 @@ func TestLaunchFails(t *testing.T) {
 		want     func(error) bool
 		counted  string
 	}{
-		{"unknown template", kubetest.Template("other"), nil, is(errUnknownTemplate), "unknown_template"},
+		{"unknown template", kubetest.Template("other"), nil, is(podtemplate.ErrUnknown), "unknown_template"},
 		{"bad annotation", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http")), nil, isBad, "bad_template"},
 		{"bad limit", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
 		{"no capacity", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
@@ -167,7 +169,7 @@ func TestQuotaIsNoBadTemplate(t *testing.T) {
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	c.FailOn("create", "pods", forbidden("exceeded quota: instances"))
 	_, err := newTestLauncher(t, c).Launch(t.Context(), LaunchRequest{Template: "jupyter"})
-	if bad := (*templateError)(nil); errors.As(err, &bad) {
+	if bad := (*podtemplate.Error)(nil); errors.As(err, &bad) {
 		t.Errorf("got %v", err)
 	}
 	if kube.IsQuota(errors.New("exceeded quota")) || kube.IsQuota(nil) {

@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func discardPageLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -52,7 +54,7 @@ func newLaunchSite(inst instance.Instance) *launchSite {
 	launcher := &pageLauncher{}
 	return &launchSite{launcher: launcher, LaunchPages: &LaunchPages{
 		Instances: pageReader{inst}, Launcher: launcher, Enabled: true, Draining: context.Background(),
-		Templates: pageTemplates{fmt.Errorf("%w: nowhere", errUnknownTemplate)},
+		Templates: pageTemplates{fmt.Errorf("%w: nowhere", podtemplate.ErrUnknown)},
 		Metrics:   metrics.New("test", metricValues()), Log: discardPageLog(),
 	}}
 }
@@ -147,8 +149,8 @@ func TestLaunchPageThatFails(t *testing.T) {
 	}{
 		{"capacity", errCapacity, 503, true, "all places are taken"},
 		{"the API server", errors.New("connection refused by 10.0.0.1"), 503, true, "try again shortly"},
-		{"bad template", &templateError{"jupyter", errors.New("it has no container")}, 500, false, "will not help"},
-		{"unknown template", fmt.Errorf("%w: %q", errUnknownTemplate, "jupyter"), 404, false, "There is no jupyter"},
+		{"bad template", &podtemplate.Error{"jupyter", errors.New("it has no container")}, 500, false, "will not help"},
+		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "jupyter"), 404, false, "There is no jupyter"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newLaunchSite(instance.Instance{})

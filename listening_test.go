@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // door is a pod's port that a test opens.
@@ -280,7 +282,7 @@ func TestDialTCP(t *testing.T) {
 // marked, whatever the template says.
 func TestReadyWhen(t *testing.T) {
 	own := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/api", Port: intstr.FromInt(8888)}}}
-	delayed := listenProbe(8888)
+	delayed := podtemplate.ListenProbe(8888)
 	delayed.InitialDelaySeconds = 10
 	for _, row := range []struct {
 		name   string
@@ -309,7 +311,7 @@ func TestReadyWhen(t *testing.T) {
 		template.Template.Annotations = map[string]string{instance.ReadyWhenAnnotation: instance.ReadyWhenListening}
 		template.Template.Spec.Containers = []corev1.Container{{Name: "app"}}
 		row.change(&template.Template.Spec)
-		pod, err := buildPod(template, waitID, time.Now(), 0)
+		pod, err := podtemplate.NewPod(template, waitID, time.Now(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

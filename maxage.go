@@ -9,11 +9,6 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// templateMaxAge is the template's own max age; 0 when it has none.
-func templateMaxAge(template *corev1.PodTemplate) (time.Duration, error) {
-	return templateDuration(template, instance.MaxAgeAnnotation)
-}
-
 // maxAge is how long an instance may live, however active; 0 is no limit. The
 // pod's own, from its template, can only shorten the server's, which so holds
 // whoever writes templates; one that is unreadable or not positive is none.

@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // scrape is what Prometheus would read of the metrics whose names begin with a
@@ -108,9 +110,9 @@ binder_launches_total{result="unknown_template"} 0`)
 func TestResultsOfLaunches(t *testing.T) {
 	for want, err := range map[string]error{
 		"ok":               nil,
-		"unknown_template": fmt.Errorf("%w: jupyter", errUnknownTemplate),
+		"unknown_template": fmt.Errorf("%w: jupyter", podtemplate.ErrUnknown),
 		"no_capacity":      fmt.Errorf("%w: %w", errCapacity, errors.New("exceeded quota")),
-		"bad_template":     fmt.Errorf("launch: %w", &templateError{"jupyter", errors.New("it has no container")}),
+		"bad_template":     fmt.Errorf("launch: %w", &podtemplate.Error{"jupyter", errors.New("it has no container")}),
 		"error":            errors.New("connection refused"),
 	} {
 		m := metrics.New("test", metricValues())

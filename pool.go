@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -166,7 +168,7 @@ func (p *Pool) templates(states map[string]*poolState) map[string]*corev1.PodTem
 func (p *Pool) view(ctx context.Context, name string, template *corev1.PodTemplate, state *poolState, now time.Time) poolView {
 	view := poolView{failures: state.failures}
 	if template != nil {
-		view.size, view.hash = p.size(ctx, template, state), templateHash(template)
+		view.size, view.hash = p.size(ctx, template, state), podtemplate.Hash(template)
 	} else {
 		state.warned = ""
 	}
@@ -192,7 +194,7 @@ func (p *Pool) view(ctx context.Context, name string, template *corev1.PodTempla
 // size is how many pods a template wants warm. One that does not say it right
 // is warned about once, and has no pool.
 func (p *Pool) size(ctx context.Context, template *corev1.PodTemplate, state *poolState) int {
-	size, err := templatePoolSize(template)
+	size, err := podtemplate.PoolSize(template)
 	problem := ""
 	if err != nil {
 		problem = err.Error()
@@ -222,9 +224,9 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod, err := buildWarmPod(template, id)
+	pod, err := podtemplate.NewWarmPod(template, id)
 	if err != nil {
-		return nil, &templateError{template.Name, err}
+		return nil, &podtemplate.Error{template.Name, err}
 	}
 	return pod, nil
 }

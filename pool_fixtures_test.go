@@ -22,6 +22,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -46,7 +48,7 @@ func poolTemplate(name, size string) *corev1.PodTemplate {
 // second later, with changes made to it.
 func poolPod(t testing.TB, template *corev1.PodTemplate, n int, created time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
-	pod, err := buildWarmPod(template, fmt.Sprintf("%032x", n))
+	pod, err := podtemplate.NewWarmPod(template, fmt.Sprintf("%032x", n))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // testPool is a pool on a fake API server, by a clock that a test moves.
@@ -136,7 +138,9 @@ func TestPoolRuns(t *testing.T) {
 		})
 	}
 	ofHash := func(template *corev1.PodTemplate) func(*corev1.Pod) bool {
-		return func(pod *corev1.Pod) bool { return pod.Labels[instance.TemplateHashLabel] == templateHash(template) }
+		return func(pod *corev1.Pod) bool {
+			return pod.Labels[instance.TemplateHashLabel] == podtemplate.Hash(template)
+		}
 	}
 	has("it is filled", 3, ofHash(template))
 	first := pool.server.pods(t)[0]
@@ -252,7 +256,7 @@ func TestPoolPauses(t *testing.T) {
 	pool.setTemplate(t, changed)
 	poolEventually(t, "the cache has the new version", func() bool {
 		cached, ok := pool.cluster.PodTemplate("jupyter")
-		return ok && templateHash(cached) == templateHash(changed)
+		return ok && podtemplate.Hash(cached) == podtemplate.Hash(changed)
 	})
 	pool.server.refusing(nil)
 	step(0, 5)

@@ -9,11 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func TestPlanPool(t *testing.T) {
 	template := poolTemplate("jupyter", "3")
-	hash := templateHash(template)
+	hash := podtemplate.Hash(template)
 	old := poolTemplate("jupyter", "3")
 	old.Template.Spec.Containers[0].Image = "app:0"
 	now := poolNoon

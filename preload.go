@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // preloadInterval is how often preloads are looked at without a cause: for
@@ -74,7 +76,7 @@ func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate
 	if err != nil {
 		return PreloadedTemplate{}, preloadRefused(name, err)
 	}
-	port, err := templatePort(template)
+	port, err := podtemplate.Port(template)
 	if err != nil {
 		return PreloadedTemplate{}, preloadRefused(name, err)
 	}
@@ -86,7 +88,7 @@ func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate
 	p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool {
 		return slices.ContainsFunc(sets, func(s *appsv1.DaemonSet) bool { return s.Name == set.Name })
 	})
-	answer := PreloadedTemplate{Name: name, ImageSource: servingContainer(&template.Template.Spec, port).Image, Port: port}
+	answer := PreloadedTemplate{Name: name, ImageSource: podtemplate.ServingContainer(&template.Template.Spec, port).Image, Port: port}
 	for _, volume := range set.Spec.Template.Spec.Volumes {
 		answer.Images = append(answer.Images, volume.Image.Reference)
 	}
@@ -97,7 +99,7 @@ func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate
 // has never been one. It costs the cluster nothing.
 func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, known bool, err error) {
 	template, err := p.templates.Template(ctx, name)
-	if errors.Is(err, errUnknownTemplate) {
+	if errors.Is(err, podtemplate.ErrUnknown) {
 		return Preload{}, false, err
 	}
 	// Another replica may have begun it a moment ago.
@@ -109,7 +111,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, k
 	}
 	hash := ""
 	if err == nil {
-		hash = templateHash(template)
+		hash = podtemplate.Hash(template)
 	}
 	set := currentPreload(sets, hash)
 	return preloadStatus(set, p.cluster.PreloadPods(set), hash), true, nil
@@ -163,7 +165,7 @@ func (p *Preloader) settle(ctx context.Context) {
 
 func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*appsv1.DaemonSet) error {
 	template, err := p.templates.Template(ctx, name)
-	if errors.Is(err, errUnknownTemplate) {
+	if errors.Is(err, podtemplate.ErrUnknown) {
 		p.log.InfoContext(ctx, "preload ends: its template is gone", "template", name)
 		return p.delete(ctx, sets)
 	}

@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // preloadUser is what the waiting process runs as: nobody in particular, and
@@ -35,7 +37,7 @@ func buildPreload(template *corev1.PodTemplate, namespace, helperImage string) (
 		instance.ManagedByLabel:    instance.ManagerName,
 		instance.PreloadLabel:      "true",
 		instance.TemplateLabel:     instance.TemplateLabelValue(template.Name),
-		instance.TemplateHashLabel: templateHash(template),
+		instance.TemplateHashLabel: podtemplate.Hash(template),
 	}
 	annotations := map[string]string{instance.TemplateNameAnnotation: template.Name}
 	pod := corev1.PodTemplateSpec{

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // fakePreloader answers what it is told to, and remembers what it was asked.
@@ -47,7 +49,7 @@ func TestPreloadAPI(t *testing.T) {
 			`{"template":{"name":"x","image-source":"app:1","port":8888,"images":["app:1"]}}`, "preload x"},
 		{"begin without the key", "POST", "/preload/x", "", fakePreloader{}, 403,
 			`{"type":"unauthorized","error":"the Authorization header must hold the API key"}`, ""},
-		{"unknown template", "POST", "/preload/x", "key", fakePreloader{err: fmt.Errorf("%w: %q", errUnknownTemplate, "x")}, 404,
+		{"unknown template", "POST", "/preload/x", "key", fakePreloader{err: fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "x")}, 404,
 			`{"type":"registryError","error":"unknown template: \"x\""}`, "preload x"},
 		{"refused", "POST", "/preload/x", "key", fakePreloader{err: preloadRefused("x", errors.New("secret"))}, 500,
 			`{"type":"badKubeRequest","error":"template \"x\" cannot be preloaded; the server's log says why"}`, "preload x"},

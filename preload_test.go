@@ -24,6 +24,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // preloadTemplates is a source of templates that may be away.
@@ -39,7 +41,7 @@ func (s preloadTemplates) Template(_ context.Context, name string) (*corev1.PodT
 	if template, ok := s.known[name]; ok {
 		return template, nil
 	}
-	return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+	return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 }
 
 // preloadBench is a preloader on a cluster of which nothing is watched: what the
@@ -187,8 +189,8 @@ func TestPreloadStatusUnknown(t *testing.T) {
 			err       error
 		}{
 			{"never preloaded", known, nil, false, nil},
-			{"no such template", preloadTemplates{}, nil, false, errUnknownTemplate},
-			{"no such template any more", preloadTemplates{}, []*appsv1.DaemonSet{set}, false, errUnknownTemplate},
+			{"no such template", preloadTemplates{}, nil, false, podtemplate.ErrUnknown},
+			{"no such template any more", preloadTemplates{}, []*appsv1.DaemonSet{set}, false, podtemplate.ErrUnknown},
 			{"source away, never preloaded", preloadTemplates{err: down}, nil, false, down},
 			{"source away, preloaded", preloadTemplates{err: down}, []*appsv1.DaemonSet{set}, true, nil},
 		} {

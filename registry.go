@@ -18,7 +18,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -40,41 +40,9 @@ const (
 	maxRegistryHeader      = 64 << 10
 )
 
-// errRegistry: the registry could not say whether there is such a template.
-var errRegistry = errors.New("the registry of templates does not answer as it should")
-
 // registryName is what a registry is asked for. It is one segment of a path, and
 // none with a meaning of its own.
 var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
-
-// newTemplateSource is where templates come from: the cluster first, then the
-// registry, if there is one.
-func newTemplateSource(config *config.Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
-	if config.RegistryURL == "" {
-		return clusterTemplates{cluster}
-	}
-	return templateChain{
-		clusterTemplates{cluster},
-		NewRegistry(config.RegistryURL, config.RegistryAPIKey, config.InstancesNamespace, metrics, log, now),
-	}
-}
-
-// templateChain asks one source after another, until one knows the template or
-// cannot say.
-type templateChain []TemplateSource
-
-var _ TemplateSource = templateChain{}
-
-func (c templateChain) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
-	err := fmt.Errorf("%w: %q", errUnknownTemplate, name)
-	for _, source := range c {
-		var template *corev1.PodTemplate
-		if template, err = source.Template(ctx, name); !errors.Is(err, errUnknownTemplate) {
-			return template, err
-		}
-	}
-	return nil, err
-}
 
 // Registry is a Binder registry as a source of templates. What it has answered
 // is used again for a short time, and for longer while it fails. However many
@@ -92,8 +60,6 @@ type Registry struct {
 	mu      sync.Mutex
 	entries map[string]*registryEntry // by template name
 }
-
-var _ TemplateSource = (*Registry)(nil)
 
 // registryEntry is what is known of one template.
 type registryEntry struct {
@@ -136,7 +102,7 @@ func NewRegistry(baseURL, key, namespace string, metrics *metrics.Metrics, log *
 // errUnknownTemplate, errRegistry or a *templateError.
 func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
 	if !registryName.MatchString(name) {
-		return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+		return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
 	r.mu.Lock()
 	now := r.now()
@@ -169,9 +135,9 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 // gone: others may be waiting for the same answer.
 func (r *Registry) ask(ctx context.Context, name string, entry *registryEntry) {
 	var template *corev1.PodTemplate
-	services, err := false, fmt.Errorf("%w: the question was broken off", errRegistry)
+	services, err := false, fmt.Errorf("%w: the question was broken off", podtemplate.ErrUnavailable)
 	defer func() { // after a panic too, or nobody would ever ask again
-		r.metrics.RegistryAsked(templateResult(err))
+		r.metrics.RegistryAsked(podtemplate.Result(err))
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.record(name, entry, template, err)
@@ -194,7 +160,7 @@ func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodT
 		return nil, false, err
 	}
 	if template, err = answer.podTemplate(r.namespace); err != nil {
-		return nil, false, &templateError{name, err}
+		return nil, false, &podtemplate.Error{name, err}
 	}
 	return template, answer.hasServices(), nil
 }
@@ -202,17 +168,17 @@ func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodT
 // record keeps what came of a question.
 func (r *Registry) record(name string, entry *registryEntry, template *corev1.PodTemplate, err error) {
 	now := r.now()
-	failedBefore := errors.Is(entry.err, errRegistry)
+	failedBefore := errors.Is(entry.err, podtemplate.ErrUnavailable)
 	entry.err = err
 	switch {
 	case err == nil:
 		entry.template, entry.had, entry.askAgain = template, now, now.Add(registryFresh)
-	case errors.Is(err, errRegistry) && entry.hasCopy(now):
+	case errors.Is(err, podtemplate.ErrUnavailable) && entry.hasCopy(now):
 		if !failedBefore {
 			r.log.Warn("the registry fails: a template is used as it was", "template", name, "age", now.Sub(entry.had).Round(time.Second).String(), "error", err)
 		}
 		entry.askAgain = now.Add(registryFresh)
-	case errors.Is(err, errRegistry):
+	case errors.Is(err, podtemplate.ErrUnavailable):
 		entry.askAgain = now.Add(registryRetry)
 	default: // the registry's own word: what it had is no more
 		entry.template, entry.askAgain = nil, now.Add(registryRetry)
@@ -224,7 +190,7 @@ func (e *registryEntry) hasCopy(now time.Time) bool {
 }
 
 func (e *registryEntry) answer(now time.Time) (*corev1.PodTemplate, error) {
-	if e.err == nil || errors.Is(e.err, errRegistry) && e.hasCopy(now) {
+	if e.err == nil || errors.Is(e.err, podtemplate.ErrUnavailable) && e.hasCopy(now) {
 		return e.template, nil
 	}
 	return nil, e.err
@@ -267,7 +233,7 @@ func (e *registryEntry) lessWorth(than *registryEntry) bool {
 // fetch asks the registry. Whatever is not its word on the template is errRegistry.
 func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, error) {
 	failed := func(err error) (registryTemplate, error) {
-		return registryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", errRegistry, r.url, name, err)
+		return registryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", podtemplate.ErrUnavailable, r.url, name, err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+name, nil) // a name needs no escape
 	if err != nil {
@@ -286,7 +252,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, er
 	switch code := response.StatusCode; {
 	case code == http.StatusOK:
 	case code == http.StatusNotFound:
-		return registryTemplate{}, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+		return registryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	case code >= 300 && code < 400:
 		return failed(fmt.Errorf("it redirects (%d) to %.100q", code, response.Header.Get("Location")))
 	default:
@@ -300,7 +266,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, er
 		return failed(errors.New("the answer is larger than 1 MiB"))
 	}
 	template, err := parseRegistryTemplate(name, body)
-	if err != nil && !errors.Is(err, errUnknownTemplate) {
+	if err != nil && !errors.Is(err, podtemplate.ErrUnknown) {
 		return failed(err)
 	}
 	return template, err

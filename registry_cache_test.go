@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func TestRegistryAnswersAreFreshForAWhile(t *testing.T) {
@@ -27,7 +29,7 @@ func TestRegistryAnswersAreFreshForAWhile(t *testing.T) {
 func TestRegistryFailureIsRememberedForAMoment(t *testing.T) {
 	f := newRegistryFixture(t, registryCode(500))
 	for range 3 {
-		f.wantError(t, errRegistry)
+		f.wantError(t, podtemplate.ErrUnavailable)
 	}
 	f.wantQuestions(t, 1)
 	f.answers(registryServes("r/p:v1"))
@@ -51,7 +53,7 @@ func TestRegistryCopyIsUsedWhileItFails(t *testing.T) {
 		t.Errorf("the log does not say what fails: %s", &f.logged)
 	}
 	f.pass(registryFresh)
-	f.wantError(t, errRegistry) // the copy is too old by now
+	f.wantError(t, podtemplate.ErrUnavailable) // the copy is too old by now
 
 	f.answers(registryServes("r/p:v2"))
 	f.pass(registryRetry)
@@ -72,7 +74,7 @@ func TestRegistryCopyEndsOnTime(t *testing.T) {
 	f.pass(registryStale - time.Millisecond)
 	f.wantImage(t, "r/p:v1")
 	f.pass(time.Millisecond)
-	f.wantError(t, errRegistry)
+	f.wantError(t, podtemplate.ErrUnavailable)
 	f.wantQuestions(t, 2)
 }
 
@@ -83,12 +85,12 @@ func TestRegistryTakesATemplateBack(t *testing.T) {
 			f.wantImage(t, "r/p:v1")
 			f.answers(answer)
 			f.pass(registryFresh)
-			if _, err := f.Template(t.Context(), "p"); err == nil || errors.Is(err, errRegistry) {
+			if _, err := f.Template(t.Context(), "p"); err == nil || errors.Is(err, podtemplate.ErrUnavailable) {
 				t.Fatalf("got %v, want the registry's own word", err)
 			}
 			f.answers(registryCode(500))
 			f.pass(registryRetry)
-			f.wantError(t, errRegistry) // and not the copy of what is no more
+			f.wantError(t, podtemplate.ErrUnavailable) // and not the copy of what is no more
 		})
 	}
 }
@@ -155,7 +157,7 @@ func TestRegistryRemembersNoMoreThanItMay(t *testing.T) {
 	f.answers(http.NotFound)
 	for i := range maxRegistryEntries + 100 {
 		f.pass(time.Millisecond)
-		if _, err := f.Template(t.Context(), fmt.Sprintf("made-up-%d", i)); !errors.Is(err, errUnknownTemplate) {
+		if _, err := f.Template(t.Context(), fmt.Sprintf("made-up-%d", i)); !errors.Is(err, podtemplate.ErrUnknown) {
 			t.Fatal(err)
 		}
 	}
@@ -208,7 +210,7 @@ func TestRegistryOutlivesAPanic(t *testing.T) {
 		_, _ = f.Template(t.Context(), "p")
 	}()
 	f.client = client
-	f.wantError(t, errRegistry)
+	f.wantError(t, podtemplate.ErrUnavailable)
 	f.pass(registryRetry)
 	f.wantImage(t, "r/p:v1")
 }

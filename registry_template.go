@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -45,7 +47,7 @@ type registryTemplate struct {
 func parseRegistryTemplate(name string, body []byte) (registryTemplate, error) {
 	text := strings.TrimSpace(string(body))
 	if text == "null" {
-		return registryTemplate{}, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+		return registryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
 	if !strings.HasPrefix(text, "{") {
 		return registryTemplate{}, errors.New("the answer is not a JSON object")

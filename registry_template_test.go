@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func TestRegistryTemplateIsRead(t *testing.T) {
@@ -35,14 +37,14 @@ func TestRegistryTemplateNonsenseIsRefused(t *testing.T) {
 		`{"name": "p", "limits": []}`, `{"name": "p", "image-source": {"repository": "x"}}`,
 		strings.Repeat("[", 20000), `{"name": "p", "services": ` + strings.Repeat("[", 20000),
 	} {
-		if got, err := parseRegistryTemplate("p", []byte(body)); err == nil || errors.Is(err, errUnknownTemplate) {
+		if got, err := parseRegistryTemplate("p", []byte(body)); err == nil || errors.Is(err, podtemplate.ErrUnknown) {
 			t.Errorf("%.60q: got %+v, %v, want an error that is not about an unknown template", body, got, err)
 		}
 	}
 }
 
 func TestRegistryTemplateNullIsUnknown(t *testing.T) {
-	if _, err := parseRegistryTemplate("p", []byte(" null\n")); !errors.Is(err, errUnknownTemplate) {
+	if _, err := parseRegistryTemplate("p", []byte(" null\n")); !errors.Is(err, podtemplate.ErrUnknown) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -222,7 +224,7 @@ func TestRegistryTemplateIsHarmless(t *testing.T) {
 	if template.Name != "My_project" || template.Namespace != "somewhere" {
 		t.Errorf("got %s/%s", template.Namespace, template.Name)
 	}
-	pod, err := buildPod(template, strings.Repeat("a", 32), time.Unix(0, 0), 0)
+	pod, err := podtemplate.NewPod(template, strings.Repeat("a", 32), time.Unix(0, 0), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +245,7 @@ func TestRegistryTemplateIsHarmless(t *testing.T) {
 		t.Errorf("got annotations %v", pod.Annotations)
 	}
 	again, _ := convertRegistryTemplate(t, `, "image-source": "p", "port": 80`)
-	if templateHash(again) != templateHash(template) {
+	if podtemplate.Hash(again) != podtemplate.Hash(template) {
 		t.Error("the same template has two hashes")
 	}
 }

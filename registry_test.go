@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const registryWait = 10 * time.Second // for what comes at once
@@ -234,8 +236,8 @@ func TestRegistryIsDown(t *testing.T) {
 
 func wantRegistryError(t *testing.T, f *registryFixture, err error) {
 	t.Helper()
-	if !errors.Is(err, errRegistry) || errors.Is(err, errUnknownTemplate) {
-		t.Fatalf("got error %v, want %q", err, errRegistry)
+	if !errors.Is(err, podtemplate.ErrUnavailable) || errors.Is(err, podtemplate.ErrUnknown) {
+		t.Fatalf("got error %v, want %q", err, podtemplate.ErrUnavailable)
 	}
 	answer := answerFor(err)
 	if answer.Code != 503 || answer.Type != "registryError" || answer.RetryAfter <= 0 || strings.Contains(answer.Message, f.server.URL) {
@@ -258,8 +260,8 @@ func (f *registryFixture) wantResults(t testing.TB, result string, want int) {
 func TestRegistryTemplateThatIsWrong(t *testing.T) {
 	f := newRegistryFixture(t, registryBody(`{"name": "p", "image-source": "p", "limits": {"memory": "512MB"}}`))
 	_, err := f.Template(t.Context(), "p")
-	var wrong *templateError
-	if !errors.As(err, &wrong) || wrong.template != "p" || !strings.Contains(err.Error(), "512Mi") {
+	var wrong *podtemplate.Error
+	if !errors.As(err, &wrong) || wrong.Template != "p" || !strings.Contains(err.Error(), "512Mi") {
 		t.Fatalf("got %v", err)
 	}
 	f.wantResults(t, "bad_template", 1)
@@ -274,10 +276,10 @@ func TestRegistryDoesNotKnow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newRegistryFixture(t, answer)
 			for range 3 { // remembered for a moment
-				f.wantError(t, errUnknownTemplate)
+				f.wantError(t, podtemplate.ErrUnknown)
 			}
 			f.pass(registryRetry - time.Millisecond)
-			f.wantError(t, errUnknownTemplate)
+			f.wantError(t, podtemplate.ErrUnknown)
 			f.wantQuestions(t, 1)
 			f.wantResults(t, "unknown_template", 1)
 			f.answers(registryServes("r/p:v1"))
@@ -292,7 +294,7 @@ func TestRegistryIsNotAskedForWhatIsNoName(t *testing.T) {
 	for _, name := range []string{
 		"", ".", "..", "../p", "a/b", "/", "p/", "p?x", "p#x", "p%2e", "p p", "p\n", "\x00", "ü", "-p", "_p", ".p", strings.Repeat("x", 254),
 	} {
-		if _, err := f.Template(t.Context(), name); !errors.Is(err, errUnknownTemplate) {
+		if _, err := f.Template(t.Context(), name); !errors.Is(err, podtemplate.ErrUnknown) {
 			t.Errorf("%q: got %v", name, err)
 		}
 	}
@@ -327,7 +329,7 @@ func (s registrySource) Template(_ context.Context, name string) (*corev1.PodTem
 	case s.err != nil:
 		return nil, s.err
 	case name != s.name:
-		return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
+		return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
 	return &corev1.PodTemplate{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"from": s.name}}}, nil
 }
@@ -342,9 +344,9 @@ func TestTemplateChain(t *testing.T) {
 	}{
 		{"one", templateChain{one, fails}, nil},
 		{"two", templateChain{one, two}, nil},
-		{"three", templateChain{one, two}, errUnknownTemplate},
+		{"three", templateChain{one, two}, podtemplate.ErrUnknown},
 		{"two", templateChain{one, fails, two}, broken},
-		{"one", templateChain{}, errUnknownTemplate},
+		{"one", templateChain{}, podtemplate.ErrUnknown},
 	} {
 		template, err := row.chain.Template(t.Context(), row.name)
 		if !errors.Is(err, row.err) || (err == nil) != (template != nil) || err == nil && template.Name != row.name {

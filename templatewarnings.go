@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -86,7 +88,7 @@ func (w *TemplateWarnings) look(before, template *corev1.PodTemplate) {
 // templateProblems is what of a template's annotations is not valid, and can be
 // done without.
 func templateProblems(template *corev1.PodTemplate) (problems []templateWarning) {
-	for name, check := range idlenessAnnotations() {
+	for name, check := range podtemplate.IdlenessAnnotations() {
 		if value, ok := template.Annotations[name]; ok {
 			if err := check(value); err != nil {
 				problems = append(problems, templateWarning{template, name, err})

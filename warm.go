@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,8 +12,6 @@ import (
 
 const (
 
-	// mostWarm bounds a pool: a typing error must not fill the cluster.
-	mostWarm = 1000
 	// mostRestarts is how often the containers of a warm pod may have been started
 	// again. Once may be a matter of what was up first; a pod that keeps breaking
 	// down while nobody uses it will do so for a visitor, too.
@@ -22,31 +19,6 @@ const (
 
 	warmIndex = "warm"
 )
-
-// templatePoolSize is how many pods of a template are kept warm.
-func templatePoolSize(template *corev1.PodTemplate) (int, error) {
-	value, ok := template.Annotations[instance.PoolSizeAnnotation]
-	if !ok {
-		return 0, nil
-	}
-	size, err := strconv.Atoi(value)
-	if err != nil || size < 0 || size > mostWarm {
-		return 0, fmt.Errorf("annotation %s: %q is not a whole number from 0 to %d", instance.PoolSizeAnnotation, value, mostWarm)
-	}
-	return size, nil
-}
-
-// buildWarmPod makes a pod that is nobody's yet: an instance's in all but that
-// it has not been used, and so has no last activity.
-func buildWarmPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
-	pod, err := buildPod(template, id, time.Time{}, 0)
-	if err != nil {
-		return nil, err
-	}
-	pod.Labels[instance.PoolLabel] = instance.PoolWarm
-	delete(pod.Annotations, instance.LastActivityAnnotation)
-	return pod, nil
-}
 
 // isPromising reports whether a pod that does not serve yet is at least as good
 // as a new one: on its way for not too long, and nothing has gone wrong so far.

@@ -9,23 +9,25 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func TestTemplatePoolSize(t *testing.T) {
 	for value, want := range map[string]int{"0": 0, "3": 3, "1000": 1000, "1001": -1, "-1": -1, "two": -1, "": -1, "1.5": -1} {
-		size, err := templatePoolSize(poolTemplate("jupyter", value))
+		size, err := podtemplate.PoolSize(poolTemplate("jupyter", value))
 		if want < 0 && (err == nil || size != 0) || want >= 0 && (err != nil || size != want) {
 			t.Errorf("%q is %d, %v; want %d (-1 for an error)", value, size, err, want)
 		}
 	}
-	if size, err := templatePoolSize(&corev1.PodTemplate{}); size != 0 || err != nil {
+	if size, err := podtemplate.PoolSize(&corev1.PodTemplate{}); size != 0 || err != nil {
 		t.Errorf("no annotation is %d, %v", size, err)
 	}
 }
 
 // A template's pool size makes it no other version: its warm pods stay.
 func TestPoolSizeIsNoVersion(t *testing.T) {
-	if templateHash(poolTemplate("jupyter", "1")) != templateHash(poolTemplate("jupyter", "9")) {
+	if podtemplate.Hash(poolTemplate("jupyter", "1")) != podtemplate.Hash(poolTemplate("jupyter", "9")) {
 		t.Error("the hash depends on the pool size")
 	}
 }

@@ -1,7 +1,6 @@
-package main
+package podtemplate
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,46 +20,26 @@ import (
 )
 
 // errUnknownTemplate: no source has a template of that name.
-var errUnknownTemplate = errors.New("unknown template")
+var ErrUnknown = errors.New("unknown template")
 
-// TemplateSource finds templates. Whatever a template was elsewhere, here it is
-// a PodTemplate.
-type TemplateSource interface {
-	// Template returns the template of a name, which the caller must not
-	// change, or an error that wraps errUnknownTemplate when there is none.
-	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
-}
-
-// clusterTemplates are the PodTemplates in the instances' namespace.
-type clusterTemplates struct{ cluster *Cluster }
-
-var _ TemplateSource = clusterTemplates{}
-
-func (s clusterTemplates) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {
-	if template, ok := s.cluster.PodTemplate(name); ok {
-		return template, nil
-	}
-	return nil, fmt.Errorf("%w: %q", errUnknownTemplate, name)
-}
-
-// buildPod makes the pod of a new instance: the template's own pod, the state
+// NewPod makes the pod of a new instance: the template's own pod, the state
 // contract's labels and annotations, the container's environment, a readiness
 // probe where there is none, and what no instance may have taken away.
 // timeout 0 means the template's cull timeout, or else the server's.
-func buildPod(template *corev1.PodTemplate, id string, now time.Time, timeout time.Duration) (*corev1.Pod, error) {
+func NewPod(template *corev1.PodTemplate, id string, now time.Time, timeout time.Duration) (*corev1.Pod, error) {
 	if len(template.Template.Spec.Containers) == 0 {
 		return nil, errors.New("it has no container")
 	}
-	port, err := templatePort(template)
+	port, err := Port(template)
 	if err != nil {
 		return nil, err
 	}
 	if timeout == 0 {
-		if timeout, err = templateCullTimeout(template); err != nil {
+		if timeout, err = CullTimeout(template); err != nil {
 			return nil, err
 		}
 	}
-	maxAge, err := templateMaxAge(template)
+	maxAge, err := MaxAge(template)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +88,7 @@ func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port 
 	pod.Labels[instance.ManagedByLabel] = instance.ManagerName
 	pod.Labels[instance.IDLabel] = id
 	pod.Labels[instance.TemplateLabel] = instance.TemplateLabelValue(template.Name)
-	pod.Labels[instance.TemplateHashLabel] = templateHash(template)
+	pod.Labels[instance.TemplateHashLabel] = Hash(template)
 	pod.Annotations[instance.TemplateNameAnnotation] = template.Name
 	pod.Annotations[instance.PortAnnotation] = strconv.Itoa(port)
 	// Copied, so that an instance outlives its template.
@@ -119,9 +98,9 @@ func setContract(pod *corev1.Pod, template *corev1.PodTemplate, id string, port 
 	copyIdleness(pod, template)
 }
 
-// templateHash tells versions of a template apart: it covers the pod and our
+// Hash tells versions of a template apart: it covers the pod and our
 // own annotations, not what others write on the object.
-func templateHash(template *corev1.PodTemplate) string {
+func Hash(template *corev1.PodTemplate) string {
 	hash := sha256.New()
 	encoder := json.NewEncoder(hash) // sorts map keys
 	for _, part := range []any{
@@ -140,9 +119,9 @@ func templateHash(template *corev1.PodTemplate) string {
 	return hex.EncodeToString(hash.Sum(nil)[:5])
 }
 
-// templatePort is where traffic goes: the annotation, else the first port that
+// Port is where traffic goes: the annotation, else the first port that
 // a container declares, else the Binder image's.
-func templatePort(template *corev1.PodTemplate) (int, error) {
+func Port(template *corev1.PodTemplate) (int, error) {
 	if value, ok := template.Annotations[instance.PortAnnotation]; ok {
 		port, err := strconv.Atoi(value)
 		if err != nil || port < 1 || port > 65535 {
@@ -160,8 +139,8 @@ func templatePort(template *corev1.PodTemplate) (int, error) {
 	return instance.DefaultPort, nil
 }
 
-// templateCullTimeout is the template's own cull timeout; 0 when it has none.
-func templateCullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
+// CullTimeout is the template's own cull timeout; 0 when it has none.
+func CullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
 	return templateDuration(template, instance.CullTimeoutAnnotation)
 }
 
@@ -178,8 +157,8 @@ func templateDuration(template *corev1.PodTemplate, annotation string) (time.Dur
 	return duration, nil
 }
 
-// templateMaxInstances is how many instances may live at once; 0 is no limit.
-func templateMaxInstances(template *corev1.PodTemplate) (int, error) {
+// MaxInstances is how many instances may live at once; 0 is no limit.
+func MaxInstances(template *corev1.PodTemplate) (int, error) {
 	value, ok := template.Annotations[instance.MaxInstancesAnnotation]
 	if !ok {
 		return 0, nil
@@ -216,14 +195,14 @@ func setEnvironment(spec *corev1.PodSpec, id, template string) {
 // no startupProbe, because the kubelet runs a first readiness probe at once and
 // a first startup probe only after a period.
 func addReadinessProbe(spec *corev1.PodSpec, port int) {
-	container := servingContainer(spec, port)
+	container := ServingContainer(spec, port)
 	if container.ReadinessProbe != nil {
 		return
 	}
-	container.ReadinessProbe = listenProbe(port)
+	container.ReadinessProbe = ListenProbe(port)
 }
 
-func listenProbe(port int) *corev1.Probe {
+func ListenProbe(port int) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{
 			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(port)},
@@ -239,7 +218,7 @@ func readyWhenListens(spec *corev1.PodSpec, port int) bool {
 	if len(spec.ReadinessGates) > 0 {
 		return false
 	}
-	serving := servingContainer(spec, port)
+	serving := ServingContainer(spec, port)
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			c := &containers[i]
@@ -248,37 +227,37 @@ func readyWhenListens(spec *corev1.PodSpec, port int) bool {
 			}
 		}
 	}
-	return reflect.DeepEqual(serving.ReadinessProbe, listenProbe(port))
+	return reflect.DeepEqual(serving.ReadinessProbe, ListenProbe(port))
 }
 
-// servingContainer is the one that declares the port, else the first.
-func servingContainer(spec *corev1.PodSpec, port int) *corev1.Container {
+// ServingContainer is the one that declares the port, else the first.
+func ServingContainer(spec *corev1.PodSpec, port int) *corev1.Container {
 	i := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return int(p.ContainerPort) == port })
 	})
 	return &spec.Containers[max(i, 0)]
 }
 
-// templateError is a template that no pod can be made from: the operator's to
+// Error is a template that no pod can be made from: the operator's to
 // mend, not the client's.
-type templateError struct {
-	template string
-	err      error
+type Error struct {
+	Template string
+	Err      error
 }
 
-func (e *templateError) Error() string {
-	return fmt.Sprintf("template %q cannot be launched: %v", e.template, e.err)
+func (e *Error) Error() string {
+	return fmt.Sprintf("template %q cannot be launched: %v", e.Template, e.Err)
 }
 
-func (e *templateError) Unwrap() error { return e.err }
+func (e *Error) Unwrap() error { return e.Err }
 
-// templateResult names what came of asking for a template, as a label of a metric.
-func templateResult(err error) string {
-	var template *templateError
+// Result names what came of asking for a template, as a label of a metric.
+func Result(err error) string {
+	var template *Error
 	switch {
 	case err == nil:
 		return "ok"
-	case errors.Is(err, errUnknownTemplate):
+	case errors.Is(err, ErrUnknown):
 		return "unknown_template"
 	case errors.As(err, &template):
 		return "bad_template"
@@ -286,4 +265,4 @@ func templateResult(err error) string {
 	return "error"
 }
 
-func templateResults() []string { return []string{"ok", "unknown_template", "bad_template", "error"} }
+func Results() []string { return []string{"ok", "unknown_template", "bad_template", "error"} }

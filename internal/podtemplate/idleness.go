@@ -1,14 +1,17 @@
-package main
+package podtemplate
 
 import (
+	"errors"
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// idlenessAnnotations say of an application what is no use of it, and how it is
+// IdlenessAnnotations say of an application what is no use of it, and how it is
 // asked whether it is at work. A template works without one that is not valid.
-func idlenessAnnotations() map[string]func(value string) error {
+func IdlenessAnnotations() map[string]func(value string) error {
 	return map[string]func(string) error{
 		instance.IdlePathsAnnotation: func(value string) error {
 			_, err := instance.CompileIdlePaths(value)
@@ -23,9 +26,17 @@ func idlenessAnnotations() map[string]func(value string) error {
 
 // copyIdleness gives a pod what is valid of its template's.
 func copyIdleness(pod *corev1.Pod, template *corev1.PodTemplate) {
-	for name, check := range idlenessAnnotations() {
+	for name, check := range IdlenessAnnotations() {
 		if value, ok := template.Annotations[name]; ok && check(value) == nil {
 			pod.Annotations[name] = value
 		}
 	}
 }
+
+// MaxAge is the template's own max age; 0 when it has none.
+func MaxAge(template *corev1.PodTemplate) (time.Duration, error) {
+	return templateDuration(template, instance.MaxAgeAnnotation)
+}
+
+// errRegistry: the registry could not say whether there is such a template.
+var ErrUnavailable = errors.New("the registry of templates does not answer as it should")

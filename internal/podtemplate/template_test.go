@@ -1,4 +1,4 @@
-package main
+package podtemplate
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ import (
 // mustBuildPod builds a pod of a template that is in order.
 func mustBuildPod(t testing.TB, template *corev1.PodTemplate, timeout time.Duration) *corev1.Pod {
 	t.Helper()
-	pod, err := buildPod(template, kubetest.ID(1), kubetest.Noon, timeout)
+	pod, err := NewPod(template, kubetest.ID(1), kubetest.Noon, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestBuildPodWritesTheContract(t *testing.T) {
 		"app.kubernetes.io/managed-by":     "binder-deploy-kubernetes",
 		"binder-project.org/id":            "00000000000000000000000000000001",
 		"binder-project.org/template":      "jupyter",
-		"binder-project.org/template-hash": templateHash(template),
+		"binder-project.org/template-hash": Hash(template),
 	}
 	if !maps.Equal(pod.Labels, wantLabels) {
 		t.Errorf("labels are\n%v, want\n%v", pod.Labels, wantLabels)
@@ -91,7 +91,7 @@ func TestBuildPodIsReadBack(t *testing.T) {
 func TestBuildPodCullTimeout(t *testing.T) {
 	for _, test := range []struct {
 		name     string
-		template *corev1.PodTemplate
+		Template *corev1.PodTemplate
 		asked    time.Duration
 		want     string // "" for no annotation
 	}{
@@ -100,7 +100,7 @@ func TestBuildPodCullTimeout(t *testing.T) {
 		{"the launch's", kubetest.Template("t"), 1500 * time.Millisecond, "1.5s"},
 		{"the launch's before the template's", kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "30m")), time.Hour, "1h0m0s"},
 	} {
-		if got := mustBuildPod(t, test.template, test.asked).Annotations[instance.CullTimeoutAnnotation]; got != test.want {
+		if got := mustBuildPod(t, test.Template, test.asked).Annotations[instance.CullTimeoutAnnotation]; got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -209,11 +209,11 @@ func TestBuildPodLeavesTheTemplate(t *testing.T) {
 // An operator finds out which annotation is wrong, and what may be in it.
 func TestBadTemplates(t *testing.T) {
 	build := func(template *corev1.PodTemplate) error {
-		_, err := buildPod(template, kubetest.ID(1), kubetest.Noon, 0)
+		_, err := NewPod(template, kubetest.ID(1), kubetest.Noon, 0)
 		return err
 	}
 	limit := func(template *corev1.PodTemplate) error {
-		_, err := templateMaxInstances(template)
+		_, err := MaxInstances(template)
 		return err
 	}
 	for _, test := range []struct {
@@ -272,7 +272,7 @@ func TestTemplatePort(t *testing.T) {
 				tpl.Annotations[instance.PortAnnotation] = test.annotation
 			}
 		})
-		if got, err := templatePort(template); err != nil || got != test.want {
+		if got, err := Port(template); err != nil || got != test.want {
 			t.Errorf("%s: got %d, %v; want %d", test.name, got, err, test.want)
 		}
 	}
@@ -280,21 +280,21 @@ func TestTemplatePort(t *testing.T) {
 
 func TestTemplateMaxInstances(t *testing.T) {
 	for _, test := range []struct {
-		template *corev1.PodTemplate
+		Template *corev1.PodTemplate
 		want     int
 	}{
 		{kubetest.Template("t"), 0},
 		{kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), 1},
 		{kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250")), 250},
 	} {
-		if got, err := templateMaxInstances(test.template); err != nil || got != test.want {
-			t.Errorf("annotations %v: got %d, %v; want %d", test.template.Annotations, got, err, test.want)
+		if got, err := MaxInstances(test.Template); err != nil || got != test.want {
+			t.Errorf("annotations %v: got %d, %v; want %d", test.Template.Annotations, got, err, test.want)
 		}
 	}
 }
 
 func TestTemplateHash(t *testing.T) {
-	hash := templateHash(kubetest.Template("jupyter"))
+	hash := Hash(kubetest.Template("jupyter"))
 	for name, change := range map[string]func(*corev1.PodTemplate){
 		"the image":        func(tpl *corev1.PodTemplate) { tpl.Template.Spec.Containers[0].Image = "jupyter:2" },
 		"a label":          func(tpl *corev1.PodTemplate) { tpl.Template.Labels = map[string]string{"a": "b"} },
@@ -305,12 +305,12 @@ func TestTemplateHash(t *testing.T) {
 		"the idle paths":   kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "1"),
 		"the probe":        kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "1"),
 	} {
-		if templateHash(kubetest.Template("jupyter", change)) == hash {
+		if Hash(kubetest.Template("jupyter", change)) == hash {
 			t.Errorf("%s does not change the hash", name)
 		}
 	}
-	if templateHash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "1"))) ==
-		templateHash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "1"))) {
+	if Hash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "1"))) ==
+		Hash(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.CullTimeoutAnnotation, "1"))) {
 		t.Error("the hash does not tell which annotation has a value")
 	}
 	for name, change := range map[string]func(*corev1.PodTemplate){
@@ -318,32 +318,15 @@ func TestTemplateHash(t *testing.T) {
 		"an annotation of others": kubetest.WithTemplateAnnotation("kubectl.kubernetes.io/last-applied-configuration", "{}"),
 		"what is not of the pod":  kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "5"),
 	} {
-		if templateHash(kubetest.Template("jupyter", change)) != hash {
+		if Hash(kubetest.Template("jupyter", change)) != hash {
 			t.Errorf("%s changes the hash", name)
-		}
-	}
-}
-
-func TestClusterTemplates(t *testing.T) {
-	elsewhere := kubetest.Template("elsewhere")
-	elsewhere.Namespace = "default"
-	source := clusterTemplates{startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"), elsewhere).Cluster}
-
-	got, err := source.Template(t.Context(), "jupyter")
-	if err != nil || got.Name != "jupyter" {
-		t.Errorf("got %v, %v", got, err)
-	}
-	for _, name := range []string{"unknown", "", "elsewhere", "../default/elsewhere"} {
-		_, err := source.Template(t.Context(), name)
-		if !errors.Is(err, errUnknownTemplate) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
-			t.Errorf("template %q: got error %v, want one that says so", name, err)
 		}
 	}
 }
 
 func TestTemplateError(t *testing.T) {
 	cause := errors.New("it has no container")
-	var err error = &templateError{"jupyter", cause}
+	var err error = &Error{"jupyter", cause}
 	if !errors.Is(err, cause) {
 		t.Error("the cause is lost")
 	}
