@@ -79,11 +79,11 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 		return nil, err
 	}
 	templates := newTemplateSource(config, cluster, metrics, log, now)
-	launcher, err := NewLauncher(pods, cluster, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey))
+	launcher, err := NewLauncher(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey))
 	if err != nil {
 		return nil, err
 	}
-	preloader, err := NewPreloader(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, templates,
+	preloader, err := NewPreloader(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, config.InstancesNamespace, templates,
 		config.PreloadHelperImage, log)
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (a *app) listen(launcher *Launcher, templates TemplateSource) error {
 	if err != nil {
 		return fmt.Errorf("--metrics-address: %w", err)
 	}
-	locator := &locator{publicHost: a.config.PublicHost, proxyPort: proxyPort, cluster: a.cluster}
+	locator := &locator{publicHost: a.config.PublicHost, proxyPort: proxyPort, services: a.cluster}
 	api := &API{
 		Draining:  a.draining,
 		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.location, Key: key,

@@ -39,7 +39,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 	}
 	var reserved []string
 	defer func() { l.claiming.release(reserved) }() // by then the watch has brought what became of them
-	for _, pod := range claimable(l.cluster.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.cluster.startTimeout) {
+	for _, pod := range claimable(l.instances.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.startTimeout) {
 		if !l.claiming.reserve(pod.Name) {
 			continue
 		}
@@ -92,7 +92,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	// claim of the pod, which is not to be measured here. It may have brought this
 	// one, too.
 	l.begin(pod, began)
-	if claimed, ok := l.cluster.Pod(pod.Labels[instance.IDLabel]); ok {
+	if claimed, ok := l.instances.Pod(pod.Labels[instance.IDLabel]); ok {
 		l.observe(claimed)
 	}
 	return nil
@@ -145,4 +145,29 @@ func (r *reservations) release(names []string) {
 	for _, name := range names {
 		delete(r.names, name)
 	}
+}
+
+// isPromising reports whether a pod that does not serve yet is at least as good
+// as a new one: on its way for not too long, and nothing has gone wrong so far.
+// It may have used up half of its start timeout, so that enough is left of it.
+func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
+	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		return false
+	}
+	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
+		return false
+	}
+	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
+		return false
+	}
+	for _, status := range instance.ContainerStatuses(pod) {
+		if waiting := status.State.Waiting; waiting != nil {
+			switch waiting.Reason {
+			case "", "ContainerCreating", "PodInitializing":
+			default:
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
@@ -26,7 +27,7 @@ func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	t.Helper()
 	cluster, read := poolCluster(t, server)
 	remover := &tombstone.Remover{Client: server.client, Namespace: poolNamespace, Now: server.now}
-	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, clusterTemplates{cluster}, remover,
+	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, kubetest.StartTimeout, clusterTemplates{cluster}, remover,
 		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
@@ -52,17 +53,17 @@ func TestClaim(t *testing.T) {
 	server := newPoolServer(func() time.Time { return poolNoon }, template, poolPod(t, template, 7, poolNoon.Add(-30*time.Hour)))
 	launcher := poolReplica(t, server)
 	warm := fmt.Sprintf("%032x", 7)
-	if inst, known := launcher.cluster.Instance(warm); known {
+	if inst, known := launcher.instances.Instance(warm); known {
 		t.Errorf("before the claim it is known as %+v", inst)
 	}
-	if all := launcher.cluster.Instances(""); len(all) != 0 {
+	if all := launcher.instances.Instances(""); len(all) != 0 {
 		t.Errorf("before the claim there are %+v", all)
 	}
 	waiting := make(chan instance.Instance, 1)
 	go func() { // whoever asks for the id too early is woken by the claim
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		inst, _ := launcher.cluster.Await(ctx, warm, func(_ instance.Instance, known bool) bool { return known })
+		inst, _ := launcher.instances.Await(ctx, warm, func(_ instance.Instance, known bool) bool { return known })
 		waiting <- inst
 	}()
 
@@ -73,7 +74,7 @@ func TestClaim(t *testing.T) {
 	if patches, creates := server.written("patch"), server.written("create"); len(patches) != 1 || len(creates) != 0 {
 		t.Errorf("wrote %q and created %q, want one patch", patches, creates)
 	}
-	inst, known := launcher.cluster.Instance(id)
+	inst, known := launcher.instances.Instance(id)
 	if !known || inst.Status != instance.StatusDeployed || inst.Address != "10.0.0.9:8888" {
 		t.Errorf("it is %+v, %t; want deployed at once", inst, known)
 	}
@@ -221,7 +222,7 @@ func TestClaimFallsBack(t *testing.T) {
 				t.Errorf("created %d pods; warm: %t, want %t", created, warm, test.wantWarm)
 			}
 			wantClaims(t, launcher, test.warm, test.lost, test.empty)
-			if _, known := launcher.cluster.Instance(id); err == nil && !known {
+			if _, known := launcher.instances.Instance(id); err == nil && !known {
 				t.Errorf("instance %s is not known", id)
 			}
 		})
@@ -314,7 +315,7 @@ func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		launcher.cluster.Await(ctx, theirs, func(_ instance.Instance, known bool) bool { return known })
+		launcher.instances.Await(ctx, theirs, func(_ instance.Instance, known bool) bool { return known })
 		return nil
 	})
 	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
@@ -322,7 +323,7 @@ func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
 		t.Fatalf("got %q, %v; want a new pod's id", id, err)
 	}
 	wantClaims(t, launcher, 0, 1, 1)
-	if inst, known := launcher.cluster.Instance(theirs); !known || inst.Status != instance.StatusDeployed {
+	if inst, known := launcher.instances.Instance(theirs); !known || inst.Status != instance.StatusDeployed {
 		t.Errorf("theirs is %+v, %t", inst, known)
 	}
 	if got := poolMetric(t, launcher.metrics, "binder_launch_duration_seconds", ""); got != 0 {

@@ -51,7 +51,7 @@ func TestErrorsAsAnswers(t *testing.T) {
 			code: 503, kind: "badKubeRequest", says: "all places are taken", retryAfter: "60", logged: true,
 		},
 		{
-			name: "a template that cannot be launched", err: fmt.Errorf("launch: %w", &podtemplate.Error{"jupyter", errors.New(secretDetail)}),
+			name: "a template that cannot be launched", err: fmt.Errorf("launch: %w", &podtemplate.Error{Template: "jupyter", Err: errors.New(secretDetail)}),
 			code: 500, kind: "badKubeRequest", says: `template "jupyter" cannot be launched`, logged: true,
 		},
 		{

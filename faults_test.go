@@ -28,7 +28,7 @@ import (
 func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
 	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
-	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
+	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
 		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
 	if err != nil {
 		t.Fatal(err)

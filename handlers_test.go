@@ -168,7 +168,7 @@ func TestDeployFails(t *testing.T) {
 		{podtemplate.ErrUnknown, 404, "registryError"},
 		{errCapacity, 503, "badKubeRequest"},
 		{errors.New("connection refused"), 503, "badKubeRequest"},
-		{&podtemplate.Error{"jupyter", errors.New("it has no container")}, 500, "badKubeRequest"},
+		{&podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}, 500, "badKubeRequest"},
 	} {
 		api := newTestAPI(fakeReader{}, &fakeLauncher{err: row.err})
 		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/jupyter", "", ""), row.code, row.kind)

@@ -20,6 +20,7 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
@@ -29,7 +30,7 @@ import (
 func retryLauncher(t testing.TB, client *fake.Clientset) (*Launcher, *waitCluster) {
 	t.Helper()
 	cluster := newWaitCluster(t, client)
-	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, clusterTemplates{cluster.Cluster}, nil,
+	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, kubetest.StartTimeout, clusterTemplates{cluster.Cluster}, nil,
 		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +152,7 @@ func TestLaunchRepeated(t *testing.T) {
 	if err := client.CoreV1().PodTemplates(waitNamespace).Delete(t.Context(), "echo", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the template is gone", func() bool { _, ok := one.cluster.PodTemplate("echo"); return !ok })
+	waitUntil(t, "the template is gone", func() bool { _, ok := one.instances.(*Cluster).PodTemplate("echo"); return !ok })
 	if again := mustLaunch(t, one, "echo", "retry"); again != id {
 		t.Errorf("without its template it is %s and not %s", again, id)
 	}

@@ -157,6 +157,28 @@ func (c *Cluster) OnPod(updated, gone func(*corev1.Pod)) error {
 	return nil
 }
 
+// OnTemplate calls changed for every version of a template; before is nil for the
+// first. It must not block.
+func (c *Cluster) OnTemplate(changed func(before, template *corev1.PodTemplate)) error {
+	_, err := c.templates.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) {
+			if template, ok := obj.(*corev1.PodTemplate); ok {
+				changed(nil, template)
+			}
+		},
+		UpdateFunc: func(before, obj any) {
+			old, _ := before.(*corev1.PodTemplate)
+			if template, ok := obj.(*corev1.PodTemplate); ok {
+				changed(old, template)
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("add a template handler: %w", err)
+	}
+	return nil
+}
+
 // OnPreload calls changed whenever a template or a preload has changed. It runs
 // on the informers' goroutines and must not block.
 func (c *Cluster) OnPreload(changed func()) error {

@@ -263,7 +263,7 @@ func (r *replica) activity() *Activity {
 
 func (r *replica) launcher(t testing.TB) *Launcher {
 	t.Helper()
-	launcher, err := NewLauncher(r.podClient(), r.Cluster, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key"))
+	launcher, err := NewLauncher(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)
 	}

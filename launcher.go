@@ -49,17 +49,28 @@ type LaunchRequest struct {
 	IdempotencyKey string
 }
 
+// Instances is what a launcher asks the read model.
+type Instances interface {
+	Instance(id string) (instance.Instance, bool)
+	Instances(template string) []instance.Instance
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
+	Pod(id string) (*corev1.Pod, bool)
+	WarmPods(template string) []*corev1.Pod
+	OnPod(updated, gone func(*corev1.Pod)) error
+}
+
 // Launcher creates and stops instances.
 type Launcher struct {
-	pods      typedcorev1.PodInterface
-	cluster   *Cluster
-	templates TemplateSource
-	remover   *tombstone.Remover
-	metrics   *metrics.Metrics
-	log       *slog.Logger
-	now       func() time.Time
-	random    io.Reader
-	key       apiKey // ids of repeatable launches are derived from it
+	pods         typedcorev1.PodInterface
+	instances    Instances
+	startTimeout time.Duration
+	templates    TemplateSource
+	remover      *tombstone.Remover
+	metrics      *metrics.Metrics
+	log          *slog.Logger
+	now          func() time.Time
+	random       io.Reader
+	key          apiKey // ids of repeatable launches are derived from it
 
 	mu sync.Mutex
 	// launching is when this replica began each launch that has not come to an
@@ -73,14 +84,14 @@ type Launcher struct {
 // NewLauncher makes a launcher. random is where ids come from: an id is the only
 // secret that guards an instance, so it must be unguessable; key is where those
 // come from that a repeated request must find again.
-func NewLauncher(pods typedcorev1.PodInterface, cluster *Cluster, templates TemplateSource, remover *tombstone.Remover,
+func NewLauncher(pods typedcorev1.PodInterface, instances Instances, startTimeout time.Duration, templates TemplateSource, remover *tombstone.Remover,
 	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
 	l := &Launcher{
-		pods: pods, cluster: cluster, templates: templates, remover: remover,
+		pods: pods, instances: instances, startTimeout: startTimeout, templates: templates, remover: remover,
 		metrics: metrics, log: log, now: now, random: random, key: key,
 		launching: map[string]time.Time{},
 	}
-	return l, cluster.OnPod(l.observe, func(pod *corev1.Pod) { l.forget(pod) })
+	return l, instances.OnPod(l.observe, func(pod *corev1.Pod) { l.forget(pod) })
 }
 
 // Launch starts an instance of a template and returns its id. It costs one
@@ -92,7 +103,7 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 
 	if req.IdempotencyKey != "" {
 		id = l.key.instanceID(req.IdempotencyKey, req.Template)
-		if _, known := l.cluster.Instance(id); known { // alive or over: it is not launched again
+		if _, known := l.instances.Instance(id); known { // alive or over: it is not launched again
 			return id, nil
 		}
 	}
@@ -129,7 +140,7 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	_, known := l.cluster.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	_, known := l.instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	return known
 }
 
@@ -137,7 +148,7 @@ func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Durati
 func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req LaunchRequest) error {
 	pod, err := podtemplate.NewPod(template, id, l.now(), req.CullTimeout)
 	if err != nil {
-		return &podtemplate.Error{template.Name, err}
+		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
@@ -172,7 +183,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		return fmt.Errorf("%w: %w", errCapacity, err)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		// The pod itself was refused: by validation, or by pod security.
-		return &podtemplate.Error{template.Name, err}
+		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	return fmt.Errorf("create pod %s: %w", pod.Name, err)
 }
@@ -182,13 +193,13 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
 	most, err := podtemplate.MaxInstances(template)
 	if err != nil {
-		return &podtemplate.Error{template.Name, err}
+		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	if most == 0 {
 		return nil
 	}
 	alive := 0
-	for _, inst := range l.cluster.Instances(template.Name) {
+	for _, inst := range l.instances.Instances(template.Name) {
 		if inst.Alive() {
 			alive++
 		}
@@ -202,11 +213,11 @@ func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
 // Stop deletes an instance, in use or not. Stopping one that is over is no
 // error; one that never was is errNoRecord.
 func (l *Launcher) Stop(ctx context.Context, template, id string) error {
-	inst, known := l.cluster.Instance(id)
+	inst, known := l.instances.Instance(id)
 	if !known || inst.Template != template {
 		return errNoRecord
 	}
-	pod, exists := l.cluster.Pod(id)
+	pod, exists := l.instances.Pod(id)
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
@@ -228,7 +239,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 	if !l.isLaunching(id) {
 		return
 	}
-	inst, _ := l.cluster.Instance(id)
+	inst, _ := l.instances.Instance(id)
 	if !instance.Settled(inst.Status) {
 		return
 	}

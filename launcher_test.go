@@ -50,7 +50,7 @@ func (r *countingRandom) Read(p []byte) (int, error) {
 func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, clusterTemplates{c.Cluster},
+	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
 		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
 	if err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ func TestLaunchPageThatFails(t *testing.T) {
 	}{
 		{"capacity", errCapacity, 503, true, "all places are taken"},
 		{"the API server", errors.New("connection refused by 10.0.0.1"), 503, true, "try again shortly"},
-		{"bad template", &podtemplate.Error{"jupyter", errors.New("it has no container")}, 500, false, "will not help"},
+		{"bad template", &podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}, 500, false, "will not help"},
 		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "jupyter"), 404, false, "There is no jupyter"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

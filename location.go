@@ -14,7 +14,9 @@ import (
 type locator struct {
 	publicHost string // as configured; "" to find out
 	proxyPort  string // where this replica's proxy listens
-	cluster    *Cluster
+	services   interface {
+		ProxyService() (*corev1.Service, bool)
+	}
 }
 
 // location is where a browser finds an instance: host and path with no scheme,
@@ -31,7 +33,7 @@ func (l *locator) host(requestHost string) string {
 	if l.publicHost != "" {
 		return l.publicHost
 	}
-	if service, ok := l.cluster.ProxyService(); ok {
+	if service, ok := l.services.ProxyService(); ok {
 		if host, ok := ingressHost(service); ok {
 			return host
 		}

@@ -56,7 +56,7 @@ func TestLocationOrder(t *testing.T) {
 			if row.service != nil {
 				c = startCluster(t, kubetest.ClockAt(kubetest.Noon), row.service)
 			}
-			l := &locator{publicHost: row.publicHost, proxyPort: "8000", cluster: c.Cluster}
+			l := &locator{publicHost: row.publicHost, proxyPort: "8000", services: c.Cluster}
 			want := row.want + "/user/" + kubetest.ID(1)
 			if got := l.location(kubetest.ID(1), "api.example:8084"); got != want {
 				t.Errorf("location is %q, want %q", got, want)
@@ -97,7 +97,7 @@ func TestLocationFromTheRequest(t *testing.T) {
 		{"ex\u00e4mple.com", "localhost:8000", "localhost"},
 	} {
 		for port, want := range map[string]string{"8000": row.want8000, "80": row.want80} {
-			l := &locator{proxyPort: port, cluster: c.Cluster}
+			l := &locator{proxyPort: port, services: c.Cluster}
 			if got := l.host(row.host); got != want {
 				t.Errorf("Host %q, proxy port %s: got %q, want %q", row.host, port, got, want)
 			}

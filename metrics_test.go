@@ -112,7 +112,7 @@ func TestResultsOfLaunches(t *testing.T) {
 		"ok":               nil,
 		"unknown_template": fmt.Errorf("%w: jupyter", podtemplate.ErrUnknown),
 		"no_capacity":      fmt.Errorf("%w: %w", errCapacity, errors.New("exceeded quota")),
-		"bad_template":     fmt.Errorf("launch: %w", &podtemplate.Error{"jupyter", errors.New("it has no container")}),
+		"bad_template":     fmt.Errorf("launch: %w", &podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}),
 		"error":            errors.New("connection refused"),
 	} {
 		m := metrics.New("test", metricValues())

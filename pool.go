@@ -31,11 +31,20 @@ const (
 	unseenTimeout = 30 * time.Second
 )
 
+// Cache is what a pool asks the read model.
+type Cache interface {
+	WarmPods(template string) []*corev1.Pod
+	WarmTemplates() []string
+	PodTemplates() []*corev1.PodTemplate
+	ManagedPod(name string) (*corev1.Pod, bool)
+	OnWarm(changed func()) error
+}
+
 // Pool keeps warm pods of the templates that ask for it. It runs on the elected
 // leader.
 type Pool struct {
 	pods         typedcorev1.PodInterface
-	cluster      *Cluster
+	cluster      Cache
 	startTimeout time.Duration
 	metrics      *metrics.Metrics
 	log          *slog.Logger
@@ -46,7 +55,7 @@ type Pool struct {
 }
 
 // NewPool makes a pool. random is where ids come from.
-func NewPool(pods typedcorev1.PodInterface, cluster *Cluster, startTimeout time.Duration,
+func NewPool(pods typedcorev1.PodInterface, cluster Cache, startTimeout time.Duration,
 	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Pool, error) {
 	p := &Pool{
 		pods: pods, cluster: cluster, startTimeout: startTimeout,
@@ -173,12 +182,12 @@ func (p *Pool) view(ctx context.Context, name string, template *corev1.PodTempla
 		state.warned = ""
 	}
 	for pod, created := range state.creating {
-		if _, seen := p.cluster.managedPod(pod); seen || now.Sub(created) > unseenTimeout {
+		if _, seen := p.cluster.ManagedPod(pod); seen || now.Sub(created) > unseenTimeout {
 			delete(state.creating, pod)
 		}
 	}
 	for uid, pod := range state.deleted {
-		if seen, there := p.cluster.managedPod(pod); !there || seen.UID != uid || seen.DeletionTimestamp != nil {
+		if seen, there := p.cluster.ManagedPod(pod); !there || seen.UID != uid || seen.DeletionTimestamp != nil {
 			delete(state.deleted, uid)
 		}
 	}
@@ -226,7 +235,7 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 	}
 	pod, err := podtemplate.NewWarmPod(template, id)
 	if err != nil {
-		return nil, &podtemplate.Error{template.Name, err}
+		return nil, &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	return pod, nil
 }

@@ -94,11 +94,11 @@ func (p *testPool) settled(t testing.TB, states map[string]*poolState) {
 	poolEventually(t, "the cache has what the server has", func() bool {
 		pods := p.server.pods(t)
 		for _, pod := range pods {
-			if cached, ok := p.cluster.managedPod(pod.Name); !ok || cached.ResourceVersion != pod.ResourceVersion {
+			if cached, ok := p.cluster.ManagedPod(pod.Name); !ok || cached.ResourceVersion != pod.ResourceVersion {
 				return false
 			}
 		}
-		return len(p.cluster.pods.GetStore().List()) == len(pods)
+		return len(p.cluster.(*Cluster).pods.GetStore().List()) == len(pods)
 	})
 	p.pass(t.Context(), states)
 }
@@ -186,7 +186,7 @@ func TestPoolCountsWhatItCreated(t *testing.T) {
 	smaller := poolTemplate("jupyter", "4")
 	pool.setTemplate(t, smaller)
 	poolEventually(t, "the cache has the new size", func() bool {
-		cached, ok := pool.cluster.PodTemplate("jupyter")
+		cached, ok := pool.cluster.(*Cluster).PodTemplate("jupyter")
 		return ok && cached.Annotations[instance.PoolSizeAnnotation] == "4"
 	})
 	for range 5 {
@@ -255,7 +255,7 @@ func TestPoolPauses(t *testing.T) {
 	changed.Template.Spec.Containers[0].Image = "app:2"
 	pool.setTemplate(t, changed)
 	poolEventually(t, "the cache has the new version", func() bool {
-		cached, ok := pool.cluster.PodTemplate("jupyter")
+		cached, ok := pool.cluster.(*Cluster).PodTemplate("jupyter")
 		return ok && podtemplate.Hash(cached) == podtemplate.Hash(changed)
 	})
 	pool.server.refusing(nil)

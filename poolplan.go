@@ -152,3 +152,11 @@ func bestFirst(a, b *corev1.Pod) int {
 		cmp.Compare(a.Name, b.Name),
 	)
 }
+
+const (
+
+	// mostRestarts is how often the containers of a warm pod may have been started
+	// again. Once may be a matter of what was up first; a pod that keeps breaking
+	// down while nobody uses it will do so for a visitor, too.
+	mostRestarts = 3
+)

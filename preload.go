@@ -27,13 +27,22 @@ import (
 // templates that no watch tells of, and to try again what has failed.
 const preloadInterval = time.Minute
 
+// Preloads is what a preloader asks the read model.
+type Preloads interface {
+	Preloads(template string) []*appsv1.DaemonSet
+	PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod
+	AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet
+	OnPreload(changed func()) error
+}
+
 // Preloader pulls templates' images onto nodes before anybody waits for them. A
 // preload is a DaemonSet: Kubernetes brings it to every node, to those that join
 // later too, and counts how far it is. Any replica may begin one and tell of it;
 // the leader keeps it in step with its template.
 type Preloader struct {
 	daemonSets  typedappsv1.DaemonSetInterface
-	cluster     *Cluster
+	cluster     Preloads
+	namespace   string
 	templates   TemplateSource
 	helperImage string
 	log         *slog.Logger
@@ -42,10 +51,10 @@ type Preloader struct {
 
 // NewPreloader makes a preloader. helperImage is what waits while its pod holds
 // the images.
-func NewPreloader(daemonSets typedappsv1.DaemonSetInterface, cluster *Cluster, templates TemplateSource, helperImage string,
+func NewPreloader(daemonSets typedappsv1.DaemonSetInterface, cluster Preloads, namespace string, templates TemplateSource, helperImage string,
 	log *slog.Logger) (*Preloader, error) {
 	p := &Preloader{
-		daemonSets: daemonSets, cluster: cluster, templates: templates, helperImage: helperImage,
+		daemonSets: daemonSets, cluster: cluster, namespace: namespace, templates: templates, helperImage: helperImage,
 		log: log, changed: make(chan struct{}, 1),
 	}
 	return p, cluster.OnPreload(func() {
@@ -72,7 +81,7 @@ func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate
 	if err != nil {
 		return PreloadedTemplate{}, err
 	}
-	set, err := buildPreload(template, p.cluster.namespace, p.helperImage)
+	set, err := buildPreload(template, p.namespace, p.helperImage)
 	if err != nil {
 		return PreloadedTemplate{}, preloadRefused(name, err)
 	}
@@ -172,7 +181,7 @@ func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*app
 	if err != nil {
 		return err // where templates come from is away; nothing follows from that
 	}
-	wanted, err := buildPreload(template, p.cluster.namespace, p.helperImage)
+	wanted, err := buildPreload(template, p.namespace, p.helperImage)
 	if err != nil {
 		return err
 	}
@@ -223,45 +232,4 @@ func preloadRefused(template string, err error) error {
 		Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
 		Message: fmt.Sprintf("template %q cannot be preloaded; the server's log says why", template),
 	}, err)
-}
-
-// Preloads returns the preloads of a template, or of all for "", without those
-// that are being deleted.
-func (c *Cluster) Preloads(template string) []*appsv1.DaemonSet {
-	var sets []*appsv1.DaemonSet
-	for _, obj := range byTemplate(c.daemonSets, template) {
-		if set, ok := obj.(*appsv1.DaemonSet); ok && set.Labels[instance.PreloadLabel] != "" && set.DeletionTimestamp == nil {
-			sets = append(sets, set)
-		}
-	}
-	return sets
-}
-
-// PreloadPods returns the pods of one preload.
-func (c *Cluster) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for _, obj := range byTemplate(c.pods, instance.TemplateOf(set)) {
-		if pod, ok := obj.(*corev1.Pod); ok && pod.Labels[instance.PreloadNameLabel] == set.Name {
-			pods = append(pods, pod)
-		}
-	}
-	return pods
-}
-
-// AwaitPreload returns the preloads of a template as soon as good accepts them,
-// or else when ctx is done.
-func (c *Cluster) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
-	changed, stop := c.waiters.add(preloadWaiters + template)
-	defer stop()
-	for {
-		sets := c.Preloads(template)
-		if good(sets) {
-			return sets
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return sets
-		}
-	}
 }

@@ -62,7 +62,7 @@ func newPreloadBench(t testing.TB, templates TemplateSource, objects ...runtime.
 		templates = clusterTemplates{cluster}
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	p, err := NewPreloader(client.AppsV1().DaemonSets("instances"), cluster, templates, preloadTestHelper, log)
+	p, err := NewPreloader(client.AppsV1().DaemonSets("instances"), cluster, "instances", templates, preloadTestHelper, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func newPreloadBench(t testing.TB, templates TemplateSource, objects ...runtime.
 func (b preloadBench) see(t testing.TB, sets ...*appsv1.DaemonSet) preloadBench {
 	t.Helper()
 	for _, set := range sets {
-		if err := b.cluster.daemonSets.GetStore().Add(set); err != nil {
+		if err := b.cluster.(*Cluster).daemonSets.GetStore().Add(set); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,7 +249,7 @@ func TestPreloadRuns(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer stop()
-		go b.cluster.Run(ctx)
+		go b.cluster.(*Cluster).Run(ctx)
 		time.Sleep(time.Second) // of the bubble's clock: the caches are filled
 		go b.Run(ctx)
 		names := func() []string {
@@ -313,17 +313,17 @@ func TestPreloadPodsOfOneVersion(t *testing.T) {
 	for _, s := range []*appsv1.DaemonSet{set, other} {
 		pod := &corev1.Pod{ObjectMeta: s.Spec.Template.ObjectMeta}
 		pod.Name, pod.Namespace = s.Name+"-abcde", "instances"
-		if err := b.cluster.pods.GetStore().Add(pod); err != nil {
+		if err := b.cluster.(*Cluster).pods.GetStore().Add(pod); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if pods := b.cluster.PreloadPods(set); len(pods) != 1 || !strings.HasPrefix(pods[0].Name, set.Name) {
 		t.Errorf("pods are %v, want only those of %s", pods, set.Name)
 	}
-	if instances := b.cluster.Instances(""); len(instances) != 0 {
+	if instances := b.cluster.(*Cluster).Instances(""); len(instances) != 0 {
 		t.Errorf("pods of preloads are instances: %+v", instances)
 	}
-	if pods := b.cluster.InstancePods(); len(pods) != 0 {
+	if pods := b.cluster.(*Cluster).InstancePods(); len(pods) != 0 {
 		t.Errorf("pods of preloads would be culled: %v", pods)
 	}
 }

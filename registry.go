@@ -160,7 +160,7 @@ func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodT
 		return nil, false, err
 	}
 	if template, err = answer.podTemplate(r.namespace); err != nil {
-		return nil, false, &podtemplate.Error{name, err}
+		return nil, false, &podtemplate.Error{Template: name, Err: err}
 	}
 	return template, answer.hasServices(), nil
 }

@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
@@ -29,15 +28,21 @@ const (
 	warningRenewal = 30 * time.Minute
 )
 
+// Templates is what warnings ask the read model.
+type Templates interface {
+	PodTemplates() []*corev1.PodTemplate
+	OnTemplate(changed func(before, template *corev1.PodTemplate)) error
+}
+
 // TemplateWarnings tells of what is not valid on a template, and what it is
 // launched without: in the log, and by an Event on it for kubectl describe. All
 // replicas write the same Event.
 type TemplateWarnings struct {
-	client  kubernetes.Interface
-	cluster *Cluster
-	log     *slog.Logger
-	now     func() time.Time
-	queue   chan templateWarning
+	client    kubernetes.Interface
+	templates Templates
+	log       *slog.Logger
+	now       func() time.Time
+	queue     chan templateWarning
 }
 
 // templateWarning is what is wrong with one annotation of a template.
@@ -48,25 +53,9 @@ type templateWarning struct {
 }
 
 // NewTemplateWarnings makes one that looks at every version of a template.
-func NewTemplateWarnings(client kubernetes.Interface, cluster *Cluster, log *slog.Logger, now func() time.Time) (*TemplateWarnings, error) {
-	w := &TemplateWarnings{client: client, cluster: cluster, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
-	_, err := cluster.templates.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) {
-			if template, ok := obj.(*corev1.PodTemplate); ok {
-				w.look(nil, template)
-			}
-		},
-		UpdateFunc: func(before, obj any) {
-			old, _ := before.(*corev1.PodTemplate)
-			if template, ok := obj.(*corev1.PodTemplate); ok {
-				w.look(old, template)
-			}
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("add the handler of templates' annotations: %w", err)
-	}
-	return w, nil
+func NewTemplateWarnings(client kubernetes.Interface, templates Templates, log *slog.Logger, now func() time.Time) (*TemplateWarnings, error) {
+	w := &TemplateWarnings{client: client, templates: templates, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
+	return w, templates.OnTemplate(w.look)
 }
 
 // look warns of what has come to be wrong.
@@ -109,7 +98,7 @@ func (w *TemplateWarnings) Run(ctx context.Context) {
 		case warning := <-w.queue:
 			w.write(ctx, warning)
 		case <-renewal.C:
-			for _, template := range w.cluster.PodTemplates() {
+			for _, template := range w.templates.PodTemplates() {
 				for _, warning := range templateProblems(template) {
 					w.write(ctx, warning)
 				}

@@ -1,49 +1,57 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
-const (
-
-	// mostRestarts is how often the containers of a warm pod may have been started
-	// again. Once may be a matter of what was up first; a pod that keeps breaking
-	// down while nobody uses it will do so for a visitor, too.
-	mostRestarts = 3
-
-	warmIndex = "warm"
-)
-
-// isPromising reports whether a pod that does not serve yet is at least as good
-// as a new one: on its way for not too long, and nothing has gone wrong so far.
-// It may have used up half of its start timeout, so that enough is left of it.
-func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
-		return false
-	}
-	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
-		return false
-	}
-	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
-		return false
-	}
-	for _, status := range instance.ContainerStatuses(pod) {
-		if waiting := status.State.Waiting; waiting != nil {
-			switch waiting.Reason {
-			case "", "ContainerCreating", "PodInitializing":
-			default:
-				return false
-			}
+// Preloads returns the preloads of a template, or of all for "", without those
+// that are being deleted.
+func (c *Cluster) Preloads(template string) []*appsv1.DaemonSet {
+	var sets []*appsv1.DaemonSet
+	for _, obj := range byTemplate(c.daemonSets, template) {
+		if set, ok := obj.(*appsv1.DaemonSet); ok && set.Labels[instance.PreloadLabel] != "" && set.DeletionTimestamp == nil {
+			sets = append(sets, set)
 		}
 	}
-	return true
+	return sets
 }
+
+// PreloadPods returns the pods of one preload.
+func (c *Cluster) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, obj := range byTemplate(c.pods, instance.TemplateOf(set)) {
+		if pod, ok := obj.(*corev1.Pod); ok && pod.Labels[instance.PreloadNameLabel] == set.Name {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// AwaitPreload returns the preloads of a template as soon as good accepts them,
+// or else when ctx is done.
+func (c *Cluster) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
+	changed, stop := c.waiters.add(preloadWaiters + template)
+	defer stop()
+	for {
+		sets := c.Preloads(template)
+		if good(sets) {
+			return sets
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return sets
+		}
+	}
+}
+
+const warmIndex = "warm"
 
 // WarmPods returns the pods of a template that are nobody's yet.
 func (c *Cluster) WarmPods(template string) []*corev1.Pod {
@@ -76,8 +84,8 @@ func (c *Cluster) PodTemplates() []*corev1.PodTemplate {
 	return templates
 }
 
-// managedPod returns the pod of a name, whosever it is.
-func (c *Cluster) managedPod(name string) (*corev1.Pod, bool) {
+// ManagedPod returns the pod of a name, whosever it is.
+func (c *Cluster) ManagedPod(name string) (*corev1.Pod, bool) {
 	return lookup[*corev1.Pod](c.pods, c.namespace+"/"+name)
 }
 
