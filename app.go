@@ -24,6 +24,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -38,9 +44,9 @@ type app struct {
 	cluster  *Cluster
 	activity *Activity
 	culler   *Culler
-	pool     *Pool
-	preload  *Preloader
-	warnings *TemplateWarnings
+	pool     *pool.Pool
+	preload  *preload.Preloader
+	warnings *podtemplate.Warnings
 	health   *health
 	servers  []*server
 	// draining is done when those who wait for something have to be let go.
@@ -63,7 +69,7 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 		return nil, err
 	}
 	watchCluster(metrics, cluster)
-	warnings, err := NewTemplateWarnings(client, cluster, log, now)
+	warnings, err := podtemplate.NewWarnings(client, cluster, log, now)
 	if err != nil {
 		return nil, err
 	}
@@ -74,16 +80,16 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	pool, err := NewPool(pods, cluster, config.StartTimeout, metrics, log, now, random)
+	pool, err := pool.New(pods, cluster, config.StartTimeout, metrics, log, now, random)
 	if err != nil {
 		return nil, err
 	}
 	templates := newTemplateSource(config, cluster, metrics, log, now)
-	launcher, err := NewLauncher(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey))
+	launcher, err := launch.New(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey).instanceID)
 	if err != nil {
 		return nil, err
 	}
-	preloader, err := NewPreloader(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, config.InstancesNamespace, templates,
+	preloader, err := preload.New(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, config.InstancesNamespace, templates,
 		config.PreloadHelperImage, log)
 	if err != nil {
 		return nil, err
@@ -97,7 +103,7 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 }
 
 // listen opens all ports, so that one that is taken is an error at the start.
-func (a *app) listen(launcher *Launcher, templates TemplateSource) error {
+func (a *app) listen(launcher *launch.Launcher, templates podtemplate.Source) error {
 	key := newAPIKey(a.config.APIKey)
 	proxyListener, err := net.Listen("tcp", a.config.ProxyAddress)
 	if err != nil {
@@ -304,7 +310,7 @@ func metricValues() metrics.Values {
 		Ends:            texts(instance.EndReasons()),
 		ActivityPatches: writeResults(),
 		ActivityProbes:  texts([]ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer}),
-		Claims:          texts([]ClaimResult{ClaimWarm, ClaimLostRace, ClaimEmpty}),
+		Claims:          texts([]launch.ClaimResult{launch.ClaimWarm, launch.ClaimLostRace, launch.ClaimEmpty}),
 		RegistryAsks:    podtemplate.Results(),
 	}
 }

@@ -20,15 +20,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // poolReplica is a launcher on a read model of its own.
-func poolReplica(t testing.TB, server *poolServer) *Launcher {
+func poolReplica(t testing.TB, server *poolServer) *launch.Launcher {
 	t.Helper()
 	cluster, read := poolCluster(t, server)
 	remover := &tombstone.Remover{Client: server.client, Namespace: poolNamespace, Now: server.now}
-	launcher, err := NewLauncher(server.client.CoreV1().Pods(poolNamespace), cluster, kubetest.StartTimeout, clusterTemplates{cluster}, remover,
-		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key"))
+	launcher, err := launch.New(server.client.CoreV1().Pods(poolNamespace), cluster, kubetest.StartTimeout, clusterTemplates{cluster}, remover,
+		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key").instanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +38,14 @@ func poolReplica(t testing.TB, server *poolServer) *Launcher {
 	return launcher
 }
 
-func wantClaims(t testing.TB, l *Launcher, warm, lost, empty float64) {
+func wantClaims(t testing.TB, l *launch.Launcher, warm, lost, empty float64) {
 	t.Helper()
-	got := func(result ClaimResult) float64 {
-		return poolMetric(t, l.metrics, "binder_pool_claims_total", string(result))
+	got := func(result launch.ClaimResult) float64 {
+		return poolMetric(t, l.Metrics, "binder_pool_claims_total", string(result))
 	}
-	if got(ClaimWarm) != warm || got(ClaimLostRace) != lost || got(ClaimEmpty) != empty {
+	if got(launch.ClaimWarm) != warm || got(launch.ClaimLostRace) != lost || got(launch.ClaimEmpty) != empty {
 		t.Errorf("claims: %v warm, %v lost, %v empty; want %v, %v, %v",
-			got(ClaimWarm), got(ClaimLostRace), got(ClaimEmpty), warm, lost, empty)
+			got(launch.ClaimWarm), got(launch.ClaimLostRace), got(launch.ClaimEmpty), warm, lost, empty)
 	}
 }
 
@@ -53,28 +55,28 @@ func TestClaim(t *testing.T) {
 	server := newPoolServer(func() time.Time { return poolNoon }, template, poolPod(t, template, 7, poolNoon.Add(-30*time.Hour)))
 	launcher := poolReplica(t, server)
 	warm := fmt.Sprintf("%032x", 7)
-	if inst, known := launcher.instances.Instance(warm); known {
+	if inst, known := launcher.Instances.Instance(warm); known {
 		t.Errorf("before the claim it is known as %+v", inst)
 	}
-	if all := launcher.instances.Instances(""); len(all) != 0 {
+	if all := launcher.Instances.Instances(""); len(all) != 0 {
 		t.Errorf("before the claim there are %+v", all)
 	}
 	waiting := make(chan instance.Instance, 1)
 	go func() { // whoever asks for the id too early is woken by the claim
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		inst, _ := launcher.instances.Await(ctx, warm, func(_ instance.Instance, known bool) bool { return known })
+		inst, _ := launcher.Instances.Await(ctx, warm, func(_ instance.Instance, known bool) bool { return known })
 		waiting <- inst
 	}()
 
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter", CullTimeout: 90 * time.Second})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter", CullTimeout: 90 * time.Second})
 	if err != nil || id != warm {
 		t.Fatalf("got %q, %v; want the warm pod's id %q", id, err, warm)
 	}
 	if patches, creates := server.written("patch"), server.written("create"); len(patches) != 1 || len(creates) != 0 {
 		t.Errorf("wrote %q and created %q, want one patch", patches, creates)
 	}
-	inst, known := launcher.instances.Instance(id)
+	inst, known := launcher.Instances.Instance(id)
 	if !known || inst.Status != instance.StatusDeployed || inst.Address != "10.0.0.9:8888" {
 		t.Errorf("it is %+v, %t; want deployed at once", inst, known)
 	}
@@ -94,12 +96,12 @@ func TestClaim(t *testing.T) {
 	}
 	wantClaims(t, launcher, 1, 0, 0)
 	poolEventually(t, "the launch was timed", func() bool {
-		return poolMetric(t, launcher.metrics, "binder_launch_duration_seconds", "") == 1
+		return poolMetric(t, launcher.Metrics, "binder_launch_duration_seconds", "") == 1
 	})
-	launcher.mu.Lock()
-	defer launcher.mu.Unlock()
-	if len(launcher.launching) != 0 || len(launcher.claiming.names) != 0 {
-		t.Errorf("left over are %v and %v", launcher.launching, launcher.claiming.names)
+	launcher.Mu.Lock()
+	defer launcher.Mu.Unlock()
+	if len(launcher.Launching) != 0 || len(launcher.Claiming.Names) != 0 {
+		t.Errorf("left over are %v and %v", launcher.Launching, launcher.Claiming.Names)
 	}
 }
 
@@ -155,7 +157,7 @@ func TestClaimable(t *testing.T) {
 	}
 	firsts := map[string]bool{}
 	for range 200 {
-		got := claimable(warm, podtemplate.Hash(template), now, poolStartTimeout)
+		got := launch.Claimable(warm, podtemplate.Hash(template), now, poolStartTimeout)
 		if len(got) != 4 {
 			t.Fatalf("got %d pods, want the 4 first", len(got))
 		}
@@ -213,7 +215,7 @@ func TestClaimFallsBack(t *testing.T) {
 				}
 				return nil
 			})
-			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+			id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 			if (err != nil) != test.wantErr {
 				t.Fatalf("got %q and error %v", id, err)
 			}
@@ -222,7 +224,7 @@ func TestClaimFallsBack(t *testing.T) {
 				t.Errorf("created %d pods; warm: %t, want %t", created, warm, test.wantWarm)
 			}
 			wantClaims(t, launcher, test.warm, test.lost, test.empty)
-			if _, known := launcher.instances.Instance(id); err == nil && !known {
+			if _, known := launcher.Instances.Instance(id); err == nil && !known {
 				t.Errorf("instance %s is not known", id)
 			}
 		})
@@ -239,13 +241,13 @@ func TestClaimsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	replicas := []*Launcher{poolReplica(t, server), poolReplica(t, server)}
+	replicas := []*launch.Launcher{poolReplica(t, server), poolReplica(t, server)}
 	ids := make([]string, launches)
 	var running sync.WaitGroup
 	for i := range launches {
 		running.Go(func() {
 			var err error
-			if ids[i], err = replicas[i%2].Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
+			if ids[i], err = replicas[i%2].Launch(t.Context(), launch.Request{Template: "jupyter"}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -264,12 +266,12 @@ func TestClaimsAtOnce(t *testing.T) {
 }
 
 func TestReservations(t *testing.T) {
-	var r reservations
-	if !r.reserve("a") || r.reserve("a") || !r.reserve("b") {
+	var r launch.Reservations
+	if !r.Reserve("a") || r.Reserve("a") || !r.Reserve("b") {
 		t.Error("a name is reserved twice, or not at all")
 	}
-	r.release([]string{"a"})
-	if !r.reserve("a") || r.reserve("b") {
+	r.Release([]string{"a"})
+	if !r.Reserve("a") || r.Reserve("b") {
 		t.Error("released is not what was to be")
 	}
 }
@@ -286,7 +288,7 @@ func TestClaimRefusedFallsBack(t *testing.T) {
 		}
 		return nil
 	})
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 	if err != nil || id == fmt.Sprintf("%032x", 7) {
 		t.Errorf("got %q, %v; want a new pod's id", id, err)
 	}
@@ -315,18 +317,18 @@ func TestClaimOfAnotherIsNotMeasured(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		launcher.instances.Await(ctx, theirs, func(_ instance.Instance, known bool) bool { return known })
+		launcher.Instances.Await(ctx, theirs, func(_ instance.Instance, known bool) bool { return known })
 		return nil
 	})
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 	if err != nil || id == theirs {
 		t.Fatalf("got %q, %v; want a new pod's id", id, err)
 	}
 	wantClaims(t, launcher, 0, 1, 1)
-	if inst, known := launcher.instances.Instance(theirs); !known || inst.Status != instance.StatusDeployed {
+	if inst, known := launcher.Instances.Instance(theirs); !known || inst.Status != instance.StatusDeployed {
 		t.Errorf("theirs is %+v, %t", inst, known)
 	}
-	if got := poolMetric(t, launcher.metrics, "binder_launch_duration_seconds", ""); got != 0 {
+	if got := poolMetric(t, launcher.Metrics, "binder_launch_duration_seconds", ""); got != 0 {
 		t.Errorf("%v launches are measured, and the only one has not come to anything", got)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // What clients are told is what the culler does: it ends an instance at that
@@ -95,5 +97,5 @@ func TestStatusTellsLifetime(t *testing.T) {
 	wantJSON(t, ask(t, routes, "GET", "/applications/jupyter", testAPIKey, ""), "["+status+"]")
 	wantJSON(t, ask(t, routes, "GET", "/applications", testAPIKey, ""), "["+status+"]")
 	wantJSON(t, ask(t, routes, "DELETE", target, testAPIKey, ""),
-		`{"id": "`+kubetest.ID(1)+`", "template-name": "jupyter", "status": "deleted", "reason": "Stopped", "message": "`+stoppedMessage+`"}`)
+		`{"id": "`+kubetest.ID(1)+`", "template-name": "jupyter", "status": "deleted", "reason": "Stopped", "message": "`+launch.StoppedMessage+`"}`)
 }

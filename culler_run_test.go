@@ -13,6 +13,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // start runs the culler until the function it returns is called.
@@ -134,11 +136,11 @@ func TestCullerKeepsWhatIsRemembered(t *testing.T) {
 		culler := newTestCuller(t, c)
 		defer culler.start()()
 		pod, _ := c.Pod(kubetest.ID(1))
-		if err := culler.remover.Remove(t.Context(), pod, instance.EndStopped, stoppedMessage, false); err != nil {
+		if err := culler.remover.Remove(t.Context(), pod, instance.EndStopped, launch.StoppedMessage, false); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if inst, _ := c.Instance(kubetest.ID(1)); inst.Reason != "Stopped" || inst.Message != stoppedMessage {
+		if inst, _ := c.Instance(kubetest.ID(1)); inst.Reason != "Stopped" || inst.Message != launch.StoppedMessage {
 			t.Errorf("got %+v, want it stopped", inst)
 		}
 	})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // The error names of the Binder deploy protocol that this service answers with.
@@ -55,9 +57,9 @@ func answerFor(err error) *Error {
 			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: 5 * time.Second,
 			Message: podtemplate.ErrUnavailable.Error() + "; try again shortly",
 		}
-	case errors.Is(err, errNoRecord):
+	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
-	case errors.Is(err, errCapacity):
+	case errors.Is(err, launch.ErrCapacity):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: typeBadKubeRequest, RetryAfter: time.Minute,
 			Message: "all places are taken; try again in a minute",
@@ -65,7 +67,7 @@ func answerFor(err error) *Error {
 	case errors.As(err, &template):
 		return &Error{
 			Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
-			Message: fmt.Sprintf("template %q cannot be launched; the server's log says why", template.Template),
+			Message: template.Summary() + "; the server's log says why",
 		}
 	}
 	// What is left is the API server's: away, overloaded, or refusing us.

@@ -17,6 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // secretDetail stands for what an error's text may tell of the cluster.
@@ -45,9 +47,9 @@ func TestErrorsAsAnswers(t *testing.T) {
 			name: "an unknown template", err: fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "jupyter"),
 			code: 404, kind: "registryError", says: `unknown template: "jupyter"`,
 		},
-		{name: "no record", err: errNoRecord, code: 404, kind: "noRecord", says: "no record"},
+		{name: "no record", err: launch.ErrNoRecord, code: 404, kind: "noRecord", says: "no record"},
 		{
-			name: "no capacity", err: fmt.Errorf("%w: %w", errCapacity, errors.New(secretDetail)),
+			name: "no capacity", err: fmt.Errorf("%w: %w", launch.ErrCapacity, errors.New(secretDetail)),
 			code: 503, kind: "badKubeRequest", says: "all places are taken", retryAfter: "60", logged: true,
 		},
 		{
@@ -113,7 +115,7 @@ func TestErrorOfAVisitorWhoHasGoneIsNotLogged(t *testing.T) {
 func TestErrorLogNamesTheRequest(t *testing.T) {
 	log, out := kubetest.RecordLog()
 	r := httptest.NewRequest(http.MethodPost, "/applications/jupyter?token=in-the-query", nil)
-	writeError(httptest.NewRecorder(), r, log, errCapacity)
+	writeError(httptest.NewRecorder(), r, log, launch.ErrCapacity)
 	for _, want := range []string{"level=ERROR", "method=POST", "path=/applications/jupyter", "code=503"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("logged %q, want %q in it", out, want)

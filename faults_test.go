@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -28,8 +30,8 @@ import (
 func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
 	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
-	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
-		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey))
+	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
+		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey).instanceID)
 	if err != nil {
 		t.Fatal(err)
 	}

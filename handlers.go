@@ -11,6 +11,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // InstanceReader answers questions about instances from memory.
@@ -21,13 +23,13 @@ type InstanceReader interface {
 
 // InstanceLauncher starts and stops instances.
 type InstanceLauncher interface {
-	Launch(ctx context.Context, req LaunchRequest) (id string, err error)
+	Launch(ctx context.Context, req launch.Request) (id string, err error)
 	Stop(ctx context.Context, template, id string) error
 }
 
 var (
 	_ InstanceReader   = (*Cluster)(nil)
-	_ InstanceLauncher = (*Launcher)(nil)
+	_ InstanceLauncher = (*launch.Launcher)(nil)
 )
 
 // API is the Binder deploy API: it parses, authorises, calls and encodes.
@@ -160,7 +162,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := a.Launcher.Launch(r.Context(), LaunchRequest{
+	id, err := a.Launcher.Launch(r.Context(), launch.Request{
 		Template: req.TemplateName, CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
@@ -208,13 +210,13 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 func (a *API) find(r *http.Request) (instance.Instance, error) {
 	id := r.PathValue("id")
 	if !instance.ValidID(id) {
-		return instance.Instance{}, errNoRecord
+		return instance.Instance{}, launch.ErrNoRecord
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 	defer cancel()
 	inst, known := a.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	if !known || inst.Template != r.PathValue("template") {
-		return instance.Instance{}, errNoRecord
+		return instance.Instance{}, launch.ErrNoRecord
 	}
 	return inst, nil
 }
@@ -240,7 +242,7 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if inst.Status != instance.StatusDeleted { // else it keeps the reason it had
-		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), stoppedMessage
+		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
 	}
 	writeJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil

@@ -20,6 +20,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -53,7 +55,7 @@ type fakeLaunch struct {
 	cullTimeout time.Duration
 }
 
-func (f *fakeLauncher) Launch(_ context.Context, req LaunchRequest) (string, error) {
+func (f *fakeLauncher) Launch(_ context.Context, req launch.Request) (string, error) {
 	f.launches = append(f.launches, fakeLaunch{req.Template, req.CullTimeout})
 	return kubetest.ID(0xf), f.err
 }
@@ -166,7 +168,7 @@ func TestDeployFails(t *testing.T) {
 		kind string
 	}{
 		{podtemplate.ErrUnknown, 404, "registryError"},
-		{errCapacity, 503, "badKubeRequest"},
+		{launch.ErrCapacity, 503, "badKubeRequest"},
 		{errors.New("connection refused"), 503, "badKubeRequest"},
 		{&podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}, 500, "badKubeRequest"},
 	} {
@@ -266,7 +268,7 @@ func TestStopRequestFails(t *testing.T) {
 		code int
 		kind string
 	}{
-		{errNoRecord, 404, "noRecord"}, // it has gone in the meantime
+		{launch.ErrNoRecord, 404, "noRecord"}, // it has gone in the meantime
 		{errors.New("connection refused"), 503, "badKubeRequest"},
 	} {
 		api := newTestAPI(reader, &fakeLauncher{err: row.err})

@@ -23,15 +23,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // retryLauncher is one replica's launcher; all replicas of a test share the
 // API server and the key.
-func retryLauncher(t testing.TB, client *fake.Clientset) (*Launcher, *waitCluster) {
+func retryLauncher(t testing.TB, client *fake.Clientset) (*launch.Launcher, *waitCluster) {
 	t.Helper()
 	cluster := newWaitCluster(t, client)
-	launcher, err := NewLauncher(client.CoreV1().Pods(waitNamespace), cluster.Cluster, kubetest.StartTimeout, clusterTemplates{cluster.Cluster}, nil,
-		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key"))
+	launcher, err := launch.New(client.CoreV1().Pods(waitNamespace), cluster.Cluster, kubetest.StartTimeout, clusterTemplates{cluster.Cluster}, nil,
+		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key").instanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,9 +71,9 @@ func elsewhere(t testing.TB, client *fake.Clientset, refusal error) {
 	})
 }
 
-func mustLaunch(t testing.TB, launcher *Launcher, template, key string) string {
+func mustLaunch(t testing.TB, launcher *launch.Launcher, template, key string) string {
 	t.Helper()
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: template, IdempotencyKey: key})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: template, IdempotencyKey: key})
 	if err != nil || !instance.ValidID(id) {
 		t.Fatalf("launched %q, %v", id, err)
 	}
@@ -128,7 +130,7 @@ func TestReadIdempotencyKey(t *testing.T) {
 		switch {
 		case row.ok:
 			want := strings.Join(row.values, "")
-			if res.Code != http.StatusOK || len(launcher.requests) != 1 || launcher.requests[0] != (LaunchRequest{Template: "echo", IdempotencyKey: want}) {
+			if res.Code != http.StatusOK || len(launcher.requests) != 1 || launcher.requests[0] != (launch.Request{Template: "echo", IdempotencyKey: want}) {
 				t.Errorf("%s: answered %d, launched %+v", row.name, res.Code, launcher.requests)
 			}
 		case res.Code != http.StatusUnprocessableEntity || !strings.Contains(res.Body.String(), "Idempotency-Key") || len(launcher.requests) > 0:
@@ -144,7 +146,7 @@ func TestLaunchRepeated(t *testing.T) {
 	one, _ := retryLauncher(t, client)
 	two, _ := retryLauncher(t, client)
 	id := mustLaunch(t, one, "echo", "retry")
-	for _, launcher := range []*Launcher{one, two} {
+	for _, launcher := range []*launch.Launcher{one, two} {
 		if again := mustLaunch(t, launcher, "echo", "retry"); again != id {
 			t.Errorf("repeated, it is %s and not %s", again, id)
 		}
@@ -152,7 +154,7 @@ func TestLaunchRepeated(t *testing.T) {
 	if err := client.CoreV1().PodTemplates(waitNamespace).Delete(t.Context(), "echo", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the template is gone", func() bool { _, ok := one.instances.(*Cluster).PodTemplate("echo"); return !ok })
+	waitUntil(t, "the template is gone", func() bool { _, ok := one.Instances.(*Cluster).PodTemplate("echo"); return !ok })
 	if again := mustLaunch(t, one, "echo", "retry"); again != id {
 		t.Errorf("without its template it is %s and not %s", again, id)
 	}
@@ -175,7 +177,7 @@ func TestLaunchAtOnce(t *testing.T) {
 	ids := make([]string, 20)
 	var launches sync.WaitGroup
 	for i := range ids {
-		launches.Go(func() { ids[i] = mustLaunch(t, []*Launcher{one, two}[i%2], "echo", "retry") })
+		launches.Go(func() { ids[i] = mustLaunch(t, []*launch.Launcher{one, two}[i%2], "echo", "retry") })
 	}
 	launches.Wait()
 	slices.Sort(ids)
@@ -197,10 +199,10 @@ func TestLaunchRefusedAsExisting(t *testing.T) {
 	if id != newAPIKey("key").instanceID("retry", "echo") {
 		t.Errorf("it is %s", id)
 	}
-	launcher.mu.Lock()
-	defer launcher.mu.Unlock()
-	if len(launcher.launching) > 0 {
-		t.Errorf("it measures %v", launcher.launching)
+	launcher.Mu.Lock()
+	defer launcher.Mu.Unlock()
+	if len(launcher.Launching) > 0 {
+		t.Errorf("it measures %v", launcher.Launching)
 	}
 }
 
@@ -227,12 +229,12 @@ func TestLaunchTookTheLastPlace(t *testing.T) {
 	client := fake.NewClientset(retryTemplate("echo", nil))
 	launcher, _ := retryLauncher(t, client)
 	elsewhere(t, client, quota)
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "echo", IdempotencyKey: "retry"})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "echo", IdempotencyKey: "retry"})
 	if err != nil || id != newAPIKey("key").instanceID("retry", "echo") {
 		t.Errorf("launched %q, %v", id, err)
 	}
 	for _, key := range []string{"", "another"} {
-		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "echo", IdempotencyKey: key}); id != "" || !errors.Is(err, errCapacity) {
+		if id, err := launcher.Launch(t.Context(), launch.Request{Template: "echo", IdempotencyKey: key}); id != "" || !errors.Is(err, launch.ErrCapacity) {
 			t.Errorf("with the key %q: launched %q, %v", key, id, err)
 		}
 	}

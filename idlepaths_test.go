@@ -12,10 +12,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 func TestJupyterIdlePaths(t *testing.T) {
-	expression, err := instance.CompileIdlePaths(jupyterIdlePaths)
+	expression, err := instance.CompileIdlePaths(registry.JupyterIdlePaths)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func TestExampleTemplateIsIdleAsJupyterIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{instance.IdlePathsAnnotation: `"` + jupyterIdlePaths + `"`, instance.ActivityProbeAnnotation: jupyterActivityProbe} {
+	for name, value := range map[string]string{instance.IdlePathsAnnotation: `"` + registry.JupyterIdlePaths + `"`, instance.ActivityProbeAnnotation: registry.JupyterActivityProbe} {
 		if line := "    " + name + ": " + value + "\n"; !strings.Contains(string(manifest), line) {
 			t.Errorf("it does not have %s", line)
 		}
@@ -111,18 +113,18 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 		name, method, rest, upgrade, paths string
 		counts                             bool
 	}{
-		{"a poll", "GET", "api/kernels", "", jupyterIdlePaths, false},
-		{"a poll with a query", "GET", "api/sessions?_=1700000000000", "", jupyterIdlePaths, false},
-		{"a poll of the header", "HEAD", "api/status", "", jupyterIdlePaths, false},
-		{"an escaped poll", "GET", "api/contents/My%20data", "", jupyterIdlePaths, false},
-		{"a POST", "POST", "api/kernels", "", jupyterIdlePaths, true},
-		{"a DELETE", "DELETE", "api/kernels/1", "", jupyterIdlePaths, true},
-		{"another path", "GET", "tree", "", jupyterIdlePaths, true},
-		{"a part of an idle path", "GET", "api/status/x", "", jupyterIdlePaths, true},
-		{"another protocol that is not taken up", "GET", "tree", "h2c", jupyterIdlePaths, true},
-		{"a WebSocket that is refused", "GET", "api/kernels/1/channels", "websocket", jupyterIdlePaths, false},
+		{"a poll", "GET", "api/kernels", "", registry.JupyterIdlePaths, false},
+		{"a poll with a query", "GET", "api/sessions?_=1700000000000", "", registry.JupyterIdlePaths, false},
+		{"a poll of the header", "HEAD", "api/status", "", registry.JupyterIdlePaths, false},
+		{"an escaped poll", "GET", "api/contents/My%20data", "", registry.JupyterIdlePaths, false},
+		{"a POST", "POST", "api/kernels", "", registry.JupyterIdlePaths, true},
+		{"a DELETE", "DELETE", "api/kernels/1", "", registry.JupyterIdlePaths, true},
+		{"another path", "GET", "tree", "", registry.JupyterIdlePaths, true},
+		{"a part of an idle path", "GET", "api/status/x", "", registry.JupyterIdlePaths, true},
+		{"another protocol that is not taken up", "GET", "tree", "h2c", registry.JupyterIdlePaths, true},
+		{"a WebSocket that is refused", "GET", "api/kernels/1/channels", "websocket", registry.JupyterIdlePaths, false},
 		{"a path that is too long to be matched", "GET", strings.Repeat("a", maxIdlePath+1), "", "a+", true},
-		{"the base URL", "GET", "", "", jupyterIdlePaths, true},
+		{"the base URL", "GET", "", "", registry.JupyterIdlePaths, true},
 		{"the base URL, if so wanted", "GET", "", "", "|poll", false},
 		{"no expression", "GET", "api/kernels", "", "", true},
 		{"one that is not valid", "GET", "api/kernels", "", "(", true},

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
 )
 
 const (
@@ -51,7 +53,7 @@ type Cluster struct {
 	daemonSets cache.SharedIndexInformer // preloads
 
 	waiters   waiters
-	listening *listening
+	listening *earlyready.Dialer
 	updated   []func(*corev1.Pod) // see OnPod
 }
 
@@ -78,7 +80,7 @@ func NewCluster(client kubernetes.Interface, opts ClusterOptions, now func() tim
 		startTimeout: opts.StartTimeout,
 		policy:       opts.Policy,
 		now:          now,
-		listening:    newListening(),
+		listening:    earlyready.New(),
 
 		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, podIndexers, managed),
 		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
@@ -220,7 +222,7 @@ func (c *Cluster) buried(pod *corev1.Pod) bool {
 // instance is what the pod says, and what this replica has heard beyond that.
 func (c *Cluster) instance(pod *corev1.Pod, now time.Time) instance.Instance {
 	inst := instance.FromPod(pod, now, c.startTimeout)
-	if inst.Status == instance.StatusDeploying && c.listening.has(pod) {
+	if inst.Status == instance.StatusDeploying && c.listening.Has(pod) {
 		inst.Status, inst.Message, inst.Address = instance.StatusDeployed, "", instance.PodAddress(pod)
 	}
 	tellLifetime(&inst, pod, now, c.policy)
@@ -282,7 +284,7 @@ func (c *Cluster) knock(id string) {
 		pod, ok := c.Pod(id)
 		return pod, ok && c.waiters.any(id)
 	}
-	c.listening.knock(id, current, func(pod *corev1.Pod) {
+	c.listening.Knock(id, current, func(pod *corev1.Pod) {
 		c.waiters.wake(id)
 		for _, updated := range c.updated {
 			updated(pod)
@@ -357,7 +359,7 @@ func (c *Cluster) wake(obj any) {
 	}
 	switch obj := obj.(type) {
 	case *corev1.Pod:
-		c.listening.observe(obj)
+		c.listening.Observe(obj)
 		c.waiters.wake(obj.Labels[instance.IDLabel])
 	case *appsv1.DaemonSet:
 		c.waiters.wake(preloadWaiters + instance.TemplateOf(obj))
@@ -372,7 +374,7 @@ func (c *Cluster) wakeGone(obj any) {
 		obj = lost.Obj
 	}
 	if pod, ok := obj.(*corev1.Pod); ok {
-		c.listening.forget(pod.Labels[instance.IDLabel])
+		c.listening.Forget(pod.Labels[instance.IDLabel])
 	}
 	c.wake(obj)
 }

@@ -28,6 +28,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -261,9 +263,9 @@ func (r *replica) activity() *Activity {
 	return NewActivity(r.podClient(), r.Cluster, time.Hour, r.metrics, kubetest.NoLog(), r.now)
 }
 
-func (r *replica) launcher(t testing.TB) *Launcher {
+func (r *replica) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
-	launcher, err := NewLauncher(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key"))
+	launcher, err := launch.New(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key").instanceID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 const (
@@ -47,7 +49,7 @@ func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 	launcher := r.launcher(t)
 
 	before := len(r.traffic.all())
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: template.Name, CullTimeout: 30 * time.Minute})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: template.Name, CullTimeout: 30 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +89,7 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 		launcher := r.launcher(t)
 		for range launches / len(replicas) {
 			running.Go(func() {
-				id, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
+				id, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
 				if err != nil {
 					t.Error(err)
 				}
@@ -134,7 +136,7 @@ func TestIntegrationLaunchSentTwice(t *testing.T) {
 		})
 	})
 	r.awaitTemplate(t, kubetest.TemplateName)
-	id, err := r.launcher(t).Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
+	id, err := r.launcher(t).Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +155,7 @@ func TestIntegrationConcurrentStops(t *testing.T) {
 	const instances, stops = 4, 3
 	s := newSandbox(t, nil)
 	replicas := []*replica{s.startReplica(t, time.Now), s.startReplica(t, time.Now)}
-	launchers := []*Launcher{replicas[0].launcher(t), replicas[1].launcher(t)}
+	launchers := []*launch.Launcher{replicas[0].launcher(t), replicas[1].launcher(t)}
 	var stopping sync.WaitGroup
 	for n := range instances {
 		s.createPod(t, kubetest.ID(n))
@@ -215,9 +217,9 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 	api.Log = log
 	for _, row := range rows {
 		r.awaitTemplate(t, row.name)
-		_, err := api.Launcher.Launch(t.Context(), LaunchRequest{Template: row.name})
+		_, err := api.Launcher.Launch(t.Context(), launch.Request{Template: row.name})
 		var refused *podtemplate.Error
-		if !errors.As(err, &refused) || errors.Is(err, errCapacity) || !strings.Contains(err.Error(), row.says) {
+		if !errors.As(err, &refused) || errors.Is(err, launch.ErrCapacity) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want a template error with %q in it", row.name, err, row.says)
 		}
 		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/"+row.name, "", ""), http.StatusInternalServerError, typeBadKubeRequest)
@@ -253,14 +255,14 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 	launcher := r.launcher(t)
 	routes := newTestAPI(r.Cluster, launcher).Routes()
 
-	first, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName})
+	first, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName}); err != nil {
+	if _, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: kubetest.TemplateName}); !errors.Is(err, errCapacity) {
+	if _, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName}); !errors.Is(err, launch.ErrCapacity) {
 		t.Errorf("got %v, want an error of capacity", err)
 	}
 	res := ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "")

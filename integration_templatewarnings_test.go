@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // The API server takes a warning's Event, from several replicas, as one, which is
@@ -30,7 +32,7 @@ func TestIntegrationTemplateWarning(t *testing.T) {
 	defer cancel()
 	for range 2 {
 		r := s.startReplica(t, time.Now)
-		warnings, err := NewTemplateWarnings(r.client, r.Cluster, log, time.Now)
+		warnings, err := podtemplate.NewWarnings(r.client, r.Cluster, log, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,12 +30,14 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
 // are those of instances 1, 2, 3 and so on.
 type testLauncher struct {
-	*Launcher
+	*launch.Launcher
 	log *kubetest.LogBuffer
 }
 
@@ -50,8 +52,8 @@ func (r *countingRandom) Read(p []byte) (int, error) {
 func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	launcher, err := NewLauncher(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
-		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key"))
+	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
+		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key").instanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +68,7 @@ func (l testLauncher) wantLaunches(t testing.TB, result string) {
 		if label == result {
 			want = 1
 		}
-		if got := metric(t, l.metrics, "binder_launches_total", label); got != want {
+		if got := metric(t, l.Metrics, "binder_launches_total", label); got != want {
 			t.Errorf("counted as %s are %v launches, want %v", label, got, want)
 		}
 	}
@@ -74,16 +76,16 @@ func (l testLauncher) wantLaunches(t testing.TB, result string) {
 
 // held are the launches that have not come to an end.
 func (l testLauncher) held() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.launching)
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	return len(l.Launching)
 }
 
 // A launch is one write, and when it returns its instance is known.
 func TestLaunch(t *testing.T) {
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	launcher := newTestLauncher(t, c)
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter", CullTimeout: 90 * time.Second})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter", CullTimeout: 90 * time.Second})
 	if err != nil || id != kubetest.ID(1) {
 		t.Fatalf("got id %q and error %v", id, err)
 	}
@@ -131,9 +133,9 @@ func TestLaunchFails(t *testing.T) {
 		{"unknown template", kubetest.Template("other"), nil, is(podtemplate.ErrUnknown), "unknown_template"},
 		{"bad annotation", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http")), nil, isBad, "bad_template"},
 		{"bad limit", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "many")), nil, isBad, "bad_template"},
-		{"no capacity", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(errCapacity), "no_capacity"},
-		{"quota", kubetest.Template("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(errCapacity), "no_capacity"},
-		{"quota not counted yet", kubetest.Template("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(errCapacity), "no_capacity"},
+		{"no capacity", kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "1")), nil, is(launch.ErrCapacity), "no_capacity"},
+		{"quota", kubetest.Template("jupyter"), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), is(launch.ErrCapacity), "no_capacity"},
+		{"quota not counted yet", kubetest.Template("jupyter"), forbidden("status unknown for quota: instances, resources: pods"), is(launch.ErrCapacity), "no_capacity"},
 		{"pod security", kubetest.Template("jupyter"), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), isBad, "bad_template"},
 		{"invalid", kubetest.Template("jupyter"), apierrors.NewInvalid(kind, "binder-x", nil), isBad, "bad_template"},
 		{"bad request", kubetest.Template("jupyter"), apierrors.NewBadRequest("no such field"), isBad, "bad_template"},
@@ -146,7 +148,7 @@ func TestLaunchFails(t *testing.T) {
 			if test.answer != nil {
 				c.FailOn("create", "pods", test.answer)
 			}
-			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+			id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 			if id != "" || err == nil || !test.want(err) {
 				t.Errorf("got id %q and error %v", id, err)
 			}
@@ -168,7 +170,7 @@ func TestLaunchFails(t *testing.T) {
 func TestQuotaIsNoBadTemplate(t *testing.T) {
 	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	c.FailOn("create", "pods", forbidden("exceeded quota: instances"))
-	_, err := newTestLauncher(t, c).Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	_, err := newTestLauncher(t, c).Launch(t.Context(), launch.Request{Template: "jupyter"})
 	if bad := (*podtemplate.Error)(nil); errors.As(err, &bad) {
 		t.Errorf("got %v", err)
 	}
@@ -182,8 +184,8 @@ func TestLaunchNeedsRandomness(t *testing.T) {
 	for name, random := range map[string]io.Reader{"fails": iotest.ErrReader(broken), "ends early": strings.NewReader("15 bytes only..")} {
 		c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 		launcher := newTestLauncher(t, c)
-		launcher.random = random
-		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || err == nil {
+		launcher.Random = random
+		if id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"}); id != "" || err == nil {
 			t.Errorf("%s: got id %q and error %v", name, id, err)
 		}
 		if writes := c.Writes(); len(writes) > 0 {
@@ -211,15 +213,15 @@ func TestLaunchCapacity(t *testing.T) {
 		kubetest.Pod(kubetest.ID(16), kubetest.Noon, kubetest.OfTemplate("other")), kubetest.Pod(kubetest.ID(17), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
 		kubetest.Tombstone(kubetest.Pod(kubetest.ID(18), kubetest.Noon), instance.EndCulled, ""))
 	launcher := newTestLauncher(t, c)
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
+	if _, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"}); err != nil {
 		t.Errorf("the third of three: %v", err)
 	}
-	_, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
-	if !errors.Is(err, errCapacity) || !strings.Contains(err.Error(), `"jupyter" has 3 of at most 3`) {
+	_, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
+	if !errors.Is(err, launch.ErrCapacity) || !strings.Contains(err.Error(), `"jupyter" has 3 of at most 3`) {
 		t.Errorf("the fourth of three: %v", err)
 	}
 	c.drop(t, kubetest.ID(12))
-	if _, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); err != nil {
+	if _, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"}); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
 }
@@ -233,12 +235,12 @@ func TestLaunchDoesNotWaitLongForTheWatch(t *testing.T) {
 			return true, action.(k8stesting.CreateAction).GetObject(), nil // and the watch never hears of it
 		})
 		began := time.Now()
-		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+		id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 		if id != kubetest.ID(1) || err != nil {
 			t.Errorf("got id %q and error %v", id, err)
 		}
-		if took := time.Since(began); took != ownWriteWait {
-			t.Errorf("took %s, want %s", took, ownWriteWait)
+		if took := time.Since(began); took != kube.OwnWriteWait {
+			t.Errorf("took %s, want %s", took, kube.OwnWriteWait)
 		}
 	})
 }
@@ -255,9 +257,9 @@ func (hangingPods) Create(ctx context.Context, _ *corev1.Pod, _ metav1.CreateOpt
 func TestLaunchGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		launcher := newTestLauncher(t, startCluster(t, time.Now, kubetest.Template("jupyter")))
-		launcher.pods = hangingPods{launcher.pods}
+		launcher.Pods = hangingPods{launcher.Pods}
 		began := time.Now()
-		if id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"}); id != "" || !errors.Is(err, context.DeadlineExceeded) {
+		if id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"}); id != "" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got id %q and error %v", id, err)
 		}
 		if took := time.Since(began); took != kube.CreateTimeout {
@@ -280,7 +282,7 @@ func TestLaunchOfItsOwnPodAgain(t *testing.T) {
 		}
 		return true, nil, apierrors.NewAlreadyExists(kubetest.PodResource.GroupResource(), pod.Name)
 	})
-	id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 	if id != kubetest.ID(1) || err != nil {
 		t.Errorf("got id %q and error %v", id, err)
 	}
@@ -296,7 +298,7 @@ func TestLaunchDuration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 		launcher := newTestLauncher(t, c)
-		id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+		id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +311,7 @@ func TestLaunchDuration(t *testing.T) {
 			c.put(t, kubetest.Pod(kubetest.ID(9), began)) // another replica's
 		}
 		synctest.Wait()
-		if got := metric(t, launcher.metrics, "binder_launch_duration_seconds"); got != 1 {
+		if got := metric(t, launcher.Metrics, "binder_launch_duration_seconds"); got != 1 {
 			t.Errorf("%v launches were measured, want 1", got)
 		}
 		if !strings.Contains(launcher.log.String(), "msg=deployed id="+id+" template=jupyter duration=3s") {
@@ -335,7 +337,7 @@ func TestLaunchComesToNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := startCluster(t, time.Now, kubetest.Template("jupyter"))
 			launcher := newTestLauncher(t, c)
-			id, err := launcher.Launch(t.Context(), LaunchRequest{Template: "jupyter"})
+			id, err := launcher.Launch(t.Context(), launch.Request{Template: "jupyter"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -352,7 +354,7 @@ func TestLaunchComesToNothing(t *testing.T) {
 			if launcher.held() > 0 {
 				t.Errorf("%s: the launch is still held", name)
 			}
-			if got := metric(t, launcher.metrics, "binder_launch_duration_seconds"); got != 0 {
+			if got := metric(t, launcher.Metrics, "binder_launch_duration_seconds"); got != 0 {
 				t.Errorf("%s: %v launches were measured", name, got)
 			}
 			if !strings.Contains(launcher.log.String(), test.log) {
@@ -376,9 +378,9 @@ func TestStop(t *testing.T) {
 		{"failed", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Broken)}, template, nil, true},
 		{"over", []runtime.Object{kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")}, template, nil, false},
 		{"being deleted", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting)}, template, nil, false},
-		{"of another template", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, "other", errNoRecord, false},
-		{"nobody's", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))}, template, errNoRecord, false},
-		{"unknown", nil, template, errNoRecord, false},
+		{"of another template", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon)}, "other", launch.ErrNoRecord, false},
+		{"nobody's", []runtime.Object{kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))}, template, launch.ErrNoRecord, false},
+		{"unknown", nil, template, launch.ErrNoRecord, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := startCluster(t, kubetest.ClockAt(kubetest.Noon), test.objects...)
@@ -399,7 +401,7 @@ func TestStop(t *testing.T) {
 			} else if writes := c.Writes(); len(writes) > 0 {
 				t.Errorf("the writes are %v", writes)
 			}
-			if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != ended {
+			if got := metric(t, launcher.Metrics, "binder_culls_total", "Stopped"); got != ended {
 				t.Errorf("counted are %v, want %v", got, ended)
 			}
 			if logged := strings.Contains(launcher.log.String(), "msg=stopped id="+kubetest.ID(1)); logged != test.stops {
@@ -417,7 +419,7 @@ func TestStopOfWhatIsGone(t *testing.T) {
 	if err := launcher.Stop(t.Context(), kubetest.TemplateName, kubetest.ID(1)); err != nil {
 		t.Errorf("got error %v", err)
 	}
-	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 || strings.Contains(launcher.log.String(), "stopped") {
+	if got := metric(t, launcher.Metrics, "binder_culls_total", "Stopped"); got != 0 || strings.Contains(launcher.log.String(), "stopped") {
 		t.Errorf("counted are %v, and the log is %q", got, launcher.log)
 	}
 }
@@ -430,7 +432,7 @@ func TestStopFails(t *testing.T) {
 	if err := launcher.Stop(t.Context(), kubetest.TemplateName, kubetest.ID(1)); !errors.Is(err, away) {
 		t.Errorf("got error %v, want %v", err, away)
 	}
-	if got := metric(t, launcher.metrics, "binder_culls_total", "Stopped"); got != 0 {
+	if got := metric(t, launcher.Metrics, "binder_culls_total", "Stopped"); got != 0 {
 		t.Errorf("counted are %v, want none", got)
 	}
 }

@@ -12,6 +12,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 const (
@@ -25,7 +29,7 @@ const (
 type LaunchPages struct {
 	Instances InstanceReader
 	Launcher  InstanceLauncher
-	Templates TemplateSource
+	Templates podtemplate.Source
 	// Enabled: there is a launch page at all.
 	Enabled  bool
 	Draining context.Context // as the API's
@@ -107,7 +111,7 @@ func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
 		badPathNotice(err).serve(w, r)
 		return
 	}
-	id, err := l.Launcher.Launch(r.Context(), LaunchRequest{Template: name})
+	id, err := l.Launcher.Launch(r.Context(), launch.Request{Template: name})
 	if err != nil {
 		l.refuse(w, r, name, path, err)
 		return

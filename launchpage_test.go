@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 func discardPageLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -29,7 +31,7 @@ type pageLauncher struct {
 	launched         []string
 }
 
-func (f *pageLauncher) Launch(_ context.Context, req LaunchRequest) (string, error) {
+func (f *pageLauncher) Launch(_ context.Context, req launch.Request) (string, error) {
 	f.launched = append(f.launched, req.Template)
 	return pageID, f.err
 }
@@ -147,7 +149,7 @@ func TestLaunchPageThatFails(t *testing.T) {
 		button bool
 		says   string
 	}{
-		{"capacity", errCapacity, 503, true, "all places are taken"},
+		{"capacity", launch.ErrCapacity, 503, true, "all places are taken"},
 		{"the API server", errors.New("connection refused by 10.0.0.1"), 503, true, "try again shortly"},
 		{"bad template", &podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}, 500, false, "will not help"},
 		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "jupyter"), 404, false, "There is no jupyter"},

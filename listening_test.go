@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
 )
 
 // door is a pod's port that a test opens.
@@ -55,7 +57,7 @@ func (d *door) knocks() int {
 func withDoor(t testing.TB, pod *corev1.Pod) (*waitCluster, *door) {
 	t.Helper()
 	cluster, d := newWaitCluster(t, fake.NewClientset(pod)), &door{}
-	cluster.listening.dial = d.dial
+	cluster.listening.Dial = d.dial
 	return cluster.start(t), d
 }
 
@@ -72,7 +74,7 @@ func awaitSettledFor(t testing.TB, cluster *waitCluster, atMost time.Duration) i
 func TestListensBeforeReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster, d := newWaitCluster(t, fake.NewClientset(waitPod("1", waitHasIP))), &door{}
-		cluster.listening.dial = d.dial
+		cluster.listening.Dial = d.dial
 		var noticed []string
 		if err := cluster.OnPod(func(pod *corev1.Pod) { noticed = append(noticed, pod.ResourceVersion) }, func(*corev1.Pod) {}); err != nil {
 			t.Fatal(err)
@@ -136,7 +138,7 @@ func TestManyWaitOneKnocks(t *testing.T) {
 		if knocks < 100 || knocks > 20*10+100 {
 			t.Errorf("dialled %d times in 20s", knocks)
 		}
-		if first := d.at[1].Sub(d.at[0]); first != shortestKnockPause {
+		if first := d.at[1].Sub(d.at[0]); first != earlyready.ShortestKnockPause {
 			t.Errorf("the first pause is %s", first)
 		}
 		// Nobody waits any more.
@@ -220,7 +222,7 @@ func TestHeardIsForgotten(t *testing.T) {
 				if inst, _ := cluster.Instance(waitID); inst.Status != row.want {
 					t.Errorf("it is %s, want %s", inst.Status, row.want)
 				}
-				if remembered := len(cluster.listening.heard) > 0; remembered != row.remember {
+				if remembered := len(cluster.listening.Heard) > 0; remembered != row.remember {
 					t.Errorf("remembered: %t, want %t", remembered, row.remember)
 				}
 			})
@@ -242,18 +244,18 @@ func TestGoneIsForgotten(t *testing.T) {
 		d.unlock()
 		awaitSettledFor(t, cluster, time.Second)
 		remove()
-		if len(cluster.listening.heard) > 0 {
+		if len(cluster.listening.Heard) > 0 {
 			t.Error("the first one is remembered")
 		}
 		cluster.put(t, waitPod("3", waitHasIP))
 		pod, _ := cluster.Pod(waitID)
 		remove()
 		current := func() (*corev1.Pod, bool) { return cluster.Pod(waitID) }
-		if cluster.listening.note(waitID, pod, current) || len(cluster.listening.heard) > 0 {
+		if cluster.listening.Note(waitID, pod, current) || len(cluster.listening.Heard) > 0 {
 			t.Error("the second one is remembered, though it is gone")
 		}
 		cluster.put(t, waitPod("5", waitHasIP, func(pod *corev1.Pod) { pod.UID = "uid-2" }))
-		if cluster.listening.note(waitID, pod, current) || len(cluster.listening.heard) > 0 {
+		if cluster.listening.Note(waitID, pod, current) || len(cluster.listening.Heard) > 0 {
 			t.Error("the second one is remembered, though another has its place")
 		}
 	})
@@ -267,13 +269,13 @@ func TestDialTCP(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), waitPatience)
 	defer cancel()
-	if err := dialTCP(ctx, listener.Addr().String()); err != nil {
+	if err := earlyready.DialTCP(ctx, listener.Addr().String()); err != nil {
 		t.Errorf("a port that is open: %v", err)
 	}
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if dialTCP(ctx, listener.Addr().String()) == nil {
+	if earlyready.DialTCP(ctx, listener.Addr().String()) == nil {
 		t.Error("a port that is closed answers")
 	}
 }

@@ -90,7 +90,7 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
-	config.UserAgent = instance.ManagerName + "/" + version
+	config.UserAgent = userAgent()
 	// No limit on our side: a burst of launches is what we are for, and the API
 	// server has priority and fairness to defend itself with.
 	config.QPS = -1
@@ -100,3 +100,6 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	}
 	return client, nil
 }
+
+// userAgent names this service in the requests that it makes.
+func userAgent() string { return instance.ManagerName + "/" + version }

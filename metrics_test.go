@@ -20,6 +20,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 // scrape is what Prometheus would read of the metrics whose names begin with a
@@ -111,12 +113,12 @@ func TestResultsOfLaunches(t *testing.T) {
 	for want, err := range map[string]error{
 		"ok":               nil,
 		"unknown_template": fmt.Errorf("%w: jupyter", podtemplate.ErrUnknown),
-		"no_capacity":      fmt.Errorf("%w: %w", errCapacity, errors.New("exceeded quota")),
+		"no_capacity":      fmt.Errorf("%w: %w", launch.ErrCapacity, errors.New("exceeded quota")),
 		"bad_template":     fmt.Errorf("launch: %w", &podtemplate.Error{Template: "jupyter", Err: errors.New("it has no container")}),
 		"error":            errors.New("connection refused"),
 	} {
 		m := metrics.New("test", metricValues())
-		m.Launched(launchResult(err))
+		m.Launched(launch.LaunchResult(err))
 		wantOnlyOne(t, m, "binder_launches_total", want)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
 )
 
 func TestPlanPool(t *testing.T) {
@@ -22,14 +24,16 @@ func TestPlanPool(t *testing.T) {
 	pod := func(n int, age time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 		return poolPod(t, template, n, now.Add(-age), changes...)
 	}
-	failing := func(count int, ago time.Duration) poolFailures { return poolFailures{hash, count, now.Add(-ago)} }
+	failing := func(count int, ago time.Duration) pool.PoolFailures {
+		return pool.PoolFailures{hash, count, now.Add(-ago)}
+	}
 
 	for _, test := range []struct {
 		name     string
 		size     int
 		pods     []*corev1.Pod
 		creating int
-		failures poolFailures
+		failures pool.PoolFailures
 
 		create int
 		remove []string // "<n> <reason>"
@@ -73,7 +77,7 @@ func TestPlanPool(t *testing.T) {
 		{name: "the pause is over", size: 2, failures: failing(1, 5*time.Second), create: 2, count: 1},
 		{name: "a pause keeps nothing from being deleted", size: 1, pods: []*corev1.Pod{pod(1, time.Hour), pod(2, time.Minute)},
 			failures: failing(1, time.Second), remove: []string{"2 more than the pool's size"}, count: 1},
-		{name: "failures of another version", size: 2, failures: poolFailures{"another", 9, now}, create: 2},
+		{name: "failures of another version", size: 2, failures: pool.PoolFailures{"another", 9, now}, create: 2},
 		{name: "ready ones from before the failure prove nothing", size: 2, pods: []*corev1.Pod{pod(1, time.Hour)},
 			failures: failing(4, time.Minute), create: 1, count: 4},
 		{name: "ready since, for the length of the pause", size: 2, pods: []*corev1.Pod{pod(1, 11*time.Second)},
@@ -84,35 +88,35 @@ func TestPlanPool(t *testing.T) {
 		{name: "failures not so long ago", size: 2, failures: failing(9, 14*time.Minute), create: 2, count: 9},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			view := poolView{size: test.size, hash: hash, pods: test.pods, creating: test.creating, failures: test.failures}
-			plan := planPool(view, now, poolStartTimeout)
+			view := pool.PoolView{Size: test.size, Hash: hash, Pods: test.pods, Creating: test.creating, Failures: test.failures}
+			plan := pool.PlanPool(view, now, poolStartTimeout)
 			var removed []string
-			for _, r := range plan.remove {
+			for _, r := range plan.Remove {
 				var n int
-				if _, err := fmt.Sscanf(r.pod.Labels[instance.IDLabel], "%x", &n); err != nil {
+				if _, err := fmt.Sscanf(r.Pod.Labels[instance.IDLabel], "%x", &n); err != nil {
 					t.Fatal(err)
 				}
-				removed = append(removed, fmt.Sprint(n, " ", r.reason))
+				removed = append(removed, fmt.Sprint(n, " ", r.Reason))
 			}
-			if plan.create != test.create || !slices.Equal(removed, test.remove) || plan.failures.count != test.count {
+			if plan.Create != test.create || !slices.Equal(removed, test.remove) || plan.Failures.Count != test.count {
 				t.Errorf("creates %d, removes %q, failures %d; want %d, %q, %d",
-					plan.create, removed, plan.failures.count, test.create, test.remove, test.count)
+					plan.Create, removed, plan.Failures.Count, test.create, test.remove, test.count)
 			}
 		})
 	}
 }
 
 func TestPoolPausesGrow(t *testing.T) {
-	var failures poolFailures
+	var failures pool.PoolFailures
 	now := poolNoon
 	for _, want := range []time.Duration{5, 10, 20, 40, 80, 160, 300, 300, 300} {
-		failures = failures.and(now)
-		if got := failures.pause(); got != want*time.Second {
-			t.Errorf("after %d failures the pause is %s, want %s", failures.count, got, want*time.Second)
+		failures = failures.And(now)
+		if got := failures.Pause(); got != want*time.Second {
+			t.Errorf("after %d failures the pause is %s, want %s", failures.Count, got, want*time.Second)
 		}
-		now = now.Add(failures.pause())
-		if failures.paused(now) || !failures.paused(now.Add(-time.Millisecond)) {
-			t.Errorf("after %d failures the pause does not end in time", failures.count)
+		now = now.Add(failures.Pause())
+		if failures.Paused(now) || !failures.Paused(now.Add(-time.Millisecond)) {
+			t.Errorf("after %d failures the pause does not end in time", failures.Count)
 		}
 	}
 }

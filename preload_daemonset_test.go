@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
 
 const preloadTestHelper = "pause:1"
@@ -37,7 +39,7 @@ func preloadTestImage(image string) func(*corev1.PodTemplate) {
 // preloadTestSet is what is built from a template.
 func preloadTestSet(t testing.TB, template *corev1.PodTemplate) *appsv1.DaemonSet {
 	t.Helper()
-	set, err := buildPreload(template, "instances", preloadTestHelper)
+	set, err := preload.BuildPreload(template, "instances", preloadTestHelper)
 	if err != nil {
 		t.Fatalf("buildPreload: %v", err)
 	}
@@ -86,7 +88,7 @@ func TestBuildPreloadImages(t *testing.T) {
 			}
 		})
 	}
-	if set, err := buildPreload(preloadTestTemplate("x", preloadTestImage("")), "instances", preloadTestHelper); err == nil {
+	if set, err := preload.BuildPreload(preloadTestTemplate("x", preloadTestImage("")), "instances", preloadTestHelper); err == nil {
 		t.Errorf("a template without an image gives %+v, want an error", set.Spec)
 	}
 }
@@ -190,7 +192,7 @@ func TestBuildPreloadName(t *testing.T) {
 	if again := preloadTestSet(t, preloadTestTemplate("x")); again.Name != base.Name {
 		t.Errorf("built again, the name is %s and not %s", again.Name, base.Name)
 	}
-	helper, err := buildPreload(preloadTestTemplate("x"), "instances", "pause:2")
+	helper, err := preload.BuildPreload(preloadTestTemplate("x"), "instances", "pause:2")
 	if err != nil {
 		t.Fatal(err)
 	}

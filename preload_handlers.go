@@ -4,26 +4,28 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
 
 // TemplatePreloader pulls templates' images onto nodes and tells how far it is.
 type TemplatePreloader interface {
-	Preload(ctx context.Context, template string) (PreloadedTemplate, error)
-	Status(ctx context.Context, template string) (preload Preload, known bool, err error)
+	Preload(ctx context.Context, template string) (preload.PreloadedTemplate, error)
+	Status(ctx context.Context, template string) (preload preload.Preload, known bool, err error)
 }
 
-var _ TemplatePreloader = (*Preloader)(nil)
+var _ TemplatePreloader = (*preload.Preloader)(nil)
 
 // preloadResponse is a preload in the protocol's words. From nodes-done on it is
 // this server's addition.
 type preloadResponse struct {
-	Name      string        `json:"name"`
-	StartTime time.Time     `json:"start-time"`
-	Status    PreloadStatus `json:"status"`
-	NodesDone int           `json:"nodes-done"`
-	NodesToDo int           `json:"nodes-to-do"`
-	Reason    string        `json:"reason,omitempty"`
-	Message   string        `json:"message,omitempty"`
+	Name      string                `json:"name"`
+	StartTime time.Time             `json:"start-time"`
+	Status    preload.PreloadStatus `json:"status"`
+	NodesDone int                   `json:"nodes-done"`
+	NodesToDo int                   `json:"nodes-to-do"`
+	Reason    string                `json:"reason,omitempty"`
+	Message   string                `json:"message,omitempty"`
 }
 
 // preload begins to pull the images of the path's template onto all nodes.
@@ -33,7 +35,7 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	writeJSON(w, http.StatusOK, struct {
-		Template PreloadedTemplate `json:"template"`
+		Template preload.PreloadedTemplate `json:"template"`
 	}{template})
 	return nil
 }

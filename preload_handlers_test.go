@@ -14,29 +14,31 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
 
 // fakePreloader answers what it is told to, and remembers what it was asked.
 type fakePreloader struct {
-	preload Preload
+	preload preload.Preload
 	known   bool
 	err     error
 	asked   []string
 }
 
-func (f *fakePreloader) Preload(_ context.Context, template string) (PreloadedTemplate, error) {
+func (f *fakePreloader) Preload(_ context.Context, template string) (preload.PreloadedTemplate, error) {
 	f.asked = append(f.asked, "preload "+template)
-	return PreloadedTemplate{Name: template, ImageSource: "app:1", Port: 8888, Images: []string{"app:1"}}, f.err
+	return preload.PreloadedTemplate{Name: template, ImageSource: "app:1", Port: 8888, Images: []string{"app:1"}}, f.err
 }
 
-func (f *fakePreloader) Status(_ context.Context, template string) (Preload, bool, error) {
+func (f *fakePreloader) Status(_ context.Context, template string) (preload.Preload, bool, error) {
 	f.asked = append(f.asked, "status "+template)
 	return f.preload, f.known, f.err
 }
 
 func TestPreloadAPI(t *testing.T) {
-	loading := Preload{Template: "x", Started: preloadTestTime, Status: PreloadLoading, Done: 1, ToDo: 2}
-	failed := Preload{Template: "x", Started: preloadTestTime, Status: PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
+	loading := preload.Preload{Template: "x", Started: preloadTestTime, Status: preload.PreloadLoading, Done: 1, ToDo: 2}
+	failed := preload.Preload{Template: "x", Started: preloadTestTime, Status: preload.PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
 	for _, test := range []struct {
 		name, method, path, key string
 		fake                    fakePreloader
@@ -51,7 +53,7 @@ func TestPreloadAPI(t *testing.T) {
 			`{"type":"unauthorized","error":"the Authorization header must hold the API key"}`, ""},
 		{"unknown template", "POST", "/preload/x", "key", fakePreloader{err: fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "x")}, 404,
 			`{"type":"registryError","error":"unknown template: \"x\""}`, "preload x"},
-		{"refused", "POST", "/preload/x", "key", fakePreloader{err: preloadRefused("x", errors.New("secret"))}, 500,
+		{"refused", "POST", "/preload/x", "key", fakePreloader{err: preload.PreloadRefused("x", errors.New("secret"))}, 500,
 			`{"type":"badKubeRequest","error":"template \"x\" cannot be preloaded; the server's log says why"}`, "preload x"},
 		{"loading", "GET", "/preload/x", "key", fakePreloader{preload: loading, known: true}, 200,
 			`{"name":"x","start-time":"2026-01-02T12:00:00Z","status":"loading","nodes-done":1,"nodes-to-do":2}`, "status x"},

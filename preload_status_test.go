@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
 
 var preloadTestTime = time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
@@ -56,39 +58,39 @@ func TestPreloadStatus(t *testing.T) {
 		status  appsv1.DaemonSetStatus
 		pods    []*corev1.Pod
 		hash    string // of the template now; the DaemonSet's is "h"
-		want    Preload
+		want    preload.Preload
 		message string // part of it
 	}{
 		{"not looked at by Kubernetes yet", appsv1.DaemonSetStatus{}, nil, "h",
-			Preload{Status: PreloadLoading}, ""},
+			preload.Preload{Status: preload.PreloadLoading}, ""},
 		{"all nodes", counts(2, 2, 2), nil, "h",
-			Preload{Status: PreloadCompleted, Done: 2}, ""},
+			preload.Preload{Status: preload.PreloadCompleted, Done: 2}, ""},
 		{"some nodes", counts(3, 3, 1), []*corev1.Pod{preloadTestPod("n1", "ContainerCreating", "")}, "h",
-			Preload{Status: PreloadLoading, Done: 1, ToDo: 2}, ""},
+			preload.Preload{Status: preload.PreloadLoading, Done: 1, ToDo: 2}, ""},
 		{"no node", counts(0, 0, 0), nil, "h",
-			Preload{Status: PreloadLoading, Reason: "NoNodes"}, "no node"},
+			preload.Preload{Status: preload.PreloadLoading, Reason: "NoNodes"}, "no node"},
 		{"another version of the template", counts(2, 2, 2), nil, "other",
-			Preload{Status: PreloadLoading, ToDo: 2, Reason: "TemplateChanged"}, "has changed"},
+			preload.Preload{Status: preload.PreloadLoading, ToDo: 2, Reason: "TemplateChanged"}, "has changed"},
 		{"the template cannot be read", counts(2, 2, 2), nil, "",
-			Preload{Status: PreloadCompleted, Done: 2}, ""},
+			preload.Preload{Status: preload.PreloadCompleted, Done: 2}, ""},
 		{"a first failed pull", counts(1, 1, 0), []*corev1.Pod{preloadTestPod("n1", "ErrImagePull", "refused")}, "h",
-			Preload{Status: PreloadLoading, ToDo: 1, Reason: "ErrImagePull"}, "node n1: refused"},
+			preload.Preload{Status: preload.PreloadLoading, ToDo: 1, Reason: "ErrImagePull"}, "node n1: refused"},
 		{"an image that cannot be pulled", counts(1, 1, 0), []*corev1.Pod{preloadTestPod("n1", "ImagePullBackOff", "no app:1")}, "h",
-			Preload{Status: PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff"}, "node n1: no app:1"},
+			preload.Preload{Status: preload.PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff"}, "node n1: no app:1"},
 		{"a runtime without image volumes", counts(1, 1, 0), []*corev1.Pod{preloadTestPod("n1", "CreateContainerError", "mount")}, "h",
-			Preload{Status: PreloadFailed, ToDo: 1, Reason: "CreateContainerError"}, "mount"},
+			preload.Preload{Status: preload.PreloadFailed, ToDo: 1, Reason: "CreateContainerError"}, "mount"},
 		{"failed goes before slow, and nodes by name", counts(5, 5, 1), []*corev1.Pod{
 			preloadTestPod("n4", "ImagePullBackOff", "later"), preloadTestPod("n1", "ErrImagePull", "slow"),
 			preloadTestPod("n3", "ImagePullBackOff", "first"), preloadTestPod("n2", "", ""),
-		}, "h", Preload{Status: PreloadFailed, Done: 1, ToDo: 4, Reason: "ImagePullBackOff"}, "node n3: first"},
+		}, "h", preload.Preload{Status: preload.PreloadFailed, Done: 1, ToDo: 4, Reason: "ImagePullBackOff"}, "node n3: first"},
 		{"no room on a node", counts(1, 1, 0), []*corev1.Pod{unschedulable}, "h",
-			Preload{Status: PreloadLoading, ToDo: 1, Reason: "Unschedulable"}, "Insufficient memory"},
+			preload.Preload{Status: preload.PreloadLoading, ToDo: 1, Reason: "Unschedulable"}, "Insufficient memory"},
 		{"evicted", counts(1, 1, 0), []*corev1.Pod{evicted}, "h",
-			Preload{Status: PreloadLoading, ToDo: 1, Reason: "Evicted"}, "node n1: disk pressure"},
+			preload.Preload{Status: preload.PreloadLoading, ToDo: 1, Reason: "Evicted"}, "node n1: disk pressure"},
 		{"a pod that ends says nothing any more", counts(1, 1, 0), []*corev1.Pod{ending}, "h",
-			Preload{Status: PreloadLoading, ToDo: 1}, ""},
+			preload.Preload{Status: preload.PreloadLoading, ToDo: 1}, ""},
 		{"no pod, as when the quota is used up", counts(3, 1, 1), []*corev1.Pod{preloadTestPod("n1", "", "")}, "h",
-			Preload{Status: PreloadLoading, Done: 1, ToDo: 2, Reason: "NoPod"}, "2 of 3 nodes have no pod yet; if it stays so, the events of DaemonSet set"},
+			preload.Preload{Status: preload.PreloadLoading, Done: 1, ToDo: 2, Reason: "NoPod"}, "2 of 3 nodes have no pod yet; if it stays so, the events of DaemonSet set"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			set := &appsv1.DaemonSet{
@@ -100,7 +102,7 @@ func TestPreloadStatus(t *testing.T) {
 				Status: test.status,
 			}
 			test.want.Template, test.want.Started = "jupyter", preloadTestTime
-			got := preloadStatus(set, test.pods, test.hash)
+			got := preload.ComputeStatus(set, test.pods, test.hash)
 			if (test.message == "") != (got.Message == "") || !strings.Contains(got.Message, test.message) {
 				t.Errorf("message is %q, want %q in it", got.Message, test.message)
 			}

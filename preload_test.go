@@ -22,10 +22,13 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
 
 // preloadTemplates is a source of templates that may be away.
@@ -47,11 +50,11 @@ func (s preloadTemplates) Template(_ context.Context, name string) (*corev1.PodT
 // preloadBench is a preloader on a cluster of which nothing is watched: what the
 // cache holds is put there by see.
 type preloadBench struct {
-	*Preloader
+	*preload.Preloader
 	client *fake.Clientset
 }
 
-func newPreloadBench(t testing.TB, templates TemplateSource, objects ...runtime.Object) preloadBench {
+func newPreloadBench(t testing.TB, templates podtemplate.Source, objects ...runtime.Object) preloadBench {
 	t.Helper()
 	client := fake.NewClientset(objects...)
 	cluster, err := NewCluster(client, ClusterOptions{Namespace: "binder", InstancesNamespace: "instances"}, time.Now)
@@ -62,7 +65,7 @@ func newPreloadBench(t testing.TB, templates TemplateSource, objects ...runtime.
 		templates = clusterTemplates{cluster}
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	p, err := NewPreloader(client.AppsV1().DaemonSets("instances"), cluster, "instances", templates, preloadTestHelper, log)
+	p, err := preload.New(client.AppsV1().DaemonSets("instances"), cluster, "instances", templates, preloadTestHelper, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +75,7 @@ func newPreloadBench(t testing.TB, templates TemplateSource, objects ...runtime.
 func (b preloadBench) see(t testing.TB, sets ...*appsv1.DaemonSet) preloadBench {
 	t.Helper()
 	for _, set := range sets {
-		if err := b.cluster.(*Cluster).daemonSets.GetStore().Add(set); err != nil {
+		if err := b.Cluster.(*Cluster).daemonSets.GetStore().Add(set); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +122,7 @@ func TestPreloadSettles(t *testing.T) {
 
 	for _, test := range []struct {
 		name      string
-		templates TemplateSource
+		templates podtemplate.Source
 		have      []*appsv1.DaemonSet
 		want      []string
 	}{
@@ -138,7 +141,7 @@ func TestPreloadSettles(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newPreloadBench(t, test.templates).see(t, test.have...)
-			b.settle(t.Context())
+			b.Settle(t.Context())
 			if got := b.writes(); !slices.Equal(got, test.want) {
 				t.Errorf("writes are %q, want %q", got, test.want)
 			}
@@ -156,11 +159,11 @@ func TestPreloadStatusIsThePresentVersions(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		have []*appsv1.DaemonSet
-		want Preload
+		want preload.Preload
 	}{
-		{"old only", []*appsv1.DaemonSet{setOne}, Preload{Status: PreloadLoading, ToDo: 3, Reason: reasonTemplateChanged}},
-		{"both", []*appsv1.DaemonSet{setOne, setTwo}, Preload{Status: PreloadLoading}},
-		{"new only", []*appsv1.DaemonSet{existing(setTwo, all)}, Preload{Status: PreloadCompleted, Done: 3}},
+		{"old only", []*appsv1.DaemonSet{setOne}, preload.Preload{Status: preload.PreloadLoading, ToDo: 3, Reason: preload.ReasonTemplateChanged}},
+		{"both", []*appsv1.DaemonSet{setOne, setTwo}, preload.Preload{Status: preload.PreloadLoading}},
+		{"new only", []*appsv1.DaemonSet{existing(setTwo, all)}, preload.Preload{Status: preload.PreloadCompleted, Done: 3}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newPreloadBench(t, templates).see(t, test.have...)
@@ -183,7 +186,7 @@ func TestPreloadStatusUnknown(t *testing.T) {
 		known := preloadTemplates{known: map[string]*corev1.PodTemplate{"x": preloadTestTemplate("x")}}
 		for _, test := range []struct {
 			name      string
-			templates TemplateSource
+			templates podtemplate.Source
 			have      []*appsv1.DaemonSet
 			known     bool
 			err       error
@@ -249,12 +252,12 @@ func TestPreloadRuns(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer stop()
-		go b.cluster.(*Cluster).Run(ctx)
+		go b.Cluster.(*Cluster).Run(ctx)
 		time.Sleep(time.Second) // of the bubble's clock: the caches are filled
 		go b.Run(ctx)
 		names := func() []string {
 			time.Sleep(time.Second) // no longer than a change takes to be noticed, and shorter than the interval
-			list, err := b.daemonSets.List(ctx, metav1.ListOptions{})
+			list, err := b.DaemonSets.List(ctx, metav1.ListOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -267,14 +270,14 @@ func TestPreloadRuns(t *testing.T) {
 
 		began := time.Now()
 		got, err := b.Preload(ctx, "x")
-		if waited := time.Since(began); waited >= ownWriteWait {
+		if waited := time.Since(began); waited >= kube.OwnWriteWait {
 			t.Errorf("preload answered after %s: the watch did not wake it", waited)
 		}
 		if err != nil || got.Name != "x" || got.ImageSource != "app:1" || got.Port != 8000 || !slices.Equal(got.Images, []string{"setup:1", "app:1"}) {
 			t.Errorf("preload answers %+v, error %v", got, err)
 		}
 		// At once: the answer came when the watch had delivered it.
-		if status, known, err := b.Status(ctx, "x"); !known || err != nil || status.Status != PreloadLoading {
+		if status, known, err := b.Status(ctx, "x"); !known || err != nil || status.Status != preload.PreloadLoading {
 			t.Errorf("then its status is %+v, known %t, error %v", status, known, err)
 		}
 		if _, err := b.Preload(ctx, "x"); err != nil {
@@ -313,17 +316,17 @@ func TestPreloadPodsOfOneVersion(t *testing.T) {
 	for _, s := range []*appsv1.DaemonSet{set, other} {
 		pod := &corev1.Pod{ObjectMeta: s.Spec.Template.ObjectMeta}
 		pod.Name, pod.Namespace = s.Name+"-abcde", "instances"
-		if err := b.cluster.(*Cluster).pods.GetStore().Add(pod); err != nil {
+		if err := b.Cluster.(*Cluster).pods.GetStore().Add(pod); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if pods := b.cluster.PreloadPods(set); len(pods) != 1 || !strings.HasPrefix(pods[0].Name, set.Name) {
+	if pods := b.Cluster.PreloadPods(set); len(pods) != 1 || !strings.HasPrefix(pods[0].Name, set.Name) {
 		t.Errorf("pods are %v, want only those of %s", pods, set.Name)
 	}
-	if instances := b.cluster.(*Cluster).Instances(""); len(instances) != 0 {
+	if instances := b.Cluster.(*Cluster).Instances(""); len(instances) != 0 {
 		t.Errorf("pods of preloads are instances: %+v", instances)
 	}
-	if pods := b.cluster.(*Cluster).InstancePods(); len(pods) != 0 {
+	if pods := b.Cluster.(*Cluster).InstancePods(); len(pods) != 0 {
 		t.Errorf("pods of preloads would be culled: %v", pods)
 	}
 }

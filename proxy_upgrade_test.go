@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 // wire is one end of a connection; what is read ahead belongs to it too.
@@ -63,7 +65,7 @@ func upgradeAt(t testing.TB, protocol, rest string) (p *testProxy, browser, pod 
 		}
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 		pods <- wire{conn, buffered.Reader}
-	}, func(inst *instance.Instance) { inst.IdlePaths = jupyterIdlePaths })
+	}, func(inst *instance.Instance) { inst.IdlePaths = registry.JupyterIdlePaths })
 	p = startProxy(t, inst)
 	conn, err := net.Dial("tcp", p.Listener.Addr().String())
 	if err != nil {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // Preloads returns the preloads of a template, or of all for "", without those

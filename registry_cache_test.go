@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 func TestRegistryAnswersAreFreshForAWhile(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
 	f.wantImage(t, "r/p:v1")
 	f.answers(registryServes("r/p:v2"))
-	f.pass(registryFresh - time.Millisecond)
+	f.pass(registry.RegistryFresh - time.Millisecond)
 	f.wantImage(t, "r/p:v1")
 	f.wantQuestions(t, 1)
 	f.pass(time.Millisecond)
@@ -33,7 +35,7 @@ func TestRegistryFailureIsRememberedForAMoment(t *testing.T) {
 	}
 	f.wantQuestions(t, 1)
 	f.answers(registryServes("r/p:v1"))
-	f.pass(registryRetry)
+	f.pass(registry.RegistryRetry)
 	f.wantImage(t, "r/p:v1")
 }
 
@@ -41,25 +43,25 @@ func TestRegistryCopyIsUsedWhileItFails(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
 	f.wantImage(t, "r/p:v1")
 	f.answers(registryCode(500))
-	for elapsed := registryFresh; elapsed < registryStale; elapsed += registryFresh {
-		f.pass(registryFresh)
+	for elapsed := registry.RegistryFresh; elapsed < registry.RegistryStale; elapsed += registry.RegistryFresh {
+		f.pass(registry.RegistryFresh)
 		f.wantImage(t, "r/p:v1")
 	}
-	f.wantQuestions(t, int(registryStale/registryFresh)) // asked again each time
+	f.wantQuestions(t, int(registry.RegistryStale/registry.RegistryFresh)) // asked again each time
 	if got := strings.Count(f.logged.String(), "level=WARN"); got != 1 {
 		t.Errorf("got %d warnings, want 1: %s", got, &f.logged)
 	}
 	if !strings.Contains(f.logged.String(), "500") || !strings.Contains(f.logged.String(), "template=p") {
 		t.Errorf("the log does not say what fails: %s", &f.logged)
 	}
-	f.pass(registryFresh)
+	f.pass(registry.RegistryFresh)
 	f.wantError(t, podtemplate.ErrUnavailable) // the copy is too old by now
 
 	f.answers(registryServes("r/p:v2"))
-	f.pass(registryRetry)
+	f.pass(registry.RegistryRetry)
 	f.wantImage(t, "r/p:v2")
 	f.answers(registryCut)
-	f.pass(registryFresh)
+	f.pass(registry.RegistryFresh)
 	f.wantImage(t, "r/p:v2")
 	if got := strings.Count(f.logged.String(), "level=WARN"); got != 2 {
 		t.Errorf("got %d warnings, want one more for the second outage: %s", got, &f.logged)
@@ -71,7 +73,7 @@ func TestRegistryCopyEndsOnTime(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
 	f.wantImage(t, "r/p:v1")
 	f.answers(registryCode(500))
-	f.pass(registryStale - time.Millisecond)
+	f.pass(registry.RegistryStale - time.Millisecond)
 	f.wantImage(t, "r/p:v1")
 	f.pass(time.Millisecond)
 	f.wantError(t, podtemplate.ErrUnavailable)
@@ -84,12 +86,12 @@ func TestRegistryTakesATemplateBack(t *testing.T) {
 			f := newRegistryFixture(t, registryServes("r/p:v1"))
 			f.wantImage(t, "r/p:v1")
 			f.answers(answer)
-			f.pass(registryFresh)
+			f.pass(registry.RegistryFresh)
 			if _, err := f.Template(t.Context(), "p"); err == nil || errors.Is(err, podtemplate.ErrUnavailable) {
 				t.Fatalf("got %v, want the registry's own word", err)
 			}
 			f.answers(registryCode(500))
-			f.pass(registryRetry)
+			f.pass(registry.RegistryRetry)
 			f.wantError(t, podtemplate.ErrUnavailable) // and not the copy of what is no more
 		})
 	}
@@ -155,42 +157,42 @@ func TestRegistryRemembersNoMoreThanItMay(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
 	f.wantImage(t, "r/p:v1")
 	f.answers(http.NotFound)
-	for i := range maxRegistryEntries + 100 {
+	for i := range registry.MaxRegistryEntries + 100 {
 		f.pass(time.Millisecond)
 		if _, err := f.Template(t.Context(), fmt.Sprintf("made-up-%d", i)); !errors.Is(err, podtemplate.ErrUnknown) {
 			t.Fatal(err)
 		}
 	}
-	if got := len(f.entries); got != maxRegistryEntries {
-		t.Errorf("got %d entries, want %d", got, maxRegistryEntries)
+	if got := len(f.Entries); got != registry.MaxRegistryEntries {
+		t.Errorf("got %d entries, want %d", got, registry.MaxRegistryEntries)
 	}
 	// Names that are made up do not drive out a copy.
 	f.answers(registryCode(500))
-	f.pass(registryFresh)
+	f.pass(registry.RegistryFresh)
 	f.wantImage(t, "r/p:v1")
 
 	// The oldest went first.
-	if _, ok := f.entries["made-up-0"]; ok {
+	if _, ok := f.Entries["made-up-0"]; ok {
 		t.Error("the oldest is still there")
 	}
-	if _, ok := f.entries[fmt.Sprintf("made-up-%d", maxRegistryEntries+99)]; !ok {
+	if _, ok := f.Entries[fmt.Sprintf("made-up-%d", registry.MaxRegistryEntries+99)]; !ok {
 		t.Error("the newest is gone")
 	}
 }
 
 func TestRegistryForgetsTheCopyNotUsedForLongest(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
-	for i := range maxRegistryEntries {
-		f.entries[fmt.Sprint("copy-", i)] = &registryEntry{used: f.at.Add(time.Duration(i) * time.Second)}
+	for i := range registry.MaxRegistryEntries {
+		f.Entries[fmt.Sprint("copy-", i)] = &registry.RegistryEntry{Used: f.at.Add(time.Duration(i) * time.Second)}
 	}
-	for _, entry := range f.entries {
-		entry.template, _ = registryTemplate{Name: "x", ImageSource: "x"}.podTemplate("somewhere")
+	for _, entry := range f.Entries {
+		entry.Template, _ = registry.RegistryTemplate{Name: "x", ImageSource: "x"}.PodTemplate("somewhere")
 	}
-	f.entries["copy-0"].asking = make(chan struct{}) // somebody waits for this one
+	f.Entries["copy-0"].Asking = make(chan struct{}) // somebody waits for this one
 	f.wantImage(t, "r/p:v1")
-	_, zero := f.entries["copy-0"]
-	_, one := f.entries["copy-1"]
-	_, two := f.entries["copy-2"]
+	_, zero := f.Entries["copy-0"]
+	_, one := f.Entries["copy-1"]
+	_, two := f.Entries["copy-2"]
 	if !zero || one || !two {
 		t.Errorf("copy-0, copy-1, copy-2 are there: %v %v %v, want true false true", zero, one, two)
 	}
@@ -199,8 +201,8 @@ func TestRegistryForgetsTheCopyNotUsedForLongest(t *testing.T) {
 // A bug in the middle of a question must not be the end of all questions.
 func TestRegistryOutlivesAPanic(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
-	client := f.client
-	f.client = nil
+	client := f.Client
+	f.Client = nil
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -209,9 +211,9 @@ func TestRegistryOutlivesAPanic(t *testing.T) {
 		}()
 		_, _ = f.Template(t.Context(), "p")
 	}()
-	f.client = client
+	f.Client = client
 	f.wantError(t, podtemplate.ErrUnavailable)
-	f.pass(registryRetry)
+	f.pass(registry.RegistryRetry)
 	f.wantImage(t, "r/p:v1")
 }
 

@@ -12,16 +12,18 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 func TestRegistryTemplateIsRead(t *testing.T) {
-	got, err := parseRegistryTemplate("p", []byte(` {"name": "p", "image-name": "i", "image-source": "r/p:v1", "port": 80,
+	got, err := registry.ParseRegistryTemplate("p", []byte(` {"name": "p", "image-name": "i", "image-source": "r/p:v1", "port": 80,
 		"command": ["a", "b"], "limits": {"cpu": "1"}, "services": [], "time-created": 1, "time-modified": "x", "more": {}} `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Name != "p" || got.ImageSource != "r/p:v1" || *got.Port != 80 || !slices.Equal(got.Command, []string{"a", "b"}) ||
-		string(got.Limits["cpu"]) != `"1"` || got.hasServices() {
+		string(got.Limits["cpu"]) != `"1"` || got.HasServices() {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -37,14 +39,14 @@ func TestRegistryTemplateNonsenseIsRefused(t *testing.T) {
 		`{"name": "p", "limits": []}`, `{"name": "p", "image-source": {"repository": "x"}}`,
 		strings.Repeat("[", 20000), `{"name": "p", "services": ` + strings.Repeat("[", 20000),
 	} {
-		if got, err := parseRegistryTemplate("p", []byte(body)); err == nil || errors.Is(err, podtemplate.ErrUnknown) {
+		if got, err := registry.ParseRegistryTemplate("p", []byte(body)); err == nil || errors.Is(err, podtemplate.ErrUnknown) {
 			t.Errorf("%.60q: got %+v, %v, want an error that is not about an unknown template", body, got, err)
 		}
 	}
 }
 
 func TestRegistryTemplateNullIsUnknown(t *testing.T) {
-	if _, err := parseRegistryTemplate("p", []byte(" null\n")); !errors.Is(err, podtemplate.ErrUnknown) {
+	if _, err := registry.ParseRegistryTemplate("p", []byte(" null\n")); !errors.Is(err, podtemplate.ErrUnknown) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -53,9 +55,9 @@ func TestRegistryTemplateServices(t *testing.T) {
 	for services, want := range map[string]bool{
 		`null`: false, `[]`: false, `{}`: false, `["spark"]`: true, `{"spark": {}}`: true, `"spark"`: true,
 	} {
-		got, err := parseRegistryTemplate("p", []byte(`{"name": "p", "services": `+services+`}`))
-		if err != nil || got.hasServices() != want {
-			t.Errorf("%s: got %v, %v, want %v", services, got.hasServices(), err, want)
+		got, err := registry.ParseRegistryTemplate("p", []byte(`{"name": "p", "services": `+services+`}`))
+		if err != nil || got.HasServices() != want {
+			t.Errorf("%s: got %v, %v, want %v", services, got.HasServices(), err, want)
 		}
 	}
 }
@@ -63,11 +65,11 @@ func TestRegistryTemplateServices(t *testing.T) {
 // convertRegistryTemplate makes a PodTemplate of a template with some more fields.
 func convertRegistryTemplate(t testing.TB, fields string) (*corev1.PodTemplate, error) {
 	t.Helper()
-	parsed, err := parseRegistryTemplate("My_project", []byte(`{"name": "My_project"`+fields+`}`))
+	parsed, err := registry.ParseRegistryTemplate("My_project", []byte(`{"name": "My_project"`+fields+`}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parsed.podTemplate("somewhere")
+	return parsed.PodTemplate("somewhere")
 }
 
 // registryContainer is the container that comes of such a template.
@@ -238,7 +240,7 @@ func TestRegistryTemplateIsHarmless(t *testing.T) {
 	if *pod.Spec.AutomountServiceAccountToken || pod.Namespace != "somewhere" || *pod.Spec.TerminationGracePeriodSeconds > 10 {
 		t.Errorf("got pod %+v", pod)
 	}
-	if pod.Annotations[instance.IdlePathsAnnotation] != jupyterIdlePaths || pod.Annotations[instance.ActivityProbeAnnotation] != "api/kernels" {
+	if pod.Annotations[instance.IdlePathsAnnotation] != registry.JupyterIdlePaths || pod.Annotations[instance.ActivityProbeAnnotation] != "api/kernels" {
 		t.Errorf("it does not know what Jupyter's pages poll, or how to ask for work: %v", pod.Annotations)
 	}
 	if pod.Annotations[instance.PortAnnotation] != "80" || pod.Annotations[instance.TemplateNameAnnotation] != "My_project" {

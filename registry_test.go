@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 const registryWait = 10 * time.Second // for what comes at once
@@ -26,7 +28,7 @@ const registryWait = 10 * time.Second // for what comes at once
 // registryFixture is a Registry on a test server whose answers and clock a test
 // sets.
 type registryFixture struct {
-	*Registry
+	*registry.Registry
 	server *httptest.Server
 	logged bytes.Buffer // slog's handlers write one at a time
 
@@ -53,8 +55,8 @@ func newRegistryFixture(t testing.TB, answer http.HandlerFunc) *registryFixture 
 		defer f.mu.Unlock()
 		return f.at
 	}
-	f.Registry = NewRegistry(f.server.URL, "the-key", "somewhere", metrics.New("test", metricValues()), log, now)
-	t.Cleanup(f.client.CloseIdleConnections)
+	f.Registry = registry.New(f.server.URL, "the-key", "somewhere", userAgent(), metrics.New("test", metricValues()), log, now)
+	t.Cleanup(f.Client.CloseIdleConnections)
 	return f
 }
 
@@ -130,8 +132,8 @@ func TestRegistryIsAskedAsTheProtocolSays(t *testing.T) {
 	f.answers(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"name": "My_project.v-1", "image-source": "r/p:v1", "port": 80}`)
 	})
-	r := NewRegistry(f.server.URL+"/base/", "the-key", "somewhere", metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now)
-	defer r.client.CloseIdleConnections()
+	r := registry.New(f.server.URL+"/base/", "the-key", "somewhere", userAgent(), metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now)
+	defer r.Client.CloseIdleConnections()
 	template, err := r.Template(t.Context(), "My_project.v-1")
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +150,7 @@ func TestRegistryIsAskedAsTheProtocolSays(t *testing.T) {
 
 func TestRegistryIsShownNoKeyWhereThereIsNone(t *testing.T) {
 	f := newRegistryFixture(t, registryServes("r/p:v1"))
-	f.key = ""
+	f.Key = ""
 	f.wantImage(t, "r/p:v1")
 	if got, sent := f.asked[0].Header["Authorization"]; sent {
 		t.Errorf("got Authorization %q, want none", got)
@@ -212,7 +214,7 @@ func TestRegistryFails(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			f := newRegistryFixture(t, row.answer)
 			if strings.HasPrefix(row.name, "slow") {
-				f.timeout = 50 * time.Millisecond
+				f.Timeout = 50 * time.Millisecond
 			}
 			_, err := f.Template(t.Context(), "p")
 			wantRegistryError(t, f, err)
@@ -250,7 +252,7 @@ func wantRegistryError(t *testing.T, f *registryFixture, err error) {
 func (f *registryFixture) wantResults(t testing.TB, result string, want int) {
 	t.Helper()
 	response := httptest.NewRecorder()
-	f.metrics.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
+	f.Metrics.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
 	line := fmt.Sprintf("\nbinder_registry_requests_total{result=%q} %d\n", result, want)
 	if !strings.Contains(response.Body.String(), line) {
 		t.Errorf("the metrics do not say %s", line)
@@ -266,7 +268,7 @@ func TestRegistryTemplateThatIsWrong(t *testing.T) {
 	}
 	f.wantResults(t, "bad_template", 1)
 	f.answers(registryServes("r/p:v1"))
-	f.pass(registryRetry)
+	f.pass(registry.RegistryRetry)
 	f.wantImage(t, "r/p:v1") // mended
 	f.wantResults(t, "ok", 1)
 }
@@ -278,7 +280,7 @@ func TestRegistryDoesNotKnow(t *testing.T) {
 			for range 3 { // remembered for a moment
 				f.wantError(t, podtemplate.ErrUnknown)
 			}
-			f.pass(registryRetry - time.Millisecond)
+			f.pass(registry.RegistryRetry - time.Millisecond)
 			f.wantError(t, podtemplate.ErrUnknown)
 			f.wantQuestions(t, 1)
 			f.wantResults(t, "unknown_template", 1)
@@ -310,7 +312,7 @@ func TestRegistryServicesAreWarnedOfOnce(t *testing.T) {
 	f := newRegistryFixture(t, registryBody(`{"name": "p", "image-source": "p:v1", "services": [{"name": "spark"}]}`))
 	for range 3 {
 		f.wantImage(t, "p:v1")
-		f.pass(registryFresh)
+		f.pass(registry.RegistryFresh)
 	}
 	f.wantQuestions(t, 3)
 	if got := strings.Count(f.logged.String(), "services"); got != 1 {

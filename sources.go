@@ -13,23 +13,25 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 // newTemplateSource is where templates come from: the cluster first, then the
 // registry, if there is one.
-func newTemplateSource(config *config.Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) TemplateSource {
+func newTemplateSource(config *config.Config, cluster *Cluster, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) podtemplate.Source {
 	if config.RegistryURL == "" {
 		return clusterTemplates{cluster}
 	}
 	return templateChain{
 		clusterTemplates{cluster},
-		NewRegistry(config.RegistryURL, config.RegistryAPIKey, config.InstancesNamespace, metrics, log, now),
+		registry.New(config.RegistryURL, config.RegistryAPIKey, config.InstancesNamespace, userAgent(), metrics, log, now),
 	}
 }
 
 // templateChain asks one source after another, until one knows the template or
 // cannot say.
-type templateChain []TemplateSource
+type templateChain []podtemplate.Source
 
 func (c templateChain) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
 	err := fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
@@ -40,14 +42,6 @@ func (c templateChain) Template(ctx context.Context, name string) (*corev1.PodTe
 		}
 	}
 	return nil, err
-}
-
-// TemplateSource finds templates. Whatever a template was elsewhere, here it is
-// a PodTemplate.
-type TemplateSource interface {
-	// Template returns the template of a name, which the caller must not
-	// change, or an error that wraps errUnknownTemplate when there is none.
-	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
 }
 
 // clusterTemplates are the PodTemplates in the instances' namespace.

@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // One warning for each version of what is wrong, however often it is seen.
@@ -23,7 +25,7 @@ func TestWarningOfIdleness(t *testing.T) {
 		kubetest.Template("other", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "poll"), kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")))
 	c := startClusterOn(t, server)
 	log, out := kubetest.RecordLog()
-	if _, err := NewTemplateWarnings(server.Client, c.Cluster, log, time.Now); err != nil {
+	if _, err := podtemplate.NewWarnings(server.Client, c.Cluster, log, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	change := func(annotation, value, version string) {
@@ -60,7 +62,7 @@ func TestTemplateWarningIsAnEvent(t *testing.T) {
 			kubetest.Template(long, kubetest.WithTemplateAnnotation(instance.ActivityProbeAnnotation, "/x")), kubetest.Template("fine"))
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 2 {
-			warnings, err := NewTemplateWarnings(server.Client, startClusterOn(t, server).Cluster, kubetest.NoLog(), time.Now)
+			warnings, err := podtemplate.NewWarnings(server.Client, startClusterOn(t, server).Cluster, kubetest.NoLog(), time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +93,7 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 		server := kubetest.NewServer(time.Now, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 		mend := server.FailOn("patch", "events", errors.New("the API server is away"))
 		log, out := kubetest.RecordLog()
-		warnings, err := NewTemplateWarnings(server.Client, startClusterOn(t, server).Cluster, log, time.Now)
+		warnings, err := podtemplate.NewWarnings(server.Client, startClusterOn(t, server).Cluster, log, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,7 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 		}
 		mend()
 		for range 2 { // what the API server drops comes again
-			time.Sleep(warningRenewal)
+			time.Sleep(podtemplate.WarningRenewal)
 			synctest.Wait()
 			events := server.Client.CoreV1().Events(kubetest.Namespace)
 			if all, err := events.List(t.Context(), metav1.ListOptions{}); err != nil || len(all.Items) != 1 {
@@ -120,9 +122,9 @@ func TestTemplateWarningThatIsNotWritten(t *testing.T) {
 // The informer's goroutine is not held up by more than can be told.
 func TestTemplateWarningsAreBounded(t *testing.T) {
 	log, out := kubetest.RecordLog()
-	warnings := &TemplateWarnings{log: log, queue: make(chan templateWarning, warningQueue)}
-	for n := range warningQueue + 1 {
-		warnings.look(nil, kubetest.Template(fmt.Sprint("t", n), kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
+	warnings := &podtemplate.Warnings{Log: log, Queue: make(chan podtemplate.TemplateWarning, podtemplate.WarningQueue)}
+	for n := range podtemplate.WarningQueue + 1 {
+		warnings.Look(nil, kubetest.Template(fmt.Sprint("t", n), kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
 	}
 	if got := strings.Count(out.String(), "one has no Event"); got != 1 {
 		t.Errorf("told %d times, want once", got)

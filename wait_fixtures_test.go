@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 )
 
 const (
@@ -144,9 +146,9 @@ func waitFailed(pod *corev1.Pod) {
 func waitDeleting(pod *corev1.Pod) { pod.DeletionTimestamp = new(metav1.Now()) }
 
 // waitLauncher launches what is there already.
-type waitLauncher struct{ requests []LaunchRequest }
+type waitLauncher struct{ requests []launch.Request }
 
-func (l *waitLauncher) Launch(_ context.Context, req LaunchRequest) (string, error) {
+func (l *waitLauncher) Launch(_ context.Context, req launch.Request) (string, error) {
 	l.requests = append(l.requests, req)
 	return waitID, nil
 }

@@ -62,3 +62,6 @@ const WriteTimeout = 10 * time.Second
 func IsRefused(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
+
+// OwnWriteWait bounds how long a write waits for the watch to deliver it.
+const OwnWriteWait = 2 * time.Second

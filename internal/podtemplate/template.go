@@ -1,6 +1,7 @@
 package podtemplate
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -242,11 +243,18 @@ func ServingContainer(spec *corev1.PodSpec, port int) *corev1.Container {
 // mend, not the client's.
 type Error struct {
 	Template string
-	Err      error
+	// Use is what the template cannot be used for: launched (for ""), or preloaded.
+	Use string
+	Err error
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("template %q cannot be launched: %v", e.Template, e.Err)
+	return e.Summary() + ": " + e.Err.Error()
+}
+
+// Summary is the error without its cause, which may tell how the cluster is made.
+func (e *Error) Summary() string {
+	return fmt.Sprintf("template %q cannot be %s", e.Template, cmp.Or(e.Use, "launched"))
 }
 
 func (e *Error) Unwrap() error { return e.Err }

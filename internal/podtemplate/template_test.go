@@ -326,7 +326,7 @@ func TestTemplateHash(t *testing.T) {
 
 func TestTemplateError(t *testing.T) {
 	cause := errors.New("it has no container")
-	var err error = &Error{"jupyter", cause}
+	var err error = &Error{Template: "jupyter", Err: cause}
 	if !errors.Is(err, cause) {
 		t.Error("the cause is lost")
 	}

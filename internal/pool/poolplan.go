@@ -1,4 +1,4 @@
-package main
+package pool
 
 import (
 	"cmp"
@@ -11,103 +11,103 @@ import (
 )
 
 const (
-	// firstPause and longestPause bound how long a pool does not grow after its
+	// FirstPause and longestPause bound how long a pool does not grow after its
 	// pods have failed: each time twice as long as the last.
-	firstPause   = 5 * time.Second
+	FirstPause   = 5 * time.Second
 	longestPause = 5 * time.Minute
 )
 
-// poolView is all that planPool goes by.
-type poolView struct {
-	size int    // how many pods there should be
-	hash string // of the template's present version
+// PoolView is all that planPool goes by.
+type PoolView struct {
+	Size int    // how many pods there should be
+	Hash string // of the template's present version
 	// pods are the template's warm pods, but for those that are already deleted.
-	pods []*corev1.Pod
+	Pods []*corev1.Pod
 	// creating is how many have been created that the watch has not brought yet.
-	creating int
-	failures poolFailures
+	Creating int
+	Failures PoolFailures
 }
 
 // poolPlan is what planPool decides.
 type poolPlan struct {
-	create   int
-	remove   []poolRemoval
-	failures poolFailures
+	Create   int
+	Remove   []PoolRemoval
+	Failures PoolFailures
 }
 
-// poolRemoval is a warm pod to be deleted, and why.
-type poolRemoval struct {
-	pod    *corev1.Pod
-	reason string
+// PoolRemoval is a warm pod to be deleted, and why.
+type PoolRemoval struct {
+	Pod    *corev1.Pod
+	Reason string
 }
 
 // Why a warm pod is deleted, for the log.
 const (
 	removeFailed   = "failed"
 	removeOutdated = "of an earlier version of the template"
-	removeSurplus  = "more than the pool's size"
+	RemoveSurplus  = "more than the pool's size"
 )
 
-// poolFailures are the failures of a template's warm pods in a row. Those of one
+// PoolFailures are the failures of a template's warm pods in a row. Those of one
 // pass, or that come while the pool does not grow anyway, are one.
-type poolFailures struct {
-	hash  string // of the version that failed: another one starts anew
-	count int
-	last  time.Time
+type PoolFailures struct {
+	Hash  string // of the version that failed: another one starts anew
+	Count int
+	Last  time.Time
 }
 
-// pause is how long the pool does not grow after its last failure.
-func (f poolFailures) pause() time.Duration {
-	pause := firstPause
-	for i := 1; i < f.count && pause < longestPause; i++ {
+// Pause is how long the pool does not grow after its last failure.
+func (f PoolFailures) Pause() time.Duration {
+	pause := FirstPause
+	for i := 1; i < f.Count && pause < longestPause; i++ {
 		pause *= 2
 	}
 	return min(pause, longestPause)
 }
 
-func (f poolFailures) paused(now time.Time) bool {
-	return f.count > 0 && now.Before(f.last.Add(f.pause()))
+func (f PoolFailures) Paused(now time.Time) bool {
+	return f.Count > 0 && now.Before(f.Last.Add(f.Pause()))
 }
 
-// and is what the failures are with one more now.
-func (f poolFailures) and(now time.Time) poolFailures {
-	if f.paused(now) {
+// And is what the failures are with one more now.
+func (f PoolFailures) And(now time.Time) PoolFailures {
+	if f.Paused(now) {
 		return f
 	}
-	return poolFailures{f.hash, f.count + 1, now}
+	return PoolFailures{f.Hash, f.Count + 1, now}
 }
 
-// planPool decides what a template's pool needs. It is a pure function: what it
+// PlanPool decides what a template's pool needs. It is a pure function: what it
 // says is carried out by Pool.
 //
 // Pods of an earlier version of the template go at once, ready or not, for no
 // launch would take them. So do those that have failed or do not start in time,
 // and of a pool that is too large those that would be missed least.
-func planPool(view poolView, now time.Time, startTimeout time.Duration) poolPlan {
-	plan := poolPlan{failures: pastFailures(view, now, startTimeout)}
+func PlanPool(view PoolView, now time.Time, startTimeout time.Duration) poolPlan {
+	plan := poolPlan{Failures: pastFailures(view, now, startTimeout)}
 	var good []*corev1.Pod
-	for _, pod := range view.pods {
+	for _, pod := range view.Pods {
 		switch {
 		case pod.DeletionTimestamp != nil: // on its way out
-		case view.size == 0:
-			plan.remove = append(plan.remove, poolRemoval{pod, removeSurplus})
-		case pod.Labels[instance.TemplateHashLabel] != view.hash:
-			plan.remove = append(plan.remove, poolRemoval{pod, removeOutdated})
+		case view.Size == 0:
+			plan.Remove = append(plan.Remove, PoolRemoval{pod, RemoveSurplus})
+		case pod.Labels[instance.TemplateHashLabel] != view.Hash:
+			plan.Remove = append(plan.Remove, PoolRemoval{pod, removeOutdated})
 		case warmFailed(pod, now, startTimeout):
-			plan.remove = append(plan.remove, poolRemoval{pod, removeFailed})
-			plan.failures = plan.failures.and(now)
+			plan.Remove = append(plan.Remove, PoolRemoval{pod, removeFailed})
+			plan.Failures = plan.Failures.And(now)
 		default:
 			good = append(good, pod)
 		}
 	}
 	slices.SortFunc(good, bestFirst)
-	for len(good) > view.size {
+	for len(good) > view.Size {
 		last := len(good) - 1
-		plan.remove = append(plan.remove, poolRemoval{good[last], removeSurplus})
+		plan.Remove = append(plan.Remove, PoolRemoval{good[last], RemoveSurplus})
 		good = good[:last]
 	}
-	if missing := view.size - len(good) - view.creating; missing > 0 && !plan.failures.paused(now) {
-		plan.create = missing
+	if missing := view.Size - len(good) - view.Creating; missing > 0 && !plan.Failures.Paused(now) {
+		plan.Create = missing
 	}
 	return plan
 }
@@ -115,16 +115,16 @@ func planPool(view poolView, now time.Time, startTimeout time.Duration) poolPlan
 // pastFailures are the failures that still count: none of another version of the
 // template, none after a pod has become ready since and has stayed so for the
 // length of the pause, and none after a long time without one.
-func pastFailures(view poolView, now time.Time, startTimeout time.Duration) poolFailures {
-	past := view.failures
-	recovered := slices.ContainsFunc(view.pods, func(pod *corev1.Pod) bool {
+func pastFailures(view PoolView, now time.Time, startTimeout time.Duration) PoolFailures {
+	past := view.Failures
+	recovered := slices.ContainsFunc(view.Pods, func(pod *corev1.Pod) bool {
 		ready := instance.ReadyChangedAt(pod) // for a Ready pod: since when it is
-		return instance.IsServing(pod) && pod.Labels[instance.TemplateHashLabel] == view.hash && ready.After(past.last) && now.Sub(ready) >= past.pause()
+		return instance.IsServing(pod) && pod.Labels[instance.TemplateHashLabel] == view.Hash && ready.After(past.Last) && now.Sub(ready) >= past.Pause()
 	})
 	// A pod may take the start timeout to fail again after the pause.
-	long := past.pause() + startTimeout + longestPause
-	if past.hash != view.hash || recovered || now.Sub(past.last) > long {
-		return poolFailures{hash: view.hash}
+	long := past.Pause() + startTimeout + longestPause
+	if past.Hash != view.Hash || recovered || now.Sub(past.Last) > long {
+		return PoolFailures{Hash: view.Hash}
 	}
 	return past
 }

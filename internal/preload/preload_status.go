@@ -1,4 +1,4 @@
-package main
+package preload
 
 import (
 	"cmp"
@@ -26,7 +26,7 @@ const (
 
 // Reasons of a preload, beside those of the kubelet and the scheduler.
 const (
-	reasonTemplateChanged = "TemplateChanged"
+	ReasonTemplateChanged = "TemplateChanged"
 	reasonNoNodes         = "NoNodes"
 	reasonNoPod           = "NoPod"
 )
@@ -45,9 +45,9 @@ type Preload struct {
 	Message string
 }
 
-// preloadStatus says how far a DaemonSet is. hash is that of the template as it
+// ComputeStatus says how far a DaemonSet is. hash is that of the template as it
 // is now, "" when that cannot be told.
-func preloadStatus(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Preload {
+func ComputeStatus(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Preload {
 	nodes, ready := int(set.Status.DesiredNumberScheduled), int(set.Status.NumberReady)
 	p := Preload{
 		Template: instance.TemplateOf(set),
@@ -59,7 +59,7 @@ func preloadStatus(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Prelo
 	switch {
 	case hash != "" && set.Labels[instance.TemplateHashLabel] != hash:
 		p.Done, p.ToDo = 0, nodes
-		p.Reason, p.Message = reasonTemplateChanged, "the template has changed and is not pulled anew yet; if it stays so, the server's log says why"
+		p.Reason, p.Message = ReasonTemplateChanged, "the template has changed and is not pulled anew yet; if it stays so, the server's log says why"
 	case set.Status.ObservedGeneration < set.Generation:
 		// Nothing has been counted yet, and 0 of 0 is not all of them.
 	case nodes == 0:

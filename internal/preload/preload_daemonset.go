@@ -1,4 +1,4 @@
-package main
+package preload
 
 import (
 	"crypto/sha256"
@@ -23,12 +23,12 @@ import (
 // not root.
 const preloadUser = 65532
 
-// buildPreload makes the DaemonSet that pulls a template's images onto every
+// BuildPreload makes the DaemonSet that pulls a template's images onto every
 // node that its instances may run on, and keeps them there. The images are
 // volumes of a pod that only waits: the kubelet pulls them, and nothing of them
 // runs. It is never changed: another version of the template, or of what is
 // built here, has another name.
-func buildPreload(template *corev1.PodTemplate, namespace, helperImage string) (*appsv1.DaemonSet, error) {
+func BuildPreload(template *corev1.PodTemplate, namespace, helperImage string) (*appsv1.DaemonSet, error) {
 	volumes := preloadVolumes(&template.Template.Spec)
 	if len(volumes) == 0 {
 		return nil, errors.New("it has no image")

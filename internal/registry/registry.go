@@ -1,4 +1,4 @@
-package main
+package registry
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
@@ -24,17 +22,17 @@ import (
 const (
 	// registryTimeout bounds one question to the registry.
 	registryTimeout = 5 * time.Second
-	// registryFresh is how long a template is used before it is asked for again,
+	// RegistryFresh is how long a template is used before it is asked for again,
 	// and how long a registry is left alone that failed while there is a copy.
-	registryFresh = 10 * time.Second
-	// registryRetry is how long everything else is remembered: that there is no
+	RegistryFresh = 10 * time.Second
+	// RegistryRetry is how long everything else is remembered: that there is no
 	// such template, that it is a wrong one, that the registry failed.
-	registryRetry = 2 * time.Second
-	// registryStale is how old a copy may be that is used while the registry fails.
-	registryStale = time.Hour
+	RegistryRetry = 2 * time.Second
+	// RegistryStale is how old a copy may be that is used while the registry fails.
+	RegistryStale = time.Hour
 
 	// Clients choose the names: these bound what they can make of it.
-	maxRegistryEntries     = 1000
+	MaxRegistryEntries     = 1000
 	maxRegistryConnections = 16
 	maxRegistryAnswer      = 1 << 20
 	maxRegistryHeader      = 64 << 10
@@ -49,38 +47,40 @@ var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
 // ask for a template at once, the registry is asked once.
 type Registry struct {
 	url       string // of its templates, with a slash at the end
-	key       string // "" sends none
+	Key       string // "" sends none
 	namespace string
-	timeout   time.Duration // of one question
-	client    *http.Client
-	metrics   *metrics.Metrics
+	userAgent string
+	Timeout   time.Duration // of one question
+	Client    *http.Client
+	Metrics   *metrics.Metrics
 	log       *slog.Logger
 	now       func() time.Time
 
 	mu      sync.Mutex
-	entries map[string]*registryEntry // by template name
+	Entries map[string]*RegistryEntry // by template name
 }
 
-// registryEntry is what is known of one template.
-type registryEntry struct {
-	template *corev1.PodTemplate // the last that was had, or nil
+// RegistryEntry is what is known of one template.
+type RegistryEntry struct {
+	Template *corev1.PodTemplate // the last that was had, or nil
 	had      time.Time           // when that was
 	err      error               // of the last answer
 	askAgain time.Time
-	used     time.Time
-	asking   chan struct{} // closed when the answer is there; nil when nobody asks
+	Used     time.Time
+	Asking   chan struct{} // closed when the answer is there; nil when nobody asks
 	warned   bool          // of services
 }
 
-// NewRegistry makes a source of the templates at a base URL, which become
+// New makes a source of the templates at a base URL, which become
 // PodTemplates of a namespace.
-func NewRegistry(baseURL, key, namespace string, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) *Registry {
+func New(baseURL, key, namespace, userAgent string, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) *Registry {
 	return &Registry{
 		url:       strings.TrimRight(baseURL, "/") + "/templates/",
-		key:       key,
+		Key:       key,
 		namespace: namespace,
-		timeout:   registryTimeout,
-		client: &http.Client{
+		userAgent: userAgent,
+		Timeout:   registryTimeout,
+		Client: &http.Client{
 			Transport: &http.Transport{
 				Proxy:                  http.ProxyFromEnvironment,
 				MaxConnsPerHost:        maxRegistryConnections,
@@ -91,10 +91,10 @@ func NewRegistry(baseURL, key, namespace string, metrics *metrics.Metrics, log *
 			// The key is for the registry alone: no answer sends it elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		metrics: metrics,
+		Metrics: metrics,
 		log:     log,
 		now:     now,
-		entries: map[string]*registryEntry{},
+		Entries: map[string]*RegistryEntry{},
 	}
 }
 
@@ -111,10 +111,10 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 		defer r.mu.Unlock()
 		return entry.answer(now)
 	}
-	asking, first := entry.asking, entry.asking == nil
+	asking, first := entry.Asking, entry.Asking == nil
 	if first {
 		asking = make(chan struct{})
-		entry.asking = asking
+		entry.Asking = asking
 	}
 	r.mu.Unlock()
 
@@ -133,11 +133,11 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 
 // ask brings an entry up to date. It goes on when the client that asked has
 // gone: others may be waiting for the same answer.
-func (r *Registry) ask(ctx context.Context, name string, entry *registryEntry) {
+func (r *Registry) ask(ctx context.Context, name string, entry *RegistryEntry) {
 	var template *corev1.PodTemplate
 	services, err := false, fmt.Errorf("%w: the question was broken off", podtemplate.ErrUnavailable)
 	defer func() { // after a panic too, or nobody would ever ask again
-		r.metrics.RegistryAsked(podtemplate.Result(err))
+		r.Metrics.RegistryAsked(podtemplate.Result(err))
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.record(name, entry, template, err)
@@ -145,10 +145,10 @@ func (r *Registry) ask(ctx context.Context, name string, entry *registryEntry) {
 			entry.warned = true
 			r.log.Warn("the services of a template are ignored", "template", name)
 		}
-		close(entry.asking)
-		entry.asking = nil
+		close(entry.Asking)
+		entry.Asking = nil
 	}()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Timeout)
 	defer cancel()
 	template, services, err = r.read(ctx, name)
 }
@@ -159,54 +159,54 @@ func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodT
 	if err != nil {
 		return nil, false, err
 	}
-	if template, err = answer.podTemplate(r.namespace); err != nil {
+	if template, err = answer.PodTemplate(r.namespace); err != nil {
 		return nil, false, &podtemplate.Error{Template: name, Err: err}
 	}
-	return template, answer.hasServices(), nil
+	return template, answer.HasServices(), nil
 }
 
 // record keeps what came of a question.
-func (r *Registry) record(name string, entry *registryEntry, template *corev1.PodTemplate, err error) {
+func (r *Registry) record(name string, entry *RegistryEntry, template *corev1.PodTemplate, err error) {
 	now := r.now()
 	failedBefore := errors.Is(entry.err, podtemplate.ErrUnavailable)
 	entry.err = err
 	switch {
 	case err == nil:
-		entry.template, entry.had, entry.askAgain = template, now, now.Add(registryFresh)
+		entry.Template, entry.had, entry.askAgain = template, now, now.Add(RegistryFresh)
 	case errors.Is(err, podtemplate.ErrUnavailable) && entry.hasCopy(now):
 		if !failedBefore {
 			r.log.Warn("the registry fails: a template is used as it was", "template", name, "age", now.Sub(entry.had).Round(time.Second).String(), "error", err)
 		}
-		entry.askAgain = now.Add(registryFresh)
+		entry.askAgain = now.Add(RegistryFresh)
 	case errors.Is(err, podtemplate.ErrUnavailable):
-		entry.askAgain = now.Add(registryRetry)
+		entry.askAgain = now.Add(RegistryRetry)
 	default: // the registry's own word: what it had is no more
-		entry.template, entry.askAgain = nil, now.Add(registryRetry)
+		entry.Template, entry.askAgain = nil, now.Add(RegistryRetry)
 	}
 }
 
-func (e *registryEntry) hasCopy(now time.Time) bool {
-	return e.template != nil && now.Sub(e.had) < registryStale
+func (e *RegistryEntry) hasCopy(now time.Time) bool {
+	return e.Template != nil && now.Sub(e.had) < RegistryStale
 }
 
-func (e *registryEntry) answer(now time.Time) (*corev1.PodTemplate, error) {
+func (e *RegistryEntry) answer(now time.Time) (*corev1.PodTemplate, error) {
 	if e.err == nil || errors.Is(e.err, podtemplate.ErrUnavailable) && e.hasCopy(now) {
-		return e.template, nil
+		return e.Template, nil
 	}
 	return nil, e.err
 }
 
 // entry returns the entry of a name, and makes room for it if it is new.
-func (r *Registry) entry(name string, now time.Time) *registryEntry {
-	entry, ok := r.entries[name]
+func (r *Registry) entry(name string, now time.Time) *RegistryEntry {
+	entry, ok := r.Entries[name]
 	if !ok {
-		if len(r.entries) >= maxRegistryEntries {
+		if len(r.Entries) >= MaxRegistryEntries {
 			r.evict()
 		}
-		entry = &registryEntry{}
-		r.entries[name] = entry
+		entry = &RegistryEntry{}
+		r.Entries[name] = entry
 	}
-	entry.used = now
+	entry.Used = now
 	return entry
 }
 
@@ -215,36 +215,36 @@ func (r *Registry) entry(name string, now time.Time) *registryEntry {
 // being asked for stays, so there may be more by as many as there are requests.
 func (r *Registry) evict() {
 	var victim string
-	for name, entry := range r.entries {
-		if entry.asking == nil && (victim == "" || entry.lessWorth(r.entries[victim])) {
+	for name, entry := range r.Entries {
+		if entry.Asking == nil && (victim == "" || entry.lessWorth(r.Entries[victim])) {
 			victim = name
 		}
 	}
-	delete(r.entries, victim)
+	delete(r.Entries, victim)
 }
 
-func (e *registryEntry) lessWorth(than *registryEntry) bool {
-	if (e.template == nil) != (than.template == nil) {
-		return e.template == nil
+func (e *RegistryEntry) lessWorth(than *RegistryEntry) bool {
+	if (e.Template == nil) != (than.Template == nil) {
+		return e.Template == nil
 	}
-	return e.used.Before(than.used)
+	return e.Used.Before(than.Used)
 }
 
 // fetch asks the registry. Whatever is not its word on the template is errRegistry.
-func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, error) {
-	failed := func(err error) (registryTemplate, error) {
-		return registryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", podtemplate.ErrUnavailable, r.url, name, err)
+func (r *Registry) fetch(ctx context.Context, name string) (RegistryTemplate, error) {
+	failed := func(err error) (RegistryTemplate, error) {
+		return RegistryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", podtemplate.ErrUnavailable, r.url, name, err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+name, nil) // a name needs no escape
 	if err != nil {
 		return failed(err)
 	}
 	request.Header.Set("Accept", "application/json")
-	request.Header.Set("User-Agent", instance.ManagerName+"/"+version)
-	if r.key != "" {
-		request.Header.Set("Authorization", r.key)
+	request.Header.Set("User-Agent", r.userAgent)
+	if r.Key != "" {
+		request.Header.Set("Authorization", r.Key)
 	}
-	response, err := r.client.Do(request)
+	response, err := r.Client.Do(request)
 	if err != nil {
 		return failed(errors.Unwrap(err)) // without the URL once more
 	}
@@ -252,7 +252,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, er
 	switch code := response.StatusCode; {
 	case code == http.StatusOK:
 	case code == http.StatusNotFound:
-		return registryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
+		return RegistryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	case code >= 300 && code < 400:
 		return failed(fmt.Errorf("it redirects (%d) to %.100q", code, response.Header.Get("Location")))
 	default:
@@ -265,7 +265,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (registryTemplate, er
 	if len(body) > maxRegistryAnswer {
 		return failed(errors.New("the answer is larger than 1 MiB"))
 	}
-	template, err := parseRegistryTemplate(name, body)
+	template, err := ParseRegistryTemplate(name, body)
 	if err != nil && !errors.Is(err, podtemplate.ErrUnknown) {
 		return failed(err)
 	}

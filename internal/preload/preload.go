@@ -1,4 +1,4 @@
-package main
+package preload
 
 import (
 	"cmp"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"time"
 
@@ -40,21 +39,21 @@ type Preloads interface {
 // later too, and counts how far it is. Any replica may begin one and tell of it;
 // the leader keeps it in step with its template.
 type Preloader struct {
-	daemonSets  typedappsv1.DaemonSetInterface
-	cluster     Preloads
+	DaemonSets  typedappsv1.DaemonSetInterface
+	Cluster     Preloads
 	namespace   string
-	templates   TemplateSource
+	templates   podtemplate.Source
 	helperImage string
 	log         *slog.Logger
 	changed     chan struct{} // a template or a preload has
 }
 
-// NewPreloader makes a preloader. helperImage is what waits while its pod holds
+// New makes a preloader. helperImage is what waits while its pod holds
 // the images.
-func NewPreloader(daemonSets typedappsv1.DaemonSetInterface, cluster Preloads, namespace string, templates TemplateSource, helperImage string,
+func New(daemonSets typedappsv1.DaemonSetInterface, cluster Preloads, namespace string, templates podtemplate.Source, helperImage string,
 	log *slog.Logger) (*Preloader, error) {
 	p := &Preloader{
-		daemonSets: daemonSets, cluster: cluster, namespace: namespace, templates: templates, helperImage: helperImage,
+		DaemonSets: daemonSets, Cluster: cluster, namespace: namespace, templates: templates, helperImage: helperImage,
 		log: log, changed: make(chan struct{}, 1),
 	}
 	return p, cluster.OnPreload(func() {
@@ -81,20 +80,20 @@ func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate
 	if err != nil {
 		return PreloadedTemplate{}, err
 	}
-	set, err := buildPreload(template, p.namespace, p.helperImage)
+	set, err := BuildPreload(template, p.namespace, p.helperImage)
 	if err != nil {
-		return PreloadedTemplate{}, preloadRefused(name, err)
+		return PreloadedTemplate{}, PreloadRefused(name, err)
 	}
 	port, err := podtemplate.Port(template)
 	if err != nil {
-		return PreloadedTemplate{}, preloadRefused(name, err)
+		return PreloadedTemplate{}, PreloadRefused(name, err)
 	}
 	if err := p.create(ctx, set); err != nil {
 		return PreloadedTemplate{}, err
 	}
-	waitCtx, cancel := context.WithTimeout(ctx, ownWriteWait)
+	waitCtx, cancel := context.WithTimeout(ctx, kube.OwnWriteWait)
 	defer cancel()
-	p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool {
+	p.Cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool {
 		return slices.ContainsFunc(sets, func(s *appsv1.DaemonSet) bool { return s.Name == set.Name })
 	})
 	answer := PreloadedTemplate{Name: name, ImageSource: podtemplate.ServingContainer(&template.Template.Spec, port).Image, Port: port}
@@ -114,7 +113,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, k
 	// Another replica may have begun it a moment ago.
 	waitCtx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
-	sets := p.cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
+	sets := p.Cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
 	if len(sets) == 0 {
 		return Preload{}, false, err
 	}
@@ -123,7 +122,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, k
 		hash = podtemplate.Hash(template)
 	}
 	set := currentPreload(sets, hash)
-	return preloadStatus(set, p.cluster.PreloadPods(set), hash), true, nil
+	return ComputeStatus(set, p.Cluster.PreloadPods(set), hash), true, nil
 }
 
 // currentPreload is the one of the template's present version, else the newest.
@@ -144,7 +143,7 @@ func (p *Preloader) Run(ctx context.Context) {
 	ticker := time.NewTicker(preloadInterval)
 	defer ticker.Stop()
 	for {
-		p.settle(ctx)
+		p.Settle(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -154,12 +153,12 @@ func (p *Preloader) Run(ctx context.Context) {
 	}
 }
 
-// settle looks at every preload once. One whose template is gone ends; one whose
+// Settle looks at every preload once. One whose template is gone ends; one whose
 // template has changed begins anew, and the old one ends when the new one has
 // been seen, so that a stop in between loses nothing.
-func (p *Preloader) settle(ctx context.Context) {
+func (p *Preloader) Settle(ctx context.Context) {
 	byTemplate := map[string][]*appsv1.DaemonSet{}
-	for _, set := range p.cluster.Preloads("") {
+	for _, set := range p.Cluster.Preloads("") {
 		byTemplate[instance.TemplateOf(set)] = append(byTemplate[instance.TemplateOf(set)], set)
 	}
 	for name, sets := range byTemplate {
@@ -181,7 +180,7 @@ func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*app
 	if err != nil {
 		return err // where templates come from is away; nothing follows from that
 	}
-	wanted, err := buildPreload(template, p.namespace, p.helperImage)
+	wanted, err := BuildPreload(template, p.namespace, p.helperImage)
 	if err != nil {
 		return err
 	}
@@ -195,12 +194,12 @@ func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*app
 func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	_, err := p.daemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
+	_, err := p.DaemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	switch {
 	case apierrors.IsAlreadyExists(err): // its name says what it is
 		return nil
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		return preloadRefused(instance.TemplateOf(set), err)
+		return PreloadRefused(instance.TemplateOf(set), err)
 	case err != nil:
 		return fmt.Errorf("create DaemonSet %s: %w", set.Name, err)
 	}
@@ -214,7 +213,7 @@ func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error 
 	defer cancel()
 	var errs []error
 	for _, set := range sets {
-		err := p.daemonSets.Delete(ctx, set.Name, metav1.DeleteOptions{
+		err := p.DaemonSets.Delete(ctx, set.Name, metav1.DeleteOptions{
 			Preconditions:     metav1.NewUIDPreconditions(string(set.UID)),
 			PropagationPolicy: new(metav1.DeletePropagationBackground),
 		})
@@ -225,11 +224,8 @@ func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error 
 	return errors.Join(errs...)
 }
 
-// preloadRefused is what clients are told of a preload that the template, or the
-// cluster, does not allow. What the cluster said is for the log.
-func preloadRefused(template string, err error) error {
-	return fmt.Errorf("%w: %w", &Error{
-		Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
-		Message: fmt.Sprintf("template %q cannot be preloaded; the server's log says why", template),
-	}, err)
+// PreloadRefused is the error of a preload that the template, or the cluster, does
+// not allow.
+func PreloadRefused(template string, err error) error {
+	return &podtemplate.Error{Template: template, Use: "preloaded", Err: err}
 }

@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"context"
@@ -25,21 +25,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// ownWriteWait bounds how long a launch waits for the watch to deliver the pod
-// it has just created, so that a status request that follows finds it.
-const ownWriteWait = 2 * time.Second
-
-const stoppedMessage = "stopped by request"
+const StoppedMessage = "stopped by request"
 
 var (
 	// errNoRecord: there is no instance of that template and id.
-	errNoRecord = errors.New("there is no record for that template and id")
+	ErrNoRecord = errors.New("there is no record for that template and id")
 	// errCapacity: a launch would be one too many; later it may not be.
-	errCapacity = errors.New("no capacity for another instance")
+	ErrCapacity = errors.New("no capacity for another instance")
 )
 
-// LaunchRequest is what is asked of a launch.
-type LaunchRequest struct {
+// Request is what is asked of a launch.
+type Request struct {
 	Template string
 	// CullTimeout is how long the instance may be idle; 0 for what the template
 	// or the server says.
@@ -61,35 +57,36 @@ type Instances interface {
 
 // Launcher creates and stops instances.
 type Launcher struct {
-	pods         typedcorev1.PodInterface
-	instances    Instances
+	Pods         typedcorev1.PodInterface
+	Instances    Instances
 	startTimeout time.Duration
-	templates    TemplateSource
+	templates    podtemplate.Source
 	remover      *tombstone.Remover
-	metrics      *metrics.Metrics
+	Metrics      *metrics.Metrics
 	log          *slog.Logger
 	now          func() time.Time
-	random       io.Reader
-	key          apiKey // ids of repeatable launches are derived from it
+	Random       io.Reader
+	// repeatableID makes the id of a repeatable launch.
+	repeatableID func(idempotencyKey, template string) string
 
-	mu sync.Mutex
+	Mu sync.Mutex
 	// launching is when this replica began each launch that has not come to an
 	// end yet, for the launch duration. One whose pod came and went while the
 	// watch was broken stays.
-	launching map[string]time.Time
+	Launching map[string]time.Time
 
-	claiming reservations
+	Claiming Reservations
 }
 
-// NewLauncher makes a launcher. random is where ids come from: an id is the only
+// New makes a launcher. random is where ids come from: an id is the only
 // secret that guards an instance, so it must be unguessable; key is where those
 // come from that a repeated request must find again.
-func NewLauncher(pods typedcorev1.PodInterface, instances Instances, startTimeout time.Duration, templates TemplateSource, remover *tombstone.Remover,
-	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, key apiKey) (*Launcher, error) {
+func New(pods typedcorev1.PodInterface, instances Instances, startTimeout time.Duration, templates podtemplate.Source, remover *tombstone.Remover,
+	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, repeatableID func(idempotencyKey, template string) string) (*Launcher, error) {
 	l := &Launcher{
-		pods: pods, instances: instances, startTimeout: startTimeout, templates: templates, remover: remover,
-		metrics: metrics, log: log, now: now, random: random, key: key,
-		launching: map[string]time.Time{},
+		Pods: pods, Instances: instances, startTimeout: startTimeout, templates: templates, remover: remover,
+		Metrics: metrics, log: log, now: now, Random: random, repeatableID: repeatableID,
+		Launching: map[string]time.Time{},
 	}
 	return l, instances.OnPod(l.observe, func(pod *corev1.Pod) { l.forget(pod) })
 }
@@ -98,12 +95,12 @@ func NewLauncher(pods typedcorev1.PodInterface, instances Instances, startTimeou
 // write, be it the claim of a warm pod or a new one's creation. Errors wrap
 // errUnknownTemplate, errRegistry, errCapacity, a *templateError, or are the API
 // server's.
-func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, err error) {
-	defer func() { l.metrics.Launched(launchResult(err)) }()
+func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err error) {
+	defer func() { l.Metrics.Launched(LaunchResult(err)) }()
 
 	if req.IdempotencyKey != "" {
-		id = l.key.instanceID(req.IdempotencyKey, req.Template)
-		if _, known := l.instances.Instance(id); known { // alive or over: it is not launched again
+		id = l.repeatableID(req.IdempotencyKey, req.Template)
+		if _, known := l.Instances.Instance(id); known { // alive or over: it is not launched again
 			return id, nil
 		}
 	}
@@ -117,14 +114,14 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 		if id, err = l.claim(ctx, template, req.CullTimeout); id != "" || err != nil {
 			return id, err
 		}
-		if id, err = instance.NewID(l.random); err != nil {
+		if id, err = instance.NewID(l.Random); err != nil {
 			return "", err
 		}
 	}
 	if err == nil {
 		err = l.create(ctx, template, id, req)
 	}
-	if errors.Is(err, errCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, instance.WatchDelay) {
+	if errors.Is(err, ErrCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, instance.WatchDelay) {
 		// The first request took the last place, at another replica, a moment
 		// before this one was told.
 		return id, nil
@@ -132,7 +129,7 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 	if err != nil {
 		return "", err
 	}
-	l.awaitKnown(ctx, id, ownWriteWait)
+	l.awaitKnown(ctx, id, kube.OwnWriteWait)
 	return id, nil
 }
 
@@ -140,12 +137,12 @@ func (l *Launcher) Launch(ctx context.Context, req LaunchRequest) (id string, er
 func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	_, known := l.instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	_, known := l.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	return known
 }
 
 // create makes the pod of an id, if it is not there already.
-func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req LaunchRequest) error {
+func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req Request) error {
 	pod, err := podtemplate.NewPod(template, id, l.now(), req.CullTimeout)
 	if err != nil {
 		return &podtemplate.Error{Template: template.Name, Err: err}
@@ -153,13 +150,13 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 
-	l.mu.Lock()
-	_, underWay := l.launching[id]
+	l.Mu.Lock()
+	_, underWay := l.Launching[id]
 	if !underWay {
-		l.launching[id] = l.now()
+		l.Launching[id] = l.now()
 	}
-	l.mu.Unlock()
-	_, err = l.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
+	l.Mu.Unlock()
+	_, err = l.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	if err == nil {
 		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
 		return nil
@@ -180,7 +177,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		l.log.InfoContext(ctx, "launched before", "id", id, "template", template.Name)
 		return nil
 	case kube.IsQuota(err):
-		return fmt.Errorf("%w: %w", errCapacity, err)
+		return fmt.Errorf("%w: %w", ErrCapacity, err)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		// The pod itself was refused: by validation, or by pod security.
 		return &podtemplate.Error{Template: template.Name, Err: err}
@@ -199,13 +196,13 @@ func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
 		return nil
 	}
 	alive := 0
-	for _, inst := range l.instances.Instances(template.Name) {
+	for _, inst := range l.Instances.Instances(template.Name) {
 		if inst.Alive() {
 			alive++
 		}
 	}
 	if alive >= most {
-		return fmt.Errorf("%w: template %q has %d of at most %d", errCapacity, template.Name, alive, most)
+		return fmt.Errorf("%w: template %q has %d of at most %d", ErrCapacity, template.Name, alive, most)
 	}
 	return nil
 }
@@ -213,22 +210,22 @@ func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
 // Stop deletes an instance, in use or not. Stopping one that is over is no
 // error; one that never was is errNoRecord.
 func (l *Launcher) Stop(ctx context.Context, template, id string) error {
-	inst, known := l.instances.Instance(id)
+	inst, known := l.Instances.Instance(id)
 	if !known || inst.Template != template {
-		return errNoRecord
+		return ErrNoRecord
 	}
-	pod, exists := l.instances.Pod(id)
+	pod, exists := l.Instances.Pod(id)
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.remover.Remove(ctx, pod, instance.EndStopped, stoppedMessage, false)
+	err := l.remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage, false)
 	if apierrors.IsNotFound(err) {
 		return nil // somebody else has ended it
 	}
 	if err != nil {
 		return err
 	}
-	l.metrics.Ended(string(instance.EndStopped))
+	l.Metrics.Ended(string(instance.EndStopped))
 	l.log.InfoContext(ctx, "stopped", "id", id, "template", template)
 	return nil
 }
@@ -239,7 +236,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 	if !l.isLaunching(id) {
 		return
 	}
-	inst, _ := l.instances.Instance(id)
+	inst, _ := l.Instances.Instance(id)
 	if !instance.Settled(inst.Status) {
 		return
 	}
@@ -250,7 +247,7 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 	switch inst.Status {
 	case instance.StatusDeployed:
 		took := l.now().Sub(began)
-		l.metrics.LaunchTook(took)
+		l.Metrics.LaunchTook(took)
 		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case instance.StatusFailed:
 		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
@@ -259,30 +256,30 @@ func (l *Launcher) observe(pod *corev1.Pod) {
 
 // begin starts the measurement of a launch.
 func (l *Launcher) begin(pod *corev1.Pod, began time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.launching[pod.Labels[instance.IDLabel]] = began
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	l.Launching[pod.Labels[instance.IDLabel]] = began
 }
 
 func (l *Launcher) isLaunching(id string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, launching := l.launching[id]
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	_, launching := l.Launching[id]
 	return launching
 }
 
 // forget returns when the launch began, to one caller only.
 func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	began, ours = l.launching[pod.Labels[instance.IDLabel]]
-	delete(l.launching, pod.Labels[instance.IDLabel])
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	began, ours = l.Launching[pod.Labels[instance.IDLabel]]
+	delete(l.Launching, pod.Labels[instance.IDLabel])
 	return began, ours
 }
 
-// launchResult names what came of a launch, as a label of a metric.
-func launchResult(err error) string {
-	if errors.Is(err, errCapacity) {
+// LaunchResult names what came of a launch, as a label of a metric.
+func LaunchResult(err error) string {
+	if errors.Is(err, ErrCapacity) {
 		return "no_capacity"
 	}
 	return podtemplate.Result(err)

@@ -1,4 +1,4 @@
-package main
+package podtemplate
 
 import (
 	"context"
@@ -16,16 +16,14 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
-	// warningQueue bounds the Events that wait to be written.
-	warningQueue = 256
-	// warningRenewal is how often they are written anew: the API server drops an
+	// WarningQueue bounds the Events that wait to be written.
+	WarningQueue = 256
+	// WarningRenewal is how often they are written anew: the API server drops an
 	// Event after an hour by default, and what is wrong is so for longer.
-	warningRenewal = 30 * time.Minute
+	WarningRenewal = 30 * time.Minute
 )
 
 // Templates is what warnings ask the read model.
@@ -34,53 +32,53 @@ type Templates interface {
 	OnTemplate(changed func(before, template *corev1.PodTemplate)) error
 }
 
-// TemplateWarnings tells of what is not valid on a template, and what it is
+// Warnings tells of what is not valid on a template, and what it is
 // launched without: in the log, and by an Event on it for kubectl describe. All
 // replicas write the same Event.
-type TemplateWarnings struct {
+type Warnings struct {
 	client    kubernetes.Interface
 	templates Templates
-	log       *slog.Logger
+	Log       *slog.Logger
 	now       func() time.Time
-	queue     chan templateWarning
+	Queue     chan TemplateWarning
 }
 
-// templateWarning is what is wrong with one annotation of a template.
-type templateWarning struct {
+// TemplateWarning is what is wrong with one annotation of a template.
+type TemplateWarning struct {
 	template   *corev1.PodTemplate
 	annotation string
 	problem    error
 }
 
-// NewTemplateWarnings makes one that looks at every version of a template.
-func NewTemplateWarnings(client kubernetes.Interface, templates Templates, log *slog.Logger, now func() time.Time) (*TemplateWarnings, error) {
-	w := &TemplateWarnings{client: client, templates: templates, log: log, now: now, queue: make(chan templateWarning, warningQueue)}
-	return w, templates.OnTemplate(w.look)
+// NewWarnings makes one that looks at every version of a template.
+func NewWarnings(client kubernetes.Interface, templates Templates, log *slog.Logger, now func() time.Time) (*Warnings, error) {
+	w := &Warnings{client: client, templates: templates, Log: log, now: now, Queue: make(chan TemplateWarning, WarningQueue)}
+	return w, templates.OnTemplate(w.Look)
 }
 
-// look warns of what has come to be wrong.
-func (w *TemplateWarnings) look(before, template *corev1.PodTemplate) {
+// Look warns of what has come to be wrong.
+func (w *Warnings) Look(before, template *corev1.PodTemplate) {
 	for _, warning := range templateProblems(template) {
 		if before != nil && before.Annotations[warning.annotation] == template.Annotations[warning.annotation] {
 			continue
 		}
-		w.log.Warn("template has an annotation that is not valid, is launched without it",
+		w.Log.Warn("template has an annotation that is not valid, is launched without it",
 			"template", template.Name, "annotation", warning.annotation, "problem", warning.problem)
 		select {
-		case w.queue <- warning:
+		case w.Queue <- warning:
 		default:
-			w.log.Warn("too many templates with warnings at once, one has no Event", "template", template.Name)
+			w.Log.Warn("too many templates with warnings at once, one has no Event", "template", template.Name)
 		}
 	}
 }
 
 // templateProblems is what of a template's annotations is not valid, and can be
 // done without.
-func templateProblems(template *corev1.PodTemplate) (problems []templateWarning) {
-	for name, check := range podtemplate.IdlenessAnnotations() {
+func templateProblems(template *corev1.PodTemplate) (problems []TemplateWarning) {
+	for name, check := range IdlenessAnnotations() {
 		if value, ok := template.Annotations[name]; ok {
 			if err := check(value); err != nil {
-				problems = append(problems, templateWarning{template, name, err})
+				problems = append(problems, TemplateWarning{template, name, err})
 			}
 		}
 	}
@@ -88,14 +86,14 @@ func templateProblems(template *corev1.PodTemplate) (problems []templateWarning)
 }
 
 // Run writes the Events, until ctx is done, and renews those of what is still wrong.
-func (w *TemplateWarnings) Run(ctx context.Context) {
-	renewal := time.NewTicker(warningRenewal)
+func (w *Warnings) Run(ctx context.Context) {
+	renewal := time.NewTicker(WarningRenewal)
 	defer renewal.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case warning := <-w.queue:
+		case warning := <-w.Queue:
 			w.write(ctx, warning)
 		case <-renewal.C:
 			for _, template := range w.templates.PodTemplates() {
@@ -107,14 +105,14 @@ func (w *TemplateWarnings) Run(ctx context.Context) {
 	}
 }
 
-func (w *TemplateWarnings) write(ctx context.Context, warning templateWarning) {
+func (w *Warnings) write(ctx context.Context, warning TemplateWarning) {
 	if err := w.apply(ctx, warning); err != nil && ctx.Err() == nil {
-		w.log.ErrorContext(ctx, "the template's Event was not written, will be tried again",
-			"template", warning.template.Name, "again in", warningRenewal.String(), "error", err)
+		w.Log.ErrorContext(ctx, "the template's Event was not written, will be tried again",
+			"template", warning.template.Name, "again in", WarningRenewal.String(), "error", err)
 	}
 }
 
-func (w *TemplateWarnings) apply(ctx context.Context, warning templateWarning) error {
+func (w *Warnings) apply(ctx context.Context, warning TemplateWarning) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	event := warning.event(w.now())
@@ -127,7 +125,7 @@ func (w *TemplateWarnings) apply(ctx context.Context, warning templateWarning) e
 
 // event has one name for one problem, whichever replica finds it. It has not the
 // label of what this service keeps in its cache.
-func (w templateWarning) event(now time.Time) *applycorev1.EventApplyConfiguration {
+func (w TemplateWarning) event(now time.Time) *applycorev1.EventApplyConfiguration {
 	template := w.template
 	sum := sha256.Sum256([]byte(template.Name + "\x00" + w.annotation + "\x00" + template.Annotations[w.annotation]))
 	name := template.Name[:min(len(template.Name), 200)] + ".warning-" + hex.EncodeToString(sum[:8])

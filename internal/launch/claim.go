@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"context"
@@ -38,31 +38,31 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, time
 		return "", nil // a bad size is the pool's to complain about
 	}
 	var reserved []string
-	defer func() { l.claiming.release(reserved) }() // by then the watch has brought what became of them
-	for _, pod := range claimable(l.instances.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.startTimeout) {
-		if !l.claiming.reserve(pod.Name) {
+	defer func() { l.Claiming.Release(reserved) }() // by then the watch has brought what became of them
+	for _, pod := range Claimable(l.Instances.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.startTimeout) {
+		if !l.Claiming.Reserve(pod.Name) {
 			continue
 		}
 		reserved = append(reserved, pod.Name)
 		switch err := l.claimPod(ctx, pod, timeout); {
 		case err == nil:
 			id := pod.Labels[instance.IDLabel]
-			l.metrics.Claimed(string(ClaimWarm))
+			l.Metrics.Claimed(string(ClaimWarm))
 			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
-			l.awaitKnown(ctx, id, ownWriteWait)
+			l.awaitKnown(ctx, id, kube.OwnWriteWait)
 			return id, nil
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			l.metrics.Claimed(string(ClaimLostRace))
+			l.Metrics.Claimed(string(ClaimLostRace))
 		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 			// The next would be refused as well; a new pod may not be.
 			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[instance.IDLabel], "template", template.Name, "error", err)
-			l.metrics.Claimed(string(ClaimEmpty))
+			l.Metrics.Claimed(string(ClaimEmpty))
 			return "", nil
 		default:
 			return "", err
 		}
 	}
-	l.metrics.Claimed(string(ClaimEmpty))
+	l.Metrics.Claimed(string(ClaimEmpty))
 	return "", nil
 }
 
@@ -84,7 +84,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	if err != nil {
 		return fmt.Errorf("encode the claim of pod %s: %w", pod.Name, err)
 	}
-	_, err = l.pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
+	_, err = l.Pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}
@@ -92,16 +92,16 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	// claim of the pod, which is not to be measured here. It may have brought this
 	// one, too.
 	l.begin(pod, began)
-	if claimed, ok := l.instances.Pod(pod.Labels[instance.IDLabel]); ok {
+	if claimed, ok := l.Instances.Pod(pod.Labels[instance.IDLabel]); ok {
 		l.observe(claimed)
 	}
 	return nil
 }
 
-// claimable returns the warm pods that may be claimed, best first: those that
+// Claimable returns the warm pods that may be claimed, best first: those that
 // serve, then those that are starting, which still are ahead of a new one.
 // Otherwise they are in no order, so that replicas seldom try the same one.
-func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
+func Claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
 	var serving, starting []*corev1.Pod
 	for _, pod := range warm {
 		switch {
@@ -118,32 +118,32 @@ func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 	return append(serving, starting...)
 }
 
-// reservations keep the launches of one replica from racing each other for a
+// Reservations keep the launches of one replica from racing each other for a
 // pod. The zero value is ready to use.
-type reservations struct {
+type Reservations struct {
 	mu    sync.Mutex
-	names map[string]bool
+	Names map[string]bool
 }
 
-// reserve reports whether the name was free; from now on it is not.
-func (r *reservations) reserve(name string) bool {
+// Reserve reports whether the name was free; from now on it is not.
+func (r *Reservations) Reserve(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.names[name] {
+	if r.Names[name] {
 		return false
 	}
-	if r.names == nil {
-		r.names = map[string]bool{}
+	if r.Names == nil {
+		r.Names = map[string]bool{}
 	}
-	r.names[name] = true
+	r.Names[name] = true
 	return true
 }
 
-func (r *reservations) release(names []string) {
+func (r *Reservations) Release(names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range names {
-		delete(r.names, name)
+		delete(r.Names, name)
 	}
 }
 

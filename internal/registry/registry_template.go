@@ -1,4 +1,4 @@
-package main
+package registry
 
 import (
 	"encoding/json"
@@ -31,9 +31,9 @@ const (
 	maxCommandLength = 16 << 10
 )
 
-// registryTemplate is a template as a Binder registry describes it. Its names
+// RegistryTemplate is a template as a Binder registry describes it. Its names
 // of the image and its times are of no use here.
-type registryTemplate struct {
+type RegistryTemplate struct {
 	Name        string                     `json:"name"`
 	ImageSource string                     `json:"image-source"`
 	Port        *int64                     `json:"port"`
@@ -42,30 +42,30 @@ type registryTemplate struct {
 	Services    any                        `json:"services"`
 }
 
-// parseRegistryTemplate reads what a registry answers when it is asked for a
+// ParseRegistryTemplate reads what a registry answers when it is asked for a
 // template. null is how some registries say that there is none.
-func parseRegistryTemplate(name string, body []byte) (registryTemplate, error) {
+func ParseRegistryTemplate(name string, body []byte) (RegistryTemplate, error) {
 	text := strings.TrimSpace(string(body))
 	if text == "null" {
-		return registryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
+		return RegistryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
 	if !strings.HasPrefix(text, "{") {
-		return registryTemplate{}, errors.New("the answer is not a JSON object")
+		return RegistryTemplate{}, errors.New("the answer is not a JSON object")
 	}
-	var t registryTemplate
+	var t RegistryTemplate
 	if err := json.Unmarshal([]byte(text), &t); err != nil {
-		return registryTemplate{}, fmt.Errorf("read the answer: %w", err)
+		return RegistryTemplate{}, fmt.Errorf("read the answer: %w", err)
 	}
 	// An error in a JSON object, or another template, must not be launched.
 	if t.Name != name {
-		return registryTemplate{}, fmt.Errorf("the answer has the name %.100q", t.Name)
+		return RegistryTemplate{}, fmt.Errorf("the answer has the name %.100q", t.Name)
 	}
 	return t, nil
 }
 
-// hasServices reports whether the template asks for more than one container,
+// HasServices reports whether the template asks for more than one container,
 // which no Binder deploy server has ever done for it.
-func (t registryTemplate) hasServices() bool {
+func (t RegistryTemplate) HasServices() bool {
 	switch services := t.Services.(type) {
 	case nil:
 		return false
@@ -77,10 +77,10 @@ func (t registryTemplate) hasServices() bool {
 	return true
 }
 
-// podTemplate makes the PodTemplate that somebody would write for it: it passes
+// PodTemplate makes the PodTemplate that somebody would write for it: it passes
 // the restricted pod security standard. Errors name the field, and what it may
 // be.
-func (t registryTemplate) podTemplate(namespace string) (*corev1.PodTemplate, error) {
+func (t RegistryTemplate) PodTemplate(namespace string) (*corev1.PodTemplate, error) {
 	image, imageErr := registryImage(t.ImageSource)
 	port, portErr := registryPort(t.Port)
 	command, commandErr := registryCommand(t.Command, port)
@@ -90,8 +90,8 @@ func (t registryTemplate) podTemplate(namespace string) (*corev1.PodTemplate, er
 	}
 	return &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace, Annotations: map[string]string{
-			instance.IdlePathsAnnotation:     jupyterIdlePaths,
-			instance.ActivityProbeAnnotation: jupyterActivityProbe,
+			instance.IdlePathsAnnotation:     JupyterIdlePaths,
+			instance.ActivityProbeAnnotation: JupyterActivityProbe,
 		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			SecurityContext: &corev1.PodSecurityContext{
@@ -231,7 +231,7 @@ func parseLimit(text string) (resource.Quantity, error) {
 	return resource.ParseQuantity(text)
 }
 
-// jupyterIdlePaths is what Jupyter's own pages ask for by themselves, every few
+// JupyterIdlePaths is what Jupyter's own pages ask for by themselves, every few
 // seconds to a minute: the tree of the classic Notebook 6 asks for sessions and
 // terminals; JupyterLab and Notebook 7 for these, kernels, kernelspecs, the user,
 // workspaces, and the listing of the directory that is shown; the extension for
@@ -240,9 +240,9 @@ func parseLimit(text string) (resource.Quantity, error) {
 // Of contents all: a directory and a file look alike there, and who opens a file
 // does more, such as to start a kernel, or have the layout of the page saved. Not
 // the usage of kernels: to answer that changes what a kernel says of itself.
-const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1|contents(/.*)?)` +
+const JupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1|contents(/.*)?)` +
 	`|metrics|lab/api/workspaces/?`
 
-// jupyterActivityProbe lists the kernels, each with what it does and when it
+// JupyterActivityProbe lists the kernels, each with what it does and when it
 // last did something. (api/status would count the probe itself as activity.)
-const jupyterActivityProbe = "api/kernels"
+const JupyterActivityProbe = "api/kernels"

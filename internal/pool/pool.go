@@ -1,4 +1,4 @@
-package main
+package pool
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
@@ -27,8 +28,8 @@ const (
 	// poolTick is how often pools are looked at for what comes by time alone: the
 	// end of a pause, a pod that does not start. All else wakes them at once.
 	poolTick = time.Second
-	// unseenTimeout is how long a created pod counts that the watch has not brought.
-	unseenTimeout = 30 * time.Second
+	// UnseenTimeout is how long a created pod counts that the watch has not brought.
+	UnseenTimeout = 30 * time.Second
 )
 
 // Cache is what a pool asks the read model.
@@ -44,22 +45,22 @@ type Cache interface {
 // leader.
 type Pool struct {
 	pods         typedcorev1.PodInterface
-	cluster      Cache
+	Cluster      Cache
 	startTimeout time.Duration
-	metrics      *metrics.Metrics
+	Metrics      *metrics.Metrics
 	log          *slog.Logger
-	now          func() time.Time
+	Now          func() time.Time
 	random       io.Reader
 
 	changed chan struct{} // something has; several changes may be one receive
 }
 
-// NewPool makes a pool. random is where ids come from.
-func NewPool(pods typedcorev1.PodInterface, cluster Cache, startTimeout time.Duration,
+// New makes a pool. random is where ids come from.
+func New(pods typedcorev1.PodInterface, cluster Cache, startTimeout time.Duration,
 	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*Pool, error) {
 	p := &Pool{
-		pods: pods, cluster: cluster, startTimeout: startTimeout,
-		metrics: metrics, log: log, now: now, random: random,
+		pods: pods, Cluster: cluster, startTimeout: startTimeout,
+		Metrics: metrics, log: log, Now: now, random: random,
 		changed: make(chan struct{}, 1),
 	}
 	return p, cluster.OnWarm(p.wake)
@@ -76,9 +77,9 @@ func (p *Pool) wake() {
 func (p *Pool) Run(ctx context.Context) {
 	ticker := time.NewTicker(poolTick)
 	defer ticker.Stop()
-	states := map[string]*poolState{}
+	states := map[string]*PoolState{}
 	for ctx.Err() == nil {
-		p.pass(ctx, states)
+		p.Pass(ctx, states)
 		select {
 		case <-ctx.Done():
 		case <-p.changed:
@@ -87,45 +88,45 @@ func (p *Pool) Run(ctx context.Context) {
 	}
 }
 
-// poolState is what is remembered of a template's pool from pass to pass, while
+// PoolState is what is remembered of a template's pool from pass to pass, while
 // leading: what was done and the watch has not shown yet, and what failed.
-type poolState struct {
-	failures poolFailures
+type PoolState struct {
+	failures PoolFailures
 	warned   string // what was complained about
 
 	mu       sync.Mutex           // of what is written to while carrying out a plan
-	creating map[string]time.Time // by pod name: created then, not seen yet
-	deleted  map[types.UID]string // the names of pods that still seem to be there
+	Creating map[string]time.Time // by pod name: created then, not seen yet
+	Deleted  map[types.UID]string // the names of pods that still seem to be there
 	refused  error                // why the last pod was refused in this pass
 	failed   error                // of the last write in this pass that failed by no fault of the template
 	resting  time.Time            // until then nothing is written, after such a failure
 }
 
-// pass looks at every pool once and does what planPool says, all of it at the
+// Pass looks at every pool once and does what planPool says, all of it at the
 // same time.
-func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
-	now := p.now()
+func (p *Pool) Pass(ctx context.Context, states map[string]*PoolState) {
+	now := p.Now()
 	var work []func()
 	for name, template := range p.templates(states) {
 		state := states[name]
 		if state == nil {
-			state = &poolState{creating: map[string]time.Time{}, deleted: map[types.UID]string{}}
+			state = &PoolState{Creating: map[string]time.Time{}, Deleted: map[types.UID]string{}}
 			states[name] = state
 		}
-		view := p.view(ctx, name, template, state, now)
-		if view.size == 0 && len(view.pods)+len(state.deleted)+len(state.creating) == 0 && state.warned == "" {
+		view := p.View(ctx, name, template, state, now)
+		if view.Size == 0 && len(view.Pods)+len(state.Deleted)+len(state.Creating) == 0 && state.warned == "" {
 			delete(states, name)
 			continue
 		}
 		if now.Before(state.resting) {
 			continue
 		}
-		plan := planPool(view, now, p.startTimeout)
-		p.noteFailures(ctx, name, state, plan.failures, nil)
-		for _, removal := range plan.remove {
-			work = append(work, func() { p.remove(ctx, removal, state) })
+		plan := PlanPool(view, now, p.startTimeout)
+		p.noteFailures(ctx, name, state, plan.Failures, nil)
+		for _, removal := range plan.Remove {
+			work = append(work, func() { p.Remove(ctx, removal, state) })
 		}
-		for range plan.create {
+		for range plan.Create {
 			pod, err := p.newPod(template)
 			if err != nil {
 				state.refused = err
@@ -134,9 +135,9 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 			work = append(work, func() { p.create(ctx, pod, state) })
 		}
 	}
-	forEach(work, kube.Writers, func(do func()) {
+	workqueue.ParallelizeUntil(ctx, kube.Writers, len(work), func(i int) {
 		if ctx.Err() == nil { // else no longer ours to do
-			do()
+			work[i]()
 		}
 	})
 	for name, state := range states {
@@ -144,11 +145,11 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 			return
 		}
 		if state.refused != nil {
-			p.noteFailures(ctx, name, state, state.failures.and(p.now()), state.refused)
+			p.noteFailures(ctx, name, state, state.failures.And(p.Now()), state.refused)
 		}
 		if state.failed != nil { // one line for all: while the API server is away they all fail
-			state.resting = p.now().Add(firstPause)
-			p.log.ErrorContext(ctx, "warm pool not kept, will be tried again", "template", name, "pause", firstPause.String(), "error", state.failed)
+			state.resting = p.Now().Add(FirstPause)
+			p.log.ErrorContext(ctx, "warm pool not kept, will be tried again", "template", name, "pause", FirstPause.String(), "error", state.failed)
 		}
 		state.refused, state.failed = nil, nil
 	}
@@ -156,15 +157,15 @@ func (p *Pool) pass(ctx context.Context, states map[string]*poolState) {
 
 // templates returns the templates that have, had or should have a pool, by
 // name; nil for one that is gone.
-func (p *Pool) templates(states map[string]*poolState) map[string]*corev1.PodTemplate {
+func (p *Pool) templates(states map[string]*PoolState) map[string]*corev1.PodTemplate {
 	templates := map[string]*corev1.PodTemplate{}
 	for name := range states {
 		templates[name] = nil
 	}
-	for _, name := range p.cluster.WarmTemplates() {
+	for _, name := range p.Cluster.WarmTemplates() {
 		templates[name] = nil
 	}
-	for _, template := range p.cluster.PodTemplates() {
+	for _, template := range p.Cluster.PodTemplates() {
 		_, tracked := templates[template.Name]
 		if _, pooled := template.Annotations[instance.PoolSizeAnnotation]; tracked || pooled {
 			templates[template.Name] = template
@@ -173,36 +174,36 @@ func (p *Pool) templates(states map[string]*poolState) map[string]*corev1.PodTem
 	return templates
 }
 
-// view gathers what planPool goes by, and forgets what the watch has shown.
-func (p *Pool) view(ctx context.Context, name string, template *corev1.PodTemplate, state *poolState, now time.Time) poolView {
-	view := poolView{failures: state.failures}
+// View gathers what planPool goes by, and forgets what the watch has shown.
+func (p *Pool) View(ctx context.Context, name string, template *corev1.PodTemplate, state *PoolState, now time.Time) PoolView {
+	view := PoolView{Failures: state.failures}
 	if template != nil {
-		view.size, view.hash = p.size(ctx, template, state), podtemplate.Hash(template)
+		view.Size, view.Hash = p.size(ctx, template, state), podtemplate.Hash(template)
 	} else {
 		state.warned = ""
 	}
-	for pod, created := range state.creating {
-		if _, seen := p.cluster.ManagedPod(pod); seen || now.Sub(created) > unseenTimeout {
-			delete(state.creating, pod)
+	for pod, created := range state.Creating {
+		if _, seen := p.Cluster.ManagedPod(pod); seen || now.Sub(created) > UnseenTimeout {
+			delete(state.Creating, pod)
 		}
 	}
-	for uid, pod := range state.deleted {
-		if seen, there := p.cluster.ManagedPod(pod); !there || seen.UID != uid || seen.DeletionTimestamp != nil {
-			delete(state.deleted, uid)
+	for uid, pod := range state.Deleted {
+		if seen, there := p.Cluster.ManagedPod(pod); !there || seen.UID != uid || seen.DeletionTimestamp != nil {
+			delete(state.Deleted, uid)
 		}
 	}
-	for _, pod := range p.cluster.WarmPods(name) {
-		if _, deleted := state.deleted[pod.UID]; !deleted {
-			view.pods = append(view.pods, pod)
+	for _, pod := range p.Cluster.WarmPods(name) {
+		if _, deleted := state.Deleted[pod.UID]; !deleted {
+			view.Pods = append(view.Pods, pod)
 		}
 	}
-	view.creating = len(state.creating)
+	view.Creating = len(state.Creating)
 	return view
 }
 
 // size is how many pods a template wants warm. One that does not say it right
 // is warned about once, and has no pool.
-func (p *Pool) size(ctx context.Context, template *corev1.PodTemplate, state *poolState) int {
+func (p *Pool) size(ctx context.Context, template *corev1.PodTemplate, state *PoolState) int {
 	size, err := podtemplate.PoolSize(template)
 	problem := ""
 	if err != nil {
@@ -216,10 +217,10 @@ func (p *Pool) size(ctx context.Context, template *corev1.PodTemplate, state *po
 }
 
 // noteFailures keeps a pool's failures, and tells of a new one: once a pause.
-func (p *Pool) noteFailures(ctx context.Context, name string, state *poolState, failures poolFailures, err error) {
-	if failures.last.After(state.failures.last) {
-		p.metrics.PoolFailed()
-		log := p.log.With("template", name, "in a row", failures.count, "pause", failures.pause().String())
+func (p *Pool) noteFailures(ctx context.Context, name string, state *PoolState, failures PoolFailures, err error) {
+	if failures.Last.After(state.failures.Last) {
+		p.Metrics.PoolFailed()
+		log := p.log.With("template", name, "in a row", failures.Count, "pause", failures.Pause().String())
 		if err != nil {
 			log = log.With("error", err)
 		}
@@ -241,7 +242,7 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 }
 
 // create adds a pod to a pool.
-func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
+func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *PoolState) {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	_, err := p.pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
@@ -249,7 +250,7 @@ func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
 	defer state.mu.Unlock()
 	switch {
 	case err == nil, apierrors.IsAlreadyExists(err): // by an attempt that got lost: the id is random
-		state.creating[pod.Name] = p.now()
+		state.Creating[pod.Name] = p.Now()
 		p.log.DebugContext(ctx, "warm pod created", "id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod))
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		state.refused = fmt.Errorf("create warm pod %s: %w", pod.Name, err) // by a quota, validation, pod security
@@ -258,13 +259,13 @@ func (p *Pool) create(ctx context.Context, pod *corev1.Pod, state *poolState) {
 	}
 }
 
-// remove deletes a warm pod, but not one that has changed since it was looked
+// Remove deletes a warm pod, but not one that has changed since it was looked
 // at: it may have been claimed. Nobody has known it, so nobody remembers it.
-func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState) {
+func (p *Pool) Remove(ctx context.Context, removal PoolRemoval, state *PoolState) {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
-	pod := removal.pod
-	log := p.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", removal.reason)
+	pod := removal.Pod
+	log := p.log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", removal.Reason)
 	only := metav1.NewUIDPreconditions(string(pod.UID))
 	only.ResourceVersion = &pod.ResourceVersion
 	err := p.pods.Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
@@ -272,9 +273,9 @@ func (p *Pool) remove(ctx context.Context, removal poolRemoval, state *poolState
 	defer state.mu.Unlock()
 	switch {
 	case err == nil, apierrors.IsNotFound(err):
-		state.deleted[pod.UID] = pod.Name
-		if removal.reason == removeFailed {
-			_, _, message := instance.DeriveStatus(pod, p.now(), p.startTimeout)
+		state.Deleted[pod.UID] = pod.Name
+		if removal.Reason == removeFailed {
+			_, _, message := instance.DeriveStatus(pod, p.Now(), p.startTimeout)
 			log = log.With("message", message)
 		}
 		log.InfoContext(ctx, "warm pod deleted")

@@ -1,4 +1,4 @@
-package main
+package earlyready
 
 import (
 	"context"
@@ -18,31 +18,31 @@ const (
 	knockTimeout = 250 * time.Millisecond
 	// The pause between two attempts grows with the wait, so that it adds a
 	// twentieth to a launch and a slow one costs no more than ten attempts a second.
-	shortestKnockPause = 5 * time.Millisecond
+	ShortestKnockPause = 5 * time.Millisecond
 	longestKnockPause  = 100 * time.Millisecond
 	knockPauseShare    = 20
 )
 
-// listening knows which starting instances listen already. The kubelet looks
+// Dialer knows which starting instances listen already. The kubelet looks
 // once a second, and a client that waits would wait for that look; so for as
 // long as somebody waits, this replica looks itself, by the very question that
 // the kubelet asks: is there a connection to be had.
 //
 // What it has heard is forgotten when the pod is Ready or gone.
-type listening struct {
-	dial func(ctx context.Context, address string) error
+type Dialer struct {
+	Dial func(ctx context.Context, address string) error
 
 	mu       sync.Mutex
 	knocking map[string]bool      // by id: there is a loop
-	heard    map[string]types.UID // by id: the pod that listens
+	Heard    map[string]types.UID // by id: the pod that listens
 }
 
-func newListening() *listening {
-	return &listening{dial: dialTCP, knocking: map[string]bool{}, heard: map[string]types.UID{}}
+func New() *Dialer {
+	return &Dialer{Dial: DialTCP, knocking: map[string]bool{}, Heard: map[string]types.UID{}}
 }
 
-// has reports whether a pod is known to listen.
-func (l *listening) has(pod *corev1.Pod) bool {
+// Has reports whether a pod is known to listen.
+func (l *Dialer) Has(pod *corev1.Pod) bool {
 	if !startsListening(pod) {
 		return false
 	}
@@ -51,15 +51,15 @@ func (l *listening) has(pod *corev1.Pod) bool {
 	return l.hasHeard(pod)
 }
 
-func (l *listening) hasHeard(pod *corev1.Pod) bool {
-	uid, ok := l.heard[pod.Labels[instance.IDLabel]]
+func (l *Dialer) hasHeard(pod *corev1.Pod) bool {
+	uid, ok := l.Heard[pod.Labels[instance.IDLabel]]
 	return ok && uid == pod.UID
 }
 
-// knock has a loop ask an instance's pod until it listens: one loop, however
+// Knock has a loop ask an instance's pod until it listens: one loop, however
 // many wait for it. current returns the pod as long as there is somebody to ask
 // for; heard is called once it listens. It returns at once.
-func (l *listening) knock(id string, current func() (*corev1.Pod, bool), heard func(*corev1.Pod)) {
+func (l *Dialer) Knock(id string, current func() (*corev1.Pod, bool), heard func(*corev1.Pod)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if pod, wanted := current(); !wanted || l.knocking[id] || !startsListening(pod) || l.hasHeard(pod) {
@@ -69,18 +69,18 @@ func (l *listening) knock(id string, current func() (*corev1.Pod, bool), heard f
 	go func() {
 		began := time.Now()
 		for pod, wanted := l.next(id, current); wanted; pod, wanted = l.next(id, current) {
-			if l.answers(pod) && l.note(id, pod, current) {
+			if l.answers(pod) && l.Note(id, pod, current) {
 				heard(pod)
 				continue // and thereby end: it need not be asked again
 			}
-			time.Sleep(min(max(time.Since(began)/knockPauseShare, shortestKnockPause), longestKnockPause))
+			time.Sleep(min(max(time.Since(began)/knockPauseShare, ShortestKnockPause), longestKnockPause))
 		}
 	}()
 }
 
 // next returns the pod to ask, or ends the loop. Both are one step, so that who
 // begins to wait now either finds the loop going on or starts another.
-func (l *listening) next(id string, current func() (*corev1.Pod, bool)) (*corev1.Pod, bool) {
+func (l *Dialer) next(id string, current func() (*corev1.Pod, bool)) (*corev1.Pod, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pod, wanted := current()
@@ -91,36 +91,36 @@ func (l *listening) next(id string, current func() (*corev1.Pod, bool)) (*corev1
 	return nil, false
 }
 
-func (l *listening) answers(pod *corev1.Pod) bool {
+func (l *Dialer) answers(pod *corev1.Pod) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), knockTimeout)
 	defer cancel()
-	return l.dial(ctx, instance.PodAddress(pod)) == nil
+	return l.Dial(ctx, instance.PodAddress(pod)) == nil
 }
 
-// note remembers that a pod listens, if it is still the one that is there: what
+// Note remembers that a pod listens, if it is still the one that is there: what
 // is remembered of one that has gone would stay for ever.
-func (l *listening) note(id string, pod *corev1.Pod, current func() (*corev1.Pod, bool)) bool {
+func (l *Dialer) Note(id string, pod *corev1.Pod, current func() (*corev1.Pod, bool)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, wanted := current()
 	if !wanted || now.UID != pod.UID || !startsListening(now) {
 		return false
 	}
-	l.heard[id] = pod.UID
+	l.Heard[id] = pod.UID
 	return true
 }
 
-// observe forgets what the pod itself says by now.
-func (l *listening) observe(pod *corev1.Pod) {
+// Observe forgets what the pod itself says by now.
+func (l *Dialer) Observe(pod *corev1.Pod) {
 	if !startsListening(pod) {
-		l.forget(pod.Labels[instance.IDLabel])
+		l.Forget(pod.Labels[instance.IDLabel])
 	}
 }
 
-func (l *listening) forget(id string) {
+func (l *Dialer) Forget(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.heard, id)
+	delete(l.Heard, id)
 }
 
 // startsListening reports whether all that a pod is waiting for is that its port
@@ -142,7 +142,7 @@ func startsListening(pod *corev1.Pod) bool {
 	return true
 }
 
-func dialTCP(ctx context.Context, address string) error {
+func DialTCP(ctx context.Context, address string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
