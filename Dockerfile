@@ -8,7 +8,6 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY *.go ./
-COPY pages pages
 COPY internal internal
 ARG VERSION=dev
 ARG TARGETOS TARGETARCH

@@ -30,6 +30,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // flushTimeout bounds the last write of activity at the end.
@@ -85,7 +91,7 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 		return nil, err
 	}
 	templates := newTemplateSource(config, cluster, metrics, log, now)
-	launcher, err := launch.New(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, newAPIKey(config.APIKey).instanceID)
+	launcher, err := launch.New(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, protocol.NewAPIKey(config.APIKey).InstanceID)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +110,7 @@ func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger
 
 // listen opens all ports, so that one that is taken is an error at the start.
 func (a *app) listen(launcher *launch.Launcher, templates podtemplate.Source) error {
-	key := newAPIKey(a.config.APIKey)
+	key := protocol.NewAPIKey(a.config.APIKey)
 	proxyListener, err := net.Listen("tcp", a.config.ProxyAddress)
 	if err != nil {
 		return fmt.Errorf("--proxy-address: %w", err)
@@ -121,16 +127,16 @@ func (a *app) listen(launcher *launch.Launcher, templates podtemplate.Source) er
 	if err != nil {
 		return fmt.Errorf("--metrics-address: %w", err)
 	}
-	locator := &locator{publicHost: a.config.PublicHost, proxyPort: proxyPort, services: a.cluster}
+	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cluster}
 	api := &API{
 		Draining:  a.draining,
-		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.location, Key: key,
+		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.Location, Key: key,
 		AllowOrigins:   a.config.CORSAllowOrigins,
 		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
 	}
-	proxy := NewProxy(a.cluster, a.activity.Touch, key, a.log)
+	proxy := proxy.New(a.cluster, a.activity.Touch, key.Opens, a.log)
 	proxy.LaunchPage = a.config.LaunchPage
-	pages := &LaunchPages{
+	pages := &pages.LaunchPages{
 		Instances: a.cluster, Launcher: launcher, Templates: templates, Enabled: a.config.LaunchPage,
 		Draining: a.draining, Metrics: a.metrics, Log: a.log,
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 func TestAPIKeyOpens(t *testing.T) {
@@ -29,7 +31,7 @@ func TestAPIKeyOpens(t *testing.T) {
 		strings.ToUpper(key):      false,
 		"token " + key + ", more": false,
 	} {
-		if got := newAPIKey(key).opens(header); got != want {
+		if got := protocol.NewAPIKey(key).Opens(header); got != want {
 			t.Errorf("opens(%q) = %v, want %v", header, got, want)
 		}
 	}
@@ -37,7 +39,7 @@ func TestAPIKeyOpens(t *testing.T) {
 
 func TestAPIKeyThatWasNeverMadeOpensNothing(t *testing.T) {
 	for _, header := range []string{"", "token ", "0123456789abcdef"} {
-		if (apiKey{}).opens(header) {
+		if (protocol.APIKey{}).Opens(header) {
 			t.Errorf("the zero key opens for %q", header)
 		}
 	}
@@ -45,7 +47,7 @@ func TestAPIKeyThatWasNeverMadeOpensNothing(t *testing.T) {
 
 func TestAPIKeyCannotBePrinted(t *testing.T) {
 	const key = "0123456789abcdef"
-	k := newAPIKey(key)
+	k := protocol.NewAPIKey(key)
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 		if printed := fmt.Sprintf(format, k); strings.Contains(printed, key) {
 			t.Errorf("%s prints the key: %s", format, printed)

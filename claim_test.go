@@ -22,6 +22,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // poolReplica is a launcher on a read model of its own.
@@ -30,7 +32,7 @@ func poolReplica(t testing.TB, server *poolServer) *launch.Launcher {
 	cluster, read := poolCluster(t, server)
 	remover := &tombstone.Remover{Client: server.client, Namespace: poolNamespace, Now: server.now}
 	launcher, err := launch.New(server.client.CoreV1().Pods(poolNamespace), cluster, kubetest.StartTimeout, clusterTemplates{cluster}, remover,
-		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, newAPIKey("a key").instanceID)
+		metrics.New("test", metricValues()), poolLog(), server.now, rand.Reader, protocol.NewAPIKey("a key").InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}

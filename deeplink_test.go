@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
 func TestDeepLink(t *testing.T) {
@@ -25,7 +27,7 @@ func TestDeepLink(t *testing.T) {
 		"go?to=http://git.example/":                                "go?to=http://git.example/",
 		`tree/"><script>`:                                          "tree/%22%3E%3Cscript%3E",
 	} {
-		if got, err := deepLink(raw); err != nil || got != want {
+		if got, err := pages.DeepLink(raw); err != nil || got != want {
 			t.Errorf("deepLink(%q) = %q, %v; want %q", raw, got, err, want)
 		}
 	}
@@ -40,9 +42,9 @@ func TestDeepLinkRefuses(t *testing.T) {
 		"..;/other", "a/..;x=1/b", "%2e%2e%3b/other",
 		`\\evil.example`, `\evil`, `a\..\b`, "%5C%5Cevil.example", "a%5c..%5cb", "%255cevil",
 		"a\r\nSet-Cookie: x=1", "a%0d%0aSet-Cookie:x", "a\tb", "\x00", "a%00b", "a?x=%0d%0aSet-Cookie:y", "a?x=\x7f", "..#x",
-		"%zz", "100%", "a?x=%zz", "a\xffb", strings.Repeat("a", maxDeepLink+1),
+		"%zz", "100%", "a?x=%zz", "a\xffb", strings.Repeat("a", pages.MaxDeepLink+1),
 	} {
-		if got, err := deepLink(raw); err == nil {
+		if got, err := pages.DeepLink(raw); err == nil {
 			t.Errorf("deepLink(%q) = %q, want an error", raw, got)
 		}
 	}
@@ -55,7 +57,7 @@ func FuzzDeepLink(f *testing.F) {
 	}
 	base := instance.BaseURL(pageID)
 	f.Fuzz(func(t *testing.T, raw string) {
-		link, err := deepLink(raw)
+		link, err := pages.DeepLink(raw)
 		if err != nil {
 			return
 		}
@@ -68,7 +70,7 @@ func FuzzDeepLink(f *testing.F) {
 				t.Errorf("%q becomes %q, which no header may hold", raw, link)
 			}
 		}
-		if again, err := deepLink(link); err != nil || again != link {
+		if again, err := pages.DeepLink(link); err != nil || again != link {
 			t.Errorf("%q becomes %q, and that %q, %v", raw, link, again, err)
 		}
 	})

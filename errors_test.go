@@ -19,6 +19,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // secretDetail stands for what an error's text may tell of the cluster.
@@ -36,11 +38,11 @@ func TestErrorsAsAnswers(t *testing.T) {
 		logged     bool
 	}{
 		{
-			name: "an answer already", err: &Error{Code: 418, Type: "teapot", Message: "short and stout"},
+			name: "an answer already", err: &protocol.Error{Code: 418, Type: "teapot", Message: "short and stout"},
 			code: 418, kind: "teapot", says: "short and stout",
 		},
 		{
-			name: "an answer, wrapped", err: fmt.Errorf("%s: %w", secretDetail, malformed("not %q", "x")),
+			name: "an answer, wrapped", err: fmt.Errorf("%s: %w", secretDetail, protocol.Malformed("not %q", "x")),
 			code: 422, kind: "malformedRequest", says: `not "x"`,
 		},
 		{
@@ -72,7 +74,7 @@ func TestErrorsAsAnswers(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			log, out := kubetest.RecordLog()
 			res := httptest.NewRecorder()
-			writeError(res, httptest.NewRequest(http.MethodPost, "/applications/jupyter", nil), log, row.err)
+			protocol.WriteError(res, httptest.NewRequest(http.MethodPost, "/applications/jupyter", nil), log, row.err)
 
 			if got := wantError(t, res, row.code, row.kind); !strings.Contains(got, row.says) {
 				t.Errorf("the client is told %q, want %q in it", got, row.says)
@@ -105,7 +107,7 @@ func TestErrorOfAVisitorWhoHasGoneIsNotLogged(t *testing.T) {
 		{errors.New("the API server has a fault of its own"), true},
 	} {
 		log, out := kubetest.RecordLog()
-		writeError(httptest.NewRecorder(), r, log, row.err)
+		protocol.WriteError(httptest.NewRecorder(), r, log, row.err)
 		if logged := out.String() != ""; logged != row.logged {
 			t.Errorf("%v: logged is %v, want %v", row.err, logged, row.logged)
 		}
@@ -115,7 +117,7 @@ func TestErrorOfAVisitorWhoHasGoneIsNotLogged(t *testing.T) {
 func TestErrorLogNamesTheRequest(t *testing.T) {
 	log, out := kubetest.RecordLog()
 	r := httptest.NewRequest(http.MethodPost, "/applications/jupyter?token=in-the-query", nil)
-	writeError(httptest.NewRecorder(), r, log, launch.ErrCapacity)
+	protocol.WriteError(httptest.NewRecorder(), r, log, launch.ErrCapacity)
 	for _, want := range []string{"level=ERROR", "method=POST", "path=/applications/jupyter", "code=503"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("logged %q, want %q in it", out, want)
@@ -128,8 +130,8 @@ func TestErrorLogNamesTheRequest(t *testing.T) {
 
 func TestRetryAfterIsInSeconds(t *testing.T) {
 	res := httptest.NewRecorder()
-	err := &Error{Code: 503, Type: typeBadKubeRequest, Message: "busy", RetryAfter: 90 * time.Second}
-	writeError(res, httptest.NewRequest(http.MethodGet, "/", nil), kubetest.NoLog(), err)
+	err := &protocol.Error{Code: 503, Type: protocol.TypeBadKubeRequest, Message: "busy", RetryAfter: 90 * time.Second}
+	protocol.WriteError(res, httptest.NewRequest(http.MethodGet, "/", nil), kubetest.NoLog(), err)
 	if got := res.Header().Get("Retry-After"); got != "90" {
 		t.Errorf("Retry-After is %q, want 90", got)
 	}

@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // eventStream is a stream that a client reads from a real server.
@@ -44,9 +46,9 @@ func openEvents(t testing.TB, server *httptest.Server, id string) eventStream {
 }
 
 // next reads one event; false at the end of the stream.
-func (s eventStream) next(t testing.TB) (progressEvent, bool) {
+func (s eventStream) next(t testing.TB) (protocol.ProgressEvent, bool) {
 	t.Helper()
-	var event progressEvent
+	var event protocol.ProgressEvent
 	kind := ""
 	for s.Scan() {
 		switch line := s.Text(); {
@@ -63,10 +65,10 @@ func (s eventStream) next(t testing.TB) (progressEvent, bool) {
 			return event, true
 		}
 	}
-	return progressEvent{}, false
+	return protocol.ProgressEvent{}, false
 }
 
-func (s eventStream) want(t testing.TB, want progressEvent) {
+func (s eventStream) want(t testing.TB, want protocol.ProgressEvent) {
 	t.Helper()
 	if got, ok := s.next(t); !ok || got != want {
 		t.Fatalf("got %+v, %t; want %+v", got, ok, want)
@@ -99,18 +101,18 @@ func TestEvents(t *testing.T) {
 	if got := stream.res.Header.Get("Content-Type"); stream.res.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Errorf("answered %s of type %q", stream.res.Status, got)
 	}
-	stream.want(t, progressEvent{Phase: instance.StatusPending, Message: "waiting for a node"})
+	stream.want(t, protocol.ProgressEvent{Phase: instance.StatusPending, Message: "waiting for a node"})
 	cluster.put(t, waitPod("2", preparing))
-	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "preparing the pod on its node"})
+	stream.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "preparing the pod on its node"})
 	cluster.put(t, waitPod("3", preparing, func(pod *corev1.Pod) { pod.Labels["more"] = "of no interest" }))
 	cluster.put(t, waitPod("4"))
-	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
+	stream.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 
 	late := openEvents(t, server, waitID)
-	late.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
+	late.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 
 	cluster.put(t, waitPod("5", waitReady))
-	ready := progressEvent{Phase: instance.StatusDeployed, Message: "ready", Location: "binder.example/user/" + waitID}
+	ready := protocol.ProgressEvent{Phase: instance.StatusDeployed, Message: "ready", Location: "binder.example/user/" + waitID}
 	for _, s := range []eventStream{stream, late, openEvents(t, server, waitID)} {
 		s.want(t, ready)
 		s.wantEnd(t)
@@ -128,16 +130,16 @@ func TestEventsEnd(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		last func(*corev1.Pod)
-		want progressEvent
+		want protocol.ProgressEvent
 	}{
-		{"failed", waitFailed, progressEvent{Phase: instance.StatusFailed, Reason: "Evicted"}},
-		{"deleted", waitDeleting, progressEvent{Phase: instance.StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
+		{"failed", waitFailed, protocol.ProgressEvent{Phase: instance.StatusFailed, Reason: "Evicted"}},
+		{"deleted", waitDeleting, protocol.ProgressEvent{Phase: instance.StatusDeleted, Reason: "Deleting", Message: "the instance is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 			server, _, _ := serveEvents(t, cluster)
 			stream := openEvents(t, server, waitID)
-			stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
+			stream.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 			cluster.put(t, waitPod("2", row.last))
 			stream.want(t, row.want)
 			stream.wantEnd(t)
@@ -150,7 +152,7 @@ func TestEventsEndOnDraining(t *testing.T) {
 	cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 	server, _, drain := serveEvents(t, cluster)
 	stream := openEvents(t, server, waitID)
-	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
+	stream.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 	drain()
 	stream.wantEnd(t)
 }
@@ -160,7 +162,7 @@ func TestEventsOfAClientThatGoes(t *testing.T) {
 	cluster := startWaitCluster(t, fake.NewClientset(waitPod("1")))
 	server, _, _ := serveEvents(t, cluster)
 	stream := openEvents(t, server, waitID)
-	stream.want(t, progressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
+	stream.want(t, protocol.ProgressEvent{Phase: instance.StatusDeploying, Message: "starting the application"})
 	waitUntil(t, "the stream waits", func() bool { return cluster.waiters.any(waitID) })
 	_ = stream.res.Body.Close()
 	waitUntil(t, "nobody waits any more", func() bool { return !cluster.waiters.any(waitID) })
@@ -229,7 +231,7 @@ func TestEventsOfASlowClient(t *testing.T) {
 		if took := time.Since(began); took > 0 {
 			t.Errorf("it goes on for %s", took)
 		}
-		if want := began.Add(eventsWriteTimeout); len(w.deadlines) != 1 || !w.deadlines[0].Equal(want) {
+		if want := began.Add(protocol.EventsWriteTimeout); len(w.deadlines) != 1 || !w.deadlines[0].Equal(want) {
 			t.Errorf("deadlines are %v, want %s", w.deadlines, want)
 		}
 	})

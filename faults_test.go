@@ -21,6 +21,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // The Node server that this service replaces had faults that its users met.
@@ -31,7 +35,7 @@ func apiOnCluster(t testing.TB, c *testCluster) *API {
 	t.Helper()
 	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
 	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
-		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, newAPIKey(testAPIKey).instanceID)
+		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, protocol.NewAPIKey(testAPIKey).InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +170,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 		if status == instance.StatusDeployed {
 			continue
 		}
-		proxy := NewProxy(fakeReader{{ID: kubetest.ID(1), Status: status}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
+		proxy := proxy.New(fakeReader{{ID: kubetest.ID(1), Status: status}}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 		res := ask(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/", "", "")
 		page := strings.ToLower(res.Body.String())
 		if strings.Contains(page, "<script") || strings.Contains(page, "refresh") || res.Header().Get("Refresh") != "" {
@@ -177,7 +181,7 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 
 // Its proxy had the administration of all routes on the public address.
 func TestFaultPublicAddressHasNoAdministration(t *testing.T) {
-	proxy := NewProxy(fakeReader{{ID: kubetest.ID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
+	proxy := proxy.New(fakeReader{{ID: kubetest.ID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user", "/user/"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			if res := ask(t, proxy, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {

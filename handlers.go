@@ -13,6 +13,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // InstanceReader answers questions about instances from memory.
@@ -38,7 +40,7 @@ type API struct {
 	Launcher       InstanceLauncher
 	Preloader      TemplatePreloader
 	Location       func(id, requestHost string) string
-	Key            apiKey
+	Key            protocol.APIKey
 	MaxCullTimeout time.Duration
 	// AllowOrigins are those whose pages may call the API from a browser.
 	AllowOrigins []string
@@ -81,7 +83,7 @@ func (a *API) Routes() http.Handler {
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
 	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
-	return allowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
+	return protocol.AllowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
 }
 
 // plainPaths keeps from the mux what it would answer with a redirect, which is
@@ -109,7 +111,7 @@ func (a *API) serve(m methods) http.Handler {
 			handle = a.notAllowed(m)
 		}
 		if err := handle(w, r); err != nil {
-			writeError(w, r, a.Log, err)
+			protocol.WriteError(w, r, a.Log, err)
 		}
 	})
 }
@@ -117,7 +119,7 @@ func (a *API) serve(m methods) http.Handler {
 func (a *API) notAllowed(m methods) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if m == nil {
-			return &Error{Code: http.StatusNotFound, Type: typeMalformedRequest, Message: "there is no such endpoint: " + r.URL.Path}
+			return &protocol.Error{Code: http.StatusNotFound, Type: protocol.TypeMalformedRequest, Message: "there is no such endpoint: " + r.URL.Path}
 		}
 		var allowed []string
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
@@ -127,7 +129,7 @@ func (a *API) notAllowed(m methods) handler {
 		}
 		allow := strings.Join(allowed, ", ")
 		w.Header().Set("Allow", allow)
-		return &Error{Code: http.StatusMethodNotAllowed, Type: typeMalformedRequest, Message: "the method must be one of " + allow}
+		return &protocol.Error{Code: http.StatusMethodNotAllowed, Type: protocol.TypeMalformedRequest, Message: "the method must be one of " + allow}
 	}
 }
 
@@ -135,8 +137,8 @@ func (a *API) notAllowed(m methods) handler {
 // binder-client knows as "Unauthorized request".
 func (a *API) authorised(next handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !a.Key.opens(r.Header.Get("Authorization")) {
-			return &Error{Code: http.StatusForbidden, Type: typeUnauthorized, Message: "the Authorization header must hold the API key"}
+		if !a.Key.Opens(r.Header.Get("Authorization")) {
+			return &protocol.Error{Code: http.StatusForbidden, Type: protocol.TypeUnauthorized, Message: "the Authorization header must hold the API key"}
 		}
 		return next(w, r)
 	}
@@ -144,21 +146,21 @@ func (a *API) authorised(next handler) handler {
 
 // deploy launches an instance of the template that the path or the body names.
 func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
-	req, err := readDeployRequest(w, r, a.MaxCullTimeout)
+	req, err := protocol.ReadDeployRequest(w, r, a.MaxCullTimeout)
 	if err != nil {
 		return err
 	}
 	inPath := r.PathValue("template")
 	switch {
 	case inPath == "" && req.TemplateName == "":
-		return malformed("template-name is missing: give it in the body, or in the path as /applications/<template-name>")
+		return protocol.Malformed("template-name is missing: give it in the body, or in the path as /applications/<template-name>")
 	case inPath == "":
 	case req.TemplateName != "" && req.TemplateName != inPath:
-		return malformed("template-name is %q in the path and %q in the body", inPath, req.TemplateName)
+		return protocol.Malformed("template-name is %q in the path and %q in the body", inPath, req.TemplateName)
 	default:
 		req.TemplateName = inPath
 	}
-	idempotencyKey, err := readIdempotencyKey(r)
+	idempotencyKey, err := protocol.ReadIdempotencyKey(r)
 	if err != nil {
 		return err
 	}
@@ -168,18 +170,18 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	wait, waiting := preferredWait(r.Header.Values("Prefer"))
+	wait, waiting := protocol.PreferredWait(r.Header.Values("Prefer"))
 	if !waiting {
-		writeJSON(w, http.StatusOK, struct {
+		protocol.WriteJSON(w, http.StatusOK, struct {
 			ID string `json:"id"`
 		}{id})
 		return nil
 	}
-	inst, known := awaitSettled(w, r, a.Instances, id, wait, a.Draining)
+	inst, known := protocol.AwaitSettled(w, r, a.Instances, id, wait, a.Draining)
 	if !known { // the watch is late
 		inst = instance.Instance{ID: id, Template: req.TemplateName, Status: instance.StatusPending}
 	}
-	writeJSON(w, http.StatusOK, a.describe(inst, r))
+	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
@@ -190,18 +192,18 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if acceptsEvents(r) {
-		streamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) progressEvent {
-			return newProgressEvent(inst, a.Location(inst.ID, r.Host))
+	if protocol.AcceptsEvents(r) {
+		protocol.StreamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
+			return protocol.NewProgressEvent(inst, a.Location(inst.ID, r.Host))
 		})
 		return nil
 	}
-	if wait, waiting := preferredWait(r.Header.Values("Prefer")); waiting {
-		if later, known := awaitSettled(w, r, a.Instances, inst.ID, wait, a.Draining); known {
+	if wait, waiting := protocol.PreferredWait(r.Header.Values("Prefer")); waiting {
+		if later, known := protocol.AwaitSettled(w, r, a.Instances, inst.ID, wait, a.Draining); known {
 			inst = later
 		}
 	}
-	writeJSON(w, http.StatusOK, a.describe(inst, r))
+	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
@@ -228,7 +230,7 @@ func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
 	for _, inst := range a.Instances.Instances(r.PathValue("template")) {
 		list = append(list, a.describe(inst, r))
 	}
-	writeJSON(w, http.StatusOK, list)
+	protocol.WriteJSON(w, http.StatusOK, list)
 	return nil
 }
 
@@ -244,7 +246,7 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	if inst.Status != instance.StatusDeleted { // else it keeps the reason it had
 		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
 	}
-	writeJSON(w, http.StatusOK, a.describe(inst, r))
+	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 

@@ -22,6 +22,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // testAPIKey is the key of every API in these tests.
@@ -68,7 +70,7 @@ func (f *fakeLauncher) Stop(_ context.Context, template, id string) error {
 // newTestAPI is an API over fakes; its locations tell the host of the request.
 func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
-		Instances: reader, Launcher: launcher, Key: newAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
+		Instances: reader, Launcher: launcher, Key: protocol.NewAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
 		Metrics:  metrics.New("test", metricValues()), Log: kubetest.NoLog(),
 		Preloader: &fakePreloader{}, Draining: context.Background(),

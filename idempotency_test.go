@@ -25,6 +25,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // retryLauncher is one replica's launcher; all replicas of a test share the
@@ -33,7 +35,7 @@ func retryLauncher(t testing.TB, client *fake.Clientset) (*launch.Launcher, *wai
 	t.Helper()
 	cluster := newWaitCluster(t, client)
 	launcher, err := launch.New(client.CoreV1().Pods(waitNamespace), cluster.Cluster, kubetest.StartTimeout, clusterTemplates{cluster.Cluster}, nil,
-		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, newAPIKey("key").instanceID)
+		metrics.New("test", metricValues()), slog.New(slog.DiscardHandler), time.Now, rand.Reader, protocol.NewAPIKey("key").InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ func retryPods(t testing.TB, client *fake.Clientset) int {
 func elsewhere(t testing.TB, client *fake.Clientset, refusal error) {
 	t.Helper()
 	pod := waitPod("1")
-	pod.Labels[instance.IDLabel] = newAPIKey("key").instanceID("retry", "echo")
+	pod.Labels[instance.IDLabel] = protocol.NewAPIKey("key").InstanceID("retry", "echo")
 	pod.Name = instance.PodName(pod.Labels[instance.IDLabel])
 	client.PrependReactor("create", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		if err := client.Tracker().Add(pod); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -81,18 +83,18 @@ func mustLaunch(t testing.TB, launcher *launch.Launcher, template, key string) s
 }
 
 func TestInstanceIDOfKey(t *testing.T) {
-	id := newAPIKey("key").instanceID("retry", "echo")
+	id := protocol.NewAPIKey("key").InstanceID("retry", "echo")
 	if !instance.ValidID(id) {
 		t.Errorf("%q is no id", id)
 	}
-	if again := newAPIKey("key").instanceID("retry", "echo"); again != id {
+	if again := protocol.NewAPIKey("key").InstanceID("retry", "echo"); again != id {
 		t.Errorf("another replica makes %s of it, and not %s", again, id)
 	}
 	for name, other := range map[string]string{
-		"API key":         newAPIKey("another").instanceID("retry", "echo"),
-		"idempotency key": newAPIKey("key").instanceID("retry2", "echo"),
-		"template":        newAPIKey("key").instanceID("retry", "echo2"),
-		"border":          newAPIKey("key").instanceID("retrye", "cho"),
+		"API key":         protocol.NewAPIKey("another").InstanceID("retry", "echo"),
+		"idempotency key": protocol.NewAPIKey("key").InstanceID("retry2", "echo"),
+		"template":        protocol.NewAPIKey("key").InstanceID("retry", "echo2"),
+		"border":          protocol.NewAPIKey("key").InstanceID("retrye", "cho"),
 	} {
 		if other == id {
 			t.Errorf("another %s makes the same id", name)
@@ -196,7 +198,7 @@ func TestLaunchRefusedAsExisting(t *testing.T) {
 	launcher, _ := retryLauncher(t, client)
 	elsewhere(t, client, apierrors.NewAlreadyExists(corev1.Resource("pods"), "binder-x"))
 	id := mustLaunch(t, launcher, "echo", "retry")
-	if id != newAPIKey("key").instanceID("retry", "echo") {
+	if id != protocol.NewAPIKey("key").InstanceID("retry", "echo") {
 		t.Errorf("it is %s", id)
 	}
 	launcher.Mu.Lock()
@@ -209,7 +211,7 @@ func TestLaunchRefusedAsExisting(t *testing.T) {
 // TestLaunchAfterTheEnd: a request that comes late does not launch anew what is
 // over.
 func TestLaunchAfterTheEnd(t *testing.T) {
-	id := newAPIKey("key").instanceID("retry", "echo")
+	id := protocol.NewAPIKey("key").InstanceID("retry", "echo")
 	tombstone := &corev1.Event{ObjectMeta: metav1.ObjectMeta{
 		Name: instance.TombstoneName(id), Namespace: waitNamespace,
 		Labels:      map[string]string{instance.ManagedByLabel: instance.ManagerName, instance.IDLabel: id, instance.TemplateLabel: "echo"},
@@ -230,7 +232,7 @@ func TestLaunchTookTheLastPlace(t *testing.T) {
 	launcher, _ := retryLauncher(t, client)
 	elsewhere(t, client, quota)
 	id, err := launcher.Launch(t.Context(), launch.Request{Template: "echo", IdempotencyKey: "retry"})
-	if err != nil || id != newAPIKey("key").instanceID("retry", "echo") {
+	if err != nil || id != protocol.NewAPIKey("key").InstanceID("retry", "echo") {
 		t.Errorf("launched %q, %v", id, err)
 	}
 	for _, key := range []string{"", "another"} {

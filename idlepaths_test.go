@@ -14,6 +14,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 func TestJupyterIdlePaths(t *testing.T) {
@@ -72,8 +74,8 @@ func TestCompileIdlePathsRefuses(t *testing.T) {
 
 // Whoever writes on a pod can at worst have a little time of a request.
 func TestIdlePathsOfAHostilePod(t *testing.T) {
-	var expressions idleExpressions
-	path := instance.BaseURL(kubetest.ID(1)) + strings.Repeat("a", maxIdlePath)
+	var expressions proxy.IdleExpressions
+	path := instance.BaseURL(kubetest.ID(1)) + strings.Repeat("a", proxy.MaxIdlePath)
 	began := time.Now()
 	for _, expression := range []string{
 		"(a*)*b", "(a|aa)+b", strings.Repeat("(a?){30}", 30), strings.Repeat("a?", 400) + "b", strings.Repeat("(.{1000}){1000}", 60),
@@ -81,7 +83,7 @@ func TestIdlePathsOfAHostilePod(t *testing.T) {
 	} {
 		inst := instance.Instance{ID: kubetest.ID(1), IdlePaths: expression}
 		r := &http.Request{Method: http.MethodGet, URL: mustURL(t, path)}
-		if expressions.isIdle(inst, r) {
+		if expressions.IsIdle(inst, r) {
 			t.Errorf("%.40q matches", expression)
 		}
 	}
@@ -91,17 +93,17 @@ func TestIdlePathsOfAHostilePod(t *testing.T) {
 }
 
 func TestIdleExpressionsAreBounded(t *testing.T) {
-	var expressions idleExpressions
-	for n := range 10 * maxIdleExpressions {
+	var expressions proxy.IdleExpressions
+	for n := range 10 * proxy.MaxIdleExpressions {
 		expression := fmt.Sprintf("a%d", n)
-		if first, again := expressions.get(expression), expressions.get(expression); first == nil || first != again {
+		if first, again := expressions.Get(expression), expressions.Get(expression); first == nil || first != again {
 			t.Fatalf("%s: got %v, then %v, want the same twice", expression, first, again)
 		}
 	}
-	if got := len(expressions.compiled); got > maxIdleExpressions {
-		t.Errorf("%d are kept, want at most %d", got, maxIdleExpressions)
+	if got := len(expressions.Compiled); got > proxy.MaxIdleExpressions {
+		t.Errorf("%d are kept, want at most %d", got, proxy.MaxIdleExpressions)
 	}
-	if expressions.get(strings.Repeat("a", instance.MaxIdlePathsLength+1)) != nil || expressions.get("(") != nil {
+	if expressions.Get(strings.Repeat("a", instance.MaxIdlePathsLength+1)) != nil || expressions.Get("(") != nil {
 		t.Error("one that is not valid was compiled")
 	}
 }
@@ -123,7 +125,7 @@ func TestIdlePathsAreNoUse(t *testing.T) {
 		{"a part of an idle path", "GET", "api/status/x", "", registry.JupyterIdlePaths, true},
 		{"another protocol that is not taken up", "GET", "tree", "h2c", registry.JupyterIdlePaths, true},
 		{"a WebSocket that is refused", "GET", "api/kernels/1/channels", "websocket", registry.JupyterIdlePaths, false},
-		{"a path that is too long to be matched", "GET", strings.Repeat("a", maxIdlePath+1), "", "a+", true},
+		{"a path that is too long to be matched", "GET", strings.Repeat("a", proxy.MaxIdlePath+1), "", "a+", true},
 		{"the base URL", "GET", "", "", registry.JupyterIdlePaths, true},
 		{"the base URL, if so wanted", "GET", "", "", "|poll", false},
 		{"no expression", "GET", "api/kernels", "", "", true},

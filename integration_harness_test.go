@@ -30,6 +30,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // The integration tests run parts of the service, or all of it, in this process
@@ -265,7 +267,7 @@ func (r *replica) activity() *Activity {
 
 func (r *replica) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
-	launcher, err := launch.New(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, newAPIKey("a key").instanceID)
+	launcher, err := launch.New(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, protocol.NewAPIKey("a key").InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}

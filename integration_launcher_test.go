@@ -21,6 +21,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const (
@@ -222,7 +224,7 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 		if !errors.As(err, &refused) || errors.Is(err, launch.ErrCapacity) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want a template error with %q in it", row.name, err, row.says)
 		}
-		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/"+row.name, "", ""), http.StatusInternalServerError, typeBadKubeRequest)
+		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/"+row.name, "", ""), http.StatusInternalServerError, protocol.TypeBadKubeRequest)
 		if !strings.Contains(lines.String(), row.says) {
 			t.Errorf("%s: the operator is not told %q", row.name, row.says)
 		}
@@ -266,7 +268,7 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 		t.Errorf("got %v, want an error of capacity", err)
 	}
 	res := ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "")
-	wantError(t, res, http.StatusServiceUnavailable, typeBadKubeRequest)
+	wantError(t, res, http.StatusServiceUnavailable, protocol.TypeBadKubeRequest)
 	if got := res.Header().Get("Retry-After"); got != "60" {
 		t.Errorf("Retry-After is %q, want 60", got)
 	}

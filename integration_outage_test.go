@@ -15,6 +15,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // watchRetry is how long client-go may wait until it opens a broken watch again,
@@ -38,8 +40,8 @@ func (a *runningApp) wantAway(t testing.TB, method, path string, limit time.Dura
 	if took := time.Since(began); took > limit {
 		t.Errorf("%s %s was refused after %s, want within %s", method, path, took, limit)
 	}
-	if code != http.StatusServiceUnavailable || header.Get("Retry-After") != "5" || !strings.Contains(answer, typeBadKubeRequest) {
-		t.Errorf("%s %s got %d, Retry-After %q, %s; want 503, 5 and %s", method, path, code, header.Get("Retry-After"), answer, typeBadKubeRequest)
+	if code != http.StatusServiceUnavailable || header.Get("Retry-After") != "5" || !strings.Contains(answer, protocol.TypeBadKubeRequest) {
+		t.Errorf("%s %s got %d, Retry-After %q, %s; want 503, 5 and %s", method, path, code, header.Get("Retry-After"), answer, protocol.TypeBadKubeRequest)
 	}
 	if strings.Contains(answer, "127.0.0.1") || strings.Contains(answer, instance.PodName("")) {
 		t.Errorf("the answer tells how the cluster is made: %s", answer)

@@ -15,6 +15,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // No read asks the API server anything, whoever reads what, and however often.
@@ -32,7 +36,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	r := s.startReplica(t, time.Now)
 	api := newTestAPI(r.Cluster, r.launcher(t))
 	activity := r.activity()
-	proxy := NewProxy(r.Cluster, activity.Touch, newAPIKey(testAPIKey), kubetest.NoLog())
+	proxy := proxy.New(r.Cluster, activity.Touch, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 
 	before := len(r.traffic.all())
 	if before == 0 {

@@ -32,6 +32,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // testLauncher is a launcher on a cluster, and what it says of itself. Its ids
@@ -53,7 +55,7 @@ func newTestLauncher(t testing.TB, c *testCluster) testLauncher {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
 	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
-		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, newAPIKey("a key").instanceID)
+		&tombstone.Remover{Client: c.Server.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics.New("test", metricValues()), log, c.Cluster.now, &countingRandom{}, protocol.NewAPIKey("a key").InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
 func discardPageLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -48,13 +52,13 @@ func (f pageTemplates) Template(_ context.Context, name string) (*corev1.PodTemp
 
 // launchSite is the proxy's address as a browser meets it.
 type launchSite struct {
-	*LaunchPages
+	*pages.LaunchPages
 	launcher *pageLauncher
 }
 
 func newLaunchSite(inst instance.Instance) *launchSite {
 	launcher := &pageLauncher{}
-	return &launchSite{launcher: launcher, LaunchPages: &LaunchPages{
+	return &launchSite{launcher: launcher, LaunchPages: &pages.LaunchPages{
 		Instances: pageReader{inst}, Launcher: launcher, Enabled: true, Draining: context.Background(),
 		Templates: pageTemplates{fmt.Errorf("%w: nowhere", podtemplate.ErrUnknown)},
 		Metrics:   metrics.New("test", metricValues()), Log: discardPageLog(),
@@ -135,7 +139,7 @@ func TestLaunchPageOfAnInvalidForm(t *testing.T) {
 	s := newLaunchSite(instance.Instance{})
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path="+url.QueryEscape("//evil.example")), 400, "“path”")
 	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "path=%zz"), 400)
-	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "x="+strings.Repeat("y", maxBody)), 413, "64 KiB")
+	wantPage(t, s.at(http.MethodPost, "/launch/jupyter", "x="+strings.Repeat("y", protocol.MaxBody)), 413, "64 KiB")
 	if len(s.launcher.launched) != 0 {
 		t.Errorf("launched %q, want nothing", s.launcher.launched)
 	}
@@ -209,7 +213,7 @@ func TestLaunchPageTurnedOff(t *testing.T) {
 			t.Errorf("%s /launch/jupyter is answered %d; want it left to the proxy", method, w.Code)
 		}
 	}
-	if w := s.at(http.MethodGet, progressPrefix+pageID, ""); w.Code != http.StatusOK {
+	if w := s.at(http.MethodGet, pages.ProgressPrefix+pageID, ""); w.Code != http.StatusOK {
 		t.Errorf("the page of an instance that starts gets %d for its events", w.Code)
 	}
 }
@@ -226,7 +230,7 @@ func TestLaunchPagesLeaveTheProxyAlone(t *testing.T) {
 
 func TestProgressOfALaunch(t *testing.T) {
 	s := newLaunchSite(instance.Instance{ID: pageID, Template: "jupyter", Status: instance.StatusFailed, Reason: "Error", Message: "exit code 1", Address: "10.0.0.1:8888"})
-	w := s.at(http.MethodGet, progressPrefix+pageID, "", "Accept", "text/event-stream")
+	w := s.at(http.MethodGet, pages.ProgressPrefix+pageID, "", "Accept", "text/event-stream")
 	if got := w.Header().Get("Content-Type"); w.Code != 200 || got != "text/event-stream" {
 		t.Errorf("answered %d as %q", w.Code, got)
 	}
@@ -234,11 +238,11 @@ func TestProgressOfALaunch(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, id := range []string{"", "x", strings.Repeat("0", 32), pageID + "/"} {
-		if w := s.at(http.MethodGet, progressPrefix+id, "", "Accept", "text/event-stream"); w.Code != http.StatusNotFound {
+		if w := s.at(http.MethodGet, pages.ProgressPrefix+id, "", "Accept", "text/event-stream"); w.Code != http.StatusNotFound {
 			t.Errorf("%q is answered %d, want 404: an EventSource then gives up", id, w.Code)
 		}
 	}
-	if w := s.at(http.MethodHead, progressPrefix+pageID, ""); w.Code != http.StatusNotFound {
+	if w := s.at(http.MethodHead, pages.ProgressPrefix+pageID, ""); w.Code != http.StatusNotFound {
 		t.Errorf("HEAD is answered %d, want 404: it would wait for nothing", w.Code)
 	}
 }
@@ -248,7 +252,7 @@ func TestLaunchPageMetrics(t *testing.T) {
 	s.at(http.MethodGet, "/launch/jupyter", "")
 	s.at(http.MethodGet, "/launch/nowhere/x/y", "")
 	s.at(http.MethodPost, "/launch/jupyter", "", "Origin", "null")
-	s.at(http.MethodGet, progressPrefix+pageID, "")
+	s.at(http.MethodGet, pages.ProgressPrefix+pageID, "")
 	w := httptest.NewRecorder()
 	s.Metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, want := range []string{

@@ -21,6 +21,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // door is a pod's port that a test opens.
@@ -116,8 +120,8 @@ func TestProxyKnocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster, d := withDoor(t, waitPod("1", waitHasIP))
 		d.unlock()
-		proxy := NewProxy(cluster, func(string, instance.Source) {}, newAPIKey("key"), slog.New(slog.DiscardHandler))
-		if inst, known := proxy.await(t.Context(), waitID); !known || inst.Address != "192.0.2.7:8888" {
+		proxy := proxy.New(cluster, func(string, instance.Source) {}, protocol.NewAPIKey("key").Opens, slog.New(slog.DiscardHandler))
+		if inst, known := proxy.Await(t.Context(), waitID); !known || inst.Address != "192.0.2.7:8888" {
 			t.Errorf("it is %+v, known: %t", inst, known)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // newProxyService is the proxy's Service on a port, with what its load balancer
@@ -56,9 +58,9 @@ func TestLocationOrder(t *testing.T) {
 			if row.service != nil {
 				c = startCluster(t, kubetest.ClockAt(kubetest.Noon), row.service)
 			}
-			l := &locator{publicHost: row.publicHost, proxyPort: "8000", services: c.Cluster}
+			l := &protocol.Locator{PublicHost: row.publicHost, ProxyPort: "8000", Services: c.Cluster}
 			want := row.want + "/user/" + kubetest.ID(1)
-			if got := l.location(kubetest.ID(1), "api.example:8084"); got != want {
+			if got := l.Location(kubetest.ID(1), "api.example:8084"); got != want {
 				t.Errorf("location is %q, want %q", got, want)
 			}
 		})
@@ -97,8 +99,8 @@ func TestLocationFromTheRequest(t *testing.T) {
 		{"ex\u00e4mple.com", "localhost:8000", "localhost"},
 	} {
 		for port, want := range map[string]string{"8000": row.want8000, "80": row.want80} {
-			l := &locator{proxyPort: port, services: c.Cluster}
-			if got := l.host(row.host); got != want {
+			l := &protocol.Locator{ProxyPort: port, Services: c.Cluster}
+			if got := l.Host(row.host); got != want {
 				t.Errorf("Host %q, proxy port %s: got %q, want %q", row.host, port, got, want)
 			}
 		}

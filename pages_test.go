@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 const (
@@ -44,7 +48,7 @@ func pageMustParse(t testing.TB, s string) *url.URL {
 func visitPage(t testing.TB, inst instance.Instance, target string, launchPage bool, change func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	touch := func(string, instance.Source) { t.Error("touched: it was not used") }
-	proxy := NewProxy(pageReader{inst}, touch, newAPIKey("key"), discardPageLog())
+	proxy := proxy.New(pageReader{inst}, touch, protocol.NewAPIKey("key").Opens, discardPageLog())
 	proxy.LaunchPage = launchPage
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	r.Header.Set("Accept", pageHTML)
@@ -180,7 +184,7 @@ func TestPageOfAnInstanceThatDoesNotAnswer(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	inst := instance.Instance{ID: pageID, Template: "jupyter", Status: instance.StatusDeployed, Address: strings.TrimPrefix(closed.URL, "http://")}
-	proxy := NewProxy(pageReader{inst}, func(string, instance.Source) {}, newAPIKey("key"), discardPageLog())
+	proxy := proxy.New(pageReader{inst}, func(string, instance.Source) {}, protocol.NewAPIKey("key").Opens, discardPageLog())
 	r := httptest.NewRequest(http.MethodGet, "/user/"+pageID+"/", nil)
 	r.Header.Set("Accept", pageHTML)
 	w := httptest.NewRecorder()

@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -59,7 +61,7 @@ func TestPreferredWait(t *testing.T) {
 		{[]string{`wait="\`}, 0, false},
 		{[]string{"waiting=10, xwait=10"}, 0, false},
 	} {
-		if got, given := preferredWait(row.headers); got != row.want || given != row.given {
+		if got, given := protocol.PreferredWait(row.headers); got != row.want || given != row.given {
 			t.Errorf("%q is read as %s, %t; want %s, %t", row.headers, got, given, row.want, row.given)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // TemplatePreloader pulls templates' images onto nodes and tells how far it is.
@@ -34,7 +36,7 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, struct {
+	protocol.WriteJSON(w, http.StatusOK, struct {
 		Template preload.PreloadedTemplate `json:"template"`
 	}{template})
 	return nil
@@ -48,10 +50,10 @@ func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !known {
-		writeJSON(w, http.StatusOK, struct{}{})
+		protocol.WriteJSON(w, http.StatusOK, struct{}{})
 		return nil
 	}
-	writeJSON(w, http.StatusOK, preloadResponse{
+	protocol.WriteJSON(w, http.StatusOK, preloadResponse{
 		Name:      preload.Template,
 		StartTime: preload.Started.UTC(),
 		Status:    preload.Status,

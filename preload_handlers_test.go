@@ -16,6 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // fakePreloader answers what it is told to, and remembers what it was asked.
@@ -69,7 +71,7 @@ func TestPreloadAPI(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			api := &API{
-				Preloader: &test.fake, Key: newAPIKey("key"), Draining: t.Context(),
+				Preloader: &test.fake, Key: protocol.NewAPIKey("key"), Draining: t.Context(),
 				Metrics: metrics.New("test", metricValues()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			}
 			request := httptest.NewRequest(test.method, test.path, http.NoBody)

@@ -29,6 +29,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // preloadTemplates is a source of templates that may be away.
@@ -232,7 +234,7 @@ func TestPreloadRefused(t *testing.T) {
 				return true, nil, test.err
 			})
 			_, err := b.Preload(t.Context(), "x")
-			if err == nil || answerFor(err).Code != test.want {
+			if err == nil || protocol.AnswerFor(err).Code != test.want {
 				t.Errorf("error is %v, want one that is answered with %d", err, test.want)
 			}
 			if test.err != nil && !errors.Is(err, test.err) {

@@ -18,6 +18,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // touchCounter counts how often instances were said to be in use.
@@ -53,7 +57,7 @@ func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
 	log, out := kubetest.RecordLog()
 	p := &testProxy{metrics: metrics.New("test", metricValues()), touches: &touchCounter{}, log: out}
-	proxy := NewProxy(fakeReader(instances), p.touches.touch, newAPIKey(testAPIKey), log)
+	proxy := proxy.New(fakeReader(instances), p.touches.touch, protocol.NewAPIKey(testAPIKey).Opens, log)
 	p.Server = httptest.NewServer(p.metrics.InstrumentProxy(instance.UserPrefix, proxy))
 	t.Cleanup(p.Close)
 	client := p.Client()
@@ -171,7 +175,7 @@ func TestProxyAddsTheSlash(t *testing.T) {
 func TestProxyWaitsAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, time.Now)
-		proxy := NewProxy(c.Cluster, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
+		proxy := proxy.New(c.Cluster, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 		for _, row := range []struct {
 			name   string
 			before func()
@@ -324,7 +328,7 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 		close(ended)
 	})
 	log, out := kubetest.RecordLog()
-	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), log)
+	proxy := proxy.New(fakeReader{inst}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, log)
 	go func() {
 		<-arrived
 		cancel()
@@ -341,10 +345,10 @@ func TestProxyWhenTheVisitorGoes(t *testing.T) {
 }
 
 func TestBufferPoolLendsBuffersAgain(t *testing.T) {
-	pool := &bufferPool{}
+	pool := &proxy.BufferPool{}
 	buffer := pool.Get()
-	if len(buffer) != copyBuffer {
-		t.Errorf("a buffer of %d bytes, want %d", len(buffer), copyBuffer)
+	if len(buffer) != proxy.CopyBuffer {
+		t.Errorf("a buffer of %d bytes, want %d", len(buffer), proxy.CopyBuffer)
 	}
 	// sync.Pool may drop what it is given, at random with the race detector.
 	for range 100 {

@@ -17,6 +17,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // wire is one end of a connection; what is read ahead belongs to it too.
@@ -201,7 +205,7 @@ func TestUpgradeNobodyAskedFor(t *testing.T) {
 		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	})
 	res := httptest.NewRecorder()
-	proxy := NewProxy(fakeReader{inst}, func(string, instance.Source) {}, newAPIKey(testAPIKey), kubetest.NoLog())
+	proxy := proxy.New(fakeReader{inst}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 	proxy.ServeHTTP(res, httptest.NewRequest("GET", "/user/"+inst.ID+"/", nil))
 	if res.Code != http.StatusBadGateway {
 		t.Errorf("got %d, want 502", res.Code)

@@ -21,6 +21,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const registryWait = 10 * time.Second // for what comes at once
@@ -241,7 +243,7 @@ func wantRegistryError(t *testing.T, f *registryFixture, err error) {
 	if !errors.Is(err, podtemplate.ErrUnavailable) || errors.Is(err, podtemplate.ErrUnknown) {
 		t.Fatalf("got error %v, want %q", err, podtemplate.ErrUnavailable)
 	}
-	answer := answerFor(err)
+	answer := protocol.AnswerFor(err)
 	if answer.Code != 503 || answer.Type != "registryError" || answer.RetryAfter <= 0 || strings.Contains(answer.Message, f.server.URL) {
 		t.Errorf("got answer %+v", answer)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // testMaxTimeout is the longest cull timeout that requests may ask for.
@@ -17,23 +19,23 @@ const testMaxTimeout = 24 * time.Hour
 func TestParseDeployRequest(t *testing.T) {
 	for _, row := range []struct {
 		name, body string
-		want       deployRequest
+		want       protocol.DeployRequest
 	}{
-		{"nothing", "", deployRequest{}},
-		{"white space", " \r\n\t", deployRequest{}},
-		{"an empty object", "{}", deployRequest{}},
-		{"what binder-client sends", `{"template-name": "jupyter", "cull-timeout": 60000}`, deployRequest{"jupyter", time.Minute}},
-		{"camelCase", `{"templateName": "jupyter", "cullTimeout": 60000}`, deployRequest{"jupyter", time.Minute}},
-		{"snake_case", `{"template_name": "jupyter", "cull_timeout": 60000}`, deployRequest{"jupyter", time.Minute}},
-		{"PascalCase", `{"TemplateName": "jupyter", "CullTimeout": 60000}`, deployRequest{"jupyter", time.Minute}},
-		{"words", `{"template name": "jupyter", "cull timeout": 60000}`, deployRequest{"jupyter", time.Minute}},
-		{"no timeout", `{"template-name": "jupyter"}`, deployRequest{TemplateName: "jupyter"}},
-		{"null for both", `{"template-name": null, "cull-timeout": null}`, deployRequest{}},
-		{"more than is asked for", `{"template-name": "jupyter", "api-key": "x", "host": {"port": [1]}}`, deployRequest{TemplateName: "jupyter"}},
-		{"a name beyond ASCII", `{"template-name": "caf\u00e9/\"1\""}`, deployRequest{TemplateName: `café/"1"`}},
+		{"nothing", "", protocol.DeployRequest{}},
+		{"white space", " \r\n\t", protocol.DeployRequest{}},
+		{"an empty object", "{}", protocol.DeployRequest{}},
+		{"what binder-client sends", `{"template-name": "jupyter", "cull-timeout": 60000}`, protocol.DeployRequest{"jupyter", time.Minute}},
+		{"camelCase", `{"templateName": "jupyter", "cullTimeout": 60000}`, protocol.DeployRequest{"jupyter", time.Minute}},
+		{"snake_case", `{"template_name": "jupyter", "cull_timeout": 60000}`, protocol.DeployRequest{"jupyter", time.Minute}},
+		{"PascalCase", `{"TemplateName": "jupyter", "CullTimeout": 60000}`, protocol.DeployRequest{"jupyter", time.Minute}},
+		{"words", `{"template name": "jupyter", "cull timeout": 60000}`, protocol.DeployRequest{"jupyter", time.Minute}},
+		{"no timeout", `{"template-name": "jupyter"}`, protocol.DeployRequest{TemplateName: "jupyter"}},
+		{"null for both", `{"template-name": null, "cull-timeout": null}`, protocol.DeployRequest{}},
+		{"more than is asked for", `{"template-name": "jupyter", "api-key": "x", "host": {"port": [1]}}`, protocol.DeployRequest{TemplateName: "jupyter"}},
+		{"a name beyond ASCII", `{"template-name": "caf\u00e9/\"1\""}`, protocol.DeployRequest{TemplateName: `café/"1"`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, err := parseDeployRequest([]byte(row.body), testMaxTimeout)
+			got, err := protocol.ParseDeployRequest([]byte(row.body), testMaxTimeout)
 			if err != nil || got != row.want {
 				t.Errorf("got %+v, %v, want %+v", got, err, row.want)
 			}
@@ -56,9 +58,9 @@ func TestParseDeployRequestRefuses(t *testing.T) {
 		{"a timeout in two spellings", `{"cullTimeout": 1, "cull-timeout": null}`, "cull-timeout is given twice"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, err := parseDeployRequest([]byte(row.body), testMaxTimeout)
+			got, err := protocol.ParseDeployRequest([]byte(row.body), testMaxTimeout)
 			wantMalformed(t, err, row.says)
-			if got != (deployRequest{}) {
+			if got != (protocol.DeployRequest{}) {
 				t.Errorf("got %+v beside the error", got)
 			}
 		})
@@ -81,7 +83,7 @@ func TestParseCullTimeout(t *testing.T) {
 		`86400000.00`: 24 * time.Hour,
 		`null`:        0, // as good as absent
 	} {
-		got, err := parseCullTimeout([]byte(value), testMaxTimeout)
+		got, err := protocol.ParseCullTimeout([]byte(value), testMaxTimeout)
 		if err != nil || got != want {
 			t.Errorf("parseCullTimeout(%s) = %v, %v, want %v", value, got, err, want)
 		}
@@ -96,7 +98,7 @@ func TestParseCullTimeoutRefuses(t *testing.T) {
 		`"[5]"`, `"٥"`, `true`, `false`, `"true"`, `[]`, `[60000]`, `{}`, `{"ms": 5}`,
 		`1e400`, `"1e400"`, // no float64 holds it
 	} {
-		got, err := parseCullTimeout([]byte(value), testMaxTimeout)
+		got, err := protocol.ParseCullTimeout([]byte(value), testMaxTimeout)
 		if got != 0 {
 			t.Errorf("parseCullTimeout(%s) = %v beside the error", value, got)
 		}
@@ -105,7 +107,7 @@ func TestParseCullTimeoutRefuses(t *testing.T) {
 	for _, value := range []string{
 		`86400001`, `"86400001"`, `86400000.001`, `9007199254740993`, `9223372036854775807`, `9223372036854775808`, `1e308`,
 	} {
-		got, err := parseCullTimeout([]byte(value), testMaxTimeout)
+		got, err := protocol.ParseCullTimeout([]byte(value), testMaxTimeout)
 		if got != 0 {
 			t.Errorf("parseCullTimeout(%s) = %v beside the error", value, got)
 		}
@@ -129,7 +131,7 @@ func TestKebabCase(t *testing.T) {
 		"überName":        "über-name",
 		"__":              "",
 	} {
-		if got := kebabCase(in); got != want {
+		if got := protocol.KebabCase(in); got != want {
 			t.Errorf("kebabCase(%q) = %q, want %q", in, got, want)
 		}
 	}
@@ -140,23 +142,23 @@ func TestReadDeployRequestLimit(t *testing.T) {
 		const open, shut = `{"template-name": "jupyter", "padding": "`, `"}`
 		return strings.NewReader(open + strings.Repeat("x", size-len(open)-len(shut)) + shut)
 	}
-	read := func(size int) (deployRequest, error) {
+	read := func(size int) (protocol.DeployRequest, error) {
 		r := httptest.NewRequest(http.MethodPost, "/applications", body(size))
-		return readDeployRequest(httptest.NewRecorder(), r, testMaxTimeout)
+		return protocol.ReadDeployRequest(httptest.NewRecorder(), r, testMaxTimeout)
 	}
 	if got, err := read(64 << 10); err != nil || got.TemplateName != "jupyter" {
 		t.Errorf("a body of exactly 64 KiB: got %+v, %v, want the name", got, err)
 	}
 	_, err := read(64<<10 + 1)
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Code != http.StatusRequestEntityTooLarge || answer.Type != typeMalformedRequest {
+	var answer *protocol.Error
+	if !errors.As(err, &answer) || answer.Code != http.StatusRequestEntityTooLarge || answer.Type != protocol.TypeMalformedRequest {
 		t.Errorf("a body of one byte more: got %#v, want 413 malformedRequest", err)
 	}
 }
 
 func TestReadDeployRequestOfABrokenBody(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/applications", iotest.ErrReader(io.ErrUnexpectedEOF))
-	_, err := readDeployRequest(httptest.NewRecorder(), r, testMaxTimeout)
+	_, err := protocol.ReadDeployRequest(httptest.NewRecorder(), r, testMaxTimeout)
 	wantMalformed(t, err, "could not be read")
 }
 
@@ -169,7 +171,7 @@ func FuzzParseDeployRequest(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := parseDeployRequest(body, testMaxTimeout)
+		got, err := protocol.ParseDeployRequest(body, testMaxTimeout)
 		if err != nil {
 			wantMalformed(t, err, "")
 			return
@@ -183,8 +185,8 @@ func FuzzParseDeployRequest(f *testing.F) {
 // wantMalformed checks that err is answered as 422 and says what is wrong.
 func wantMalformed(t testing.TB, err error, says string) {
 	t.Helper()
-	var answer *Error
-	if !errors.As(err, &answer) || answer.Code != http.StatusUnprocessableEntity || answer.Type != typeMalformedRequest {
+	var answer *protocol.Error
+	if !errors.As(err, &answer) || answer.Code != http.StatusUnprocessableEntity || answer.Type != protocol.TypeMalformedRequest {
 		t.Errorf("got error %#v, want 422 malformedRequest", err)
 		return
 	}

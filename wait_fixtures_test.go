@@ -18,6 +18,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const (
@@ -160,7 +162,7 @@ func waitAPI(t testing.TB, instances InstanceReader) (*API, context.CancelFunc) 
 	draining, drain := context.WithCancel(context.Background())
 	t.Cleanup(drain)
 	return &API{
-		Instances: instances, Launcher: &waitLauncher{}, Key: newAPIKey("key"), MaxCullTimeout: time.Hour,
+		Instances: instances, Launcher: &waitLauncher{}, Key: protocol.NewAPIKey("key"), MaxCullTimeout: time.Hour,
 		Location: func(id, _ string) string { return "binder.example/user/" + id },
 		Draining: draining, Metrics: metrics.New("test", metricValues()), Log: slog.New(slog.DiscardHandler),
 	}, drain

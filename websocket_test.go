@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"net/http"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // The opcodes of RFC 6455, section 5.2, that have a meaning.
@@ -50,15 +52,15 @@ func TestFrameScannerKnowsEveryOpcodeAndLength(t *testing.T) {
 			for _, size := range sizes() {
 				// The payload looks like the headers of text frames.
 				frame := wsFrame(opcode, masked, bytes.Repeat([]byte{0x81}, size))
-				var s frameScanner
-				if got := s.scan(frame); got != want {
+				var s proxy.FrameScanner
+				if got := s.Scan(frame); got != want {
 					t.Errorf("opcode %#x, masked %v, %d bytes: got %v, want %v", opcode, masked, size, got, want)
 				}
 				// It has found the end: what follows is read as a frame of its own.
-				if s.scan(wsFrame(opPing, masked, nil)) {
+				if s.Scan(wsFrame(opPing, masked, nil)) {
 					t.Errorf("opcode %#x, masked %v, %d bytes: the ping after it was taken for data", opcode, masked, size)
 				}
-				if !s.scan(wsFrame(opText, masked, nil)) {
+				if !s.Scan(wsFrame(opText, masked, nil)) {
 					t.Errorf("opcode %#x, masked %v, %d bytes: the text after it was not seen", opcode, masked, size)
 				}
 			}
@@ -92,9 +94,9 @@ func TestFrameScannerStreams(t *testing.T) {
 			{0x89, 127, 255, 255, 255, 255, 255, 255, 255, 255}, text, ping,
 		}, []bool{false, false, false}},
 	} {
-		var s frameScanner
+		var s proxy.FrameScanner
 		for i, piece := range row.pieces {
-			if got := s.scan(piece); got != row.want[i] {
+			if got := s.Scan(piece); got != row.want[i] {
 				t.Errorf("%s: piece %d: got %v, want %v", row.name, i, got, row.want[i])
 			}
 		}
@@ -122,9 +124,9 @@ func FuzzFrameScanner(f *testing.F) {
 	f.Add([]byte{0x8a, 127, 255, 255, 255, 255, 255, 255, 255, 255, 0x81, 0}, []byte{})
 
 	f.Fuzz(func(t *testing.T, stream, cuts []byte) {
-		var whole, cut frameScanner
+		var whole, cut proxy.FrameScanner
 		want := holdsData(stream)
-		if got := whole.scan(stream); got != want {
+		if got := whole.Scan(stream); got != want {
 			t.Errorf("%x: got %v at once, want %v", stream, got, want)
 		}
 		got, rest := false, stream
@@ -133,9 +135,9 @@ func FuzzFrameScanner(f *testing.F) {
 			if len(cuts) > 0 {
 				n = min(len(rest), 1+int(cuts[i%len(cuts)]))
 			}
-			got = cut.scan(rest[:n]) || got
+			got = cut.Scan(rest[:n]) || got
 			rest = rest[n:]
-			if cut.scan(nil) {
+			if cut.Scan(nil) {
 				t.Errorf("%x: nothing was taken for data", stream)
 			}
 		}
@@ -180,7 +182,7 @@ func holdsData(stream []byte) bool {
 
 func TestIsWebSocket(t *testing.T) {
 	for upgrade, want := range map[string]bool{"websocket": true, "WebSocket": true, "": false, "h2c": false, "websocket2": false} {
-		if got := isWebSocket(http.Header{"Upgrade": {upgrade}}); got != want {
+		if got := proxy.IsWebSocket(http.Header{"Upgrade": {upgrade}}); got != want {
 			t.Errorf("isWebSocket(Upgrade: %s) = %v, want %v", upgrade, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package pages
 
 import (
 	"context"
@@ -16,19 +16,21 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const (
 	launchPrefix   = "/launch/"
-	progressPrefix = "/progress/"
+	ProgressPrefix = "/progress/"
 )
 
 // LaunchPages are this service's own pages beside the proxy, on its address:
 // /launch/<template>, which a badge in a README leads to, and the changes of an
 // instance that starts, for the page that shows them.
 type LaunchPages struct {
-	Instances InstanceReader
-	Launcher  InstanceLauncher
+	Instances Instances
+	Launcher  Launcher
 	Templates podtemplate.Source
 	// Enabled: there is a launch page at all.
 	Enabled  bool
@@ -41,12 +43,12 @@ type LaunchPages struct {
 // it as they are, which a ServeMux would not let them.
 func (l *LaunchPages) Routes(proxy http.Handler) http.Handler {
 	launch := l.Metrics.InstrumentProxy(launchPrefix, l.launchRoutes())
-	progress := l.Metrics.InstrumentProxy(progressPrefix, http.HandlerFunc(l.progress))
+	progress := l.Metrics.InstrumentProxy(ProgressPrefix, http.HandlerFunc(l.progress))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.EscapedPath(); {
 		case l.Enabled && strings.HasPrefix(path, launchPrefix):
 			launch.ServeHTTP(w, r)
-		case strings.HasPrefix(path, progressPrefix):
+		case strings.HasPrefix(path, ProgressPrefix):
 			progress.ServeHTTP(w, r)
 		default:
 			proxy.ServeHTTP(w, r)
@@ -57,29 +59,29 @@ func (l *LaunchPages) Routes(proxy http.Handler) http.Handler {
 func (l *LaunchPages) launchRoutes() http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{launchPrefix + "{template}", launchPrefix + "{template}/{$}"} {
-		mux.HandleFunc("GET "+path, l.page)
-		mux.HandleFunc("POST "+path, l.launch)
+		mux.HandleFunc("GET "+path, l.getPage)
+		mux.HandleFunc("POST "+path, l.postLaunch)
 	}
-	mux.HandleFunc(launchPrefix, func(w http.ResponseWriter, r *http.Request) { nothingHereNotice().serve(w, r) })
+	mux.HandleFunc(launchPrefix, func(w http.ResponseWriter, r *http.Request) { NothingHereNotice().Serve(w, r) })
 	// A launch is for who asked for it on our own page: another site must not
 	// start instances in its visitors' names.
 	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { foreignNotice().serve(w, r) }))
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { foreignNotice().Serve(w, r) }))
 	return protection.Handler(mux)
 }
 
-// page is what a link leads to. It launches nothing, for crawlers and
+// getPage is what a link leads to. It launches nothing, for crawlers and
 // previewers follow links too: it is the page itself that posts.
-func (l *LaunchPages) page(w http.ResponseWriter, r *http.Request) {
+func (l *LaunchPages) getPage(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		badPathNotice(errDeepLink).serve(w, r)
+		badPathNotice(errDeepLink).Serve(w, r)
 		return
 	}
-	path, err := deepLink(query.Get("path"))
+	path, err := DeepLink(query.Get("path"))
 	if err != nil {
-		badPathNotice(err).serve(w, r)
+		badPathNotice(err).Serve(w, r)
 		return
 	}
 	if _, err := l.Templates.Template(r.Context(), name); err != nil {
@@ -89,13 +91,13 @@ func (l *LaunchPages) page(w http.ResponseWriter, r *http.Request) {
 	writePage(w, http.StatusOK, launchTemplate, launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"})
 }
 
-// launch starts an instance and sends the visitor there.
-func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
+// postLaunch starts an instance and sends the visitor there.
+func (l *LaunchPages) postLaunch(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = http.MaxBytesReader(w, r.Body, protocol.MaxBody)
 	// The proxy's requests have no time limit, for uploads; a form needs none of that.
 	connection := http.NewResponseController(w)
-	_ = connection.SetReadDeadline(time.Now().Add(shortRequests.read)) // not all writers have one
+	_ = connection.SetReadDeadline(time.Now().Add(formTimeout)) // not all writers have one
 	err := r.ParseForm()
 	_ = connection.SetReadDeadline(time.Time{})
 	if err != nil {
@@ -103,12 +105,12 @@ func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
 		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 			code = http.StatusRequestEntityTooLarge
 		}
-		badFormNotice(code).serve(w, r)
+		badFormNotice(code).Serve(w, r)
 		return
 	}
-	path, err := deepLink(r.PostForm.Get("path"))
+	path, err := DeepLink(r.PostForm.Get("path"))
 	if err != nil {
-		badPathNotice(err).serve(w, r)
+		badPathNotice(err).Serve(w, r)
 		return
 	}
 	id, err := l.Launcher.Launch(r.Context(), launch.Request{Template: name})
@@ -124,26 +126,39 @@ func (l *LaunchPages) launch(w http.ResponseWriter, r *http.Request) {
 
 // refuse says why there is no launch, and logs what is our own fault.
 func (l *LaunchPages) refuse(w http.ResponseWriter, r *http.Request, template, path string, err error) {
-	answer := answerFor(err)
+	answer := protocol.AnswerFor(err)
 	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
 		l.Log.ErrorContext(r.Context(), "launch page failed", "template", template, "code", answer.Code, "error", err)
 	}
-	notLaunchedNotice(template, path, answer).serve(w, r)
+	notLaunchedNotice(template, path, answer).Serve(w, r)
 }
 
 // progress streams the changes of an instance. Who knows the id may see them;
 // they say nothing of where it is, for the page is there already.
 func (l *LaunchPages) progress(w http.ResponseWriter, r *http.Request) {
-	id := strings.TrimPrefix(r.URL.EscapedPath(), progressPrefix)
+	id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
 	if !instance.ValidID(id) || r.Method != http.MethodGet {
-		nothingHereNotice().serve(w, r)
+		NothingHereNotice().Serve(w, r)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 	defer cancel()
 	if _, known := l.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
-		noInstanceNotice().serve(w, r)
+		NoInstanceNotice().Serve(w, r)
 		return
 	}
-	streamEvents(w, r, l.Instances, id, l.Draining, func(inst instance.Instance) progressEvent { return newProgressEvent(inst, "") })
+	protocol.StreamEvents(w, r, l.Instances, id, l.Draining, func(inst instance.Instance) protocol.ProgressEvent { return protocol.NewProgressEvent(inst, "") })
+}
+
+// formTimeout is how long a form may take to arrive.
+const formTimeout = 30 * time.Second
+
+// Instances is what pages ask the read model.
+type Instances interface {
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
+}
+
+// Launcher launches instances.
+type Launcher interface {
+	Launch(ctx context.Context, req launch.Request) (id string, err error)
 }

@@ -1,4 +1,4 @@
-package main
+package pages
 
 import (
 	"bytes"
@@ -48,9 +48,9 @@ type progressView struct {
 	Events   string // where its changes are streamed
 }
 
-// notice is an answer that says what is the matter: to browsers a page, to
+// Notice is an answer that says what is the matter: to browsers a page, to
 // others a line.
-type notice struct {
+type Notice struct {
 	Code       int
 	RetryAfter time.Duration // 0: nothing comes of trying again
 	Plain      string        // the line
@@ -66,10 +66,10 @@ type notice struct {
 	Waiting *progressView
 }
 
-// serve answers with the page, or with the line who does not ask for HTML.
-func (n notice) serve(w http.ResponseWriter, r *http.Request) {
+// Serve answers with the page, or with the line who does not ask for HTML.
+func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 	if !acceptsHTML(r) {
-		n.servePlain(w)
+		n.ServePlain(w)
 		return
 	}
 	n.setRetryAfter(w)
@@ -80,13 +80,13 @@ func (n notice) serve(w http.ResponseWriter, r *http.Request) {
 	writePage(w, n.Code, noticeTemplate, n)
 }
 
-func (n notice) servePlain(w http.ResponseWriter) {
+func (n Notice) ServePlain(w http.ResponseWriter) {
 	n.setRetryAfter(w)
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, n.Plain, n.Code)
 }
 
-func (n notice) setRetryAfter(w http.ResponseWriter) {
+func (n Notice) setRetryAfter(w http.ResponseWriter) {
 	if n.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(n.RetryAfter.Seconds())))
 	}

@@ -1,4 +1,4 @@
-package main
+package protocol
 
 import (
 	"net/http"
@@ -15,9 +15,9 @@ const (
 	corsMaxAge = "600"
 )
 
-// allowOrigins lets pages of some origins call the API from a browser. They
+// AllowOrigins lets pages of some origins call the API from a browser. They
 // never do so with a cookie: there is none, and the key is in a header.
-func allowOrigins(origins []string, next http.Handler) http.Handler {
+func AllowOrigins(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}

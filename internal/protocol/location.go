@@ -1,4 +1,4 @@
-package main
+package protocol
 
 import (
 	"net"
@@ -10,35 +10,35 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// locator knows where visitors find the proxy.
-type locator struct {
-	publicHost string // as configured; "" to find out
-	proxyPort  string // where this replica's proxy listens
-	services   interface {
+// Locator knows where visitors find the proxy.
+type Locator struct {
+	PublicHost string // as configured; "" to find out
+	ProxyPort  string // where this replica's proxy listens
+	Services   interface {
 		ProxyService() (*corev1.Service, bool)
 	}
 }
 
-// location is where a browser finds an instance: host and path with no scheme,
+// Location is where a browser finds an instance: host and path with no scheme,
 // as the protocol has it.
-func (l *locator) location(id, requestHost string) string {
-	return l.host(requestHost) + "/user/" + id
+func (l *Locator) Location(id, requestHost string) string {
+	return l.Host(requestHost) + "/user/" + id
 }
 
-// host is, in this order: what the operator says; the address that the cluster
+// Host is, in this order: what the operator says; the address that the cluster
 // gave the proxy's Service; the host by which the API was reached, with the
 // proxy's port. Only the last comes from the request, and goes back to whoever
 // sent it and to nobody else.
-func (l *locator) host(requestHost string) string {
-	if l.publicHost != "" {
-		return l.publicHost
+func (l *Locator) Host(requestHost string) string {
+	if l.PublicHost != "" {
+		return l.PublicHost
 	}
-	if service, ok := l.services.ProxyService(); ok {
+	if service, ok := l.Services.ProxyService(); ok {
 		if host, ok := ingressHost(service); ok {
 			return host
 		}
 	}
-	return hostWithPort(hostname(requestHost), l.proxyPort)
+	return hostWithPort(hostname(requestHost), l.ProxyPort)
 }
 
 // ingressHost is the first address that a LoadBalancer Service was given.

@@ -1,4 +1,4 @@
-package main
+package protocol
 
 import (
 	"crypto/hmac"
@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// apiKey is what authorised requests must show. Only its hash is kept, so that
+// APIKey is what authorised requests must show. Only its hash is kept, so that
 // it can neither be printed nor be told by the time a comparison takes.
-type apiKey struct{ hash [sha256.Size]byte }
+type APIKey struct{ hash [sha256.Size]byte }
 
-func newAPIKey(key string) apiKey { return apiKey{sha256.Sum256([]byte(key))} }
+func NewAPIKey(key string) APIKey { return APIKey{sha256.Sum256([]byte(key))} }
 
-// instanceID makes an id of an idempotency key and a template: the same on every
+// InstanceID makes an id of an idempotency key and a template: the same on every
 // replica that has the same API key, and not to be guessed by who has not. The
 // idempotency key holds no zero byte, so that no two pairs read the same.
-func (k apiKey) instanceID(idempotencyKey, template string) string {
+func (k APIKey) InstanceID(idempotencyKey, template string) string {
 	mac := hmac.New(sha256.New, k.hash[:])
 	for _, part := range []string{"instance id", idempotencyKey, template} {
 		mac.Write([]byte(part + "\x00"))
@@ -25,9 +25,9 @@ func (k apiKey) instanceID(idempotencyKey, template string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// opens reports whether an Authorization header carries the key: bare, as the
+// Opens reports whether an Authorization header carries the key: bare, as the
 // protocol has it, or after the scheme "token" or "Bearer".
-func (k apiKey) opens(header string) bool {
+func (k APIKey) Opens(header string) bool {
 	credential := strings.TrimSpace(header)
 	if scheme, rest, found := strings.Cut(credential, " "); found &&
 		(strings.EqualFold(scheme, "token") || strings.EqualFold(scheme, "bearer")) {

@@ -1,4 +1,4 @@
-package main
+package proxy
 
 import (
 	"errors"
@@ -16,18 +16,18 @@ const (
 	lengthMask     = 0x7f
 )
 
-// frameScanner follows one direction of a WebSocket connection and tells data
+// FrameScanner follows one direction of a WebSocket connection and tells data
 // frames from control frames. It reads headers and skips payloads, keeps no
 // data, and takes a stream cut anywhere.
-type frameScanner struct {
+type FrameScanner struct {
 	header [14]byte // of the frame being read: at most 2 + 8 + 4 bytes
 	have   int      // bytes of it so far
 	skip   uint64   // payload bytes still to come
 	data   bool     // the payload being skipped is data
 }
 
-// scan reports whether p holds any byte of a data frame.
-func (s *frameScanner) scan(p []byte) bool {
+// Scan reports whether p holds any byte of a data frame.
+func (s *FrameScanner) Scan(p []byte) bool {
 	found := false
 	for len(p) > 0 {
 		if s.skip > 0 {
@@ -52,7 +52,7 @@ func (s *frameScanner) scan(p []byte) bool {
 }
 
 // headerLength is how long the header is, as far as its first bytes tell.
-func (s *frameScanner) headerLength() int {
+func (s *FrameScanner) headerLength() int {
 	if s.have < 2 {
 		return 2
 	}
@@ -69,7 +69,7 @@ func (s *frameScanner) headerLength() int {
 	return length
 }
 
-func (s *frameScanner) payloadLength() uint64 {
+func (s *FrameScanner) payloadLength() uint64 {
 	short := s.header[1] & lengthMask
 	var extended []byte
 	switch short {
@@ -87,14 +87,14 @@ func (s *frameScanner) payloadLength() uint64 {
 	return length
 }
 
-func isWebSocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
+func IsWebSocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
 
 // webSocketTunnel is the pod's side of a WebSocket connection: what is read
 // from it goes to the browser, what is written comes from there. Either counts
 // as activity if it is data; a tab that only keeps its connection alive does not.
 type webSocketTunnel struct {
 	io.ReadWriteCloser
-	toBrowser, toPod frameScanner // each used by one goroutine
+	toBrowser, toPod FrameScanner // each used by one goroutine
 	touch            func()
 }
 
@@ -103,7 +103,7 @@ type webSocketTunnel struct {
 // as long as that likes.
 func (t *webSocketTunnel) Read(p []byte) (int, error) {
 	n, err := t.ReadWriteCloser.Read(p)
-	if t.toBrowser.scan(p[:n]) {
+	if t.toBrowser.Scan(p[:n]) {
 		t.touch()
 	}
 	if errors.Is(err, io.EOF) {
@@ -114,7 +114,7 @@ func (t *webSocketTunnel) Read(p []byte) (int, error) {
 
 func (t *webSocketTunnel) Write(p []byte) (int, error) {
 	n, err := t.ReadWriteCloser.Write(p)
-	if t.toPod.scan(p[:n]) {
+	if t.toPod.Scan(p[:n]) {
 		t.touch()
 	}
 	return n, err

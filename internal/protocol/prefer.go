@@ -1,4 +1,4 @@
-package main
+package protocol
 
 import (
 	"context"
@@ -15,10 +15,10 @@ import (
 // write timeout (shortRequests) leaves room for it.
 const longestWait = 60 * time.Second
 
-// awaitSettled holds a request until the launch of an instance has come to
+// AwaitSettled holds a request until the launch of an instance has come to
 // something, or the time is up. It ends early with the client, or when draining
 // is done: a status that is not final is an answer too.
-func awaitSettled(w http.ResponseWriter, r *http.Request, instances InstanceReader, id string,
+func AwaitSettled(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
 	wait time.Duration, draining context.Context) (instance.Instance, bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
@@ -30,10 +30,10 @@ func awaitSettled(w http.ResponseWriter, r *http.Request, instances InstanceRead
 	return inst, known
 }
 
-// preferredWait reads for how long a client is willing to wait for an answer,
+// PreferredWait reads for how long a client is willing to wait for an answer,
 // from its Prefer headers (RFC 7240). Where a preference is given twice, the
 // first one counts; what is unknown or malformed is as good as absent.
-func preferredWait(headers []string) (wait time.Duration, given bool) {
+func PreferredWait(headers []string) (wait time.Duration, given bool) {
 	for _, header := range headers {
 		for preference := range splitUnquoted(header, ',') {
 			for first := range splitUnquoted(preference, ';') { // the rest are its parameters
@@ -105,4 +105,9 @@ func unquote(word string) string {
 		b.WriteByte(word[i])
 	}
 	return ""
+}
+
+// Awaiter waits for a change of an instance.
+type Awaiter interface {
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 }

@@ -1,4 +1,4 @@
-package main
+package pages
 
 import (
 	"errors"
@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxDeepLink bounds a deep link: what is longer is no address that browsers take.
-const maxDeepLink = 2048
+// MaxDeepLink bounds a deep link: what is longer is no address that browsers take.
+const MaxDeepLink = 2048
 
 var (
 	schemePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
@@ -19,12 +19,12 @@ var (
 	errDeepLink = errors.New("it must be the path of a page below the instance's address, such as tree or notebooks/index.ipynb?x=1")
 )
 
-// deepLink reads a path below an instance's base URL, with its query, and
+// DeepLink reads a path below an instance's base URL, with its query, and
 // returns it so that it can be put after one. It comes from whoever wrote a
 // link, who may want to lead a visitor elsewhere: to another host, or, by dots
 // in any disguise, to an instance that is not his.
-func deepLink(raw string) (string, error) {
-	if len(raw) > maxDeepLink || !plainText(raw) {
+func DeepLink(raw string) (string, error) {
+	if len(raw) > MaxDeepLink || !plainText(raw) {
 		return "", errDeepLink
 	}
 	raw = strings.TrimPrefix(raw, "/") // as binder-web writes them

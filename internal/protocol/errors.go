@@ -1,4 +1,4 @@
-package main
+package protocol
 
 import (
 	"encoding/json"
@@ -19,9 +19,9 @@ import (
 const (
 	typeRegistryError    = "registryError"
 	typeNoRecord         = "noRecord"
-	typeBadKubeRequest   = "badKubeRequest"
-	typeUnauthorized     = "unauthorized"
-	typeMalformedRequest = "malformedRequest"
+	TypeBadKubeRequest   = "badKubeRequest"
+	TypeUnauthorized     = "unauthorized"
+	TypeMalformedRequest = "malformedRequest"
 )
 
 // Error is an answer that is not what was asked for. Every one is sent as a
@@ -38,13 +38,13 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-func malformed(format string, args ...any) *Error {
-	return &Error{Code: http.StatusUnprocessableEntity, Type: typeMalformedRequest, Message: fmt.Sprintf(format, args...)}
+func Malformed(format string, args ...any) *Error {
+	return &Error{Code: http.StatusUnprocessableEntity, Type: TypeMalformedRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// answerFor says how an error is answered. Texts of the API server stay in the
+// AnswerFor says how an error is answered. Texts of the API server stay in the
 // log: the client is not told how the cluster is made.
-func answerFor(err error) *Error {
+func AnswerFor(err error) *Error {
 	var answer *Error
 	var template *podtemplate.Error
 	switch {
@@ -61,41 +61,41 @@ func answerFor(err error) *Error {
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
 	case errors.Is(err, launch.ErrCapacity):
 		return &Error{
-			Code: http.StatusServiceUnavailable, Type: typeBadKubeRequest, RetryAfter: time.Minute,
+			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: time.Minute,
 			Message: "all places are taken; try again in a minute",
 		}
 	case errors.As(err, &template):
 		return &Error{
-			Code: http.StatusInternalServerError, Type: typeBadKubeRequest,
+			Code: http.StatusInternalServerError, Type: TypeBadKubeRequest,
 			Message: template.Summary() + "; the server's log says why",
 		}
 	}
 	// What is left is the API server's: away, overloaded, or refusing us.
 	return &Error{
-		Code: http.StatusServiceUnavailable, Type: typeBadKubeRequest, RetryAfter: 5 * time.Second,
+		Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: 5 * time.Second,
 		Message: "the cluster does not take requests at the moment; try again shortly",
 	}
 }
 
-// writeError is the one place where an error becomes an answer, and where it is
+// WriteError is the one place where an error becomes an answer, and where it is
 // logged if it is ours and not the client's.
-func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
-	answer := answerFor(err)
+func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	answer := AnswerFor(err)
 	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
 		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
 	}
 	if answer.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(answer.RetryAfter.Seconds())))
 	}
-	writeJSON(w, answer.Code, struct {
+	WriteJSON(w, answer.Code, struct {
 		Type  string `json:"type"`
 		Error string `json:"error"`
 	}{answer.Type, answer.Message})
 }
 
-// writeJSON sends a body. A client that has gone is all that can fail here, and
+// WriteJSON sends a body. A client that has gone is all that can fail here, and
 // nobody is left to be told.
-func writeJSON(w http.ResponseWriter, code int, body any) {
+func WriteJSON(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -1,41 +1,43 @@
-package main
+package pages
 
 import (
 	"net/http"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // launchAnew is what the button of an instance that is over says.
 const launchAnew = "Launch a new one"
 
-func nothingHereNotice() notice {
+func NothingHereNotice() Notice {
 	const text = "There is nothing at this address."
-	return notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
+	return Notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
 }
 
-func noInstanceNotice() notice {
-	return notice{
+func NoInstanceNotice() Notice {
+	return Notice{
 		Code: http.StatusNotFound, Plain: "There is no such instance.",
 		Title: "No such instance",
 		Text:  "There is no instance at this address. It may have been over for so long that nothing is known of it any more, or the address may not be complete.",
 	}
 }
 
-func startingNotice(inst instance.Instance) notice {
-	return notice{
+func StartingNotice(inst instance.Instance) Notice {
+	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
 		Plain: "This instance is starting. Try again in a moment.",
 		Waiting: &progressView{
 			Title: "Starting " + inst.Template, Template: inst.Template,
-			Phase: inst.Status, Message: inst.Message, Events: progressPrefix + inst.ID,
+			Phase: inst.Status, Message: inst.Message, Events: ProgressPrefix + inst.ID,
 		},
 	}
 }
 
-func failedNotice(inst instance.Instance) notice {
-	return notice{
+func FailedNotice(inst instance.Instance) Notice {
+	return Notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + inst.Message,
 		Title:  inst.Template + " failed",
 		Text:   "This instance did not start, or broke down. It will be deleted.",
@@ -44,9 +46,9 @@ func failedNotice(inst instance.Instance) notice {
 	}
 }
 
-func noAnswerNotice(inst instance.Instance) notice {
+func NoAnswerNotice(inst instance.Instance) Notice {
 	const text = "The instance did not answer."
-	return notice{
+	return Notice{
 		Code: http.StatusBadGateway, Plain: text,
 		Title:    inst.Template + " does not answer",
 		Text:     "The instance is there, but the application in it did not answer. Loading this page again may help; if it does not, launch a new one.",
@@ -54,9 +56,9 @@ func noAnswerNotice(inst instance.Instance) notice {
 	}
 }
 
-// overNotice says of an instance that has been deleted what happened to it.
-func overNotice(inst instance.Instance) notice {
-	n := notice{
+// OverNotice says of an instance that has been deleted what happened to it.
+func OverNotice(inst instance.Instance) Notice {
+	n := Notice{
 		Code: http.StatusGone, Plain: "This instance is over: " + inst.Message,
 		Reason: inst.Reason, Message: inst.Message, When: inst.Ended,
 		Template: inst.Template, Button: launchAnew,
@@ -88,24 +90,24 @@ func overNotice(inst instance.Instance) notice {
 }
 
 // foreignNotice is for a launch that another site's page asked for.
-func foreignNotice() notice {
-	return notice{
+func foreignNotice() Notice {
+	return Notice{
 		Code: http.StatusForbidden, Plain: "Launches are taken only from this service's own pages.",
 		Title: "Not launched",
 		Text:  "Another site asked to launch this in your name. Launches are taken only from this service's own pages.",
 	}
 }
 
-func badPathNotice(err error) notice {
-	return notice{
+func badPathNotice(err error) Notice {
+	return Notice{
 		Code: http.StatusBadRequest, Plain: "The parameter path is not right: " + err.Error() + ".",
 		Title: "This link is not right",
 		Text:  "The parameter “path” of this address is not right: " + err.Error() + ".",
 	}
 }
 
-func badFormNotice(code int) notice {
-	return notice{
+func badFormNotice(code int) Notice {
+	return Notice{
 		Code: code, Plain: "The form could not be read, or is larger than 64 KiB.",
 		Title: "Not launched", Text: "The form could not be read, or is larger than 64 KiB.",
 	}
@@ -113,8 +115,8 @@ func badFormNotice(code int) notice {
 
 // notLaunched says why there is no instance. Where trying again may help, there
 // is a button that does.
-func notLaunchedNotice(template, path string, answer *Error) notice {
-	n := notice{
+func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
+	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
 		Title: template + " was not launched", Message: answer.Message,
 	}

@@ -1,4 +1,4 @@
-package main
+package proxy
 
 import (
 	"context"
@@ -13,22 +13,24 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
 const (
 	podDialTimeout = 5 * time.Second
 	// podKeepAlive notices a node that has gone without a word.
 	podKeepAlive = 15 * time.Second
-	copyBuffer   = 32 << 10
+	CopyBuffer   = 32 << 10
 )
 
 // Proxy brings visitors to their instances: /user/<id>/… to the pod of that
 // id. Who knows the id may come in; there is no other check.
 type Proxy struct {
-	instances InstanceReader
+	instances Instances
 	touch     func(id string, source instance.Source)
-	idle      idleExpressions
-	key       apiKey
+	idle      IdleExpressions
+	isAPIKey  func(authorization string) bool
 	log       *slog.Logger
 	transport http.RoundTripper
 	buffers   httputil.BufferPool
@@ -36,16 +38,16 @@ type Proxy struct {
 	LaunchPage bool
 }
 
-// NewProxy makes a proxy that calls touch whenever an instance is used. key is
+// New makes a proxy that calls touch whenever an instance is used. key is
 // the API key, which no instance may ever see.
-func NewProxy(instances InstanceReader, touch func(id string, source instance.Source), key apiKey, log *slog.Logger) *Proxy {
+func New(instances Instances, touch func(id string, source instance.Source), isAPIKey func(authorization string) bool, log *slog.Logger) *Proxy {
 	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
 	return &Proxy{
 		instances: instances,
 		touch:     touch,
-		key:       key,
+		isAPIKey:  isAPIKey,
 		log:       log,
-		buffers:   &bufferPool{},
+		buffers:   &BufferPool{},
 		transport: &http.Transport{
 			// A pod is dialled by its address: no proxy from the environment,
 			// and no compression that the browser did not ask for.
@@ -62,19 +64,19 @@ func NewProxy(instances InstanceReader, touch func(id string, source instance.So
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, rest, ok := splitUserPath(r.URL.EscapedPath())
 	if !ok {
-		p.refuse(w, r, nothingHereNotice())
+		p.refuse(w, r, pages.NothingHereNotice())
 		return
 	}
-	inst, known := p.await(r.Context(), id)
+	inst, known := p.Await(r.Context(), id)
 	switch {
 	case !known:
-		p.refuse(w, r, noInstanceNotice())
+		p.refuse(w, r, pages.NoInstanceNotice())
 	case inst.Status == instance.StatusDeleted:
-		p.refuse(w, r, overNotice(inst))
+		p.refuse(w, r, pages.OverNotice(inst))
 	case inst.Status == instance.StatusFailed:
-		p.refuse(w, r, failedNotice(inst))
+		p.refuse(w, r, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
-		p.refuse(w, r, startingNotice(inst))
+		p.refuse(w, r, pages.StartingNotice(inst))
 	case rest == "":
 		// Relative links need the slash; a path of our own, never the client's.
 		redirect := instance.BaseURL(id)
@@ -87,9 +89,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// await looks an instance up. It gives this replica's watch a moment to catch
+// Await looks an instance up. It gives this replica's watch a moment to catch
 // up with the replica that told the client.
-func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) {
+func (p *Proxy) Await(ctx context.Context, id string) (instance.Instance, bool) {
 	ctx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
 	return p.instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
@@ -99,25 +101,25 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 
 // refuse answers for an instance. Browsers get a page in place of a page: what
 // a page loads or sends gets the plain text, as all others do.
-func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n notice) {
+func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n pages.Notice) {
 	if !p.LaunchPage {
 		n.Template = ""
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		n.servePlain(w)
+		n.ServePlain(w)
 		return
 	}
-	n.serve(w, r)
+	n.Serve(w, r)
 }
 
 // toucher returns what is to be called when a request, or a byte of it or of its
 // answer, is use of an instance.
 func (p *Proxy) toucher(inst instance.Instance, r *http.Request) func() {
-	if p.idle.isIdle(inst, r) {
+	if p.idle.IsIdle(inst, r) {
 		return func() {}
 	}
 	source := instance.SourceHTTP
-	if isWebSocket(r.Header) {
+	if IsWebSocket(r.Header) {
 		source = instance.SourceWebSocket
 	}
 	return func() { p.touch(inst.ID, source) }
@@ -139,7 +141,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 				return // the visitor has gone
 			}
 			p.log.WarnContext(r.Context(), "instance did not answer", "id", inst.ID, "template", inst.Template, "error", err)
-			p.refuse(w, r, noAnswerNotice(inst))
+			p.refuse(w, r, pages.NoAnswerNotice(inst))
 		},
 		ErrorLog:   slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		Transport:  p.transport,
@@ -159,7 +161,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst instance.Instance, touch
 	}
 	forwarded(pr)
 	// An instance's own tokens may travel in this header; our key may not.
-	if slices.ContainsFunc(out.Header.Values("Authorization"), p.key.opens) {
+	if slices.ContainsFunc(out.Header.Values("Authorization"), p.isAPIKey) {
 		out.Header.Del("Authorization")
 	}
 	if out.Body != nil && out.Body != http.NoBody {
@@ -191,14 +193,14 @@ func watchResponse(res *http.Response, id string, touch func()) error {
 	}
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
 	upgraded = upgraded && res.StatusCode == http.StatusSwitchingProtocols
-	if !upgraded && isWebSocket(res.Request.Header) {
+	if !upgraded && IsWebSocket(res.Request.Header) {
 		return nil
 	}
 	touch()
 	switch {
 	case !upgraded:
 		res.Body = &touchingBody{res.Body, touch}
-	case isWebSocket(res.Header):
+	case IsWebSocket(res.Header):
 		res.Body = &webSocketTunnel{ReadWriteCloser: tunnel, touch: touch}
 	default:
 		res.Body = &byteTunnel{tunnel, touch}
@@ -234,14 +236,19 @@ func splitUserPath(escaped string) (id, rest string, ok bool) {
 	return id, rest, instance.ValidID(id)
 }
 
-// bufferPool lends ReverseProxy the buffers it copies bodies with.
-type bufferPool struct{ pool sync.Pool }
+// BufferPool lends ReverseProxy the buffers it copies bodies with.
+type BufferPool struct{ pool sync.Pool }
 
-func (b *bufferPool) Get() []byte {
+func (b *BufferPool) Get() []byte {
 	if buffer, ok := b.pool.Get().(*[]byte); ok {
 		return *buffer
 	}
-	return make([]byte, copyBuffer)
+	return make([]byte, CopyBuffer)
 }
 
-func (b *bufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }
+func (b *BufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }
+
+// Instances is what the proxy asks the read model.
+type Instances interface {
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
+}
