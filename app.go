@@ -13,150 +13,176 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-// flushTimeout bounds the last write of activity at the end.
-const flushTimeout = 10 * time.Second
+// lastFlushTimeout bounds the last write of activity, when the process ends.
+const lastFlushTimeout = 10 * time.Second
 
-// app is the service's parts, put together.
+// contactGap is how long a leader may write nothing to its Lease, which it does
+// every leader.RetryPeriod, before contact with the API server counts as lost.
+const contactGap = 2 * leader.RetryPeriod
+
+// app is all parts of the service, put together. It is the only thing that knows
+// every part.
 type app struct {
 	config   *config.Config
 	client   kubernetes.Interface
 	log      *slog.Logger
+	now      func() time.Time
 	metrics  *metrics.Metrics
-	cluster  *Cluster
-	activity *Activity
+	cache    *Cache
+	hold     *lifetime.Hold
+	activity *activity.Tracker
 	culler   *Culler
+	launcher *launch.Launcher
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
 	health   *health
-	servers  []*server
-	// draining is done when those who wait for something have to be let go.
+	servers  []*server // metrics, API, proxy
+	// draining is done when waiting clients must be let go.
 	draining context.Context
 	drain    context.CancelFunc
 }
 
-// newApp wires the parts and opens the listeners; nothing runs yet.
-func newApp(config *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
-	metrics := metrics.New(version, metricValues())
-	policy := cullPolicy{cullTimeout: config.CullTimeout, startTimeout: config.StartTimeout, maxAge: config.MaxAge}
-	cluster, err := NewCluster(client, ClusterOptions{
-		Namespace:          config.Namespace,
-		InstancesNamespace: config.InstancesNamespace,
-		ProxyService:       config.ProxyService,
-		StartTimeout:       config.StartTimeout,
-		Policy:             policy,
+// newApp makes the parts and opens the listeners. Nothing runs yet.
+func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
+	a := &app{
+		config: c, client: client, log: log, now: now,
+		metrics: metrics.New(version, metricValues()),
+		hold:    lifetime.NewHold(contactGap),
+	}
+	a.draining, a.drain = context.WithCancel(context.Background())
+	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge}
+	var err error
+	a.cache, err = NewCache(client, CacheOptions{
+		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
 	}, now)
 	if err != nil {
 		return nil, err
 	}
-	watchCluster(metrics, cluster)
-	warnings, err := podtemplate.NewWarnings(client, cluster, log, now)
-	if err != nil {
+	a.health = &health{synced: a.cache.Synced}
+	templates := a.templates()
+	if err := a.makeWriters(rules, templates, random); err != nil {
 		return nil, err
 	}
-	pods := client.CoreV1().Pods(config.InstancesNamespace)
-	remover := &tombstone.Remover{Client: client, Namespace: config.InstancesNamespace, Now: now}
-	activity := NewActivity(pods, cluster, config.CullTimeout, metrics, log, now)
-	culler, err := NewCuller(pods, cluster, remover, activity, policy, config.CullInterval, metrics, log, now)
+	registerCollectors(a.metrics, a.cache, a.culler)
+	return a, a.listen(templates)
+}
+
+// templates is where templates come from: the cluster first, then the registry, if
+// there is one.
+func (a *app) templates() podtemplate.Source {
+	if a.config.RegistryURL == "" {
+		return a.cache
+	}
+	return podtemplate.Chain{a.cache, registry.New(
+		a.config.RegistryURL, a.config.RegistryAPIKey, a.config.InstancesNamespace, userAgent(), a.metrics, a.log, a.now)}
+}
+
+// makeWriters makes the parts that write to the API server.
+func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
+	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
+	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now}
+	a.activity = activity.New(activity.Deps{
+		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now,
+	})
+	a.culler, err = NewCuller(CullerDeps{
+		Pods: pods, Cache: a.cache, Remover: remover, Rules: rules, Hold: a.hold,
+		Interval: a.config.CullInterval, Metrics: a.metrics, Log: a.log, Now: a.now,
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	pool, err := pool.New(pods, cluster, config.StartTimeout, metrics, log, now, random)
+	a.launcher, err = launch.New(pods, a.cache, a.config.StartTimeout, templates, remover, a.metrics, a.log, a.now, random,
+		protocol.NewAPIKey(a.config.APIKey).InstanceID)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	templates := newTemplateSource(config, cluster, metrics, log, now)
-	launcher, err := launch.New(pods, cluster, config.StartTimeout, templates, remover, metrics, log, now, random, protocol.NewAPIKey(config.APIKey).InstanceID)
+	a.pool, err = pool.New(pods, a.cache, a.config.StartTimeout, a.metrics, a.log, a.now, random)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	preloader, err := preload.New(client.AppsV1().DaemonSets(config.InstancesNamespace), cluster, config.InstancesNamespace, templates,
-		config.PreloadHelperImage, log)
+	a.preload, err = preload.New(a.client.AppsV1().DaemonSets(a.config.InstancesNamespace), a.cache,
+		a.config.InstancesNamespace, templates, a.config.PreloadHelperImage, a.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a := &app{
-		config: config, client: client, log: log, metrics: metrics,
-		cluster: cluster, activity: activity, culler: culler, pool: pool, preload: preloader, warnings: warnings, health: &health{synced: cluster.Synced},
-	}
-	a.draining, a.drain = context.WithCancel(context.Background())
-	return a, a.listen(launcher, templates)
+	a.warnings, err = podtemplate.NewWarnings(a.client, a.cache, a.log, a.now)
+	return err
 }
 
 // listen opens all ports, so that one that is taken is an error at the start.
-func (a *app) listen(launcher *launch.Launcher, templates podtemplate.Source) error {
-	key := protocol.NewAPIKey(a.config.APIKey)
-	proxyListener, err := net.Listen("tcp", a.config.ProxyAddress)
-	if err != nil {
-		return fmt.Errorf("--proxy-address: %w", err)
+func (a *app) listen(templates podtemplate.Source) error {
+	listeners := map[string]net.Listener{}
+	for _, port := range []struct{ name, address string }{
+		{"proxy", a.config.ProxyAddress}, {"api", a.config.APIAddress}, {"metrics", a.config.MetricsAddress},
+	} {
+		listener, err := net.Listen("tcp", port.address)
+		if err != nil {
+			return fmt.Errorf("--%s-address: %w", port.name, err)
+		}
+		listeners[port.name] = listener
 	}
-	_, proxyPort, err := net.SplitHostPort(proxyListener.Addr().String())
+	_, proxyPort, err := net.SplitHostPort(listeners["proxy"].Addr().String())
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
-	apiListener, err := net.Listen("tcp", a.config.APIAddress)
-	if err != nil {
-		return fmt.Errorf("--api-address: %w", err)
-	}
-	metricsListener, err := net.Listen("tcp", a.config.MetricsAddress)
-	if err != nil {
-		return fmt.Errorf("--metrics-address: %w", err)
-	}
-	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cluster}
-	api := &API{
-		Draining:  a.draining,
-		Instances: a.cluster, Launcher: launcher, Preloader: a.preload, Location: locator.Location, Key: key,
-		AllowOrigins:   a.config.CORSAllowOrigins,
-		MaxCullTimeout: a.config.MaxCullTimeout, Metrics: a.metrics, Log: a.log,
-	}
-	proxy := proxy.New(a.cluster, a.activity.Touch, key.Opens, a.log)
-	proxy.LaunchPage = a.config.LaunchPage
-	pages := &pages.LaunchPages{
-		Instances: a.cluster, Launcher: launcher, Templates: templates, Enabled: a.config.LaunchPage,
-		Draining: a.draining, Metrics: a.metrics, Log: a.log,
-	}
 	a.servers = []*server{
-		newServer("metrics", metricsListener, a.health.Routes(a.metrics.Handler()), shortRequests, a.log),
-		newServer("api", apiListener, api.Routes(), shortRequests, a.log),
-		newServer("proxy", proxyListener, pages.Routes(a.metrics.InstrumentProxy(instance.UserPrefix, proxy)), longRequests, a.log),
+		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.log),
+		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.log),
+		newServer("proxy", listeners["proxy"], a.public(templates), longRequests(), a.log),
 	}
 	return nil
 }
 
-// run serves until ctx is done, then ends in order: unready first, so that no
-// new visitors come; then the requests under way; then what is only in memory;
-// last the cache that all of them read.
+// api is what answers on the API's port.
+func (a *app) api(proxyPort string) http.Handler {
+	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
+	api := &API{
+		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
+		Key:          protocol.NewAPIKey(a.config.APIKey),
+		AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
+		Draining: a.draining, Metrics: a.metrics, Log: a.log,
+	}
+	return api.Routes()
+}
+
+// public is what answers on the proxy's port: the instances, and our own pages.
+func (a *app) public(templates podtemplate.Source) http.Handler {
+	instances := proxy.New(a.cache, a.activity.Touch, protocol.NewAPIKey(a.config.APIKey).Opens, a.log)
+	instances.LaunchPage = a.config.LaunchPage
+	own := &pages.LaunchPages{
+		Instances: a.cache, Launcher: a.launcher, Templates: templates, Enabled: a.config.LaunchPage,
+		Draining: a.draining, Metrics: a.metrics, Log: a.log,
+	}
+	return own.Routes(a.metrics.InstrumentProxy(instance.UserPrefix, instances))
+}
+
+// run serves until ctx is done, and then ends in order: unready first, so that no new
+// visitors come; then the requests under way; then what is only in memory; last the
+// cache that all of them read.
 func (a *app) run(ctx context.Context) error {
 	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx))
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer stopReading()
-	readers.Go(func() { a.cluster.Run(reading) })
+	readers.Go(func() { a.cache.Run(reading) })
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)
@@ -176,8 +202,7 @@ func (a *app) run(ctx context.Context) error {
 		a.serve(s, &workers, stopWorking)
 	}
 	writer.Go(func() { a.activity.Run(writing) })
-	workers.Go(func() { a.warnings.Run(working) })
-	workers.Go(func() { stopWorkingOn(a.lead(working), stopWorking) })
+	workers.Go(func() { stopOn(a.lead(working), stopWorking) })
 	a.log.Info("ready", "version", version, "api", a.servers[1].addr(), "proxy", a.servers[2].addr(), "metrics", a.servers[0].addr())
 
 	<-working.Done()
@@ -185,51 +210,52 @@ func (a *app) run(ctx context.Context) error {
 	a.health.stopping.Store(true)
 	a.log.Info("stopping", "cause", cause)
 	if ctx.Err() != nil { // asked to, and not broken
-		pause(a.config.ShutdownDelay)
+		<-time.After(a.config.ShutdownDelay)
 	}
 	a.shutdown()
 	workers.Wait()
 	stopWriting()
 	writer.Wait()
-	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlushTimeout)
 	defer cancel()
 	a.activity.Flush(flushing)
 	return ignoreEnd(ctx, cause)
 }
 
+// lead stands for election, and runs what only the leader does while it is elected.
 func (a *app) lead(ctx context.Context) error {
 	opts := leader.Options{
 		Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
-		Written: func() { a.culler.contact.note(time.Now()) },
+		Written: func() { a.hold.Contact(time.Now()) },
 	}
 	return leader.Run(ctx, a.client, opts, a.metrics.Leading, a.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run} {
+		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run} {
 			parts.Go(func() { run(ctx) })
 		}
 		parts.Wait()
 	})
 }
 
-// serve runs a server among the workers; one that breaks stops them all.
+// serve runs a server among the workers. One that breaks stops them all.
 func (a *app) serve(s *server, workers *sync.WaitGroup, stop context.CancelCauseFunc) {
-	workers.Go(func() { stopWorkingOn(s.serve(), stop) })
+	workers.Go(func() { stopOn(s.serve(), stop) })
 }
 
-func stopWorkingOn(err error, stop context.CancelCauseFunc) {
+func stopOn(err error, stop context.CancelCauseFunc) {
 	if err != nil {
 		stop(err)
 	}
 }
 
-// awaitSync waits for the first read of the cluster, for as long as it takes,
-// and says so now and then.
+// awaitSync waits for the first read of the cluster, however long that takes, and
+// says so now and then.
 func (a *app) awaitSync(ctx context.Context) error {
 	check := time.NewTicker(20 * time.Millisecond)
 	defer check.Stop()
 	remind := time.NewTicker(10 * time.Second)
 	defer remind.Stop()
-	for !a.cluster.Synced() {
+	for !a.cache.Synced() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -241,13 +267,17 @@ func (a *app) awaitSync(ctx context.Context) error {
 	return nil
 }
 
-// shutdown lets requests under way end, all servers at the same time.
+// shutdown lets requests under way end, on all servers at the same time.
 func (a *app) shutdown() {
 	a.drain()
-	forEach(a.servers, len(a.servers), func(s *server) { s.shutdown(a.config.DrainTimeout) })
+	var ending sync.WaitGroup
+	for _, s := range a.servers {
+		ending.Go(func() { s.shutdown(a.config.DrainTimeout) })
+	}
+	ending.Wait()
 }
 
-// ignoreEnd makes an end that was asked for no error.
+// ignoreEnd turns the error of an end that was asked for into nil.
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -255,67 +285,13 @@ func ignoreEnd(ctx context.Context, err error) error {
 	return err
 }
 
-func pause(d time.Duration) { <-time.After(d) }
-
-// requestLimits are the limits of a server on single requests.
-type requestLimits struct {
-	read, write time.Duration
-}
-
-var (
-	shortRequests = requestLimits{read: 30 * time.Second, write: 90 * time.Second}
-	// longRequests have no end of their own: uploads, downloads, WebSockets.
-	longRequests = requestLimits{}
-)
-
-// server is one listener and what answers on it.
-type server struct {
-	name     string
-	listener net.Listener
-	http     *http.Server
-	log      *slog.Logger
-}
-
-func newServer(name string, listener net.Listener, handler http.Handler, limits requestLimits, log *slog.Logger) *server {
-	return &server{name: name, listener: listener, log: log, http: &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       limits.read,
-		WriteTimeout:      limits.write,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelError),
-	}}
-}
-
-func (s *server) addr() string { return s.listener.Addr().String() }
-
-// serve answers until shutdown; any other end is an error.
-func (s *server) serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", s.name, err)
-	}
-	return nil
-}
-
-// shutdown lets requests end until the timeout and then cuts them. WebSockets
-// are not waited for: browsers open them anew, at another replica.
-func (s *server) shutdown(timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if err := s.http.Shutdown(ctx); err != nil {
-		s.log.Warn("requests cut off at the end", "server", s.name, "error", err)
-		_ = s.http.Close() // of no more interest than the requests
-	}
-}
-
-// metricValues are the closed sets that the labels of metrics take their values from.
+// metricValues are the closed sets that labels of metrics take their values from.
 func metricValues() metrics.Values {
 	return metrics.Values{
 		Launches:        append(podtemplate.Results(), "no_capacity"),
 		Ends:            texts(instance.EndReasons()),
-		ActivityPatches: writeResults(),
-		ActivityProbes:  texts([]ProbeResult{ProbeBusy, ProbeActive, ProbeIdle, ProbeNoAnswer, ProbeBadAnswer}),
+		ActivityPatches: activity.Results(),
+		ActivityProbes:  texts(activity.ProbeResults()),
 		Claims:          texts([]launch.ClaimResult{launch.ClaimWarm, launch.ClaimLostRace, launch.ClaimEmpty}),
 		RegistryAsks:    podtemplate.Results(),
 	}

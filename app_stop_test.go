@@ -193,7 +193,7 @@ func TestAppCutsOffWhatDoesNotEnd(t *testing.T) {
 		if took := time.Since(began); took < 3*time.Second || took > 4*time.Second {
 			t.Errorf("ended after %s, want the drain timeout of 3s", took)
 		}
-		if !strings.Contains(out.String(), "requests cut off") {
+		if !strings.Contains(out.String(), "cut off") {
 			t.Errorf("nothing is said of the request that was cut off: %s", out)
 		}
 	})

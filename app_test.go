@@ -24,6 +24,7 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
@@ -283,21 +284,19 @@ func TestAppIsWiredForActivity(t *testing.T) {
 	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.Client, log)
 	stop := runApp(t, a)
 	kubetest.Eventually(t, "the pod has expired", func() bool {
-		inst, _ := a.cluster.Instance(kubetest.ID(1))
+		inst, _ := a.cache.Instance(kubetest.ID(1))
 		return inst.Reason == string(instance.EndExpired)
 	})
 	kubetest.Eventually(t, "the template's Event is there", func() bool {
 		events, err := server.Client.CoreV1().Events(kubetest.Namespace).List(t.Context(), metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" })
 	})
-	if !strings.Contains(out.String(), "template has an annotation that is not valid") {
+	if !strings.Contains(out.String(), "not valid") {
 		t.Errorf("the log is\n%s", out)
 	}
-	a.culler.contact.mu.Lock()
-	if a.culler.contact.written.IsZero() {
-		t.Error("the culler is not told of the Lease that is written")
+	if _, cause := a.hold.State(time.Now().Add(time.Minute)); cause != lifetime.CauseContactLost {
+		t.Errorf("a minute after the last write of the Lease the hold has the cause %q", cause)
 	}
-	a.culler.contact.mu.Unlock()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

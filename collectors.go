@@ -8,27 +8,34 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
-// watchCluster adds to the metrics what is computed from the read model when it is asked for.
-func watchCluster(m *metrics.Metrics, cluster *Cluster) {
+// registerCollectors adds the metrics that are computed from the read model and the
+// culler when they are scraped.
+func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) {
 	m.Register(
-		&instanceCollector{cluster, prometheus.NewDesc("binder_instances",
-			"Instances in the cluster, by status; every replica reports all of them.", []string{"status"}, nil)},
-		&poolCollector{cluster, prometheus.NewDesc("binder_pool_pods",
-			"Warm pods in the cluster, by state (ready, starting); every replica reports all of them.", []string{"state"}, nil)},
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "binder_cache_synced", Help: "1 once everything has been read from the cluster.",
-		}, func() float64 {
-			if cluster.Synced() {
-				return 1
-			}
-			return 0
-		}))
+		&instanceCollector{cache, prometheus.NewDesc("binder_instances",
+			"Instances in the cluster, by status. Every replica reports all of them.", []string{"status"}, nil)},
+		&poolCollector{cache, prometheus.NewDesc("binder_pool_pods",
+			"Warm pods in the cluster, by state (ready, starting). Every replica reports all of them.", []string{"state"}, nil)},
+		boolGauge("binder_cache_synced", "1 once everything has been read from the cluster.", cache.Synced),
+		boolGauge("binder_deletes_held",
+			"1 while the leader holds back deletes of instances that may be in use; the log says why.", culler.Holding),
+	)
+}
+
+// boolGauge is 1 while value returns true.
+func boolGauge(name, help string, value func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+		if value() {
+			return 1
+		}
+		return 0
+	})
 }
 
 // instanceCollector counts instances by status.
 type instanceCollector struct {
-	cluster *Cluster
-	desc    *prometheus.Desc
+	cache *Cache
+	desc  *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*instanceCollector)(nil)
@@ -37,7 +44,7 @@ func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c
 
 func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
 	count := map[instance.Status]int{}
-	for _, inst := range c.cluster.Instances("") {
+	for _, inst := range c.cache.Instances("") {
 		count[inst.Status]++
 	}
 	for _, status := range instance.Statuses() {
@@ -47,8 +54,8 @@ func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
 
 // poolCollector counts warm pods by state.
 type poolCollector struct {
-	cluster *Cluster
-	desc    *prometheus.Desc
+	cache *Cache
+	desc  *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*poolCollector)(nil)
@@ -57,8 +64,8 @@ func (c *poolCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.des
 
 func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 	var ready, starting int
-	for _, template := range c.cluster.WarmTemplates() {
-		for _, pod := range c.cluster.WarmPods(template) {
+	for _, template := range c.cache.WarmTemplates() {
+		for _, pod := range c.cache.WarmPods(template) {
 			switch {
 			case pod.DeletionTimestamp != nil:
 			case instance.IsServing(pod):

@@ -16,8 +16,6 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -31,15 +29,15 @@ import (
 // Here is each of them that a client of the API or the proxy could see.
 
 // apiOnCluster is the API as the service wires it, on a fake API server.
-func apiOnCluster(t testing.TB, c *testCluster) *API {
+func apiOnCluster(t testing.TB, c *testCache) *API {
 	t.Helper()
-	metrics, log := metrics.New("test", metricValues()), kubetest.NoLog()
-	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cluster, kubetest.StartTimeout, clusterTemplates{c.Cluster},
-		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Cluster.now}, metrics, log, c.Cluster.now, rand.Reader, protocol.NewAPIKey(testAPIKey).InstanceID)
+	metrics, log := newTestMetrics(), kubetest.NoLog()
+	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cache, kubetest.StartTimeout, c.Cache,
+		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics, log, c.Server.Now, rand.Reader, protocol.NewAPIKey(testAPIKey).InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	api := newTestAPI(c.Cluster, launcher)
+	api := newTestAPI(c.Cache, launcher)
 	api.Metrics = metrics
 	return api
 }
@@ -47,7 +45,7 @@ func apiOnCluster(t testing.TB, c *testCluster) *API {
 // It answered 200, pending and a fresh id, so that clients polled for ever.
 func TestFaultUnknownIDIsNoRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		routes := apiOnCluster(t, startCluster(t, time.Now, kubetest.Template("jupyter"))).Routes()
+		routes := apiOnCluster(t, startCache(t, time.Now, kubetest.Template("jupyter"))).Routes()
 		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+kubetest.ID(1), "", ""), 404, "noRecord")
 		wantError(t, ask(t, routes, "GET", "/applications/jupyter/"+kubetest.ID(1), testAPIKey, ""), 404, "noRecord")
 	})
@@ -55,7 +53,7 @@ func TestFaultUnknownIDIsNoRecord(t *testing.T) {
 
 // It did not compare the template in the path with the id's.
 func TestFaultIDUnderAnotherTemplateIsNoRecord(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"), kubetest.Template("rstudio"))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"), kubetest.Template("rstudio"))
 	routes := apiOnCluster(t, c).Routes()
 	wantError(t, ask(t, routes, "GET", "/applications/rstudio/"+kubetest.ID(1), "", ""), 404, "noRecord")
 	wantError(t, ask(t, routes, "DELETE", "/applications/rstudio/"+kubetest.ID(1), testAPIKey, ""), 404, "noRecord")
@@ -66,7 +64,7 @@ func TestFaultIDUnderAnotherTemplateIsNoRecord(t *testing.T) {
 
 // It launched from the body of the registry's error.
 func TestFaultUnknownTemplateLaunchesNothing(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	routes := apiOnCluster(t, c).Routes()
 	wantError(t, ask(t, routes, "POST", "/applications/rstudio", "", ""), 404, "registryError")
 	wantError(t, ask(t, routes, "POST", "/applications", "", `{"template-name": "../jupyter"}`), 404, "registryError")
@@ -77,7 +75,7 @@ func TestFaultUnknownTemplateLaunchesNothing(t *testing.T) {
 
 // It answered 422, went on, launched, answered again and crashed.
 func TestFaultDeployOfNothingIsAnsweredOnce(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	server := httptest.NewServer(apiOnCluster(t, c).Routes())
 	defer server.Close()
 	for range 3 { // the second finds out whether the first has broken it
@@ -102,7 +100,7 @@ func TestFaultDeployOfNothingIsAnsweredOnce(t *testing.T) {
 
 // Its README had POST /applications/<name>, its code had not.
 func TestFaultDeployByPathIsThere(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	routes := apiOnCluster(t, c).Routes()
 	res := ask(t, routes, "POST", "/applications/jupyter", "", "")
 	var answer struct{ ID string }
@@ -117,7 +115,7 @@ func TestFaultDeployByPathIsThere(t *testing.T) {
 
 // Its list of all missed every instance that had a template name.
 func TestFaultListOfAllHasAll(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.OfTemplate("rstudio")))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.OfTemplate("rstudio")))
 	res := ask(t, apiOnCluster(t, c).Routes(), "GET", "/applications/", testAPIKey, "")
 	var list []statusResponse
 	if err := json.Unmarshal(res.Body.Bytes(), &list); err != nil || len(list) != 2 {
@@ -127,7 +125,7 @@ func TestFaultListOfAllHasAll(t *testing.T) {
 
 // It gave a location before anything listened there.
 func TestFaultLocationOnlyWhereSomethingListens(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
 	routes := apiOnCluster(t, c).Routes()
 	for _, row := range []struct {
 		name   string
@@ -151,7 +149,7 @@ func TestFaultLocationOnlyWhereSomethingListens(t *testing.T) {
 // It launched on a GET, so that crawlers started containers.
 func TestFaultReadingLaunchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, kubetest.Template("jupyter"))
+		c := startCache(t, time.Now, kubetest.Template("jupyter"))
 		routes := apiOnCluster(t, c).Routes()
 		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
 			for _, path := range []string{"/", "/applications", "/applications/jupyter", "/applications/jupyter/" + kubetest.ID(1)} {

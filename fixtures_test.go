@@ -2,112 +2,179 @@ package main
 
 import (
 	"context"
-	"slices"
+	"encoding/json"
+	"net/http/httptest"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
-// testCluster is a read model that runs, on a fake API server.
-type testCluster struct {
-	*Cluster
+// testRules are the server's settings in tests.
+func testRules() lifetime.Rules {
+	return lifetime.Rules{CullTimeout: time.Hour, StartTimeout: kubetest.StartTimeout}
+}
+
+// testCache is a read model that runs, on a fake API server.
+type testCache struct {
+	*Cache
 	*kubetest.Server
 }
 
-// startCluster starts a read model on a fake API server with objects in it, and
+// startCache starts a read model on a fake API server with objects in it, and
 // returns when it has read them and watches. It ends with the test.
-func startCluster(t testing.TB, now func() time.Time, objects ...runtime.Object) *testCluster {
+func startCache(t testing.TB, now func() time.Time, objects ...runtime.Object) *testCache {
 	t.Helper()
-	return startClusterOn(t, kubetest.NewServer(now, objects...))
+	return startCacheOn(t, kubetest.NewServer(now, objects...))
 }
 
-// startClusterOn starts one more read model on a fake API server.
-func startClusterOn(t testing.TB, server *kubetest.Server) *testCluster {
+// startCacheOn starts one more read model on a fake API server.
+func startCacheOn(t testing.TB, server *kubetest.Server) *testCache {
 	t.Helper()
-	watches := len(server.Calls("watch"))
-	cluster, err := NewCluster(server.Client, ClusterOptions{
-		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", StartTimeout: kubetest.StartTimeout,
-		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout},
+	c := newTestCache(t, server)
+	c.start(t)
+	return c
+}
+
+// newTestCache makes a read model that has not read anything yet.
+func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
+	t.Helper()
+	cache, err := NewCache(server.Client, CacheOptions{
+		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
 	}, server.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { cluster.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	kubetest.Eventually(t, "the caches have synced and the watches are open", func() bool {
-		return cluster.Synced() && len(server.Calls("watch")) >= watches+len(cluster.informers())
-	})
-	return &testCluster{Cluster: cluster, Server: server}
+	return &testCache{cache, server}
 }
 
-// put creates or replaces a pod at the fake API server, under a new
-// resourceVersion, and returns when the cache has it.
-func (c *testCluster) put(t testing.TB, pod *corev1.Pod) {
+func (c *testCache) start(t testing.TB) {
 	t.Helper()
-	pod = pod.DeepCopy()
-	pod.ResourceVersion = c.NextVersion()
-	tracker := c.Client.Tracker()
-	err := tracker.Update(kubetest.PodResource, pod, pod.Namespace)
-	if apierrors.IsNotFound(err) {
-		err = tracker.Add(pod)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	watches := len(c.Calls("watch"))
+	runUntilEnd(t, c.Cache.Run)
+	kubetest.Eventually(t, "the caches have synced and the watches are open", func() bool {
+		return c.Synced() && len(c.Calls("watch")) >= watches+len(c.informers())
+	})
+}
+
+// put creates or replaces a pod at the fake API server, and returns when the cache
+// has it.
+func (c *testCache) put(t testing.TB, pod *corev1.Pod) {
+	t.Helper()
+	pod = c.PutPod(t, pod)
 	kubetest.Eventually(t, "the cache has pod "+pod.Name, func() bool {
 		cached, ok := lookup[*corev1.Pod](c.pods, pod.Namespace+"/"+pod.Name)
 		return ok && cached.ResourceVersion == pod.ResourceVersion
 	})
 }
 
-// drop takes a pod away at the fake API server, and returns when it is no
-// longer in the cache.
-func (c *testCluster) drop(t testing.TB, id string) {
+// drop takes a pod away at the fake API server, and returns when the cache has lost
+// it.
+func (c *testCache) drop(t testing.TB, id string) {
 	t.Helper()
-	if err := c.Client.Tracker().Delete(kubetest.PodResource, kubetest.Namespace, instance.PodName(id)); err != nil {
-		t.Fatal(err)
-	}
+	c.DropPod(t, instance.PodName(id))
 	kubetest.Eventually(t, "the cache has lost pod "+instance.PodName(id), func() bool {
 		_, ok := c.Pod(id)
 		return !ok
 	})
 }
 
-// metric is the value of a series, whose labels have these values in the order
-// of their names; of a histogram, how much was observed.
+// tracker makes a Tracker of activity on a read model.
+func (c *testCache) tracker() *activity.Tracker {
+	return activity.New(activity.Deps{
+		Pods: c.Client.CoreV1().Pods(kubetest.Namespace), Cache: c.Cache, Rules: testRules(),
+		Metrics: newTestMetrics(), Log: kubetest.NoLog(), Now: c.Server.Now,
+	})
+}
+
+// runUntilEnd runs something until the test ends, or until stop is called.
+func runUntilEnd(t testing.TB, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func newTestMetrics() *metrics.Metrics { return metrics.New("test", metricValues()) }
+
+// metric is the value of a series whose labels have these values, in the order of
+// their names; of a histogram, how much was observed.
 func metric(t testing.TB, m *metrics.Metrics, name string, labels ...string) float64 {
 	t.Helper()
-	families, err := m.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, series := range family.GetMetric() {
-			var values []string
-			for _, label := range series.GetLabel() {
-				values = append(values, label.GetValue())
+	scraped := httptest.NewRecorder()
+	m.Handler().ServeHTTP(scraped, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(scraped.Body.String()) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		family, pairs, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
+		if family != name && family != name+"_count" {
+			continue
+		}
+		var values []string
+		for pair := range strings.SplitSeq(pairs, ",") {
+			if _, quoted, ok := strings.Cut(pair, "="); ok {
+				values = append(values, strings.Trim(quoted, `"`))
 			}
-			if family.GetName() == name && slices.Equal(values, labels) {
-				// All but one of these are nil, and so 0.
-				return series.GetCounter().GetValue() + series.GetGauge().GetValue() + float64(series.GetHistogram().GetSampleCount())
+		}
+		if strings.Join(values, ",") == strings.Join(labels, ",") {
+			number, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
 			}
+			return number
 		}
 	}
 	t.Fatalf("there is no metric %s with labels %q", name, labels)
 	return 0
+}
+
+// receive takes one value from a channel, and fails the test when none comes.
+func receive[T any](t testing.TB, from <-chan T) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(kubetest.Patience):
+		t.Fatalf("nothing came within %s", kubetest.Patience)
+		panic("unreachable")
+	}
+}
+
+// wantError checks that an answer is an error as binder-client can read it, and
+// returns its message.
+func wantError(t testing.TB, res *httptest.ResponseRecorder, code int, kind string) string {
+	t.Helper()
+	if res.Code != code {
+		t.Errorf("got code %d, want %d: %s", res.Code, code, res.Body)
+	}
+	for header, want := range map[string]string{
+		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+	} {
+		if got := res.Header().Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	var body map[string]string
+	if err := json.Unmarshal(res.Body.Bytes(), &body); err != nil {
+		t.Errorf("the body is no JSON object of strings: %v: %q", err, res.Body)
+		return ""
+	}
+	if len(body) != 2 || body["type"] != kind || body["error"] == "" {
+		t.Errorf("got body %v, want the type %s, an error, and no more", body, kind)
+	}
+	return body["error"]
 }

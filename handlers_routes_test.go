@@ -153,8 +153,8 @@ func TestAuthorisationTakesNoKeyFromElsewhere(t *testing.T) {
 // Another replica may have launched what this one's watch has yet to deliver.
 func TestStatusWaitsForTheWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now)
-		routes := newTestAPI(c.Cluster, &fakeLauncher{}).Routes()
+		c := startCache(t, time.Now)
+		routes := newTestAPI(c.Cache, &fakeLauncher{}).Routes()
 		target := func(n int) string { return "/applications/jupyter/" + kubetest.ID(n) }
 
 		began := time.Now()

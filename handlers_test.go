@@ -17,8 +17,6 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -27,7 +25,10 @@ import (
 )
 
 // testAPIKey is the key of every API in these tests.
-const testAPIKey = "5f2e0c6ab1d94e33"
+const (
+	testAPIKey     = "5f2e0c6ab1d94e33"
+	testMaxTimeout = 24 * time.Hour
+)
 
 // fakeReader is a read model that holds what a test puts into it and waits for
 // nothing.
@@ -72,7 +73,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Key: protocol.NewAPIKey(testAPIKey), MaxCullTimeout: testMaxTimeout,
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Metrics:  metrics.New("test", metricValues()), Log: kubetest.NoLog(),
+		Metrics:  newTestMetrics(), Log: kubetest.NoLog(),
 		Preloader: &fakePreloader{}, Draining: context.Background(),
 	}
 }

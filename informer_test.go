@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
@@ -24,9 +28,9 @@ func ids(instances []instance.Instance) []string {
 	return ids
 }
 
-func TestClusterInstance(t *testing.T) {
+func TestCacheInstance(t *testing.T) {
 	deployed, over, both := kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon)
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
 		deployed,
 		kubetest.Tombstone(over, instance.EndCulled, "not used"),
 		// The delete that the tombstone was written for did not happen.
@@ -62,9 +66,9 @@ func TestClusterInstance(t *testing.T) {
 }
 
 // The status changes with time alone, without an event.
-func TestClusterInstanceFailsByTheClock(t *testing.T) {
+func TestCacheInstanceFailsByTheClock(t *testing.T) {
 	now := kubetest.Noon
-	c := startCluster(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled))
+	c := startCache(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled))
 	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, kubetest.StartTimeout: instance.StatusFailed} {
 		now = kubetest.Noon.Add(after)
 		one, _ := c.Instance(kubetest.ID(1))
@@ -75,11 +79,11 @@ func TestClusterInstanceFailsByTheClock(t *testing.T) {
 	}
 }
 
-func TestClusterInstances(t *testing.T) {
+func TestCacheInstances(t *testing.T) {
 	at := func(n int) time.Time { return kubetest.Noon.Add(time.Duration(n) * time.Minute) }
 	odd := "org/image:tag" // is no label value
 	both := kubetest.Pod(kubetest.ID(4), at(0))
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon),
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
 		kubetest.Pod(kubetest.ID(3), at(2)),
 		kubetest.Pod(kubetest.ID(2), at(1)),
 		kubetest.Pod(kubetest.ID(1), at(1)),
@@ -116,37 +120,43 @@ func TestClusterInstances(t *testing.T) {
 	}
 }
 
-func TestClusterLookups(t *testing.T) {
+func TestCacheLookups(t *testing.T) {
 	service := func(namespace, name string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	}
 	elsewhere := kubetest.Template("elsewhere")
 	elsewhere.Namespace = "default"
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"), elsewhere, service("binder", "binder-proxy"), service(kubetest.Namespace, "binder-proxy"))
-	if template, ok := c.PodTemplate("jupyter"); !ok || template.Name != "jupyter" {
-		t.Errorf("got template %v, %t", template, ok)
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"), elsewhere, service("binder", "binder-proxy"), service(kubetest.Namespace, "binder-proxy"))
+	if template, err := c.Template(t.Context(), "jupyter"); err != nil || template.Name != "jupyter" {
+		t.Errorf("got template %v, %v", template, err)
 	}
-	if _, ok := c.PodTemplate("elsewhere"); ok {
-		t.Error("a template of another namespace is known")
+	for _, name := range []string{"unknown", "", "elsewhere", "../default/elsewhere"} {
+		if _, err := c.Template(t.Context(), name); !errors.Is(err, podtemplate.ErrUnknown) || !strings.Contains(err.Error(), strconv.Quote(name)) {
+			t.Errorf("template %q: got error %v, want one that says that it is unknown", name, err)
+		}
 	}
 	if got, ok := c.ProxyService(); !ok || got.Namespace != "binder" {
 		t.Errorf("got Service %v, %t; want the one in the controller's namespace", got, ok)
 	}
-	if _, ok := startCluster(t, kubetest.ClockAt(kubetest.Noon)).ProxyService(); ok {
+	if _, ok := startCache(t, kubetest.ClockAt(kubetest.Noon)).ProxyService(); ok {
 		t.Error("got a Service where there is none")
 	}
 }
 
 // Answering costs the API server nothing.
-func TestClusterReadsFromMemory(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"))
+func TestCacheReadsFromMemory(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"))
 	c.Client.ClearActions()
 	c.Instance(kubetest.ID(1))
 	c.Instance(kubetest.ID(2))
 	c.Instances("")
 	c.Instances(kubetest.TemplateName)
 	c.InstancePods()
-	c.PodTemplate("jupyter")
+	c.Template(t.Context(), "jupyter")
+	c.PodTemplates()
+	c.WarmPods("jupyter")
+	c.WarmTemplates()
+	c.Preloads("")
 	c.ProxyService()
 	if actions := c.Client.Actions(); len(actions) > 0 {
 		t.Errorf("the API server was asked %v", actions)
@@ -156,12 +166,11 @@ func TestClusterReadsFromMemory(t *testing.T) {
 // What the transforms leave of an object is all that anybody reads.
 func TestTransformsKeepWhatIsRead(t *testing.T) {
 	managed := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
 	for name, change := range map[string]func(*corev1.Pod){
 		"deployed":      func(*corev1.Pod) {},
 		"unscheduled":   kubetest.Unscheduled,
 		"starting":      kubetest.Starting,
-		"no image":      waits("ImagePullBackOff", "manifest unknown"),
+		"no image":      noImage,
 		"broken":        kubetest.Broken,
 		"completed":     kubetest.Completed,
 		"deleting":      kubetest.Deleting,
@@ -181,7 +190,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 			if got, want := instance.FromPod(slimmed, now, kubetest.StartTimeout), instance.FromPod(full, now, kubetest.StartTimeout); got != want {
 				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
 			}
-			if got, want := judge(slimmed, now, policy), judge(full, now, policy); got != want {
+			if got, want := testRules().Judge(slimmed, now, false), testRules().Judge(full, now, false); got != want {
 				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
 			}
 		}
@@ -215,14 +224,14 @@ func mustTransform(t testing.TB, transform func(any) (any, error), obj any) any 
 }
 
 // The transforms are in use.
-func TestClusterKeepsSlimObjects(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
+func TestCacheKeepsSlimObjects(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 	pod, _ := c.Pod(kubetest.ID(1))
 	if pod.Spec.NodeName == "" || pod.Spec.Containers != nil || pod.ManagedFields != nil {
 		t.Errorf("kept of the pod is %v", pod)
 	}
-	if template, _ := c.PodTemplate("jupyter"); len(template.Template.Spec.Containers) != 1 {
+	if template, _ := c.Template(t.Context(), "jupyter"); len(template.Template.Spec.Containers) != 1 {
 		t.Errorf("kept of the template is %v", template)
 	}
 }
@@ -234,4 +243,10 @@ func TestIndexByTemplate(t *testing.T) {
 	if _, err := indexByTemplate("no object"); err == nil {
 		t.Error("what is no object has a template")
 	}
+}
+
+// noImage is a pod whose image cannot be pulled.
+func noImage(pod *corev1.Pod) {
+	kubetest.Starting(pod)
+	pod.Status.ContainerStatuses[0].State = kubetest.Waiting("ImagePullBackOff", "manifest unknown")
 }

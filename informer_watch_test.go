@@ -21,8 +21,8 @@ import (
 
 // Only what is ours is read, and from two namespaces only: the Role allows no
 // more. A namespace and a selector for each resource.
-func TestClusterWatchesOnlyItsOwn(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
+func TestCacheWatchesOnlyItsOwn(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
 	want := map[string]string{
 		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
@@ -53,13 +53,13 @@ func TestClusterWatchesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-func TestClusterSynced(t *testing.T) {
+func TestCacheSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
 		// Of all errors this is the one that client-go does not slow down by a
 		// clock from outside the bubble.
 		mend := server.FailOn("list", "podtemplates", apierrors.NewResourceExpired("too old resource version"))
-		cluster, err := NewCluster(server.Client, ClusterOptions{InstancesNamespace: kubetest.Namespace}, time.Now)
+		cluster, err := NewCache(server.Client, CacheOptions{InstancesNamespace: kubetest.Namespace}, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestClusterSynced(t *testing.T) {
 
 func TestOnPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 		var heard []string
 		hear := func(what string) func(*corev1.Pod) {
 			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[instance.IDLabel][31:]) }
@@ -111,7 +111,7 @@ func TestOnPod(t *testing.T) {
 
 func TestOnPodAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster, err := NewCluster(kubetest.NewServer(time.Now).Client, ClusterOptions{}, time.Now)
+		cluster, err := NewCache(kubetest.NewServer(time.Now).Client, CacheOptions{}, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,13 +131,13 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 		broken := server.BreakFirstPodWatch()
-		c := startClusterOn(t, server)
+		c := startCacheOn(t, server)
 		var gone []string
 		err := c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone = append(gone, pod.Labels[instance.IDLabel]) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		changed, stop := c.waiters.add(kubetest.ID(1))
+		changed, stop := c.waiters.Add(kubetest.ID(1))
 		defer stop()
 
 		if err := c.Client.Tracker().Delete(kubetest.PodResource, kubetest.Namespace, instance.PodName(kubetest.ID(1))); err != nil {
@@ -162,13 +162,23 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 	})
 }
 
+// woken reports whether a wake-up is there to be received, and receives it.
+func woken(changed <-chan struct{}) bool {
+	select {
+	case <-changed:
+		return true
+	default:
+		return false
+	}
+}
+
 func isDeployed(inst instance.Instance, known bool) bool {
 	return known && inst.Status == instance.StatusDeployed
 }
 
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting))
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting))
 		for _, test := range []struct {
 			name   string
 			id     string
@@ -205,8 +215,10 @@ func TestAwait(t *testing.T) {
 			cancel()
 			changing.Wait()
 		}
-		if len(c.waiters.byID) > 0 {
-			t.Errorf("waiters are left: %v", c.waiters.byID)
+		for n := range 8 {
+			if c.waiters.Any(kubetest.ID(n)) {
+				t.Errorf("somebody still waits for instance %d", n)
+			}
 		}
 	})
 }
@@ -214,7 +226,7 @@ func TestAwait(t *testing.T) {
 // A tombstone is a change too.
 func TestAwaitATombstone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, time.Now)
+		c := startCache(t, time.Now)
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
 			inst, known := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool { return known })
@@ -233,7 +245,7 @@ func TestAwaitATombstone(t *testing.T) {
 
 // What the watch brings between the first look and the waiting is not missed.
 func TestAwaitLooksAgain(t *testing.T) {
-	c := startCluster(t, kubetest.ClockAt(kubetest.Noon))
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
 	looks := 0
 	_, known := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool {
 		if looks++; looks == 1 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
@@ -22,14 +23,14 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	id := kubetest.ID(1)
 	s.createPod(t, id, kubetest.LastUsed(began))
 	r := s.startReplica(t, clock.now)
-	activity := r.activity()
+	tracker := r.tracker()
 	r.stop() // from here on the cache stands still
 
 	for n := range 3 {
-		used := began.Add(time.Duration(n+1) * flushPeriod(time.Hour))
+		used := began.Add(time.Duration(n+1) * lifetime.Period(time.Hour))
 		clock.set(used)
-		activity.Touch(id, instance.SourceHTTP)
-		activity.flush(t.Context(), flushPeriod, flushSpell)
+		tracker.Touch(id, instance.SourceHTTP)
+		tracker.Flush(t.Context())
 		pod, _ := s.pod(t, id)
 		if at, err := instance.LastActivity(pod); err != nil || !at.Equal(used) {
 			t.Errorf("after write %d the activity is %s, %v; want %s", n+1, at, err, used)
@@ -38,9 +39,9 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 	// Somebody else's later write still wins, and is not overwritten.
 	later := clock.now().Add(time.Hour)
 	s.touch(t, id, later)
-	clock.set(clock.now().Add(2 * flushPeriod(time.Hour)))
-	activity.Touch(id, instance.SourceHTTP)
-	activity.flush(t.Context(), flushPeriod, flushSpell)
+	clock.set(clock.now().Add(2 * lifetime.Period(time.Hour)))
+	tracker.Touch(id, instance.SourceHTTP)
+	tracker.Flush(t.Context())
 	pod, _ := s.pod(t, id)
 	if at, err := instance.LastActivity(pod); err != nil || !at.Equal(later) {
 		t.Errorf("the activity is %s, %v; want the other's later %s", at, err, later)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -167,8 +168,9 @@ func fetch(t testing.TB, method, url, body string) (code int, header http.Header
 // pod with the address 127.0.0.1 is reached.
 func startPage(t testing.TB) (port string) {
 	t.Helper()
-	inst := newBackend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a notebook") })
-	_, port, err := net.SplitHostPort(inst.Address)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a notebook") }))
+	t.Cleanup(page.Close)
+	_, port, err := net.SplitHostPort(page.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

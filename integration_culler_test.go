@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
@@ -40,14 +41,13 @@ func TestIntegrationSweep(t *testing.T) {
 	clock.set(at(2 * time.Hour))
 	r := s.startReplica(t, clock.now)
 	culler := r.culler(t)
-	policy := culler.policy
 
 	rows := []struct {
 		name   string
 		change func(*corev1.Pod)
 		reason instance.EndReason // "" for what stays
 	}{
-		{"idle", changes(), instance.EndCulled},
+		{"idle", func(*corev1.Pod) {}, instance.EndCulled},
 		{"idle for its own timeout", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "90m"), instance.EndCulled},
 		{"used", kubetest.LastUsed(at(time.Hour + 30*time.Minute)), ""},
 		{"used a moment ahead of our clock", kubetest.LastUsed(at(2*time.Hour + time.Second)), ""},
@@ -55,9 +55,9 @@ func TestIntegrationSweep(t *testing.T) {
 		{"broke down", kubetest.Broken, instance.EndFailed},
 		{"completed", kubetest.Completed, instance.EndGone},
 		{"got no node", kubetest.Unscheduled, instance.EndFailed},
-		{"got no image", waits("ImagePullBackOff", "manifest unknown"), instance.EndFailed},
+		{"got no image", noImage, instance.EndFailed},
 		{"mangled", kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"), ""},
-		{"mangled and completed", changes(kubetest.Completed, kubetest.WithAnnotation(instance.LastActivityAnnotation, "")), instance.EndGone},
+		{"mangled and completed", func(pod *corev1.Pod) { kubetest.Completed(pod); pod.Annotations[instance.LastActivityAnnotation] = "" }, instance.EndGone},
 		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, instance.LastActivityAnnotation) }, ""},
 		{"from the future", kubetest.LastUsed(at(72 * time.Hour)), ""},
 		{"somebody else's", kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"), ""},
@@ -73,7 +73,7 @@ func TestIntegrationSweep(t *testing.T) {
 			r.awaitPod(t, s, kubetest.ID(n))
 		}
 	}
-	culler.sweep(t.Context(), clock.now(), policy)
+	culler.sweep(t.Context(), clock.now())
 	for n, row := range rows {
 		id := kubetest.ID(n)
 		if row.reason != "" {
@@ -102,10 +102,12 @@ func TestIntegrationSweep(t *testing.T) {
 	// kept for ever.
 	mangled := kubetest.ID(9)
 	r.awaitPod(t, s, mangled)
-	over := clock.now().Add(time.Hour + flushLag(time.Hour))
-	culler.sweep(t.Context(), over.Add(-time.Millisecond), policy)
+	over := clock.now().Add(time.Hour + lifetime.Lag(time.Hour))
+	clock.set(over.Add(-time.Millisecond))
+	culler.sweep(t.Context(), clock.now())
 	s.wantAlive(t, mangled, pods["mangled"].UID)
-	culler.sweep(t.Context(), over, policy)
+	clock.set(over)
+	culler.sweep(t.Context(), clock.now())
 	s.wantGone(t, mangled, instance.EndCulled)
 }
 
@@ -137,7 +139,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 		replicas, gates, cullers = append(replicas, r), append(gates, g), append(cullers, r.culler(t))
 	}
 	for _, culler := range cullers {
-		sweeping.Go(func() { culler.sweep(t.Context(), now, culler.policy) })
+		sweeping.Go(func() { culler.sweep(t.Context(), now) })
 	}
 	for _, g := range gates {
 		g.awaitHeld(t, all)
@@ -187,7 +189,7 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	}
 	before := deletes(0)
 	for _, culler := range cullers {
-		culler.sweep(t.Context(), now, culler.policy)
+		culler.sweep(t.Context(), now)
 	}
 	if got := deletes(0) - before; got != 0 {
 		t.Errorf("%d deletes of what is in use", got)

@@ -21,7 +21,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/transport"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 
@@ -219,7 +221,7 @@ func (s *sandbox) putTemplate(t testing.TB, template *corev1.PodTemplate) {
 // replica is a read model on a client of its own, as each process has one, and
 // what is put on top of it.
 type replica struct {
-	*Cluster
+	*Cache
 	client    kubernetes.Interface
 	namespace string
 	traffic   *traffic
@@ -232,17 +234,15 @@ type replica struct {
 // the test, or with stop.
 func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...transport.WrapperFunc) *replica {
 	t.Helper()
-	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: metrics.New("test", metricValues())}
+	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: newTestMetrics()}
 	r.client = connect(t, s.config, append([]transport.WrapperFunc{r.traffic.wrap}, wrappers...)...)
 	var err error
-	r.Cluster, err = NewCluster(r.client, ClusterOptions{
-		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", StartTimeout: kubetest.StartTimeout,
-		Policy: cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout},
+	r.Cache, err = NewCache(r.client, CacheOptions{
+		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", Rules: testRules(),
 	}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	watchCluster(r.metrics, r.Cluster)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -261,13 +261,15 @@ func (r *replica) remover() *tombstone.Remover {
 	return &tombstone.Remover{Client: r.client, Namespace: r.namespace, Now: r.now}
 }
 
-func (r *replica) activity() *Activity {
-	return NewActivity(r.podClient(), r.Cluster, time.Hour, r.metrics, kubetest.NoLog(), r.now)
+func (r *replica) tracker() *activity.Tracker {
+	return activity.New(activity.Deps{
+		Pods: r.podClient(), Cache: r.Cache, Rules: testRules(), Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now,
+	})
 }
 
 func (r *replica) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
-	launcher, err := launch.New(r.podClient(), r.Cluster, kubetest.StartTimeout, clusterTemplates{r.Cluster}, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, protocol.NewAPIKey("a key").InstanceID)
+	launcher, err := launch.New(r.podClient(), r.Cache, kubetest.StartTimeout, r.Cache, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, protocol.NewAPIKey("a key").InstanceID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,8 +278,10 @@ func (r *replica) launcher(t testing.TB) *launch.Launcher {
 
 func (r *replica) culler(t testing.TB) *Culler {
 	t.Helper()
-	policy := cullPolicy{cullTimeout: time.Hour, startTimeout: kubetest.StartTimeout}
-	culler, err := NewCuller(r.podClient(), r.Cluster, r.remover(), r.activity(), policy, time.Second, r.metrics, kubetest.NoLog(), r.now)
+	culler, err := NewCuller(CullerDeps{
+		Pods: r.podClient(), Cache: r.Cache, Remover: r.remover(), Rules: testRules(), Hold: lifetime.NewHold(time.Hour),
+		Interval: time.Second, Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ const (
 func (r *replica) awaitTemplate(t testing.TB, name string) {
 	t.Helper()
 	kubetest.Eventually(t, "the cache has template "+name, func() bool {
-		_, known := r.PodTemplate(name)
-		return known
+		_, err := r.Template(t.Context(), name)
+		return err == nil
 	})
 }
 
@@ -214,7 +214,7 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 		s.putTemplate(t, kubetest.Template(row.name, func(template *corev1.PodTemplate) { row.change(&template.Template.Spec) }))
 	}
 	r := s.startReplica(t, time.Now)
-	api := newTestAPI(r.Cluster, r.launcher(t))
+	api := newTestAPI(r.Cache, r.launcher(t))
 	log, lines := kubetest.RecordLog()
 	api.Log = log
 	for _, row := range rows {
@@ -255,7 +255,7 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 	r := s.startReplica(t, time.Now)
 	r.awaitTemplate(t, kubetest.TemplateName)
 	launcher := r.launcher(t)
-	routes := newTestAPI(r.Cluster, launcher).Routes()
+	routes := newTestAPI(r.Cache, launcher).Routes()
 
 	first, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
 	if err != nil {

@@ -11,10 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
@@ -94,7 +93,7 @@ func TestIntegrationOutage(t *testing.T) {
 	app.wantAway(t, http.MethodPost, launch, awayLimit)
 	app.wantAway(t, http.MethodDelete, stop+idle, awayLimit)
 	s.deletePod(t, removed)
-	eventuallyWithin(t, 2*leader.RenewDeadline, "the lead is lost", func() bool {
+	eventuallyWithin(t, 20*time.Second, "the lead is lost", func() bool {
 		app.wantServing(t, used)
 		return !app.leads(t)
 	})
@@ -103,7 +102,7 @@ func TestIntegrationOutage(t *testing.T) {
 		t.Errorf("what nobody can know to be gone is %+v", status)
 	}
 	annotated, _ := s.pod(t, used)
-	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+flushLag(timeout) {
+	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+lifetime.Lag(timeout) {
 		t.Fatalf("the annotation is only %s old, %v: the outage was too short to mean anything", time.Since(last), err)
 	}
 	// Only one visit from here until the culler might judge it.
@@ -113,7 +112,7 @@ func TestIntegrationOutage(t *testing.T) {
 	t.Logf("the API server was away for %s", time.Since(cut))
 	back := time.Now()
 	launched := app.launch(t, "")
-	eventuallyWithin(t, leader.LeaseDuration, "the service leads again", func() bool { return app.leads(t) })
+	eventuallyWithin(t, 15*time.Second, "the service leads again", func() bool { return app.leads(t) })
 	eventuallyWithin(t, watchRetry, "the watches have resumed", func() bool {
 		app.visit(t, used)
 		return app.status(t, launched).Status == instance.StatusPending && app.status(t, removed).Status != instance.StatusDeployed

@@ -150,7 +150,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 			t.Errorf("the location is %q, want %q", status.Location, want)
 		}
 	}
-	kubetest.Eventually(t, "the proxy's Service is known", func() bool { _, known := app.cluster.ProxyService(); return known })
+	kubetest.Eventually(t, "the proxy's Service is known", func() bool { _, known := app.cache.ProxyService(); return known })
 	launched, _ := s.pod(t, used)
 	if code, page := app.visit(t, used); code != http.StatusOK {
 		t.Fatalf("the instance answered %d %q", code, page)

@@ -34,9 +34,9 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	s.deletePod(t, kubetest.ID(3))
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now)
-	api := newTestAPI(r.Cluster, r.launcher(t))
-	activity := r.activity()
-	proxy := proxy.New(r.Cluster, activity.Touch, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
+	api := newTestAPI(r.Cache, r.launcher(t))
+	tracker := r.tracker()
+	proxy := proxy.New(r.Cache, tracker.Touch, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
 
 	before := len(r.traffic.all())
 	if before == 0 {
@@ -79,7 +79,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	}
 
 	// The visits alone have left something to write, and that is counted.
-	activity.Flush(t.Context())
+	tracker.Flush(t.Context())
 	calls := r.traffic.all()[before:]
 	if len(calls) != 1 || calls[0].method != http.MethodPatch || calls[0].code != http.StatusOK {
 		t.Errorf("the flush cost %v, want one PATCH of %s", calls, pod.Name)
@@ -124,7 +124,7 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 
 	s.createPod(t, kubetest.ID(1))
 	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
-	s.createPod(t, kubetest.ID(3), waits("ImagePullBackOff", "manifest unknown"))
+	s.createPod(t, kubetest.ID(3), noImage)
 	s.createPod(t, kubetest.ID(4), kubetest.Broken)
 	s.createPod(t, kubetest.ID(5), kubetest.OfTemplate("org/another"), kubetest.WithAnnotation(instance.StripPrefixAnnotation, "true"))
 	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))

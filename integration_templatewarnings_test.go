@@ -32,7 +32,7 @@ func TestIntegrationTemplateWarning(t *testing.T) {
 	defer cancel()
 	for range 2 {
 		r := s.startReplica(t, time.Now)
-		warnings, err := podtemplate.NewWarnings(r.client, r.Cluster, log, time.Now)
+		warnings, err := podtemplate.NewWarnings(r.client, r.Cache, log, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,9 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
 // lifetimes are when instances were last used, and when they were deleted.
@@ -29,7 +30,7 @@ func (l *lifetimes) watchDeletes(server *kubetest.Server) {
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), instance.PodNamePrefix)
+		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), "binder-")
 		l.deleted[id] = time.Now()
 		return false, nil, nil
 	})
@@ -37,7 +38,7 @@ func (l *lifetimes) watchDeletes(server *kubetest.Server) {
 
 // use is a visitor, at a replica, that uses an instance every so often until a
 // time, unless it is gone.
-func (l *lifetimes) use(id string, every time.Duration, until time.Time, replicas ...*Activity) {
+func (l *lifetimes) use(id string, every time.Duration, until time.Time, replicas ...*activity.Tracker) {
 	for n := 0; time.Now().Before(until); n++ {
 		l.mu.Lock()
 		if _, gone := l.deleted[id]; !gone {
@@ -78,13 +79,13 @@ func TestLifetimes(t *testing.T) {
 		server := kubetest.NewServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), kubetest.Pod(kubetest.ID(6), began, kubetest.Unscheduled))
 		seen := &lifetimes{used: map[string]time.Time{}, deleted: map[string]time.Time{}}
 		seen.watchDeletes(server)
-		leading, other := startClusterOn(t, server), startClusterOn(t, server)
+		leading, other := startCacheOn(t, server), startCacheOn(t, server)
 		culler := newTestCuller(t, leading)
-		defer culler.start()()
-		leader := culler.activity
-		defer leader.start()()
-		follower, _ := newTestActivity(other)
-		kill := follower.start()
+		culler.leads(t)
+		runUntilEnd(t, culler.Run)
+		leader, follower := leading.tracker(), other.tracker()
+		runUntilEnd(t, leader.Run)
+		kill := runUntilEnd(t, follower.Run)
 
 		var visitors sync.WaitGroup
 		killed := began.Add(time.Hour)
@@ -115,10 +116,7 @@ func TestLifetimes(t *testing.T) {
 		}
 		seen.wantDeleted(t, "never used", kubetest.ID(4), began.Add(timeout+lag), interval)
 		seen.wantDeleted(t, "mangled, and never used", kubetest.ID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
-		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+failedRetention), interval)
+		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+lifetime.FailedRetention), interval)
 		culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 5, instance.EndFailed: 1}, 0, 2)
-		if got := len(leader.snapshot()); got > 0 {
-			t.Errorf("of %d instances that are over, something is still held", got)
-		}
 	})
 }

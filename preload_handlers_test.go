@@ -11,8 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
@@ -39,8 +38,8 @@ func (f *fakePreloader) Status(_ context.Context, template string) (preload.Prel
 }
 
 func TestPreloadAPI(t *testing.T) {
-	loading := preload.Preload{Template: "x", Started: preloadTestTime, Status: preload.PreloadLoading, Done: 1, ToDo: 2}
-	failed := preload.Preload{Template: "x", Started: preloadTestTime, Status: preload.PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
+	loading := preload.Preload{Template: "x", Started: kubetest.Noon, Status: preload.PreloadLoading, Done: 1, ToDo: 2}
+	failed := preload.Preload{Template: "x", Started: kubetest.Noon, Status: preload.PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
 	for _, test := range []struct {
 		name, method, path, key string
 		fake                    fakePreloader
@@ -55,7 +54,7 @@ func TestPreloadAPI(t *testing.T) {
 			`{"type":"unauthorized","error":"the Authorization header must hold the API key"}`, ""},
 		{"unknown template", "POST", "/preload/x", "key", fakePreloader{err: fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "x")}, 404,
 			`{"type":"registryError","error":"unknown template: \"x\""}`, "preload x"},
-		{"refused", "POST", "/preload/x", "key", fakePreloader{err: preload.PreloadRefused("x", errors.New("secret"))}, 500,
+		{"refused", "POST", "/preload/x", "key", fakePreloader{err: &podtemplate.Error{Template: "x", Use: "preloaded", Err: errors.New("secret")}}, 500,
 			`{"type":"badKubeRequest","error":"template \"x\" cannot be preloaded; the server's log says why"}`, "preload x"},
 		{"loading", "GET", "/preload/x", "key", fakePreloader{preload: loading, known: true}, 200,
 			`{"name":"x","start-time":"2026-01-02T12:00:00Z","status":"loading","nodes-done":1,"nodes-to-do":2}`, "status x"},
@@ -72,7 +71,7 @@ func TestPreloadAPI(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			api := &API{
 				Preloader: &test.fake, Key: protocol.NewAPIKey("key"), Draining: t.Context(),
-				Metrics: metrics.New("test", metricValues()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				Metrics: newTestMetrics(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			}
 			request := httptest.NewRequest(test.method, test.path, http.NoBody)
 			request.Header.Set("Authorization", test.key)

@@ -172,13 +172,19 @@ func FromTombstone(event *corev1.Event) Instance {
 	}
 }
 
-// LaunchAnnotations say of a pod that it is somebody's as of now.
-func LaunchAnnotations(now time.Time) map[string]string {
-	return map[string]string{
+// LaunchAnnotations are written to a pod when it becomes somebody's instance: when
+// it is created for a launch, or claimed from a warm pool. cullTimeout is what the
+// launch asked for; 0 leaves what the template says.
+func LaunchAnnotations(now time.Time, cullTimeout time.Duration) map[string]string {
+	annotations := map[string]string{
 		LaunchedAnnotation:       FormatTime(now),
 		LastActivityAnnotation:   FormatTime(now),
 		ActivitySourceAnnotation: string(SourceLaunch),
 	}
+	if cullTimeout != 0 {
+		annotations[CullTimeoutAnnotation] = cullTimeout.String()
+	}
+	return annotations
 }
 
 const UserPrefix = "/user/"

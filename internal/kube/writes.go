@@ -1,3 +1,6 @@
+// Package kube says how this service writes to the API server: how long a write may
+// take, how many run at once, what a write is conditional on, and what a refusal
+// means.
 package kube
 
 import (
@@ -11,56 +14,63 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// Annotate sets a pod's annotations, and removes those that are nil, provided
-// nobody has written to the pod since it was read: so that no later time is
-// overwritten by an earlier one. It returns the metadata that the pod now has.
-func Annotate(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
+const (
+	// WriteTimeout bounds every single write in the background.
+	WriteTimeout = 10 * time.Second
+	// CreateTimeout bounds the write of a launch or a preload. It is shorter, because
+	// a client waits for it and can try again.
+	CreateTimeout = 3 * time.Second
+	// Writers is how many writes one loop runs at the same time.
+	Writers = 8
+)
+
+// PodPatcher is the part of client-go's pod client that Annotate needs.
+type PodPatcher interface {
+	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)
+}
+
+// Annotate sets annotations of a pod, and removes those that are nil, unless
+// somebody has written to the pod since it was read: that is a conflict. It returns
+// the pod as it is now.
+func Annotate(ctx context.Context, pods PodPatcher, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"resourceVersion": pod.ResourceVersion,
-		"annotations":     annotations,
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("encode the annotations of pod %s: %w", pod.Name, err)
-	}
-	written, err := pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
+	written, err := PatchMetadata(ctx, pods, pod, map[string]any{"annotations": annotations})
 	if err != nil {
 		return nil, fmt.Errorf("write the annotations of pod %s: %w", pod.Name, err)
 	}
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Name: written.Name, ResourceVersion: written.ResourceVersion, Labels: written.Labels, Annotations: written.Annotations,
-	}}, nil
+	return written, nil
 }
 
-// Writers is how many writes to the API server one loop has under way at most.
-const Writers = 8
+// PatchMetadata merges changes into a pod's metadata (a JSON merge patch, in which
+// nil removes), unless somebody has written to the pod since it was read: that is a
+// conflict. It returns the pod as it is now.
+func PatchMetadata(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata map[string]any) (*corev1.Pod, error) {
+	metadata["resourceVersion"] = pod.ResourceVersion
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
+	if err != nil {
+		return nil, fmt.Errorf("encode the patch: %w", err)
+	}
+	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
+}
 
-// CreateTimeout bounds the write of a launch or a preload. It is shorter than
-// that of others: a client waits, and can try again.
-const CreateTimeout = 3 * time.Second
+// IsRefused reports whether the API server refused an object for what it is: by
+// validation, by admission such as pod security or a quota, or for missing rights.
+// The same request is refused again.
+func IsRefused(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+}
 
-// IsQuota reports whether a ResourceQuota refused the pod, or has not been
-// counted yet. The API server has no reason of its own for that: it is
-// Forbidden, told apart by its text only.
+// IsQuota reports whether a ResourceQuota refused an object, or has not been
+// counted yet. The API server has no reason of its own for that: it says Forbidden,
+// and only the text tells.
 func IsQuota(err error) bool {
 	return apierrors.IsForbidden(err) &&
 		(strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota"))
-}
-
-// WriteTimeout bounds every single write to the API server.
-const WriteTimeout = 10 * time.Second
-
-// IsRefused reports whether the API server refused an object for what it is: by
-// validation, admission such as pod security, or missing rights. The same request
-// would be refused again.
-func IsRefused(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
 // OwnWriteWait bounds how long a write waits for the watch to deliver it.

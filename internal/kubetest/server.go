@@ -3,8 +3,10 @@ package kubetest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,77 +19,179 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 )
 
+// PodResource is the resource of pods.
 var PodResource = corev1.SchemeGroupVersion.WithResource("pods")
 
-// Server teaches client-go's fake what this service relies on in a real API
-// server and the fake leaves out: a pod gets its creation time and UID, each
-// write a new resourceVersion, and a write or delete that names another
+// Server teaches client-go's fake what this service relies on in a real API server
+// and the fake leaves out: a created object gets its creation time and UID, each
+// write of a pod a new resourceVersion, and a write or delete that names another
 // resourceVersion or UID than the pod's is a conflict.
 type Server struct {
-	Client  *fake.Clientset
-	Now     func() time.Time
+	Client *fake.Clientset
+	Now    func() time.Time
+
 	version atomic.Int64
+	written func() // called after each write; nil for nobody
 }
 
+// NewServer returns a fake API server with objects in it.
 func NewServer(now func() time.Time, objects ...runtime.Object) *Server {
 	s := &Server{Client: fake.NewClientset(objects...), Now: now}
 	s.version.Store(1000)
-	s.Client.PrependReactor("create", "pods", s.create)
-	s.Client.PrependReactor("patch", "pods", s.patch)
-	s.Client.PrependReactor("delete", "pods", s.delete)
+	s.Client.PrependReactor("*", "*", s.answer)
 	return s
 }
 
+// NextVersion returns a resourceVersion that is newer than all before it.
 func (s *Server) NextVersion() string { return fmt.Sprint(s.version.Add(1)) }
 
-// create fills in the new pod and leaves the rest to client-go's fake.
-func (s *Server) create(action k8stesting.Action) (bool, runtime.Object, error) {
-	pod := action.(k8stesting.CreateAction).GetObject().(*corev1.Pod)
-	pod.CreationTimestamp = metav1.NewTime(s.Now())
-	pod.UID = types.UID("uid-of-" + pod.Name)
-	pod.ResourceVersion = s.NextVersion()
-	return false, nil, nil
-}
-
-func (s *Server) patch(action k8stesting.Action) (bool, runtime.Object, error) {
-	patch := action.(k8stesting.PatchAction)
-	pod, err := s.StoredPod(patch.GetName())
-	if err != nil {
-		return true, nil, err
-	}
-	read := pod.ResourceVersion
-	if err := json.Unmarshal(patch.GetPatch(), pod); err != nil { // a merge patch that removes nothing
-		return true, nil, err
-	}
-	if pod.ResourceVersion != read {
-		return true, nil, Conflict(pod.Name)
-	}
-	pod.ResourceVersion = s.NextVersion()
-	return true, pod, s.Client.Tracker().Update(PodResource, pod, Namespace)
-}
-
-// delete checks the preconditions and leaves the rest to client-go's fake, but for
-// one that is only to be tried.
-func (s *Server) delete(action k8stesting.Action) (bool, runtime.Object, error) {
-	deletion := action.(k8stesting.DeleteActionImpl)
-	pod, err := s.StoredPod(deletion.GetName())
-	if err != nil {
-		return true, nil, err
-	}
-	if only := deletion.DeleteOptions.Preconditions; only != nil {
-		if only.UID != nil && *only.UID != pod.UID || only.ResourceVersion != nil && *only.ResourceVersion != pod.ResourceVersion {
-			return true, nil, Conflict(pod.Name)
+// answer does what client-go's fake leaves out, lets that do the rest, and tells of
+// writes.
+func (s *Server) answer(action k8stesting.Action) (handled bool, result runtime.Object, err error) {
+	switch action := action.(type) {
+	case k8stesting.CreateActionImpl:
+		s.complete(action.GetObject())
+	case k8stesting.PatchActionImpl:
+		if action.Matches("patch", "pods") {
+			if result, err = s.patchPod(action); err == nil {
+				s.notify()
+			}
+			return true, result, err
+		}
+	case k8stesting.DeleteActionImpl:
+		if action.Matches("delete", "pods") {
+			if err := s.checkPreconditions(action); err != nil || IsDryRun(action) {
+				return true, nil, err
+			}
 		}
 	}
-	return IsDryRun(action), nil, nil
+	handled, result, err = k8stesting.ObjectReaction(s.Client.Tracker())(action)
+	if err == nil && isWrite(action) {
+		s.notify()
+	}
+	return handled, result, err
 }
 
+func (s *Server) notify() {
+	if s.written != nil {
+		s.written()
+	}
+}
+
+// complete fills in what the API server gives to a new object.
+func (s *Server) complete(object runtime.Object) {
+	if meta, ok := object.(metav1.Object); ok {
+		meta.SetCreationTimestamp(metav1.NewTime(s.Now()))
+		meta.SetUID(types.UID("uid-of-" + meta.GetName()))
+		meta.SetResourceVersion(s.NextVersion())
+	}
+}
+
+// patchPod applies a merge patch of labels and annotations.
+func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error) {
+	pod, err := s.StoredPod(patch.GetName())
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		Metadata struct {
+			ResourceVersion     string
+			Labels, Annotations map[string]*string
+		}
+	}
+	if err := json.Unmarshal(patch.GetPatch(), &body); err != nil {
+		return nil, err
+	}
+	if named := body.Metadata.ResourceVersion; named != "" && named != pod.ResourceVersion {
+		return nil, Conflict(pod.Name)
+	}
+	pod.Labels = merge(pod.Labels, body.Metadata.Labels)
+	pod.Annotations = merge(pod.Annotations, body.Metadata.Annotations)
+	pod.ResourceVersion = s.NextVersion()
+	return pod, s.Client.Tracker().Update(PodResource, pod, pod.Namespace)
+}
+
+// merge is a JSON merge patch (RFC 7396): null removes.
+func merge(into map[string]string, patch map[string]*string) map[string]string {
+	into = maps.Clone(into)
+	for key, value := range patch {
+		switch {
+		case value == nil:
+			delete(into, key)
+		case into == nil:
+			into = map[string]string{key: *value}
+		default:
+			into[key] = *value
+		}
+	}
+	return into
+}
+
+func (s *Server) checkPreconditions(deletion k8stesting.DeleteActionImpl) error {
+	pod, err := s.StoredPod(deletion.GetName())
+	if err != nil {
+		return err
+	}
+	only := deletion.DeleteOptions.Preconditions
+	if only == nil {
+		return nil
+	}
+	if only.UID != nil && *only.UID != pod.UID || only.ResourceVersion != nil && *only.ResourceVersion != pod.ResourceVersion {
+		return Conflict(pod.Name)
+	}
+	return nil
+}
+
+// StoredPod returns a copy of the pod that the server has under a name.
 func (s *Server) StoredPod(name string) (*corev1.Pod, error) {
 	obj, err := s.Client.Tracker().Get(PodResource, Namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	return obj.(*corev1.Pod), nil
+	return obj.(*corev1.Pod).DeepCopy(), nil
+}
+
+// PutPod creates or replaces a pod under a new resourceVersion, as the kubelet or
+// another replica does.
+func (s *Server) PutPod(t testing.TB, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	pod = pod.DeepCopy()
+	pod.ResourceVersion = s.NextVersion()
+	tracker := s.Client.Tracker()
+	err := tracker.Update(PodResource, pod, pod.Namespace)
+	if apierrors.IsNotFound(err) {
+		err = tracker.Add(pod)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.notify()
+	return pod
+}
+
+// ChangePod changes a pod that the server has, as the kubelet or another replica
+// does.
+func (s *Server) ChangePod(t testing.TB, name string, change func(*corev1.Pod)) *corev1.Pod {
+	t.Helper()
+	pod, err := s.StoredPod(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(pod)
+	return s.PutPod(t, pod)
+}
+
+// DropPod takes a pod away, as kubectl or an eviction does.
+func (s *Server) DropPod(t testing.TB, name string) {
+	t.Helper()
+	if err := s.Client.Tracker().Delete(PodResource, Namespace, name); err != nil {
+		t.Fatal(err)
+	}
+	s.notify()
+}
+
+func isWrite(action k8stesting.Action) bool {
+	return slices.Contains([]string{"create", "update", "patch", "delete"}, action.GetVerb())
 }
 
 // FailOn makes calls of a verb and a resource end with an error, until the

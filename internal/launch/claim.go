@@ -72,10 +72,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.D
 	defer cancel()
 
 	began := l.now()
-	annotations := instance.LaunchAnnotations(began)
-	if timeout != 0 {
-		annotations[instance.CullTimeoutAnnotation] = timeout.String()
-	}
+	annotations := instance.LaunchAnnotations(began, timeout)
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": pod.ResourceVersion,
 		"labels":          map[string]any{instance.PoolLabel: nil},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -143,10 +144,11 @@ func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Durati
 
 // create makes the pod of an id, if it is not there already.
 func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req Request) error {
-	pod, err := podtemplate.NewPod(template, id, l.now(), req.CullTimeout)
+	pod, err := podtemplate.NewPod(template, id)
 	if err != nil {
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
+	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.now(), req.CullTimeout))
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 

@@ -1,7 +1,6 @@
 package podtemplate
 
 import (
-	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +36,3 @@ func copyIdleness(pod *corev1.Pod, template *corev1.PodTemplate) {
 func MaxAge(template *corev1.PodTemplate) (time.Duration, error) {
 	return templateDuration(template, instance.MaxAgeAnnotation)
 }
-
-// errRegistry: the registry could not say whether there is such a template.
-var ErrUnavailable = errors.New("the registry of templates does not answer as it should")

@@ -20,14 +20,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// errUnknownTemplate: no source has a template of that name.
-var ErrUnknown = errors.New("unknown template")
-
-// NewPod makes the pod of a new instance: the template's own pod, the state
-// contract's labels and annotations, the container's environment, a readiness
-// probe where there is none, and what no instance may have taken away.
-// timeout 0 means the template's cull timeout, or else the server's.
-func NewPod(template *corev1.PodTemplate, id string, now time.Time, timeout time.Duration) (*corev1.Pod, error) {
+// NewPod makes a pod of a template: the template's own pod, the state contract's
+// labels and annotations, the containers' environment, a readiness probe where there
+// is none, and what no instance may have taken away. The pod is nobody's instance
+// yet: instance.LaunchAnnotations make it somebody's.
+func NewPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
 	if len(template.Template.Spec.Containers) == 0 {
 		return nil, errors.New("it has no container")
 	}
@@ -35,10 +32,9 @@ func NewPod(template *corev1.PodTemplate, id string, now time.Time, timeout time
 	if err != nil {
 		return nil, err
 	}
-	if timeout == 0 {
-		if timeout, err = CullTimeout(template); err != nil {
-			return nil, err
-		}
+	timeout, err := CullTimeout(template)
+	if err != nil {
+		return nil, err
 	}
 	maxAge, err := MaxAge(template)
 	if err != nil {
@@ -54,7 +50,9 @@ func NewPod(template *corev1.PodTemplate, id string, now time.Time, timeout time
 		Spec: *template.Template.Spec.DeepCopy(),
 	}
 	setContract(pod, template, id, port)
-	maps.Copy(pod.Annotations, instance.LaunchAnnotations(now))
+	for key := range instance.LaunchAnnotations(time.Time{}, time.Second) {
+		delete(pod.Annotations, key) // they are not the template's to set
+	}
 	delete(pod.Annotations, instance.MaxAgeAnnotation)
 	if maxAge != 0 {
 		pod.Annotations[instance.MaxAgeAnnotation] = maxAge.String()

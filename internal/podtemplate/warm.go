@@ -3,7 +3,6 @@ package podtemplate
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -24,16 +23,4 @@ func PoolSize(template *corev1.PodTemplate) (int, error) {
 		return 0, fmt.Errorf("annotation %s: %q is not a whole number from 0 to %d", instance.PoolSizeAnnotation, value, mostWarm)
 	}
 	return size, nil
-}
-
-// NewWarmPod makes a pod that is nobody's yet: an instance's in all but that
-// it has not been used, and so has no last activity.
-func NewWarmPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
-	pod, err := NewPod(template, id, time.Time{}, 0)
-	if err != nil {
-		return nil, err
-	}
-	pod.Labels[instance.PoolLabel] = instance.PoolWarm
-	delete(pod.Annotations, instance.LastActivityAnnotation)
-	return pod, nil
 }

@@ -38,7 +38,7 @@ type Cache interface {
 	WarmTemplates() []string
 	PodTemplates() []*corev1.PodTemplate
 	ManagedPod(name string) (*corev1.Pod, bool)
-	OnWarm(changed func()) error
+	OnWarm(changed func(template string)) error
 }
 
 // Pool keeps warm pods of the templates that ask for it. It runs on the elected
@@ -63,7 +63,7 @@ func New(pods typedcorev1.PodInterface, cluster Cache, startTimeout time.Duratio
 		Metrics: metrics, log: log, Now: now, random: random,
 		changed: make(chan struct{}, 1),
 	}
-	return p, cluster.OnWarm(p.wake)
+	return p, cluster.OnWarm(func(string) { p.wake() })
 }
 
 func (p *Pool) wake() {
@@ -234,10 +234,11 @@ func (p *Pool) newPod(template *corev1.PodTemplate) (*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod, err := podtemplate.NewWarmPod(template, id)
+	pod, err := podtemplate.NewPod(template, id)
 	if err != nil {
 		return nil, &podtemplate.Error{Template: template.Name, Err: err}
 	}
+	pod.Labels[instance.PoolLabel] = instance.PoolWarm
 	return pod, nil
 }
 

@@ -31,7 +31,7 @@ type Preloads interface {
 	Preloads(template string) []*appsv1.DaemonSet
 	PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod
 	AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet
-	OnPreload(changed func()) error
+	OnPreload(changed func(template string)) error
 }
 
 // Preloader pulls templates' images onto nodes before anybody waits for them. A
@@ -56,7 +56,7 @@ func New(daemonSets typedappsv1.DaemonSetInterface, cluster Preloads, namespace 
 		DaemonSets: daemonSets, Cluster: cluster, namespace: namespace, templates: templates, helperImage: helperImage,
 		log: log, changed: make(chan struct{}, 1),
 	}
-	return p, cluster.OnPreload(func() {
+	return p, cluster.OnPreload(func(string) {
 		select {
 		case p.changed <- struct{}{}:
 		default: // will be seen with the change before

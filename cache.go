@@ -1,0 +1,239 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+)
+
+// awaitPulse is how often a waiting client looks without having been woken: the
+// start timeout passes without an event.
+const awaitPulse = 5 * time.Second
+
+// Instance returns what is known of an id. A pod has precedence over a tombstone,
+// which may have been written for a delete that did not happen; but the tombstone
+// of a pod that is being deleted says why.
+func (c *Cache) Instance(id string) (instance.Instance, bool) {
+	if pod, ok := c.Pod(id); ok && !c.hasEnded(pod) {
+		return c.describe(pod, c.now()), true
+	}
+	if event, ok := c.Tombstone(id); ok {
+		return instance.FromTombstone(event), true
+	}
+	return instance.Instance{}, false
+}
+
+// hasEnded reports whether this service is deleting a pod, and its tombstone says
+// so.
+func (c *Cache) hasEnded(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp == nil {
+		return false
+	}
+	_, known := c.Tombstone(pod.Labels[instance.IDLabel])
+	return known
+}
+
+// describe is what the pod says, and what this replica has found out beyond that.
+func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
+	inst := instance.FromPod(pod, now, c.rules.StartTimeout)
+	if inst.Status == instance.StatusDeploying && c.earlyReady.Has(pod) {
+		inst.Status, inst.Message, inst.Address = instance.StatusDeployed, "", instance.PodAddress(pod)
+	}
+	c.rules.Describe(&inst, pod, now)
+	return inst
+}
+
+// Instances returns the instances of a template, or all for "", the oldest first.
+// Ended instances are among them for as long as their tombstones last.
+func (c *Cache) Instances(template string) []instance.Instance {
+	now := c.now()
+	var all []instance.Instance
+	seen := map[string]bool{}
+	for _, pod := range c.podsOfTemplate(template) {
+		if instance.IsInstance(pod) && !c.hasEnded(pod) {
+			inst := c.describe(pod, now)
+			all, seen[inst.ID] = append(all, inst), true
+		}
+	}
+	for _, event := range indexed[*corev1.Event](c.tombstones, templateIndex, template) {
+		if instance.IsInstance(event) && !seen[event.Labels[instance.IDLabel]] {
+			all = append(all, instance.FromTombstone(event))
+		}
+	}
+	slices.SortFunc(all, func(a, b instance.Instance) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return all
+}
+
+// Await returns what is known of an id as soon as good accepts it, or else when ctx
+// is done. It costs the API server nothing: the watch wakes it. While a client
+// waits for an instance that is starting, this replica dials the instance's port.
+func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
+	if inst, known := c.Instance(id); good(inst, known) {
+		return inst, known
+	}
+	changed, stop := c.waiters.Add(id)
+	defer stop()
+	pulse := time.NewTicker(awaitPulse)
+	defer pulse.Stop()
+	for {
+		inst, known := c.Instance(id)
+		if good(inst, known) || ctx.Err() != nil {
+			return inst, known
+		}
+		c.dial(id)
+		select {
+		case <-changed:
+		case <-pulse.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// dial finds out when an instance listens, for as long as a client waits for it.
+func (c *Cache) dial(id string) {
+	current := func() (*corev1.Pod, bool) {
+		pod, ok := c.Pod(id)
+		return pod, ok && c.waiters.Any(id)
+	}
+	c.earlyReady.Knock(id, current, func(pod *corev1.Pod) {
+		c.waiters.Wake(id)
+		c.tellUpdated(pod)
+	})
+}
+
+// Pod returns the pod of an instance.
+func (c *Cache) Pod(id string) (*corev1.Pod, bool) {
+	pod, ok := c.ownPods.Get(instance.PodName(id))
+	return pod, ok && instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id
+}
+
+// ManagedPod returns the managed pod of a name, whosever it is.
+func (c *Cache) ManagedPod(name string) (*corev1.Pod, bool) { return c.ownPods.Get(name) }
+
+// InstancePods returns the pods of all instances.
+func (c *Cache) InstancePods() []*corev1.Pod {
+	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) })
+}
+
+// WarmPods returns the warm pods of a template: those that are nobody's instance.
+func (c *Cache) WarmPods(template string) []*corev1.Pod {
+	pods := c.ownPods.Overlay(indexed[*corev1.Pod](c.pods, warmIndex, template))
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
+		return !instance.IsWarm(pod) || instance.TemplateOf(pod) != template
+	})
+}
+
+// WarmTemplates returns the names of the templates that there are warm pods of.
+func (c *Cache) WarmTemplates() []string {
+	return c.pods.GetIndexer().ListIndexFuncValues(warmIndex)
+}
+
+// Tombstone returns the Event that remembers an instance.
+func (c *Cache) Tombstone(id string) (*corev1.Event, bool) {
+	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+instance.TombstoneName(id))
+	return event, ok && instance.IsInstance(event) && event.Labels[instance.IDLabel] == id
+}
+
+// PodTemplates returns all PodTemplates.
+func (c *Cache) PodTemplates() []*corev1.PodTemplate {
+	return typed[*corev1.PodTemplate](c.templates.GetStore().List())
+}
+
+// Template returns the PodTemplate of a name, which the caller must not change. The
+// error wraps podtemplate.ErrUnknown if there is none.
+func (c *Cache) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {
+	if template, ok := lookup[*corev1.PodTemplate](c.templates, c.namespace+"/"+name); ok {
+		return template, nil
+	}
+	return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
+}
+
+// ProxyService returns the Service that leads visitors to the proxy.
+func (c *Cache) ProxyService() (*corev1.Service, bool) {
+	return lookup[*corev1.Service](c.services, c.proxyService)
+}
+
+// Preloads returns the preloads of a template, or all for "", without those that
+// are being deleted.
+func (c *Cache) Preloads(template string) []*appsv1.DaemonSet {
+	sets := c.ownPreloads.Overlay(indexed[*appsv1.DaemonSet](c.preloads, templateIndex, template))
+	return slices.DeleteFunc(sets, func(set *appsv1.DaemonSet) bool {
+		return set.Labels[instance.PreloadLabel] == "" || set.DeletionTimestamp != nil ||
+			template != "" && instance.TemplateOf(set) != template
+	})
+}
+
+// PreloadPods returns the pods of one preload.
+func (c *Cache) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
+	pods := indexed[*corev1.Pod](c.pods, templateIndex, instance.TemplateOf(set))
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return pod.Labels[instance.PreloadNameLabel] != set.Name })
+}
+
+// AwaitPreload returns the preloads of a template as soon as good accepts them, or
+// else when ctx is done.
+func (c *Cache) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
+	changed, stop := c.waiters.Add(preloadWaiter(template))
+	defer stop()
+	for {
+		sets := c.Preloads(template)
+		if good(sets) || ctx.Err() != nil {
+			return sets
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// preloadWaiter is the name that clients wait under for the preload of a template.
+// An id has no colon.
+func preloadWaiter(template string) string { return "preload:" + template }
+
+// podsOfTemplate returns the managed pods of a template, or all for "".
+func (c *Cache) podsOfTemplate(template string) []*corev1.Pod {
+	pods := c.ownPods.Overlay(indexed[*corev1.Pod](c.pods, templateIndex, template))
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
+		return template != "" && instance.TemplateOf(pod) != template
+	})
+}
+
+func lookup[T any](informer cache.SharedIndexInformer, key string) (T, bool) {
+	obj, _, err := informer.GetStore().GetByKey(key)
+	found, ok := obj.(T)
+	return found, ok && err == nil
+}
+
+// indexed lists by an index of the informer, or all for "".
+func indexed[T any](informer cache.SharedIndexInformer, index, value string) []T {
+	if value == "" {
+		return typed[T](informer.GetStore().List())
+	}
+	objs, err := informer.GetIndexer().ByIndex(index, value)
+	if err != nil { // only if the index does not exist
+		panic(err)
+	}
+	return typed[T](objs)
+}
+
+func typed[T any](objs []any) []T {
+	all := make([]T, 0, len(objs))
+	for _, obj := range objs {
+		if object, ok := obj.(T); ok {
+			all = append(all, object)
+		}
+	}
+	return all
+}

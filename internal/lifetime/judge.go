@@ -1,0 +1,123 @@
+package lifetime
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// FailedRetention keeps a failed instance for a while, so that a polling client
+// learns that it failed and an operator can read its log.
+const FailedRetention = time.Minute
+
+// Action is what is to be done with an instance.
+type Action int
+
+const (
+	Keep Action = iota
+	End         // delete it
+	Fix         // replace times on its pod that are wrong
+)
+
+// Verdict is what Judge decides. An End has a reason and a sentence for people.
+type Verdict struct {
+	Action  Action
+	Reason  instance.EndReason
+	Message string
+}
+
+// Judge decides what happens to an instance. It never takes an annotation that it
+// cannot read for idleness, and it finds an end for every instance.
+//
+// While deletes are held, only pods that have plainly ended get an End, and times
+// in the future stay: either may be explained by what other replicas have yet to
+// write, or by this replica's clock.
+func (r Rules) Judge(pod *corev1.Pod, now time.Time, held bool) Verdict {
+	if pod.DeletionTimestamp != nil {
+		return Verdict{}
+	}
+	switch pod.Status.Phase {
+	case corev1.PodSucceeded:
+		return Verdict{End, instance.EndGone, "the application ended by itself"}
+	case corev1.PodFailed:
+		return r.judgeFailed(pod, now, failedAt(pod))
+	}
+	v := r.judgeRunning(pod, now, held)
+	if v.Action == End && held {
+		return Verdict{}
+	}
+	return v
+}
+
+// judgeRunning judges a pod whose containers have not all ended.
+func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
+	failed := instance.ReadyChangedAt(pod).Add(r.StartTimeout)
+	if !instance.IsReady(pod) && !now.Before(failed) {
+		return r.judgeFailed(pod, now, failed)
+	}
+	last, err := LastUse(pod, now)
+	if err != nil {
+		last = now
+	}
+	at, reason := r.DueEnd(pod, last, now)
+	switch {
+	case now.Before(at):
+		if _, problem := r.FixTimes(pod, now, held); problem != nil {
+			return Verdict{Fix, "", problem.Error()}
+		}
+		return Verdict{}
+	case reason == instance.EndExpired:
+		age := r.MaxAgeOf(pod)
+		lived := (now.Sub(at) + age).Round(time.Second)
+		return Verdict{End, reason, fmt.Sprintf("launched %s ago; its max age is %s", lived, age)}
+	}
+	idle := now.Sub(r.idleSince(pod, last)).Round(time.Second)
+	return Verdict{End, reason, fmt.Sprintf("not used for %s; its cull timeout is %s", idle, r.CullTimeoutOf(pod))}
+}
+
+// judgeFailed ends an instance that has been failed for FailedRetention.
+func (r Rules) judgeFailed(pod *corev1.Pod, now, failed time.Time) Verdict {
+	if now.Sub(failed) < FailedRetention {
+		return Verdict{}
+	}
+	inst := instance.FromPod(pod, now, r.StartTimeout) // with the reason that clients were told
+	return Verdict{End, instance.EndFailed, fmt.Sprintf("%s: %s", inst.Reason, inst.Message)}
+}
+
+// failedAt is when a pod in phase Failed got there.
+func failedAt(pod *corev1.Pod) time.Time {
+	at := instance.ReadyChangedAt(pod)
+	if ended := instance.EndedAt(pod); ended.After(at) {
+		return ended
+	}
+	return at
+}
+
+// FixTimes returns the annotations to write in place of times that are wrong: nil
+// removes one. Such a time counts as now, so that nobody loses an instance by it,
+// and no instance lives for ever. The error says what is wrong; it is nil if there
+// is nothing to fix.
+func (r Rules) FixTimes(pod *corev1.Pod, now time.Time, held bool) (annotations map[string]any, problem error) {
+	annotations = map[string]any{}
+	wrong := func(err error) bool {
+		if err == nil || held && errors.Is(err, errFuture) {
+			return false
+		}
+		problem = errors.Join(problem, err)
+		return true
+	}
+	if _, err := LastUse(pod, now); wrong(err) {
+		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
+		annotations[instance.ActivitySourceAnnotation] = nil // the fix is not a use
+	}
+	if r.MaxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
+		if _, err := launchedAt(pod, now); wrong(err) {
+			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
+		}
+	}
+	return annotations, problem
+}

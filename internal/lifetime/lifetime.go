@@ -1,0 +1,144 @@
+// Package lifetime decides when an instance ends: when it was last used, when it
+// is due to end, what is to be done with it now, which times on its pod must be
+// fixed, and when deletes are held back.
+//
+// The culler acts on these decisions, and clients are told them as cull-at: both
+// ask the same functions. The package is pure. It never talks to the API server,
+// starts a goroutine, reads a clock or logs.
+package lifetime
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+const (
+	// ClockSkew is how far ahead the clock of another replica may be. A time on a
+	// pod that is further in the future is wrong, and would keep an instance alive
+	// for ever.
+	ClockSkew = time.Minute
+	// FlushTick is how often each replica looks for uses that are due to be written.
+	FlushTick = time.Second
+	// periods is how many times within its cull timeout the use of an instance that
+	// is always in use is written.
+	periods = 12
+)
+
+// Rules are the server's settings about when instances end.
+type Rules struct {
+	CullTimeout  time.Duration // for instances that have no cull timeout of their own
+	StartTimeout time.Duration // how long an instance may take to become Ready
+	MaxAge       time.Duration // of every instance, however active; 0 means no limit
+}
+
+// Period is the least time between two writes of an instance's activity.
+func Period(cullTimeout time.Duration) time.Duration { return cullTimeout / periods }
+
+// Lag is the most that the last-activity annotation can trail the real last use:
+// one period, one tick and one write.
+func Lag(cullTimeout time.Duration) time.Duration { return Period(cullTimeout) + 2*FlushTick }
+
+// CullTimeoutOf is how long an instance may be idle.
+func (r Rules) CullTimeoutOf(pod *corev1.Pod) time.Duration {
+	return instance.CullTimeout(pod, r.CullTimeout)
+}
+
+// LagOf is the Lag of an instance's own cull timeout.
+func (r Rules) LagOf(pod *corev1.Pod) time.Duration { return Lag(r.CullTimeoutOf(pod)) }
+
+// MaxAgeOf is how long an instance may live, however active; 0 means no limit. The
+// max age on the pod, which comes from its template, can only shorten the server's.
+// A value that is unreadable or not positive does not count.
+func (r Rules) MaxAgeOf(pod *corev1.Pod) time.Duration {
+	own, err := time.ParseDuration(pod.Annotations[instance.MaxAgeAnnotation])
+	if err != nil || own <= 0 || r.MaxAge > 0 && r.MaxAge < own {
+		return r.MaxAge
+	}
+	return own
+}
+
+// LastUse is when an instance was last used, according to its pod. It is an error
+// if the annotation is missing, unreadable, or in the future.
+func LastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
+	last, err := instance.LastActivity(pod)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return last, checkNotAhead(instance.LastActivityAnnotation, last, now)
+}
+
+// DueEnd is when a working instance is due to end if it is not used after last,
+// and the reason. An instance ends once it has been idle for its cull timeout and
+// the Lag, so that none ends early; or at its max age, if that comes first.
+func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance.EndReason) {
+	timeout := r.CullTimeoutOf(pod)
+	idle := r.idleSince(pod, last).Add(timeout).Add(Lag(timeout)) // one by one: the sum of the durations can overflow
+	if age := r.MaxAgeOf(pod); age > 0 {
+		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(idle) {
+			return launched.Add(age), instance.EndExpired
+		}
+	}
+	return idle, instance.EndCulled
+}
+
+// Describe adds to an instance when it was last used and when it is due to end.
+// Both stay zero if the pod does not say, and for an instance that has ended.
+func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time) {
+	last, err := LastUse(pod, now)
+	if err != nil || !inst.Alive() {
+		return
+	}
+	inst.LastActivity = last
+	inst.Source = instance.Source(pod.Annotations[instance.ActivitySourceAnnotation])
+	inst.CullAt, _ = r.DueEnd(pod, last, now)
+}
+
+// idleSince is the time since when nobody has used an instance. The time that it
+// takes to start does not count as idleness.
+func (r Rules) idleSince(pod *corev1.Pod, last time.Time) time.Time {
+	if usable := r.usableSince(pod); usable.After(last) {
+		return usable
+	}
+	return last
+}
+
+// usableSince is when somebody could first have used the instance: when it became
+// Ready, but at most a start timeout after its creation. Without that limit, a
+// container that restarts again and again would never be idle.
+func (r Rules) usableSince(pod *corev1.Pod) time.Time {
+	latest := pod.CreationTimestamp.Add(r.StartTimeout)
+	if ready := instance.ReadyChangedAt(pod); instance.IsReady(pod) && ready.Before(latest) {
+		return ready
+	}
+	return latest
+}
+
+// launchedAt is when the pod became somebody's instance. A pod without the
+// annotation was made by an earlier version of this service, and was launched when
+// it was created. It is an error if the annotation is unreadable or in the future.
+func launchedAt(pod *corev1.Pod, now time.Time) (time.Time, error) {
+	value, ok := pod.Annotations[instance.LaunchedAnnotation]
+	if !ok {
+		return pod.CreationTimestamp.Time, nil
+	}
+	at, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("annotation %s: %q is not an RFC 3339 time", instance.LaunchedAnnotation, value)
+	}
+	return at, checkNotAhead(instance.LaunchedAnnotation, at, now)
+}
+
+// errFuture is wrapped by errors about a time that no clock skew explains.
+var errFuture = errors.New("in the future")
+
+func checkNotAhead(annotation string, at, now time.Time) error {
+	if at.Sub(now) <= ClockSkew {
+		return nil
+	}
+	return fmt.Errorf("annotation %s is %w: %s", annotation, errFuture, instance.FormatTime(at))
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// requestLimits bound single requests of a server; 0 means no limit.
+type requestLimits struct{ read, write time.Duration }
+
+// shortRequests are the API's. The write limit leaves room for the longest wait that
+// a client may ask for with Prefer.
+func shortRequests() requestLimits {
+	return requestLimits{read: 30 * time.Second, write: 90 * time.Second}
+}
+
+// longRequests are the proxy's: uploads, downloads and WebSockets have no end of
+// their own.
+func longRequests() requestLimits { return requestLimits{} }
+
+// server is one listener and the handler that answers on it.
+type server struct {
+	name     string
+	listener net.Listener
+	http     *http.Server
+	log      *slog.Logger
+}
+
+func newServer(name string, listener net.Listener, handler http.Handler, limits requestLimits, log *slog.Logger) *server {
+	return &server{name: name, listener: listener, log: log, http: &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       limits.read,
+		WriteTimeout:      limits.write,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelError),
+	}}
+}
+
+func (s *server) addr() string { return s.listener.Addr().String() }
+
+// serve answers until shutdown; any other end is an error.
+func (s *server) serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// shutdown lets requests end until the timeout, and then cuts them. It does not wait
+// for WebSockets: browsers open them again, at another replica.
+func (s *server) shutdown(timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.log.Warn("requests were cut off at the end", "server", s.name, "error", err)
+		_ = s.http.Close() // its error says no more than the last
+	}
+}
+
+// health answers the kubelet's probes.
+type health struct {
+	synced   func() bool
+	stopping atomic.Bool
+}
+
+// routes are the endpoints for operators: metrics and probes.
+func (h *health) routes(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", h.healthz)
+	mux.HandleFunc("GET /readyz", h.readyz)
+	return mux
+}
+
+// healthz says that the process answers. It does not depend on the API server: a
+// restart would not bring that back, and would lose the cache that answers meanwhile.
+func (h *health) healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+
+// readyz says that requests are welcome: the cluster has been read, and the process
+// is not ending.
+func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case h.stopping.Load():
+		http.Error(w, "shutting down", http.StatusServiceUnavailable)
+	case !h.synced():
+		http.Error(w, "waiting for the first read of the cluster", http.StatusServiceUnavailable)
+	default:
+		fmt.Fprintln(w, "ok")
+	}
+}
