@@ -15,29 +15,30 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// makeImage returns an image of one layer for this machine.
+// makeImage returns a single-layer image for this machine's architecture.
 func makeImage(layer v1.Layer, config v1.Config) (v1.Image, error) {
 	built, err := mutate.AppendLayers(empty.Image, layer)
 	if err != nil {
-		return nil, fmt.Errorf("put the image together: %w", err)
+		return nil, fmt.Errorf("assemble the image: %w", err)
 	}
 	file, err := built.ConfigFile()
 	if err != nil {
-		return nil, fmt.Errorf("put the image together: %w", err)
+		return nil, fmt.Errorf("assemble the image: %w", err)
 	}
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
 	return mutate.ConfigFile(built, file)
 }
 
-// writeArchive replaces the archive at path, unless it has the same bytes.
+// writeArchive writes the image to an archive at path. It leaves an identical
+// archive in place.
 func writeArchive(path, ref string, built v1.Image) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
-		return fmt.Errorf("name the image: %w", err)
+		return fmt.Errorf("parse the image's name: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("make the directory of images: %w", err)
+		return fmt.Errorf("create the image directory: %w", err)
 	}
 	next := path + ".next"
 	defer os.Remove(next)
@@ -52,19 +53,19 @@ func writeArchive(path, ref string, built v1.Image) error {
 }
 
 // archived is an image in an archive.
-type archived struct {
+type archivedImage struct {
 	ref string
-	id  string // digest of its configuration, as the container runtime has it
+	id  string // digest of its configuration; the container runtime's image id
 }
 
 // readArchive returns the images in an archive.
-func readArchive(path string) ([]archived, error) {
+func readArchive(path string) ([]archivedImage, error) {
 	open := func() (io.ReadCloser, error) { return os.Open(path) }
 	manifest, err := tarball.LoadManifest(open)
 	if err != nil {
 		return nil, err
 	}
-	var images []archived
+	var images []archivedImage
 	for _, entry := range manifest {
 		for _, ref := range entry.RepoTags {
 			tag, err := name.NewTag(ref)
@@ -79,11 +80,11 @@ func readArchive(path string) ([]archived, error) {
 			if err != nil {
 				return nil, err
 			}
-			images = append(images, archived{ref: ref, id: id.String()})
+			images = append(images, archivedImage{ref: ref, id: id.String()})
 		}
 	}
 	if len(images) == 0 {
-		return nil, errors.New("it names no image")
+		return nil, errors.New("it contains no tagged image")
 	}
 	return images, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// writeTestArchive writes an image of a name, and returns its id.
+// writeTestArchive writes an archive with one image and returns the image's id.
 func writeTestArchive(t *testing.T, path, ref, content string) (id string) {
 	t.Helper()
 	built, err := makeImage(static.NewLayer([]byte(content), types.DockerLayer), v1.Config{User: "1:1"})
@@ -34,14 +34,15 @@ func TestReadArchive(t *testing.T) {
 	for _, content := range []string{"one", "two"} {
 		id := writeTestArchive(t, path, "localhost/x:dev", content)
 		got, err := readArchive(path)
-		if want := []archived{{ref: "localhost/x:dev", id: id}}; err != nil || !slices.Equal(got, want) {
+		if want := []archivedImage{{ref: "localhost/x:dev", id: id}}; err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, %v; want %v", content, got, err, want)
 		}
 	}
 }
 
-// TestReadArchiveThatIsNone: nothing that is no archive is taken for one.
-func TestReadArchiveThatIsNone(t *testing.T) {
+// TestReadArchiveRejectsOtherFiles checks that readArchive rejects files that
+// are not image archives.
+func TestReadArchiveRejectsOtherFiles(t *testing.T) {
 	dir := t.TempDir()
 	whole := filepath.Join(dir, "whole.tar")
 	writeTestArchive(t, whole, "localhost/x:dev", strings.Repeat("x", 4096))
@@ -69,7 +70,7 @@ func TestReadArchiveThatIsNone(t *testing.T) {
 	}
 }
 
-func TestWriteArchiveWithoutAName(t *testing.T) {
+func TestWriteArchiveRejectsInvalidName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.tar")
 	if err := writeArchive(path, "not a name", nil); err == nil || isFile(path) {
 		t.Errorf("got %v, want an error and no file", err)

@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// debianKeyring has the keys of Debian's own archive, on Debian itself.
+// debianKeyring holds the keys of Debian's archive. It exists on Debian only.
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// bootstrap makes the archive of a root file system of Debian packages, as a
-// recipe of mmdebstrap's options tells. The packages come from where this
-// machine's own do. What it needs meanwhile is in tmp.
+// bootstrap installs Debian packages into a new root file system and writes it
+// to target as an archive. The recipe is a list of mmdebstrap options. The
+// packages come from this machine's apt sources. Temporary files go to tmp.
 func bootstrap(ctx context.Context, suite string, recipe []string, target, tmp string) error {
 	args := append(slices.Clone(recipe), aptOptions(ctx)...)
 	if isFile(debianKeyring) {
@@ -23,15 +23,15 @@ func bootstrap(ctx context.Context, suite string, recipe []string, target, tmp s
 	}
 	args = append(args, "--mode=root", suite, target)
 	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, aptSources(ctx, suite)...)...)
-	// SOURCE_DATE_EPOCH would change the times of Python's sources, and what is
-	// compiled of them would be out of date.
+	// SOURCE_DATE_EPOCH would change the modification times of Python sources
+	// and so make their compiled files stale.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "SOURCE_DATE_EPOCH=")
 	})
 	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid: true, // mmdebstrap signals its whole group when it fails
-		// With mmdebstrap all that it started ends, and all that it mounted.
+		// When mmdebstrap ends, its child processes and mounts go too.
 		Cloneflags:   syscall.CLONE_NEWPID,
 		Unshareflags: syscall.CLONE_NEWNS,
 	}
@@ -45,13 +45,13 @@ func bootstrap(ctx context.Context, suite string, recipe []string, target, tmp s
 	return nil
 }
 
-// aptOptions are this machine's settings of apt for reaching its mirrors, such
-// as a proxy. They do not become part of the image.
+// aptOptions returns this machine's apt settings for reaching its mirrors, such
+// as a proxy. They are not stored in the image.
 func aptOptions(ctx context.Context) []string {
 	out, err := exec.CommandContext(ctx, "apt-config", "dump", "Acquire::http", "Acquire::https", "Acquire::ftp",
 		"Acquire::Retries", "Acquire::Check-Valid-Until", "Acquire::Check-Date").Output()
 	if err != nil {
-		return nil // no apt here, and so no settings of it
+		return nil // apt is not installed
 	}
 	var options []string
 	for line := range strings.Lines(string(out)) {
@@ -62,8 +62,8 @@ func aptOptions(ctx context.Context) []string {
 	return options
 }
 
-// aptSources are those of this machine's sources that have the suite; none, for
-// mmdebstrap's own, if it is of another release.
+// aptSources returns this machine's apt sources for the suite. It returns nil,
+// for mmdebstrap's default sources, if the machine runs another release.
 func aptSources(ctx context.Context, suite string) []string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets",
 		"--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
@@ -73,7 +73,7 @@ func aptSources(ctx context.Context, suite string) []string {
 	return parseSources(string(out), suite)
 }
 
-// parseSources reads what apt-get indextargets prints.
+// parseSources parses the output of apt-get indextargets.
 func parseSources(targets, suite string) []string {
 	var sources []string
 	complete := false

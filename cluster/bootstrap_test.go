@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestParseSources takes Debian's own mirrors, where they have the release.
+// TestParseSources checks that only Debian mirrors of the release are used.
 func TestParseSources(t *testing.T) {
 	const (
 		mirror   = "Debian http://mirror.example/debian/ bookworm main"
@@ -31,11 +31,11 @@ func TestParseSources(t *testing.T) {
 			"Debian http://mirror.example/debian/ bookworm-backports main",
 			"Debian http://mirror.example/debian/ trixie main",
 		}, []string{"deb http://mirror.example/debian/ bookworm main"}},
-		{"others' packages", []string{mirror, "Someone http://packages.example/apt bookworm main"},
+		{"third-party packages", []string{mirror, "Someone http://packages.example/apt bookworm main"},
 			[]string{"deb http://mirror.example/debian/ bookworm main"}},
 		{"another release", []string{"Debian http://mirror.example/debian/ trixie main", security}, nil},
-		{"a mirror that is a file here", []string{"Debian file:/srv/debian/ bookworm main", security}, nil},
-		{"something unexpected", []string{"", "E: no such thing", "Debian http://mirror.example/debian/"}, nil},
+		{"a local mirror", []string{"Debian file:/srv/debian/ bookworm main", security}, nil},
+		{"malformed lines", []string{"", "E: no such thing", "Debian http://mirror.example/debian/"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := parseSources(strings.Join(test.targets, "\n")+"\n", "bookworm")

@@ -8,12 +8,12 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// ensureBridge makes the pods' bridge with the node's address on it, so that
-// the node has an address that stays the same wherever the machine is.
+// ensureBridge creates the pods' bridge and gives it the node's address. The
+// address stays the same when the machine moves to another network.
 func ensureBridge() error {
 	address, err := netlink.ParseAddr(bridgeAddress + "/16")
 	if err != nil {
-		return fmt.Errorf("make the bridge %s: %w", bridgeName, err)
+		return fmt.Errorf("create the bridge %s: %w", bridgeName, err)
 	}
 	link, err := findBridge()
 	if err == nil && link == nil {
@@ -22,14 +22,15 @@ func ensureBridge() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("make the bridge %s: %w", bridgeName, err)
+		return fmt.Errorf("create the bridge %s: %w", bridgeName, err)
 	}
 	if err := netlink.AddrReplace(link, address); err != nil {
-		return fmt.Errorf("give the bridge its address: %w", err)
+		return fmt.Errorf("set the bridge's address: %w", err)
 	}
-	// Said explicitly, its hardware address no longer changes with its ports.
+	// A hardware address that is set explicitly does not change when ports
+	// join or leave the bridge.
 	if err := netlink.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
-		return fmt.Errorf("fix the bridge's hardware address: %w", err)
+		return fmt.Errorf("set the bridge's hardware address: %w", err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up the bridge: %w", err)
@@ -46,7 +47,7 @@ func findBridge() (netlink.Link, error) {
 	return link, err
 }
 
-// removeBridge removes the bridge and the pods' links that are left on it.
+// removeBridge removes the bridge and any pod links still attached to it.
 func removeBridge() error {
 	bridge, err := findBridge()
 	if err != nil || bridge == nil {
@@ -68,8 +69,8 @@ func removeBridge() error {
 	return nil
 }
 
-// addressConflict tells which link other than the bridge has an address in one
-// of the cluster's networks, "" if none.
+// addressConflict returns the link, other than the bridge, that has an address
+// in one of the cluster's networks. It returns "" if there is none.
 func addressConflict() (string, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -92,8 +93,8 @@ func addressConflict() (string, error) {
 	return "", nil
 }
 
-// overlapsCluster tells whether a network has addresses in common with pods or
-// Services.
+// overlapsCluster reports whether a network overlaps the pods' or the Services'
+// network.
 func overlapsCluster(network *net.IPNet) bool {
 	for _, ours := range []string{podCIDR, serviceCIDR} {
 		ip, cidr, err := net.ParseCIDR(ours)

@@ -16,48 +16,48 @@ import (
 	"golang.org/x/mod/modfile"
 )
 
-// tool is a program that is built from the Go modules in tools/.
+// tool is a program built from one of the Go modules in tools/.
 type tool struct {
-	path   string   // of the program
-	module string   // directory in tools/ whose go.mod says the versions
-	pkg    string   // to build
-	owner  string   // the module of pkg, whose version the program tells
-	tells  []string // variables that are set to that version, "v1.2.3"
+	path          string   // where the program is installed
+	module        string   // directory in tools/ with the go.mod to build from
+	pkg           string   // package to build
+	versionModule string   // module whose version is the program's version
+	versionVars   []string // variables that the linker sets to that version, "v1.2.3"
 }
 
-// tools returns all programs of the cluster, those that take longest first.
+// tools returns all programs of the cluster, the slowest to build first.
 func (c *cluster) tools() []tool {
 	kubernetes := func(name string) tool {
 		return tool{
 			path: c.bin(name), module: "kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name,
-			owner: "k8s.io/kubernetes", tells: []string{"k8s.io/component-base/version.gitVersion"},
+			versionModule: "k8s.io/kubernetes", versionVars: []string{"k8s.io/component-base/version.gitVersion"},
 		}
 	}
 	containerd := func(name string) tool {
 		const owner = "github.com/containerd/containerd/v2"
 		return tool{
 			path: c.bin(name), module: "containerd", pkg: owner + "/cmd/" + name,
-			owner: owner, tells: []string{owner + "/version.Version"},
+			versionModule: owner, versionVars: []string{owner + "/version.Version"},
 		}
 	}
 	plugin := func(name string) tool {
 		const owner = "github.com/containernetworking/plugins"
 		return tool{
 			path: filepath.Join(c.cniBin(), filepath.Base(name)), module: "containerd", pkg: owner + "/plugins/" + name,
-			owner: owner, tells: []string{owner + "/pkg/utils/buildversion.BuildVersion"},
+			versionModule: owner, versionVars: []string{owner + "/pkg/utils/buildversion.BuildVersion"},
 		}
 	}
 	return []tool{
 		kubernetes("kube-apiserver"), kubernetes("kube-controller-manager"), kubernetes("kube-scheduler"),
 		kubernetes("kubelet"), kubernetes("kube-proxy"), kubernetes("kubectl"),
-		{path: c.bin("etcd"), module: "kubernetes", pkg: "go.etcd.io/etcd/server/v3", owner: "go.etcd.io/etcd/server/v3"},
+		{path: c.bin("etcd"), module: "kubernetes", pkg: "go.etcd.io/etcd/server/v3", versionModule: "go.etcd.io/etcd/server/v3"},
 		containerd("containerd"), containerd("containerd-shim-runc-v2"), containerd("ctr"),
 		plugin("main/bridge"), plugin("main/loopback"), plugin("ipam/host-local"), plugin("meta/portmap"),
-		{path: c.bin("kwok"), module: "kubernetes", pkg: "sigs.k8s.io/kwok/cmd/kwok", owner: "sigs.k8s.io/kwok"},
+		{path: c.bin("kwok"), module: "kubernetes", pkg: "sigs.k8s.io/kwok/cmd/kwok", versionModule: "sigs.k8s.io/kwok"},
 	}
 }
 
-// build builds the programs that are missing or were built of something else.
+// build builds the programs that are missing or out of date.
 func (c *cluster) build(ctx context.Context) error {
 	var missing []tool
 	for _, t := range c.tools() {
@@ -72,16 +72,16 @@ func (c *cluster) build(ctx context.Context) error {
 	}
 	for i, t := range missing {
 		what := fmt.Sprintf("building %s (%d of %d)", filepath.Base(t.path), i+1, len(missing))
-		if err := c.progress.during(what, func() error { return c.buildTool(ctx, t) }); err != nil {
+		if err := c.progress.step(what, func() error { return c.buildTool(ctx, t) }); err != nil {
 			return err
 		}
 	}
-	return c.keepSelf()
+	return c.installSelf()
 }
 
-// keepSelf copies this very program to where it can be started from as the load
-// balancer: what "go run" makes is gone when it ends.
-func (c *cluster) keepSelf() error {
+// installSelf copies this program into the cluster's bin directory, from which
+// it is started as the load balancer. "go run" deletes its own binary on exit.
+func (c *cluster) installSelf() error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -97,8 +97,8 @@ func (c *cluster) keepSelf() error {
 	return replaceIfChanged(next, c.bin("cluster"))
 }
 
-// replaceIfChanged puts a new file in the place of an old one; when they are the
-// same, the old one stays, and what runs of it need not be restarted.
+// replaceIfChanged renames next to path. If the contents are equal it keeps the
+// file at path, so that a process running from it need not be restarted.
 func replaceIfChanged(next, path string) error {
 	same, err := sameContent(next, path)
 	if err != nil {
@@ -108,12 +108,13 @@ func replaceIfChanged(next, path string) error {
 		return os.Remove(next)
 	}
 	if err := os.Rename(next, path); err != nil {
-		return fmt.Errorf("put %s in place: %w", filepath.Base(path), err)
+		return fmt.Errorf("install %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
 
-// sameContent compares two files; one that is missing is like no other.
+// sameContent reports whether two files have equal contents. It returns false
+// if b does not exist.
 func sameContent(a, b string) (bool, error) {
 	one, err := os.ReadFile(a)
 	if err != nil {
@@ -129,7 +130,7 @@ func sameContent(a, b string) (bool, error) {
 	return bytes.Equal(one, other), nil
 }
 
-// buildTool builds one program, statically, and leaves its stamp.
+// buildTool builds one static program and writes its stamp.
 func (c *cluster) buildTool(ctx context.Context, t tool) error {
 	version, err := c.version(t)
 	if err != nil {
@@ -144,13 +145,13 @@ func (c *cluster) buildTool(ctx context.Context, t tool) error {
 		return err
 	}
 	if err := os.Rename(next, t.path); err != nil {
-		return fmt.Errorf("put %s in place: %w", filepath.Base(t.path), err)
+		return fmt.Errorf("install %s: %w", filepath.Base(t.path), err)
 	}
 	return writeFile(c.stampFile(t), []byte(want), 0o644)
 }
 
-// goBuild builds a package of the module in dir without cgo, so that the
-// program needs nothing of the machine it runs on.
+// goBuild builds a package of the module in dir. It disables cgo, so that the
+// program depends on no library of the machine.
 func goBuild(ctx context.Context, dir, output, ldflags, pkg string, flags ...string) error {
 	args := append([]string{"-C", dir, "build", "-o", output, "-ldflags", ldflags}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
@@ -162,17 +163,18 @@ func goBuild(ctx context.Context, dir, output, ldflags, pkg string, flags ...str
 	return nil
 }
 
-// ldflags leaves out symbol tables, which halves the linker's work, and sets
-// the version, which Kubernetes' parts tell each other.
+// ldflags returns the linker flags of a tool. They omit the symbol tables, which
+// halves the link time, and set the version, which the Kubernetes components
+// report to each other.
 func ldflags(t tool, version string) string {
 	flags := []string{"-s", "-w"}
-	for _, variable := range t.tells {
+	for _, variable := range t.versionVars {
 		flags = append(flags, "-X", variable+"="+version)
 	}
 	return strings.Join(flags, " ")
 }
 
-// version returns the version of a tool that its go.mod names.
+// version returns a tool's version, as its go.mod requires it.
 func (c *cluster) version(t tool) (string, error) {
 	path := c.source("tools", t.module, "go.mod")
 	data, err := os.ReadFile(path)
@@ -184,14 +186,15 @@ func (c *cluster) version(t tool) (string, error) {
 		return "", fmt.Errorf("read the versions of the tools: %w", err)
 	}
 	for _, require := range file.Require {
-		if require.Mod.Path == t.owner {
+		if require.Mod.Path == t.versionModule {
 			return require.Mod.Version, nil
 		}
 	}
-	return "", fmt.Errorf("%s does not require %s", path, t.owner)
+	return "", fmt.Errorf("%s does not require %s", path, t.versionModule)
 }
 
-// stamp tells what a tool is built of: another stamp, another program.
+// stamp returns a hash of what a tool is built from. A tool whose stamp changed
+// is built again.
 func (c *cluster) stamp(t tool) (string, error) {
 	version, err := c.version(t)
 	if err != nil {

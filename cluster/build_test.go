@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestToolVersions: every program has a version in the go.mod it is built from.
+// TestToolVersions checks that the go.mod of each program requires a version of
+// it.
 func TestToolVersions(t *testing.T) {
 	c := testCluster(t)
 	c.root, _ = filepath.Abs("..")
@@ -19,8 +20,8 @@ func TestToolVersions(t *testing.T) {
 	}
 }
 
-// TestStampTellsWhatAToolIsBuiltOf: another version, another stamp.
-func TestStampTellsWhatAToolIsBuiltOf(t *testing.T) {
+// TestStampDependsOnVersion checks that the stamp changes with the version only.
+func TestStampDependsOnVersion(t *testing.T) {
 	c := testCluster(t)
 	c.root = t.TempDir()
 	dir := filepath.Join(c.root, "cluster", "tools", "a")
@@ -37,33 +38,33 @@ func TestStampTellsWhatAToolIsBuiltOf(t *testing.T) {
 			}
 		}
 	}
-	x := tool{path: c.bin("x"), module: "a", pkg: "example.com/x/cmd", owner: "example.com/x", tells: []string{"example.com/x.Version"}}
+	x := tool{path: c.bin("x"), module: "a", pkg: "example.com/x/cmd", versionModule: "example.com/x", versionVars: []string{"example.com/x.Version"}}
 	write("v1.0.0")
 	one, err := c.stamp(x)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again, err := c.stamp(x); err != nil || again != one {
-		t.Errorf("the stamp is %q, and then %q (%v)", one, again, err)
+		t.Errorf("the stamp is %q, then %q (%v); want the same", one, again, err)
 	}
 	write("v1.0.1")
 	if other, err := c.stamp(x); err != nil || other == one {
-		t.Errorf("the stamp stays %q (%v)", other, err)
+		t.Errorf("the stamp is still %q (%v)", other, err)
 	}
 	if got, want := ldflags(x, "v1.0.1"), "-s -w -X example.com/x.Version=v1.0.1"; got != want {
 		t.Errorf("ldflags are %q, want %q", got, want)
 	}
-	x.owner = "example.com/y"
+	x.versionModule = "example.com/y"
 	if _, err := c.stamp(x); err == nil || !strings.Contains(err.Error(), "does not require example.com/y") {
-		t.Errorf("a module that go.mod does not require: %v", err)
+		t.Errorf("module missing from go.mod: got %v", err)
 	}
 }
 
-func TestLogsNamesTheParts(t *testing.T) {
+func TestLogsErrorListsParts(t *testing.T) {
 	root := newCommand()
 	root.SetArgs([]string{"logs", "nothing"})
 	err := root.ExecuteContext(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "kubelet") || !strings.Contains(err.Error(), "etcd") {
-		t.Errorf("got %v, want an error that names the parts", err)
+		t.Errorf("got %v, want an error that lists the parts", err)
 	}
 }

@@ -15,18 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// podCgroup is the control group below which the kubelet puts all pods.
+// podCgroup is the control group under which the kubelet puts all pods.
 const podCgroup = "kubepods"
 
-// removeCgroups kills the processes left in the pods' control groups and
-// removes the groups, of both versions.
+// removeCgroups kills the processes left in the pods' control groups and removes
+// the groups. It handles cgroup v1 and v2.
 func removeCgroups(ctx context.Context) error {
 	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + podCgroup)
 	if err != nil {
 		return fmt.Errorf("find the pods' control groups: %w", err)
 	}
-	if one := "/sys/fs/cgroup/" + podCgroup; isDir(one) { // version 2 alone
-		roots = append(roots, one)
+	if unified := "/sys/fs/cgroup/" + podCgroup; isDir(unified) { // cgroup v2
+		roots = append(roots, unified)
 	}
 	return poll(ctx, 10*time.Second, func(context.Context) error {
 		var errs []error
@@ -37,8 +37,8 @@ func removeCgroups(ctx context.Context) error {
 	})
 }
 
-// removeCgroup removes a group and those in it, innermost first. It fails while
-// processes that were killed have not ended.
+// removeCgroup removes a group and its subgroups, innermost first. It fails until
+// the killed processes have exited.
 func removeCgroup(root string) error {
 	var groups []string
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

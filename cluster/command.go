@@ -8,17 +8,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// cluster is what the verbs work on: where its files are and where progress
-// is told.
+// cluster is what the commands work on: the locations of its files and the
+// progress output.
 type cluster struct {
 	layout
 	progress *progress
 }
 
-// dirEnv overrides the cluster's directory, as --dir does.
+// dirEnv is the environment variable that sets the default of --dir.
 const dirEnv = "BINDER_CLUSTER_DIR"
 
-// newCommand returns the command with its verbs.
+// newCommand returns the root command with its subcommands.
 func newCommand() *cobra.Command {
 	c := &cluster{}
 	var dir string
@@ -26,9 +26,9 @@ func newCommand() *cobra.Command {
 		Use:   "cluster",
 		Short: "A real one-node Kubernetes cluster as processes of this machine",
 		Long: `A real one-node Kubernetes cluster as processes of this machine, for the demo,
-the tests and the benchmarks. It needs Linux, root, Go and, to install what is
-missing, Debian's apt. The first "up" builds Kubernetes: some ten minutes on two
-cores; after that it takes about ten seconds.`,
+the tests and the benchmarks. It needs Linux, root and Go. It installs missing
+packages with Debian's apt. The first "up" builds Kubernetes, which takes about
+ten minutes on two cores. Later runs take about ten seconds.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,7 +41,7 @@ cores; after that it takes about ten seconds.`,
 		},
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", os.Getenv(dirEnv),
-		"where the cluster keeps its files (env "+dirEnv+"; default .cluster in the repository's root)")
+		"directory of the cluster's files (env "+dirEnv+"; default .cluster in the repository's root)")
 	root.AddCommand(upCommand(c), downCommand(c), statusCommand(c), loadCommand(c),
 		logsCommand(c), imageCommand(c), kubeconfigCommand(c), loadBalancerCommand(c))
 	return root
@@ -55,14 +55,14 @@ func kubeconfigCommand(c *cluster) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := os.Stat(c.kubeconfig()); err != nil {
-				return fmt.Errorf("there is no cluster in %s: start one with up", c.dir)
+				return fmt.Errorf("no cluster in %s: run up to start one", c.dir)
 			}
 			return printLine(cmd.OutOrStdout(), "%s", c.kubeconfig())
 		},
 	}
 }
 
-// printLine writes one line of a verb's result.
+// printLine writes one line of a command's result.
 func printLine(w io.Writer, format string, args ...any) error {
 	_, err := fmt.Fprintf(w, format+"\n", args...)
 	return err

@@ -9,8 +9,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// containerd runs the containers. Its images are kept in c.content(), beyond
-// down; all else goes.
+// containerd runs the containers. Its images in c.content() survive down; its
+// other files do not.
 func (c *cluster) containerd() part {
 	return part{
 		name:    "containerd",
@@ -38,8 +38,7 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 		"root":    c.content(),
 		"state":   c.run("containerd"),
 		"grpc":    table{"address": containerdSocket()},
-		// Features of which none is used here, and which would leave files
-		// elsewhere on the machine.
+		// Unused plugins that would leave files elsewhere on the machine.
 		"disabled_plugins": []string{
 			"io.containerd.nri.v1.nri",
 			"io.containerd.internal.v1.opt",
@@ -55,8 +54,9 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 				"pinned_images": table{"sandbox": pauseImage},
 			},
 			"io.containerd.cri.v1.runtime": table{
-				// Where root lacks CAP_SYS_RESOURCE, as in many containers and
-				// small virtual machines, no container starts without this.
+				// No container starts without this where root lacks
+				// CAP_SYS_RESOURCE, as in many containers and small virtual
+				// machines.
 				"restrict_oom_score_adj":              true,
 				"netns_mounts_under_state_dir":        true,
 				"tolerate_missing_hugetlb_controller": true,
@@ -81,8 +81,9 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 	return data, nil
 }
 
-// cniConfig returns the pods' network: a bridge, addresses from podCIDR, host
-// ports, and the way out by the machine's own address. All rules are nftables'.
+// cniConfig returns the configuration of the pods' network: a bridge, addresses
+// from podCIDR, host ports, and masquerading with the machine's address. All
+// rules are nftables rules.
 func (c *cluster) cniConfig() ([]byte, error) {
 	type object = map[string]any
 	config := object{
@@ -108,7 +109,7 @@ func (c *cluster) cniConfig() ([]byte, error) {
 	}
 	data, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("encode the pods' network: %w", err)
+		return nil, fmt.Errorf("encode the pods' network configuration: %w", err)
 	}
 	return data, nil
 }

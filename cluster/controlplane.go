@@ -2,8 +2,8 @@ package main
 
 import "fmt"
 
-// etcd keeps the cluster's objects. It does not wait for the disk: what it
-// holds is of no value once the machine is gone, and tests are faster.
+// etcd stores the cluster's objects. It does not sync to disk: tests run faster,
+// and the data need not survive the machine.
 func (c *cluster) etcd() part {
 	return part{
 		name: "etcd",
@@ -28,12 +28,12 @@ func (c *cluster) etcd() part {
 			"--log-level=warn",
 		},
 		ports: []int{2379, 2380, 2381},
-		ready: answers(plainClient(), "http://127.0.0.1:2381/readyz"),
+		ready: httpCheck(plainClient(), "http://127.0.0.1:2381/readyz"),
 	}
 }
 
-// apiServer listens on all addresses, because it must be reached both on
-// 127.0.0.1 and, from pods, on the bridge; the packet filter keeps others out.
+// apiServer listens on all addresses because clients use 127.0.0.1 and pods use
+// the bridge's address. The packet filter blocks other machines.
 func (c *cluster) apiServer() part {
 	return part{
 		name: "kube-apiserver",
@@ -54,18 +54,18 @@ func (c *cluster) apiServer() part {
 			"--service-account-signing-key-file=" + c.pki("service-account.key"),
 			"--service-cluster-ip-range=" + serviceCIDR,
 			"--authorization-mode=Node,RBAC",
-			// To those that are on by default, among them PodSecurity,
+			// In addition to the default plugins, which include PodSecurity,
 			// ResourceQuota and LimitRanger.
 			"--enable-admission-plugins=NodeRestriction",
 			"--kubelet-client-certificate=" + c.pki("apiserver-kubelet.crt"),
 			"--kubelet-client-key=" + c.pki("apiserver-kubelet.key"),
 			"--kubelet-certificate-authority=" + c.pki(clusterCA+".crt"),
-			// node1 is no name that anything resolves.
+			// The name node1 does not resolve.
 			"--kubelet-preferred-address-types=InternalIP",
 			"--profiling=false",
 		},
 		ports: []int{apiPort},
-		ready: c.adminAnswers("/readyz?verbose"),
+		ready: c.adminCheck("/readyz?verbose"),
 	}
 }
 
@@ -90,7 +90,7 @@ func (c *cluster) controllerManager() part {
 		},
 		configs: []string{kubeconfig},
 		ports:   []int{10257},
-		ready:   answers(unverifiedClient(), "https://127.0.0.1:10257/healthz"),
+		ready:   httpCheck(unverifiedClient(), "https://127.0.0.1:10257/healthz"),
 	}
 }
 
@@ -110,6 +110,6 @@ func (c *cluster) scheduler() part {
 		},
 		configs: []string{kubeconfig},
 		ports:   []int{10259},
-		ready:   answers(unverifiedClient(), "https://127.0.0.1:10259/healthz"),
+		ready:   httpCheck(unverifiedClient(), "https://127.0.0.1:10259/healthz"),
 	}
 }

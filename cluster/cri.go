@@ -11,18 +11,18 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// containerRuntime talks to containerd as the kubelet does.
+// containerRuntime is a client of containerd's CRI, which the kubelet also uses.
 type containerRuntime struct {
 	conn     *grpc.ClientConn
 	runtime  cri.RuntimeServiceClient
 	imageAPI cri.ImageServiceClient
 }
 
-// dialRuntime returns a client; whether containerd answers shows at the first call.
+// dialRuntime returns a client. It connects at the first call.
 func dialRuntime() (*containerRuntime, error) {
 	conn, err := grpc.NewClient("unix://"+containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return nil, fmt.Errorf("make a client of containerd: %w", err)
+		return nil, fmt.Errorf("create a containerd client: %w", err)
 	}
 	return &containerRuntime{
 		conn:     conn,
@@ -33,7 +33,7 @@ func dialRuntime() (*containerRuntime, error) {
 
 func (r *containerRuntime) close() error { return r.conn.Close() }
 
-// ready tells whether containers can be started.
+// ready returns an error unless containers can be started.
 func (r *containerRuntime) ready(ctx context.Context) error {
 	answer, err := r.runtime.Status(ctx, &cri.StatusRequest{})
 	if err != nil {
@@ -47,21 +47,21 @@ func (r *containerRuntime) ready(ctx context.Context) error {
 	return nil
 }
 
-// imageID returns the id of an image, the digest of its configuration, or ""
-// if there is none of that name.
+// imageID returns the id of the named image, which is the digest of its
+// configuration, or "" if there is no such image.
 func (r *containerRuntime) imageID(ctx context.Context, name string) (string, error) {
 	answer, err := r.imageAPI.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
 	if err != nil {
-		return "", fmt.Errorf("ask containerd for the image %s: %w", name, err)
+		return "", fmt.Errorf("get the image %s from containerd: %w", name, err)
 	}
 	return answer.GetImage().GetId(), nil
 }
 
-// removePods ends all pods at once and takes back their networks.
+// removePods stops all pods in parallel and removes their networks.
 func (r *containerRuntime) removePods(ctx context.Context) error {
 	answer, err := r.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	if err != nil {
-		return fmt.Errorf("ask containerd for the pods: %w", err)
+		return fmt.Errorf("list the pods in containerd: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)

@@ -12,23 +12,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// podsPatience bounds how long containerd may take to end all pods.
-const podsPatience = time.Minute
+// podsTimeout bounds how long containerd may take to stop all pods.
+const podsTimeout = time.Minute
 
 func downCommand(c *cluster) *cobra.Command {
 	var all bool
 	command := &cobra.Command{
 		Use:   "down",
-		Short: "Stop the cluster and take back what it changed on the machine",
-		Long: `Stop the cluster and take back what it changed on the machine: processes,
-mounts, network, packet filter, control groups, kernel settings. Every object in
-the cluster is lost. What was built, programs and images, is kept for next time.`,
+		Short: "Stop the cluster and undo its changes to the machine",
+		Long: `Stop the cluster and undo its changes to the machine: processes, mounts,
+network, packet filter, control groups, kernel settings. All objects in the
+cluster are lost. The programs and images that were built are kept.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkMachine(); err != nil {
 				return err
 			}
-			if err := c.locked(cmd.Context(), func() error { return c.down(cmd.Context()) }); err != nil {
+			if err := c.withLock(cmd.Context(), func() error { return c.down(cmd.Context()) }); err != nil {
 				return err
 			}
 			if all {
@@ -37,19 +37,19 @@ the cluster is lost. What was built, programs and images, is kept for next time.
 			return nil
 		},
 	}
-	command.Flags().BoolVar(&all, "all", false, "remove what was built as well: the whole directory")
+	command.Flags().BoolVar(&all, "all", false, "also remove the programs and images that were built, with the whole directory")
 	return command
 }
 
-// down stops everything and takes everything back. A step that fails does not
-// keep the others from being done; run again, it does what is left.
+// down stops the cluster and undoes its changes. A failed step does not prevent
+// the others. A second run does what is left.
 func (c *cluster) down(ctx context.Context) error {
 	if _, err := os.Stat(c.run()); errors.Is(err, os.ErrNotExist) {
 		c.progress.say("the cluster is not running")
 		return nil
 	}
 	c.progress.say("stopping the cluster")
-	machine, err := c.readMachine()
+	machine, err := c.readMachineState()
 	if err != nil {
 		return err
 	}
@@ -65,18 +65,18 @@ func (c *cluster) down(ctx context.Context) error {
 		errs = append(errs, step(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("what is left goes with another down: %w", err)
+		return fmt.Errorf("some steps failed, run down again: %w", err)
 	}
-	// Last, so that an interrupted down can be repeated.
+	// Removed last, so that an interrupted down can be repeated.
 	if err := errors.Join(os.RemoveAll(socketDir), os.RemoveAll(c.run()), removeFile(c.kubeconfig())); err != nil {
 		return fmt.Errorf("remove the cluster's files: %w", err)
 	}
-	c.progress.say("the cluster is down; what was built is kept in %s", c.dir)
+	c.progress.say("the cluster is down; programs and images are kept in %s", c.dir)
 	return nil
 }
 
-// stopParts stops the kubelet before the pods that it would start again, those
-// before containerd, and what remains at the same time.
+// stopParts stops the kubelet, then the pods, which the kubelet would start
+// again, then containerd, and then the other parts in parallel.
 func (c *cluster) stopParts(ctx context.Context) error {
 	kubelet, runtime := c.kubelet(), c.containerd()
 	errs := []error{c.stopPart(ctx, kubelet), c.removePods(ctx), c.stopPart(ctx, runtime)}
@@ -94,14 +94,14 @@ func (c *cluster) stopPart(ctx context.Context, p part) error {
 	if err != nil {
 		return err
 	}
-	if err := running.stop(ctx, stopPatience); err != nil {
+	if err := running.stop(ctx, stopTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	return removeFile(c.record(p.name))
 }
 
-// removePods ends the pods through containerd, so that their networks go with
-// them. Without containerd, the steps that follow find what is left of them.
+// removePods stops the pods through containerd, which also removes their
+// networks. If containerd is not running, the later steps of down clean up.
 func (c *cluster) removePods(ctx context.Context) error {
 	running, err := readRecord(c.record("containerd"))
 	if err != nil || !running.alive() {
@@ -112,16 +112,16 @@ func (c *cluster) removePods(ctx context.Context) error {
 		return err
 	}
 	defer runtime.close()
-	limited, cancel := context.WithTimeout(ctx, podsPatience)
+	limited, cancel := context.WithTimeout(ctx, podsTimeout)
 	defer cancel()
 	if err := runtime.removePods(limited); err != nil {
-		c.progress.say("containerd did not end all pods (%v): ending them by force", err)
+		c.progress.say("containerd did not stop all pods (%v): killing them", err)
 	}
 	return nil
 }
 
-// removeTables leaves the packet filter as it was. Where nft is missing, no
-// table was made.
+// removeTables restores the packet filter. If nft is missing, the cluster has
+// created no table.
 func (c *cluster) removeTables(ctx context.Context, before []nftTable) error {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return nil

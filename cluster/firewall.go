@@ -15,11 +15,11 @@ type nftTable struct {
 	Name   string `json:"name"`
 }
 
-// guardTable is ours: see ensureGuard.
+// guardTable is the table that ensureGuard creates.
 const guardTable = "binder-cluster"
 
-// clusterTables are the tables that the cluster's parts make: this command,
-// kube-proxy and the network plugins. Those that were there before are not its.
+// clusterTables returns the tables that this command, kube-proxy and the network
+// plugins create. Tables that existed before the cluster started are not removed.
 func clusterTables() []nftTable {
 	return []nftTable{
 		{"inet", guardTable},
@@ -29,8 +29,8 @@ func clusterTables() []nftTable {
 	}
 }
 
-// ensureGuard keeps other machines from the API server, which listens on all
-// addresses because pods and this machine reach it on different ones.
+// ensureGuard blocks other machines from the API server, which listens on all
+// addresses.
 func ensureGuard(ctx context.Context) error {
 	return nft(ctx, fmt.Sprintf(`table inet %[1]s
 delete table inet %[1]s
@@ -43,7 +43,7 @@ table inet %[1]s {
 `, guardTable, apiPort, bridgeName))
 }
 
-// nftTables returns the packet filter's tables.
+// nftTables lists the packet filter's tables.
 func nftTables(ctx context.Context) ([]nftTable, error) {
 	out, err := exec.CommandContext(ctx, "nft", "-j", "list", "tables").Output()
 	if err != nil {
@@ -52,7 +52,7 @@ func nftTables(ctx context.Context) ([]nftTable, error) {
 	return parseTables(out)
 }
 
-// parseTables reads what nft -j list tables prints.
+// parseTables parses the output of nft -j list tables.
 func parseTables(data []byte) ([]nftTable, error) {
 	var list struct {
 		Nftables []struct {
@@ -60,7 +60,7 @@ func parseTables(data []byte) ([]nftTable, error) {
 		} `json:"nftables"`
 	}
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("read the tables of the packet filter: %w", err)
+		return nil, fmt.Errorf("parse the tables of the packet filter: %w", err)
 	}
 	var tables []nftTable
 	for _, entry := range list.Nftables {
@@ -71,7 +71,7 @@ func parseTables(data []byte) ([]nftTable, error) {
 	return tables, nil
 }
 
-// removeTables removes the cluster's tables but for those in keep.
+// removeTables removes the cluster's tables except those in keep.
 func removeTables(ctx context.Context, keep []nftTable) error {
 	tables, err := nftTables(ctx)
 	if err != nil {
@@ -89,7 +89,7 @@ func removeTables(ctx context.Context, keep []nftTable) error {
 	return nft(ctx, script.String())
 }
 
-// nft carries out a script as one transaction.
+// nft runs a script as one transaction.
 func nft(ctx context.Context, script string) error {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(script)

@@ -12,26 +12,27 @@ import (
 )
 
 const (
-	// forwardDialTimeout bounds the wait for a Service's pods.
+	// forwardDialTimeout bounds the wait for a connection to a Service.
 	forwardDialTimeout = 5 * time.Second
-	// forwardMost is how many connections one port has at a time; more wait.
-	forwardMost = 4096
+	// maxConnections is the number of connections that one port serves at a
+	// time. Further connections wait.
+	maxConnections = 4096
 )
 
-// forwarder takes TCP connections on a port and passes their bytes on, as long
-// as either side wants: a notebook's WebSocket lives for hours.
+// forwarder accepts TCP connections on a port and forwards them to a target. It
+// sets no time limit: a notebook's WebSocket lives for hours.
 type forwarder struct {
-	owner    string // the Service whose port it is, namespace/name
+	owner    string // the Service that has the port, namespace/name
 	target   string
 	listener net.Listener
-	slots    chan struct{} // one in it for each connection
+	slots    chan struct{} // holds one value per connection
 	log      *slog.Logger
-	ctx      context.Context // done when it is closed
+	ctx      context.Context // done when the forwarder is closed
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 }
 
-// newForwarder listens at an address; it fails when that is taken.
+// newForwarder listens at an address. It fails if the address is in use.
 func newForwarder(owner, address, target string, log *slog.Logger) (*forwarder, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -39,17 +40,17 @@ func newForwarder(owner, address, target string, log *slog.Logger) (*forwarder, 
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &forwarder{
-		owner: owner, target: target, listener: listener, slots: make(chan struct{}, forwardMost),
+		owner: owner, target: target, listener: listener, slots: make(chan struct{}, maxConnections),
 		log: log, ctx: ctx, cancel: cancel,
 	}
 	f.running.Go(f.accept)
 	return f, nil
 }
 
-// close ends it with its connections, and returns when all have ended.
+// close closes the listener and all connections and waits for their goroutines.
 func (f *forwarder) close() {
 	f.cancel()
-	_ = f.listener.Close() // it fails only when it is closed already
+	_ = f.listener.Close() // fails only if it is already closed
 	f.running.Wait()
 }
 
@@ -64,9 +65,9 @@ func (f *forwarder) accept() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // no file descriptors left, say
+		case err != nil: // for example, no file descriptors left
 			<-f.slots
-			f.log.Warn("connection not accepted", "service", f.owner, "error", err)
+			f.log.Warn("cannot accept a connection", "service", f.owner, "error", err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-f.ctx.Done():
@@ -82,7 +83,7 @@ func (f *forwarder) accept() {
 
 func (f *forwarder) forward(client net.Conn) {
 	defer client.Close()
-	// Again and again for a moment: kube-proxy may not know yet which pods are there.
+	// Retry for a while: kube-proxy may not know the Service's pods yet.
 	var server net.Conn
 	err := poll(f.ctx, forwardDialTimeout, func(ctx context.Context) (err error) {
 		var dialer net.Dialer
@@ -90,7 +91,7 @@ func (f *forwarder) forward(client net.Conn) {
 		return err
 	})
 	if err != nil {
-		f.log.Warn("no pod behind a Service", "service", f.owner, "target", f.target, "error", err)
+		f.log.Warn("cannot connect to a Service", "service", f.owner, "target", f.target, "error", err)
 		return
 	}
 	defer server.Close()
@@ -99,14 +100,15 @@ func (f *forwarder) forward(client net.Conn) {
 		_ = server.Close()
 	})
 	defer stop()
-	var upward sync.WaitGroup
-	upward.Go(func() { pipe(server, client) })
+	var upstream sync.WaitGroup
+	upstream.Go(func() { pipe(server, client) })
 	pipe(client, server)
-	upward.Wait()
+	upstream.Wait()
 }
 
-// pipe copies what from sends and then passes its end on: the other direction
-// may still have something to say. After an error neither has.
+// pipe copies from one connection to the other. At the end of input it closes
+// the write side only, because the other direction may still be sending. After
+// an error it closes both connections.
 func pipe(to, from net.Conn) {
 	if _, err := io.Copy(to, from); err != nil {
 		_ = to.Close()

@@ -11,17 +11,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// pauseImage is what holds the namespaces of every pod.
+// pauseImage is the image of the container that holds a pod's namespaces.
 const pauseImage = "localhost/binder-pause:dev"
 
-// image is a container image that is built on this machine.
+// image is a container image built on this machine.
 type image struct {
-	name  string // of its archive, c.image(name)
-	ref   string // by which pods name it
+	name  string // name of its archive: c.image(name)
+	ref   string // image reference in pod specs
 	build func(context.Context, image) error
 }
 
-// images returns all images, those that take longest last.
+// images returns all images, the slowest to build last.
 func (c *cluster) images() []image {
 	return []image{
 		{"pause", pauseImage, func(ctx context.Context, i image) error {
@@ -54,7 +54,7 @@ func imageCommand(c *cluster) *cobra.Command {
 		Use:   "image <name>…|all",
 		Short: "Build images: " + names,
 		Long: `Build images (` + names + `), each into an archive .cluster/images/<name>.tar.
-An archive that would come out the same is left as it is. Load them with load.`,
+An archive that has not changed is not written again. Use load to load archives.`,
 		Example: `  go -C cluster run . image service echo
   go -C cluster run . load "$PWD"/.cluster/images/{service,echo}.tar`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -66,7 +66,7 @@ An archive that would come out the same is left as it is. Load them with load.`,
 			if err != nil {
 				return err
 			}
-			return c.locked(cmd.Context(), func() error {
+			return c.withLock(cmd.Context(), func() error {
 				for _, i := range selected {
 					if err := c.buildImage(cmd.Context(), i.name); err != nil {
 						return err
@@ -78,15 +78,15 @@ An archive that would come out the same is left as it is. Load them with load.`,
 	}
 }
 
-// selectImages returns the images of these names, in the order of images.
+// selectImages returns the named images in the order of images.
 func (c *cluster) selectImages(names []string) ([]image, error) {
 	known := c.imageNames()
 	if len(names) == 0 {
-		return nil, fmt.Errorf("name images: %s, or all", strings.Join(known, ", "))
+		return nil, fmt.Errorf("name at least one image: %s, or all", strings.Join(known, ", "))
 	}
 	for _, name := range names {
 		if name != "all" && !slices.Contains(known, name) {
-			return nil, fmt.Errorf("there is no image %q: there are %s, or all", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown image %q: use %s, or all", name, strings.Join(known, ", "))
 		}
 	}
 	return slices.DeleteFunc(c.images(), func(i image) bool {
@@ -94,14 +94,14 @@ func (c *cluster) selectImages(names []string) ([]image, error) {
 	}), nil
 }
 
-// buildImage brings the archive of an image up to date.
+// buildImage brings an image's archive up to date.
 func (c *cluster) buildImage(ctx context.Context, name string) error {
 	selected, err := c.selectImages([]string{name})
 	if err != nil {
 		return err
 	}
 	for _, i := range selected {
-		err := c.progress.during("building the image "+i.name, func() error { return i.build(ctx, i) })
+		err := c.progress.step("building the image "+i.name, func() error { return i.build(ctx, i) })
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestImageNamesAreChecked: a name that is none is answered with those there are.
-func TestImageNamesAreChecked(t *testing.T) {
+// TestImageRejectsUnknownNames checks that the error lists the known images.
+func TestImageRejectsUnknownNames(t *testing.T) {
 	for _, args := range [][]string{{"image"}, {"image", "nothing"}, {"image", "pause", "nothing"}, {"image", "all", ""}} {
 		root := newCommand()
 		root.SetArgs(append(args, "--dir="+t.TempDir()))
@@ -20,7 +20,7 @@ func TestImageNamesAreChecked(t *testing.T) {
 		}
 		for _, name := range []string{"pause", "service", "echo", "jupyter", "all"} {
 			if !strings.Contains(err.Error(), name) {
-				t.Errorf("%q: %v, which does not name %s", args, err, name)
+				t.Errorf("%q: error %v does not contain %s", args, err, name)
 			}
 		}
 	}
@@ -45,8 +45,8 @@ func TestSelectImages(t *testing.T) {
 	}
 }
 
-// TestImagesAreThoseThatTheManifestsName: what is built here is what pods ask for.
-func TestImagesAreThoseThatTheManifestsName(t *testing.T) {
+// TestImagesMatchManifests checks that the manifests use the images built here.
+func TestImagesMatchManifests(t *testing.T) {
 	files := map[string]string{
 		"jupyter": "manifests/components/local-images/template-jupyter.yaml",
 		"echo":    "e2e/manifests/instances/template-echo.yaml",
@@ -64,7 +64,7 @@ func TestImagesAreThoseThatTheManifestsName(t *testing.T) {
 		name, tag, _ := strings.Cut(i.ref, ":")
 		manifest := strings.ReplaceAll(string(data), "newName: "+name+"\n    newTag: "+tag, i.ref)
 		if !strings.Contains(manifest, i.ref+"\n") {
-			t.Errorf("%s does not name %s", path, i.ref)
+			t.Errorf("%s does not use %s", path, i.ref)
 		}
 	}
 }

@@ -10,17 +10,17 @@ import (
 	"testing"
 )
 
-// TestJupyterImageIsKept: an image of this recipe is not built again, and one of
-// another recipe is.
+// TestJupyterImageIsKept checks that the image is built again only if its recipe
+// changed or a file is missing.
 func TestJupyterImageIsKept(t *testing.T) {
-	t.Setenv("PATH", "") // so that a build fails at once
+	t.Setenv("PATH", "") // makes every build fail at once
 	for _, test := range []struct {
 		name, stamp string
 		archive     bool
 		kept        bool
 	}{
-		{"of this recipe", jupyterStamp(), true, true},
-		{"of another recipe", "another\n", true, false},
+		{"same recipe", jupyterStamp(), true, true},
+		{"other recipe", "another\n", true, false},
 		{"without a stamp", "", true, false},
 		{"without an archive", jupyterStamp(), false, false},
 	} {
@@ -41,7 +41,7 @@ func TestJupyterImageIsKept(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if isFile(c.image(i.name)) != test.archive {
-				t.Error("the archive that was there has gone")
+				t.Error("the existing archive was removed")
 			}
 			if strings.HasSuffix(c.imageStampFile(i.name), ".tar") || filepath.Dir(c.imageStampFile(i.name)) == filepath.Dir(c.image(i.name)) {
 				t.Error("the stamp looks like an image")
@@ -50,7 +50,8 @@ func TestJupyterImageIsKept(t *testing.T) {
 	}
 }
 
-// TestReadUntilInterrupted: compressing half a gigabyte ends with ctx.
+// TestReadUntilInterrupted checks that reads fail once ctx is done, so that an
+// interrupt stops the compression of half a gigabyte.
 func TestReadUntilInterrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "files")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
@@ -58,7 +59,7 @@ func TestReadUntilInterrupted(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	file, err := openFor(ctx, path)()
+	file, err := openUntilDone(ctx, path)()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,18 +69,18 @@ func TestReadUntilInterrupted(t *testing.T) {
 	}
 	cancel()
 	if n, err := io.Copy(io.Discard, file); !errors.Is(err, context.Canceled) || n > 0 {
-		t.Errorf("read %d bytes more, and then %v", n, err)
+		t.Errorf("read %d more bytes, then got %v", n, err)
 	}
 }
 
-func TestMakeEmpty(t *testing.T) {
+func TestMakeEmptyDir(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "work")
 	for range 2 {
-		if err := makeEmpty(dir); err != nil {
+		if err := makeEmptyDir(dir); err != nil {
 			t.Fatal(err)
 		}
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-			t.Errorf("it has %v, %v", entries, err)
+			t.Errorf("the directory has %v, %v", entries, err)
 		}
 		if err := writeFile(filepath.Join(dir, "a", "b"), nil, 0o644); err != nil {
 			t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// writeKubeconfigs writes the administrator's kubeconfig and those of the parts
-// that talk to the API server, each with an identity of its own.
+// writeKubeconfigs writes a kubeconfig for the administrator and one for each
+// part that uses the API server, each with its own identity.
 func (c *cluster) writeKubeconfigs() error {
 	files := map[string]string{"admin": c.kubeconfig()}
 	for _, part := range []string{"node", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
@@ -33,14 +33,14 @@ func (c *cluster) writeKubeconfigs() error {
 	return nil
 }
 
-// kubeconfigOf returns a kubeconfig that holds all it needs, so that it can be
-// copied elsewhere.
+// kubeconfigOf returns a user's kubeconfig. It embeds the keys and certificates,
+// so that the file can be copied elsewhere.
 func (c *cluster) kubeconfigOf(user string) (*clientcmdapi.Config, error) {
 	var parts [3][]byte
 	for i, name := range []string{clusterCA + ".crt", user + ".crt", user + ".key"} {
 		data, err := os.ReadFile(c.pki(name))
 		if err != nil {
-			return nil, fmt.Errorf("make the kubeconfig of %s: %w", user, err)
+			return nil, fmt.Errorf("create the kubeconfig of %s: %w", user, err)
 		}
 		parts[i] = data
 	}
@@ -53,16 +53,16 @@ func (c *cluster) kubeconfigOf(user string) (*clientcmdapi.Config, error) {
 	return config, nil
 }
 
-// client returns a client of the cluster with the administrator's rights.
+// client returns a client with the administrator's rights.
 func (c *cluster) client() (kubernetes.Interface, *rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the kubeconfig: %w", err)
 	}
-	config.QPS = -1 // the API server has its own fairness
+	config.QPS = -1 // no limit; the API server has its own flow control
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+		return nil, nil, fmt.Errorf("create an API client: %w", err)
 	}
 	return client, config, nil
 }

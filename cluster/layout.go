@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// The node's addresses and names. They are fixed: one machine has one cluster.
+// Names and addresses of the node. They are fixed because a machine has at most
+// one cluster.
 const (
 	nodeName      = "node1"
 	bridgeName    = "binder0"
@@ -19,18 +20,19 @@ const (
 	apiURL        = "https://127.0.0.1:6443"
 )
 
-// socketDir holds the sockets, whose paths must be short, and the name of the
-// checkout whose cluster it is.
+// socketDir holds the sockets, whose paths must be short, and the owner file,
+// which names the running cluster's directory.
 const socketDir = "/run/binder-cluster"
 
-// layout tells where things are.
+// layout holds the locations of the cluster's files.
 type layout struct {
-	root string // of the repository
-	dir  string // of the cluster's files, absolute
+	root string // the repository's root
+	dir  string // the cluster's directory, absolute
 }
 
-// findLayout returns the layout of the repository that the working directory is
-// in, with the cluster's files in dir, or in .cluster of its root if dir is empty.
+// findLayout returns the layout of the repository that contains the working
+// directory. If dir is empty, the cluster's directory is .cluster in the
+// repository's root.
 func findLayout(dir string) (layout, error) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -40,7 +42,7 @@ func findLayout(dir string) (layout, error) {
 	for !isFile(filepath.Join(root, "cluster", "tools", "kubernetes", "go.mod")) {
 		parent := filepath.Dir(root)
 		if parent == root {
-			return layout{}, errors.New("run this in the repository: go -C cluster run . <verb>")
+			return layout{}, errors.New("run this in the repository: go -C cluster run . <command>")
 		}
 		root = parent
 	}
@@ -63,7 +65,7 @@ func (l layout) image(name string) string { return filepath.Join(l.dir, "images"
 func (l layout) kubeconfig() string       { return filepath.Join(l.dir, "kubeconfig") }
 func (l layout) lock() string             { return filepath.Join(l.dir, "lock") }
 
-// run is the directory of all that a running cluster has: it goes with down.
+// run is the directory of the running cluster's files. down removes it.
 func (l layout) run(elem ...string) string {
 	return filepath.Join(append([]string{l.dir, "run"}, elem...)...)
 }
@@ -73,7 +75,7 @@ func (l layout) config(name string) string { return l.run("config", name) }
 func (l layout) log(part string) string    { return l.run("logs", part+".log") }
 func (l layout) record(part string) string { return l.run("parts", part+".json") }
 
-// content is containerd's image store. Like bin and images it outlives down.
+// content is containerd's image store. Like bin and images, it survives down.
 func (l layout) content() string { return filepath.Join(l.dir, "containerd") }
 
 func containerdSocket() string   { return filepath.Join(socketDir, "containerd.sock") }

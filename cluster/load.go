@@ -12,28 +12,28 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// runtimeNamespace is where containerd has the images of the kubelet.
+// runtimeNamespace is the containerd namespace that the kubelet uses.
 const runtimeNamespace = "k8s.io"
 
-// loadPatience is how long it may take until pods can use an image that
-// containerd has.
-const loadPatience = 15 * time.Second
+// loadTimeout bounds the time until pods can use an imported image.
+const loadTimeout = 15 * time.Second
 
 func loadCommand(c *cluster) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load <image.tar>…",
 		Short: "Load image archives into the running cluster",
-		Long: `Load image archives, made by image or by docker save, into the running cluster.
-Pods use what was loaded if their imagePullPolicy is IfNotPresent or Never.`,
+		Long: `Load image archives into the running cluster. The command image and docker save
+write such archives. Pods use a loaded image if their imagePullPolicy is
+IfNotPresent or Never.`,
 		Example: `  go -C cluster run . load "$PWD"/.cluster/images/service.tar`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("name image archives to load")
+				return errors.New("name at least one image archive to load")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.locked(cmd.Context(), func() error {
+			return c.withLock(cmd.Context(), func() error {
 				for _, path := range args {
 					if err := c.loadImage(cmd.Context(), path); err != nil {
 						return err
@@ -45,25 +45,25 @@ Pods use what was loaded if their imagePullPolicy is IfNotPresent or Never.`,
 	}
 }
 
-// loadImage loads the images in an archive, and returns when pods can use them.
+// loadImage loads the images in an archive and waits until pods can use them.
 func (c *cluster) loadImage(ctx context.Context, path string) error {
 	images, err := readArchive(path)
 	if err != nil {
-		return fmt.Errorf("%s is no image archive: %w", path, err)
+		return fmt.Errorf("%s is not an image archive: %w", path, err)
 	}
 	running, err := readRecord(c.record(c.containerd().name))
 	if err != nil {
 		return err
 	}
 	if !running.alive() {
-		return errors.New("the cluster is not running, and so nothing can be loaded: start it with up")
+		return errors.New("the cluster is not running: run up to start it")
 	}
 	var refs []string
 	for _, image := range images {
 		refs = append(refs, image.ref)
 	}
 	what := fmt.Sprintf("loading %s from %s", strings.Join(refs, ", "), filepath.Base(path))
-	return c.progress.during(what, func() error {
+	return c.progress.step(what, func() error {
 		if err := c.importArchive(ctx, path); err != nil {
 			return err
 		}
@@ -84,30 +84,30 @@ func (c *cluster) importArchive(ctx context.Context, path string) error {
 	return nil
 }
 
-// awaitImages waits until the runtime knows the images by their names: it is
-// told of what ctr loads a moment later.
-func awaitImages(ctx context.Context, images []archived) error {
+// awaitImages waits until the runtime service knows the images, which takes a
+// moment after ctr has imported them.
+func awaitImages(ctx context.Context, images []archivedImage) error {
 	runtime, err := dialRuntime()
 	if err != nil {
 		return err
 	}
 	defer runtime.close()
-	return poll(ctx, loadPatience, func(ctx context.Context) error {
+	return poll(ctx, loadTimeout, func(ctx context.Context) error {
 		for _, image := range images {
 			id, err := runtime.imageID(ctx, image.ref)
 			if err != nil {
 				return err
 			}
 			if id != image.id {
-				return fmt.Errorf("containerd has %q for %s, which was loaded as %s", id, image.ref, image.id)
+				return fmt.Errorf("containerd has the id %q for %s, want %s", id, image.ref, image.id)
 			}
 		}
 		return nil
 	})
 }
 
-// ensurePauseImage builds the image that every pod needs, and loads it unless
-// it is loaded. containerd must be running.
+// ensurePauseImage builds the pause image, which every pod needs, and loads it
+// if necessary. containerd must be running.
 func (c *cluster) ensurePauseImage(ctx context.Context) error {
 	const name = "pause"
 	if err := c.buildImage(ctx, name); err != nil {

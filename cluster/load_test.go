@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// standIn puts a script in the place of one of the cluster's programs.
-func standIn(t *testing.T, c *cluster, name, script string) {
+// fakeProgram replaces one of the cluster's programs with a shell script.
+func fakeProgram(t *testing.T, c *cluster, name, script string) {
 	t.Helper()
 	if err := os.MkdirAll(c.bin(""), 0o755); err != nil {
 		t.Fatal(err)
@@ -19,8 +19,8 @@ func standIn(t *testing.T, c *cluster, name, script string) {
 	}
 }
 
-// pretendRunning records this very process as a part that runs.
-func pretendRunning(t *testing.T, c *cluster, part string) {
+// recordAsRunning records the test's process as a running part.
+func recordAsRunning(t *testing.T, c *cluster, part string) {
 	t.Helper()
 	self, err := identify(os.Getpid())
 	if err == nil {
@@ -33,24 +33,24 @@ func pretendRunning(t *testing.T, c *cluster, part string) {
 
 func TestLoadNeedsArchives(t *testing.T) {
 	c := testCluster(t)
-	pretendRunning(t, c, "containerd")
+	recordAsRunning(t, c, "containerd")
 	path := filepath.Join(t.TempDir(), "x.tar")
-	if err := os.WriteFile(path, []byte("no archive"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("not an archive"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.loadImage(t.Context(), path); err == nil || !strings.Contains(err.Error(), path+" is no image archive") {
+	if err := c.loadImage(t.Context(), path); err == nil || !strings.Contains(err.Error(), path+" is not an image archive") {
 		t.Errorf("got %v", err)
 	}
 	root := newCommand()
 	root.SetArgs([]string{"load"})
-	if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "name image archives") {
+	if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "name at least one image archive") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestLoadNeedsTheCluster(t *testing.T) {
 	c := testCluster(t)
-	standIn(t, c, "ctr", "exit 0\n")
+	fakeProgram(t, c, "ctr", "exit 0\n")
 	path := filepath.Join(t.TempDir(), "x.tar")
 	writeTestArchive(t, path, "localhost/x:dev", "x")
 	if err := c.loadImage(t.Context(), path); err == nil || !strings.Contains(err.Error(), "not running") {
@@ -58,11 +58,12 @@ func TestLoadNeedsTheCluster(t *testing.T) {
 	}
 }
 
-// TestLoadThatFails says what containerd's client says, and what it was told.
-func TestLoadThatFails(t *testing.T) {
+// TestLoadFails checks that the error has ctr's output, and that ctr gets the
+// right arguments.
+func TestLoadFails(t *testing.T) {
 	c := testCluster(t)
-	pretendRunning(t, c, "containerd")
-	standIn(t, c, "ctr", `echo "told: $*"; echo "no space left on device" >&2; exit 1`)
+	recordAsRunning(t, c, "containerd")
+	fakeProgram(t, c, "ctr", `echo "args: $*"; echo "no space left on device" >&2; exit 1`)
 	path := filepath.Join(t.TempDir(), "x.tar")
 	writeTestArchive(t, path, "localhost/x:dev", "x")
 	err := c.loadImage(t.Context(), path)
@@ -71,25 +72,25 @@ func TestLoadThatFails(t *testing.T) {
 	}
 	for _, want := range []string{
 		"no space left on device",
-		"told: --address " + containerdSocket() + " --namespace k8s.io images import " + path,
+		"args: --address " + containerdSocket() + " --namespace k8s.io images import " + path,
 	} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %s in it", err, want)
+			t.Errorf("error %v does not contain %q", err, want)
 		}
 	}
 }
 
 func TestLoadIsInterrupted(t *testing.T) {
 	c := testCluster(t)
-	pretendRunning(t, c, "containerd")
+	recordAsRunning(t, c, "containerd")
 	started := filepath.Join(t.TempDir(), "started")
-	standIn(t, c, "ctr", `touch "`+started+`"; exec sleep 60`)
+	fakeProgram(t, c, "ctr", `touch "`+started+`"; exec sleep 60`)
 	path := filepath.Join(t.TempDir(), "x.tar")
 	writeTestArchive(t, path, "localhost/x:dev", "x")
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer cancel()
-		_ = poll(ctx, testPatience, func(context.Context) error {
+		_ = poll(ctx, testTimeout, func(context.Context) error {
 			_, err := os.Stat(started)
 			return err
 		})

@@ -25,24 +25,24 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// loadBalancerAddress is where Services of type LoadBalancer are found.
+// loadBalancerAddress is the address of all Services of type LoadBalancer.
 const loadBalancerAddress = "127.0.0.1"
 
-// loadBalancer is the part that does what a cloud does for Services of type
-// LoadBalancer. It is this very command.
+// loadBalancer is the part that serves Services of type LoadBalancer, as a cloud
+// provider does. It runs this command.
 func (c *cluster) loadBalancer() part {
 	return part{
 		name:    "loadbalancer",
 		command: []string{c.bin("cluster"), "loadbalancer", "--dir=" + c.dir},
 		configs: []string{c.kubeconfig()},
-		ready:   answers(socketClient(loadBalancerSocket()), "http://loadbalancer/readyz"),
+		ready:   httpCheck(socketClient(loadBalancerSocket()), "http://loadbalancer/readyz"),
 	}
 }
 
 func loadBalancerCommand(c *cluster) *cobra.Command {
 	return &cobra.Command{
 		Use:   "loadbalancer",
-		Short: "Serve Services of type LoadBalancer on " + loadBalancerAddress + " (a part: up starts it)",
+		Short: "Serve Services of type LoadBalancer on " + loadBalancerAddress + " (up starts this)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, _, err := c.client()
@@ -55,8 +55,8 @@ func loadBalancerCommand(c *cluster) *cobra.Command {
 	}
 }
 
-// runLoadBalancer serves until ctx is done. Whether it does is answered on a
-// Unix socket.
+// runLoadBalancer serves Services until ctx is done. It reports its readiness on
+// a Unix socket.
 func runLoadBalancer(ctx context.Context, client kubernetes.Interface, socket string, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	factory := informers.NewSharedInformerFactory(client, 0)
@@ -67,12 +67,12 @@ func runLoadBalancer(ctx context.Context, client kubernetes.Interface, socket st
 	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 
 	b := &balancer{
-		client:   client,
-		services: services.Lister(),
-		events:   events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "loadbalancer"}),
-		log:      log,
-		address:  loadBalancerAddress,
-		open:     map[int32]*forwarder{},
+		client:     client,
+		services:   services.Lister(),
+		events:     events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "loadbalancer"}),
+		log:        log,
+		address:    loadBalancerAddress,
+		forwarders: map[int32]*forwarder{},
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 5*time.Second)),
 	}
@@ -97,12 +97,12 @@ func runLoadBalancer(ctx context.Context, client kubernetes.Interface, socket st
 
 // serveReadiness answers /readyz on a Unix socket until ctx is done.
 func serveReadiness(ctx context.Context, socket string, ready func() bool) error {
-	if err := removeFile(socket); err != nil { // left by one that was killed
+	if err := removeFile(socket); err != nil { // a killed process leaves its socket
 		return err
 	}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
-		return fmt.Errorf("listen for who asks whether this is ready: %w", err)
+		return fmt.Errorf("listen for readiness checks: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -119,16 +119,16 @@ func serveReadiness(ctx context.Context, socket string, ready func() bool) error
 	return nil
 }
 
-// balancer brings what is listened on to what the Services say. Only its one
-// worker touches open.
+// balancer runs a forwarder for each port of a Service of type LoadBalancer.
+// Only its one worker uses the map of forwarders.
 type balancer struct {
-	client   kubernetes.Interface
-	services corev1listers.ServiceLister
-	events   eventrecord.EventRecorder
-	log      *slog.Logger
-	address  string
-	open     map[int32]*forwarder // by port
-	queue    workqueue.TypedRateLimitingInterface[string]
+	client     kubernetes.Interface
+	services   corev1listers.ServiceLister
+	events     eventrecord.EventRecorder
+	log        *slog.Logger
+	address    string
+	forwarders map[int32]*forwarder // by port
+	queue      workqueue.TypedRateLimitingInterface[string]
 }
 
 func (b *balancer) enqueue(obj any) {
@@ -147,19 +147,19 @@ func (b *balancer) work(ctx context.Context) {
 			break
 		}
 		if err := b.sync(ctx, key); err != nil {
-			b.log.Warn("will be tried again", "service", key, "error", err)
+			b.log.Warn("sync failed, will retry", "service", key, "error", err)
 			b.queue.AddRateLimited(key)
 		} else {
 			b.queue.Forget(key)
 		}
 		b.queue.Done(key)
 	}
-	for port := range b.open {
+	for port := range b.forwarders {
 		b.close(port)
 	}
 }
 
-// sync does all that one Service asks for.
+// sync opens and closes ports for one Service and writes its status.
 func (b *balancer) sync(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
 	if err != nil {
@@ -173,7 +173,7 @@ func (b *balancer) sync(ctx context.Context, key string) error {
 	if err == nil && service.DeletionTimestamp == nil {
 		wanted = forwards(service)
 	}
-	for port, f := range b.open {
+	for port, f := range b.forwarders {
 		if f.owner == key && wanted[port] != f.target {
 			b.close(port)
 		}
@@ -191,8 +191,8 @@ func (b *balancer) sync(ctx context.Context, key string) error {
 	return errors.Join(errs...)
 }
 
-// forwards returns where connections to each port of the Service go. There is
-// none unless it is a LoadBalancer's; UDP is not for this cluster.
+// forwards returns the target address of each port of the Service. The map is
+// empty unless the Service is of type LoadBalancer. UDP is not supported.
 func forwards(service *corev1.Service) map[int32]string {
 	targets := map[int32]string{}
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || net.ParseIP(service.Spec.ClusterIP) == nil {
@@ -207,9 +207,9 @@ func forwards(service *corev1.Service) map[int32]string {
 }
 
 func (b *balancer) listen(owner string, port int32, target string) error {
-	if f, ok := b.open[port]; ok {
+	if f, ok := b.forwarders[port]; ok {
 		if f.owner != owner {
-			return fmt.Errorf("port %d of %s is the Service %s's", port, b.address, f.owner)
+			return fmt.Errorf("port %d of %s is in use by the Service %s", port, b.address, f.owner)
 		}
 		return nil
 	}
@@ -217,19 +217,19 @@ func (b *balancer) listen(owner string, port int32, target string) error {
 	if err != nil {
 		return err
 	}
-	b.open[port] = f
+	b.forwarders[port] = f
 	b.log.Info("listening", "service", owner, "port", port, "target", target)
 	return nil
 }
 
 func (b *balancer) close(port int32) {
-	b.open[port].close()
-	delete(b.open, port)
-	b.log.Info("no longer listening", "port", port)
+	b.forwarders[port].close()
+	delete(b.forwarders, port)
+	b.log.Info("stopped listening", "port", port)
 }
 
-// publish writes the address into the Service's status, where clients look for
-// it, or takes it out when nothing listens there.
+// publish writes the address to the Service's status, where clients look for it.
+// It removes the address if the Service is not served.
 func (b *balancer) publish(ctx context.Context, service *corev1.Service, serving bool) error {
 	var want corev1.LoadBalancerStatus
 	if serving {

@@ -18,9 +18,10 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-const testPatience = 10 * time.Second
+const testTimeout = 10 * time.Second
 
-// startLoadBalancer runs one until the test ends, and returns when it is ready.
+// startLoadBalancer runs a load balancer until the test ends. It returns when the
+// load balancer is ready.
 func startLoadBalancer(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "lb.sock")
@@ -30,20 +31,21 @@ func startLoadBalancer(t *testing.T, client kubernetes.Interface) {
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("it ended with %v", err)
+			t.Errorf("the load balancer returned %v", err)
 		}
 	})
-	until(t, answers(socketClient(socket), "http://loadbalancer/readyz"))
+	until(t, httpCheck(socketClient(socket), "http://loadbalancer/readyz"))
 }
 
 func until(t *testing.T, check func(context.Context) error) {
 	t.Helper()
-	if err := poll(t.Context(), testPatience, check); err != nil {
+	if err := poll(t.Context(), testTimeout, check); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// backend listens on a loopback address that plays a cluster address.
+// backend serves a fixed answer on a loopback address that stands for a
+// Service's cluster IP.
 func backend(t *testing.T, ip, answer string) (port int32) {
 	t.Helper()
 	listener, err := net.Listen("tcp", ip+":0")
@@ -106,7 +108,7 @@ func ingress(client kubernetes.Interface, name, want string) func(context.Contex
 	}
 }
 
-// TestLoadBalancer follows a Service from its making to its end.
+// TestLoadBalancer checks that a Service is served until its type changes.
 func TestLoadBalancer(t *testing.T) {
 	port := backend(t, "127.0.0.2", "one")
 	client := fake.NewClientset(testService("web", "127.0.0.2", port))
@@ -139,7 +141,7 @@ func refused(port int32) func(context.Context) error {
 	}
 }
 
-// TestLoadBalancerPortTaken: the second Service of a port waits, is told so by
+// TestLoadBalancerPortTaken checks that a second Service with the same port gets
 // an Event, and gets the port once it is free.
 func TestLoadBalancerPortTaken(t *testing.T) {
 	port := backend(t, "127.0.0.2", "one")
@@ -168,7 +170,7 @@ func TestLoadBalancerPortTaken(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("no Event PortTaken among %d", len(events.Items))
+		return fmt.Errorf("none of %d Events is PortTaken", len(events.Items))
 	})
 	until(t, getBody(port, "one"))
 	until(t, ingress(client, "two", ""))
@@ -180,7 +182,8 @@ func TestLoadBalancerPortTaken(t *testing.T) {
 	until(t, ingress(client, "two", loadBalancerAddress))
 }
 
-// TestForwarderHalfClose: who has sent all still gets the answer.
+// TestForwarderHalfClose checks that a client that has closed its write side
+// still gets the answer.
 func TestForwarderHalfClose(t *testing.T) {
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -193,7 +196,7 @@ func TestForwarderHalfClose(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		request, _ := io.ReadAll(conn) // up to its end
+		request, _ := io.ReadAll(conn)
 		fmt.Fprintf(conn, "got %s", request)
 	}()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -212,7 +215,7 @@ func TestForwarderHalfClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(testPatience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	fmt.Fprint(conn, "all of it")
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -235,8 +238,8 @@ func TestForwards(t *testing.T) {
 		want    string
 	}{
 		{"TCP only", lb, "map[80:10.96.1.1:80]"},
-		{"no load balancer", plain, "map[]"},
-		{"without an address", headless, "map[]"},
+		{"not a load balancer", plain, "map[]"},
+		{"headless", headless, "map[]"},
 	} {
 		if got := fmt.Sprint(forwards(test.service)); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)

@@ -10,26 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockPatience is how long a verb waits for another one. A first build of
-// Kubernetes may be what it waits for.
-const lockPatience = 30 * time.Minute
+// lockTimeout is how long a command waits for another one. The other command
+// may be building Kubernetes for the first time.
+const lockTimeout = 30 * time.Minute
 
-// locked runs do while no other process of this checkout changes the cluster.
-func (c *cluster) locked(ctx context.Context, do func() error) error {
+// withLock runs do while holding the cluster's lock, so that no other command
+// changes the cluster at the same time.
+func (c *cluster) withLock(ctx context.Context, do func() error) error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return fmt.Errorf("make the cluster's directory: %w", err)
+		return fmt.Errorf("create the cluster's directory: %w", err)
 	}
 	file, err := os.OpenFile(c.lock(), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the cluster's lock: %w", err)
 	}
-	defer file.Close() // and so unlock
-	said := false
-	err = poll(ctx, lockPatience, func(context.Context) error {
+	defer file.Close() // releases the lock
+	reported := false
+	err = poll(ctx, lockTimeout, func(context.Context) error {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) && !said {
-			said = true
-			c.progress.say("waiting for another command on this cluster to end")
+		if errors.Is(err, unix.EWOULDBLOCK) && !reported {
+			reported = true
+			c.progress.say("waiting for another command on this cluster to finish")
 		}
 		return err
 	})

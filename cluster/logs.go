@@ -27,7 +27,7 @@ func logsCommand(c *cluster) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := c.log(args[0])
 			if !isFile(path) {
-				return fmt.Errorf("%s has no log: the cluster has not been started (up)", args[0])
+				return fmt.Errorf("%s has no log: run up to start the cluster", args[0])
 			}
 			tailArgs := []string{"--lines=" + strconv.Itoa(lines)}
 			if follow {
@@ -41,8 +41,8 @@ func logsCommand(c *cluster) *cobra.Command {
 			return nil
 		},
 	}
-	command.Flags().IntVarP(&lines, "lines", "n", 100, "how many lines")
-	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on, until interrupted")
+	command.Flags().IntVarP(&lines, "lines", "n", 100, "number of lines to print")
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new lines until interrupted")
 	return command
 }
 

@@ -13,42 +13,42 @@ import (
 	"strings"
 )
 
-// checkMachine says in one sentence why there can be no cluster here, if so.
+// checkMachine returns an error if this machine cannot run a cluster.
 func checkMachine() error {
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf("the cluster's node is this machine itself, which must be Linux and is %s", runtime.GOOS)
+		return fmt.Errorf("the cluster runs on Linux only, and this machine runs %s", runtime.GOOS)
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("the cluster's node needs root: run this as root, or by sudo")
+		return errors.New("the cluster needs root: run this as root or with sudo")
 	}
 	return nil
 }
 
-// ownerFile names the directory of the cluster that has the machine: bridge,
-// addresses and ports are there only once.
+// ownerFile holds the directory of the cluster that runs on this machine. The
+// bridge, addresses and ports exist once per machine.
 func ownerFile() string { return filepath.Join(socketDir, "owner") }
 
-// own notes that the machine is this cluster's from now on.
-func (c *cluster) own() error { return writeFile(ownerFile(), []byte(c.dir+"\n"), 0o644) }
+// writeOwner records that this cluster runs on the machine.
+func (c *cluster) writeOwner() error { return writeFile(ownerFile(), []byte(c.dir+"\n"), 0o644) }
 
-// checkOwner fails if another checkout's cluster has the machine.
+// checkOwner fails if another checkout's cluster runs on the machine.
 func (c *cluster) checkOwner() error {
 	data, err := os.ReadFile(ownerFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("find out whose cluster runs here: %w", err)
+		return fmt.Errorf("read the owner of the running cluster: %w", err)
 	}
 	owner := strings.TrimSpace(string(data))
 	if owner == c.dir || !(&cluster{layout: layout{root: c.root, dir: owner}}).anyAlive() {
 		return nil
 	}
-	return fmt.Errorf("a machine has one cluster, and this one has that of %[1]s: take it down first (go -C %[2]s run . down --dir %[1]s)",
+	return fmt.Errorf("the cluster of %[1]s already runs on this machine: stop it first (go -C %[2]s run . down --dir %[1]s)",
 		owner, c.source())
 }
 
-// anyAlive tells whether a part of the cluster runs.
+// anyAlive reports whether a part of the cluster is running.
 func (c *cluster) anyAlive() bool {
 	return slices.ContainsFunc(c.parts(), func(p part) bool {
 		running, err := readRecord(c.record(p.name))
@@ -56,17 +56,18 @@ func (c *cluster) anyAlive() bool {
 	})
 }
 
-// machineState is what the machine was like before the cluster, for down.
+// machineState is the machine's state before the cluster started. down restores
+// it.
 type machineState struct {
 	Settings map[string]string `json:"settings"`
-	Tables   []nftTable        `json:"tables"` // of the packet filter
+	Tables   []nftTable        `json:"tables"` // packet filter tables
 }
 
 func (c *cluster) machineFile() string { return c.run("machine.json") }
 
-// noteMachine writes down the machine's state, unless that was done when the
-// cluster was first started.
-func (c *cluster) noteMachine(ctx context.Context) error {
+// saveMachineState saves the machine's state, unless an earlier start has saved
+// it.
+func (c *cluster) saveMachineState(ctx context.Context) error {
 	if isFile(c.machineFile()) {
 		return nil
 	}
@@ -81,8 +82,8 @@ func (c *cluster) noteMachine(ctx context.Context) error {
 	return writeJSON(c.machineFile(), machineState{Settings: settings, Tables: tables})
 }
 
-// readMachine returns the state that was noted; empty if none was.
-func (c *cluster) readMachine() (machineState, error) {
+// readMachineState returns the saved state, or an empty one if there is none.
+func (c *cluster) readMachineState() (machineState, error) {
 	var state machineState
 	data, err := os.ReadFile(c.machineFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +93,7 @@ func (c *cluster) readMachine() (machineState, error) {
 		err = json.Unmarshal(data, &state)
 	}
 	if err != nil {
-		return state, fmt.Errorf("read what the machine was like: %w", err)
+		return state, fmt.Errorf("read the machine's saved state: %w", err)
 	}
 	return state, nil
 }

@@ -22,15 +22,15 @@ func TestParseTables(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
-	if _, err := parseTables([]byte("no JSON")); err == nil {
-		t.Error("nonsense is no error")
+	if _, err := parseTables([]byte("not JSON")); err == nil {
+		t.Error("no error for invalid JSON")
 	}
 }
 
 func TestOverlapsCluster(t *testing.T) {
 	for network, want := range map[string]bool{
 		"10.244.3.0/24":  true,
-		"10.96.0.0/12":   true, // wider than ours
+		"10.96.0.0/12":   true, // contains the Service network
 		"10.0.0.0/8":     true,
 		"10.245.0.1/16":  false,
 		"192.168.1.0/24": false,
@@ -52,17 +52,17 @@ func TestMissingPackages(t *testing.T) {
 	}
 }
 
-func TestSettingsThatTheKernelLacksAreLeftOut(t *testing.T) {
+func TestMissingSettingsAreSkipped(t *testing.T) {
 	values, err := readSettings([]string{"kernel/ostype", "no/such/setting"})
 	if err != nil || len(values) != 1 || values["kernel/ostype"] != "Linux" {
 		t.Errorf("got %v, %v", values, err)
 	}
 	if err := writeSettings(map[string]string{"kernel/ostype": "Linux", "no/such/setting": "1"}); err != nil {
-		t.Errorf("writing what is so already, and what is not there: %v", err)
+		t.Errorf("write an unchanged and a missing setting: %v", err)
 	}
 }
 
-// TestPortTaken names the port, the part and the process.
+// TestPortTaken checks that the error has the port, the part and the process.
 func TestPortTaken(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,39 +70,39 @@ func TestPortTaken(t *testing.T) {
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
 	err = checkPorts(part{name: "etcd", ports: []int{port}})
-	want := fmt.Sprintf("port %d, which etcd needs, is taken by process %d (", port, os.Getpid())
+	want := fmt.Sprintf("port %d, needed by etcd, is in use by process %d (", port, os.Getpid())
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s…", err, want)
 	}
 	_ = listener.Close()
 	if err := checkPorts(part{name: "etcd", ports: []int{port}}); err != nil {
-		t.Errorf("a free port: %v", err)
+		t.Errorf("free port: %v", err)
 	}
 }
 
-func TestMachineStateIsNotedOnce(t *testing.T) {
+func TestMachineStateIsSavedOnce(t *testing.T) {
 	c := testCluster(t)
 	want := machineState{Settings: map[string]string{"net/ipv4/ip_forward": "0"}, Tables: []nftTable{{"inet", "filter"}}}
 	if err := writeJSON(c.machineFile(), want); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.noteMachine(t.Context()); err != nil { // as a second up does
+	if err := c.saveMachineState(t.Context()); err != nil { // what a second up does
 		t.Fatal(err)
 	}
-	got, err := c.readMachine()
+	got, err := c.readMachineState()
 	if err != nil || got.Settings["net/ipv4/ip_forward"] != "0" || !slices.Equal(got.Tables, want.Tables) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 }
 
-func TestNotOK(t *testing.T) {
+func TestFailedChecks(t *testing.T) {
 	report := "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\n"
-	if got, want := notOK(report), "[-]etcd failed: reason withheld"; got != want {
+	if got, want := failedChecks(report), "[-]etcd failed: reason withheld"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-func TestPollTellsTheLastError(t *testing.T) {
+func TestPollReturnsLastError(t *testing.T) {
 	err := poll(t.Context(), 10*time.Millisecond, func(context.Context) error { return errors.New("not there yet") })
 	if err == nil || !strings.Contains(err.Error(), "not there yet") || !strings.Contains(err.Error(), "10ms") {
 		t.Errorf("got %v", err)
@@ -115,7 +115,7 @@ func TestPollTellsTheLastError(t *testing.T) {
 	}
 }
 
-func TestWriteFileReplacesTheWhole(t *testing.T) {
+func TestWriteFileReplacesFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "file")
 	for _, content := range []string{"a longer content", "short"} {
 		if err := writeFile(path, []byte(content), 0o600); err != nil {
@@ -126,7 +126,7 @@ func TestWriteFileReplacesTheWhole(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(path + ".next"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("something is left beside it: %v", err)
+		t.Errorf("the temporary file is still there: %v", err)
 	}
 }
 
@@ -149,9 +149,9 @@ func TestReplaceIfChanged(t *testing.T) {
 	}
 	first := replace("one")
 	if again := replace("one"); !os.SameFile(first, again) {
-		t.Error("the same content replaced the file")
+		t.Error("equal content replaced the file")
 	}
 	if changed := replace("two"); os.SameFile(first, changed) {
-		t.Error("another content did not replace the file")
+		t.Error("new content did not replace the file")
 	}
 }

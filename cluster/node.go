@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// maxPods is above Kubernetes' default of 110, for tests of many small pods.
+// maxPods exceeds Kubernetes' default of 110, for tests with many small pods.
 const maxPods = 400
 
 func (c *cluster) kubelet() part {
@@ -27,12 +27,12 @@ func (c *cluster) kubelet() part {
 		},
 		configs: []string{config, kubeconfig},
 		ports:   []int{10248, 10250},
-		ready:   answers(plainClient(), "http://127.0.0.1:10248/healthz"),
+		ready:   httpCheck(plainClient(), "http://127.0.0.1:10248/healthz"),
 	}
 }
 
-// kubeletConfig returns the kubelet's configuration. What it does not name is
-// as the kubelet has it by default.
+// kubeletConfig returns the kubelet's configuration. Other settings have the
+// kubelet's defaults.
 func (c *cluster) kubeletConfig() ([]byte, error) {
 	yes, no, full := true, false, int32(100)
 	pids := int64(4096)
@@ -48,7 +48,7 @@ func (c *cluster) kubeletConfig() ([]byte, error) {
 		Authorization:     kubelet.KubeletAuthorization{Mode: kubelet.KubeletAuthorizationModeWebhook},
 		TLSCertFile:       c.pki("kubelet.crt"),
 		TLSPrivateKeyFile: c.pki("kubelet.key"),
-		// Both kinds of control groups, and any init system.
+		// Work with cgroup v1 and v2, and with any init system.
 		CgroupDriver:           "cgroupfs",
 		FailCgroupV1:           &no,
 		FailSwapOn:             &no,
@@ -56,8 +56,7 @@ func (c *cluster) kubeletConfig() ([]byte, error) {
 		MaxPods:                maxPods,
 		PodPidsLimit:           &pids,
 		SerializeImagePulls:    &no,
-		// Images come from this machine and nowhere else: none is ever removed
-		// for the sake of space.
+		// Never remove an image to free space: images cannot be pulled again.
 		ImageGCHighThresholdPercent: &full,
 		EvictionHard: map[string]string{
 			"memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%",
@@ -78,12 +77,12 @@ func (c *cluster) kubeProxy() part {
 		command: []string{c.bin("kube-proxy"), "--config=" + config},
 		configs: []string{config, c.config("kube-proxy.kubeconfig")},
 		ports:   []int{10249, 10256},
-		ready:   answers(plainClient(), "http://127.0.0.1:10256/healthz"),
+		ready:   httpCheck(plainClient(), "http://127.0.0.1:10256/healthz"),
 	}
 }
 
-// kubeProxyConfig returns kube-proxy's configuration. Its settings of the
-// kernel's connection tracking are left as the machine has them.
+// kubeProxyConfig returns kube-proxy's configuration. It leaves the kernel's
+// connection tracking settings unchanged.
 func (c *cluster) kubeProxyConfig() ([]byte, error) {
 	zero, unchanged := int32(0), metav1.Duration{}
 	config := kubeproxy.KubeProxyConfiguration{
@@ -111,7 +110,7 @@ func encodeYAML(name string, config any) ([]byte, error) {
 	return data, nil
 }
 
-// writeConfigs writes the configuration of the parts that read files.
+// writeConfigs writes the parts' configuration files.
 func (c *cluster) writeConfigs() error {
 	for path, render := range map[string]func() ([]byte, error){
 		c.config("containerd.toml"):        c.containerdConfig,

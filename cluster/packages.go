@@ -9,17 +9,16 @@ import (
 	"strings"
 )
 
-// debianPackage is a package of the distribution, and a program that is there
-// when it is installed.
+// debianPackage names a package and a program that it installs.
 type debianPackage struct{ name, program string }
 
-// nodePackages are what the node needs of the machine.
+// nodePackages returns the packages that the node needs.
 func nodePackages() []debianPackage {
 	return []debianPackage{{"runc", "runc"}, {"nftables", "nft"}, {"mount", "mount"}}
 }
 
-// ensurePackages installs what is missing, where that is possible, and else
-// says what to install.
+// ensurePackages installs missing packages with apt-get. Without apt-get, its
+// error names the packages to install.
 func (c *cluster) ensurePackages(ctx context.Context, packages []debianPackage) error {
 	missing := missingPackages(packages, func(program string) bool {
 		_, err := exec.LookPath(program)
@@ -30,14 +29,14 @@ func (c *cluster) ensurePackages(ctx context.Context, packages []debianPackage) 
 	}
 	names := strings.Join(missing, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("please install, by the means of your distribution: %s", names)
+		return fmt.Errorf("install these packages with your distribution's package manager: %s", names)
 	}
-	return c.progress.during("installing Debian packages: "+names, func() error {
+	return c.progress.step("installing Debian packages: "+names, func() error {
 		err := aptGet(ctx, append([]string{"install"}, missing...)...)
 		if err == nil {
 			return nil
 		}
-		// The package lists may be missing, or older than what the mirror has.
+		// The package lists may be missing or out of date.
 		if err := aptGet(ctx, "update"); err != nil {
 			return err
 		}
@@ -45,7 +44,7 @@ func (c *cluster) ensurePackages(ctx context.Context, packages []debianPackage) 
 	})
 }
 
-// missingPackages returns the names of those whose program is not there.
+// missingPackages returns the names of the packages that are not installed.
 func missingPackages(packages []debianPackage, installed func(program string) bool) []string {
 	var missing []string
 	for _, p := range packages {

@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// part is one of the processes that make up the cluster.
+// part is one of the processes of the cluster.
 type part struct {
 	name    string
 	command []string
-	configs []string // files that the command reads: others, and it is restarted
-	ports   []int    // TCP ports that it takes on 127.0.0.1 or on all addresses
+	configs []string // configuration files; the part is restarted when one changes
+	ports   []int    // TCP ports on 127.0.0.1 or on all addresses
 	ready   func(context.Context) error
 }
 
-// Limits of waiting for one part. A part that is ready takes a few seconds;
-// the rest is for a machine that is busy with other things.
+// Time limits for one part. A part normally starts within a few seconds; the
+// margin is for a busy machine.
 const (
-	readyPatience = 90 * time.Second
-	stopPatience  = 20 * time.Second
+	readyTimeout = 90 * time.Second
+	stopTimeout  = 20 * time.Second
 )
 
-// logTail is how many lines of a part's log are shown when it failed.
+// logTail is the number of log lines shown when a part fails.
 const logTail = 15
 
-// parts returns the cluster's parts in the order in which they start.
+// parts returns the cluster's parts in start order.
 func (c *cluster) parts() []part {
 	return []part{
 		c.etcd(), c.containerd(), c.apiServer(),
@@ -37,7 +37,8 @@ func (c *cluster) parts() []part {
 	}
 }
 
-// start starts the part unless it runs as it should, and tells whether it did.
+// start starts the part unless it already runs with the current command and
+// configuration. It reports whether it started the part.
 func (c *cluster) start(ctx context.Context, p part) (bool, error) {
 	fingerprint, err := p.fingerprint()
 	if err != nil {
@@ -52,11 +53,11 @@ func (c *cluster) start(ctx context.Context, p part) (bool, error) {
 		return false, nil
 	case running.alive():
 		c.progress.say("restarting %s: its command or configuration changed", p.name)
-		if err := running.stop(ctx, stopPatience); err != nil {
+		if err := running.stop(ctx, stopTimeout); err != nil {
 			return false, err
 		}
 	case running.PID != 0:
-		c.progress.say("starting %s again: it had ended", p.name)
+		c.progress.say("starting %s again: it had exited", p.name)
 	}
 	if err := checkPorts(p); err != nil {
 		return false, err
@@ -68,7 +69,8 @@ func (c *cluster) start(ctx context.Context, p part) (bool, error) {
 	return true, err
 }
 
-// partEnvironment is the same whoever starts the cluster, but for proxies.
+// partEnvironment returns the parts' environment. It does not depend on the
+// environment of this process.
 func partEnvironment(l layout) []string {
 	return []string{
 		"PATH=" + l.bin("") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -76,17 +78,17 @@ func partEnvironment(l layout) []string {
 	}
 }
 
-// waitReady waits until the part answers. When it ends or does not answer in
-// time, the error has the last lines of its log.
+// waitReady waits until the part is ready. If the part exits or is not ready in
+// time, the error contains the end of its log.
 func (c *cluster) waitReady(ctx context.Context, p part) error {
-	ended := errors.New("it ended")
+	exited := errors.New("it exited")
 	watched, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err := poll(watched, readyPatience, func(ctx context.Context) error {
+	err := poll(watched, readyTimeout, func(ctx context.Context) error {
 		running, err := readRecord(c.record(p.name))
 		if err == nil && !running.alive() {
-			cancel(ended)
-			return ended
+			cancel(exited)
+			return exited
 		}
 		ctx, done := context.WithTimeout(ctx, 5*time.Second)
 		defer done()
@@ -95,10 +97,10 @@ func (c *cluster) waitReady(ctx context.Context, p part) error {
 	if err == nil {
 		return nil
 	}
-	if context.Cause(watched) == ended {
-		err = ended
+	if context.Cause(watched) == exited {
+		err = exited
 	}
-	return fmt.Errorf("%s did not get ready: %w; the end of its log, %s:\n%s", p.name, err, c.log(p.name), c.logEnd(p.name))
+	return fmt.Errorf("%s did not become ready: %w; end of its log %s:\n%s", p.name, err, c.log(p.name), c.logEnd(p.name))
 }
 
 func (c *cluster) logEnd(name string) string {
@@ -109,14 +111,14 @@ func (c *cluster) logEnd(name string) string {
 	return tail(string(data), logTail)
 }
 
-// fingerprint tells what the part runs: its command, the program in it, and
-// its configuration.
+// fingerprint returns a hash of the part's command, its configuration, and the
+// size and time of its program.
 func (p part) fingerprint() (string, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%q\n", p.command)
 	program, err := os.Stat(p.command[0])
 	if err != nil {
-		return "", fmt.Errorf("look at the program of %s: %w", p.name, err)
+		return "", fmt.Errorf("find the program of %s: %w", p.name, err)
 	}
 	fmt.Fprintln(sum, program.Size(), program.ModTime().UnixNano())
 	for _, path := range p.configs {

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// certLife is long: the cluster's certificates go with down.
+// certLife is long because down removes the certificates anyway.
 const certLife = 5 * 365 * 24 * time.Hour
 
 // authority signs certificates.
@@ -29,17 +29,17 @@ type authority struct {
 	key  crypto.Signer
 }
 
-// leaf describes a certificate of the cluster: who it names, and what for.
+// leaf describes a certificate of the cluster.
 type leaf struct {
-	name   string // of its files: <name>.crt and <name>.key
-	ca     string // that signs it: the cluster's, or etcd's
+	name   string // its files are <name>.crt and <name>.key
+	ca     string // the authority that signs it: clusterCA or etcdCA
 	user   string
 	groups []string
-	server []string // addresses and host names that it serves; none: a client's
+	server []string // addresses and host names of a server; empty for a client
 }
 
-// The authorities. etcd has its own: whoever may talk to the API server, every
-// holder of a certificate, must not be able to go past it.
+// The authorities. etcd has its own, so that a client of the API server cannot
+// bypass it and connect to etcd.
 const (
 	clusterCA = "ca"
 	etcdCA    = "etcd-ca"
@@ -64,8 +64,8 @@ func leaves() []leaf {
 	}
 }
 
-// ensurePKI makes the cluster's keys and certificates unless they are there.
-// Its directory appears as a whole or not at all.
+// ensurePKI creates the cluster's keys and certificates unless they exist. It
+// renames the complete directory into place, so that it is never half written.
 func (c *cluster) ensurePKI() error {
 	dir := c.run("pki")
 	if _, err := os.Stat(dir); err == nil {
@@ -73,26 +73,26 @@ func (c *cluster) ensurePKI() error {
 	}
 	next := dir + ".next"
 	if err := errors.Join(os.RemoveAll(next), os.MkdirAll(next, 0o700)); err != nil {
-		return fmt.Errorf("make the directory of keys: %w", err)
+		return fmt.Errorf("create the key directory: %w", err)
 	}
 	authorities := map[string]authority{}
 	for _, name := range []string{clusterCA, etcdCA} {
 		ca, err := newAuthority(next, name)
 		if err != nil {
-			return fmt.Errorf("make the authority %s: %w", name, err)
+			return fmt.Errorf("create the authority %s: %w", name, err)
 		}
 		authorities[name] = ca
 	}
 	for _, l := range leaves() {
 		if err := authorities[l.ca].issue(next, l); err != nil {
-			return fmt.Errorf("make the certificate %s: %w", l.name, err)
+			return fmt.Errorf("create the certificate %s: %w", l.name, err)
 		}
 	}
 	if err := newServiceAccountKey(next); err != nil {
-		return fmt.Errorf("make the key of service accounts: %w", err)
+		return fmt.Errorf("create the service account key: %w", err)
 	}
 	if err := os.Rename(next, dir); err != nil {
-		return fmt.Errorf("put the keys in place: %w", err)
+		return fmt.Errorf("install the keys: %w", err)
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func newAuthority(dir, name string) (authority, error) {
 	return authority{cert: cert, key: key}, writePair(dir, name, cert.Raw, key)
 }
 
-// issue makes and writes a certificate and its key.
+// issue creates and writes a certificate and its key.
 func (a authority) issue(dir string, l leaf) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -126,8 +126,8 @@ func (a authority) issue(dir string, l leaf) error {
 	return writePair(dir, l.name, der, key)
 }
 
-// template returns what the certificate says. A server's is good for a client
-// too: etcd and the kubelet are both.
+// template returns the certificate to sign. A server's certificate is also valid
+// for a client, because etcd and the kubelet are both.
 func (l leaf) template(now time.Time) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
@@ -136,7 +136,7 @@ func (l leaf) template(now time.Time) (*x509.Certificate, error) {
 	cert := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: l.user, Organization: l.groups},
-		NotBefore:    now.Add(-time.Hour), // for clocks that are set back a little
+		NotBefore:    now.Add(-time.Hour), // in case the clock is set back
 		NotAfter:     now.Add(certLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -154,8 +154,8 @@ func (l leaf) template(now time.Time) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// newServiceAccountKey makes the pair that signs and verifies the tokens of
-// service accounts.
+// newServiceAccountKey creates the key that signs and verifies service account
+// tokens.
 func newServiceAccountKey(dir string) error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

@@ -13,8 +13,8 @@ func testCluster(t *testing.T) *cluster {
 	return &cluster{layout: layout{root: "..", dir: t.TempDir()}, progress: newProgress(t.Output())}
 }
 
-// TestPKI verifies each certificate as who meets it would: against its own
-// authority, for each of its addresses, and not against the other authority.
+// TestPKI checks that each certificate is valid for its own authority and for
+// each of its addresses, and not for the other authority.
 func TestPKI(t *testing.T) {
 	c := testCluster(t)
 	if err := c.ensurePKI(); err != nil {
@@ -31,7 +31,7 @@ func TestPKI(t *testing.T) {
 			t.Fatal(err)
 		}
 		if cert.Subject.CommonName != l.user || !slices.Equal(cert.Subject.Organization, l.groups) {
-			t.Errorf("%s: subject is %s", l.name, cert.Subject)
+			t.Errorf("%s: got subject %s", l.name, cert.Subject)
 		}
 		for ca, pool := range pools {
 			_, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
@@ -64,7 +64,7 @@ func readPool(t *testing.T, c *cluster, name string) *x509.CertPool {
 	return pool
 }
 
-// TestPKIIsKept: a second start must not make the keys that run invalid.
+// TestPKIIsKept checks that a second start keeps the keys that running parts use.
 func TestPKIIsKept(t *testing.T) {
 	c := testCluster(t)
 	if err := c.ensurePKI(); err != nil {
@@ -79,6 +79,6 @@ func TestPKIIsKept(t *testing.T) {
 	}
 	after, err := os.ReadFile(c.pki("ca.crt"))
 	if err != nil || string(after) != string(before) {
-		t.Errorf("the authority is another one (%v)", err)
+		t.Errorf("the authority has changed (%v)", err)
 	}
 }

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// pollEvery is short: what is waited for is on this machine.
-const pollEvery = 50 * time.Millisecond
+// pollInterval is short because all checks are local.
+const pollInterval = 50 * time.Millisecond
 
-// poll tries a check until it succeeds. When patience runs out, or ctx ends, it
-// returns the check's last error.
-func poll(ctx context.Context, patience time.Duration, check func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, patience)
+// poll calls check until it succeeds. On timeout, or when ctx is done, it
+// returns check's last error.
+func poll(ctx context.Context, timeout time.Duration, check func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	ticker := time.NewTicker(pollEvery)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
 		err := check(limited)
@@ -26,7 +26,7 @@ func poll(ctx context.Context, patience time.Duration, check func(context.Contex
 			if ctx.Err() != nil {
 				return fmt.Errorf("interrupted: %w", err)
 			}
-			return fmt.Errorf("not within %s: %w", patience, err)
+			return fmt.Errorf("timed out after %s: %w", timeout, err)
 		case <-ticker.C:
 		}
 	}

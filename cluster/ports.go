@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPorts fails with one sentence if a port of the part is taken.
+// checkPorts returns an error if a port of the part is in use.
 func checkPorts(p part) error {
-	taken, err := listening()
+	taken, err := listeningPorts()
 	if err != nil {
 		return err
 	}
@@ -22,19 +22,19 @@ func checkPorts(p part) error {
 		if !found {
 			continue
 		}
-		return fmt.Errorf("port %d, which %s needs, is taken by %s: stop that first", port, p.name, holder(inode))
+		return fmt.Errorf("port %d, needed by %s, is in use by %s: stop it first", port, p.name, socketOwner(inode))
 	}
 	return nil
 }
 
-// listening returns the TCP ports that something listens on, with the inode of
-// one of the sockets.
-func listening() (map[int]uint64, error) {
+// listeningPorts returns the TCP ports that are listened on, each with the inode
+// of one of its sockets.
+func listeningPorts() (map[int]uint64, error) {
 	ports := map[int]uint64{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagTCP(family)
 		if err != nil {
-			return nil, fmt.Errorf("list the ports that are taken: %w", err)
+			return nil, fmt.Errorf("list the ports in use: %w", err)
 		}
 		for _, socket := range sockets {
 			if socket.State == netlink.TCP_LISTEN {
@@ -45,9 +45,9 @@ func listening() (map[int]uint64, error) {
 	return ports, nil
 }
 
-// holder describes the process that has a socket: its number and its program,
-// whose path tells of another checkout's cluster.
-func holder(inode uint64) string {
+// socketOwner describes the process that has a socket: its id and its program.
+// The program's path shows whether it belongs to another checkout's cluster.
+func socketOwner(inode uint64) string {
 	want := fmt.Sprintf("socket:[%d]", inode)
 	files, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {

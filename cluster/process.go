@@ -16,34 +16,34 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// record identifies a process that was started, also after its number has been
-// given to another: a process is the one recorded only if it began at the same
-// tick of the same boot.
+// record identifies a process that was started. Process ids are reused, so a
+// process matches the record only if its start time and boot match, too.
 type record struct {
 	PID         int       `json:"pid"`
 	StartTicks  uint64    `json:"startTicks"` // since boot, as in /proc/<pid>/stat
 	BootID      string    `json:"bootID"`
 	Started     time.Time `json:"started"`
-	Fingerprint string    `json:"fingerprint"` // of its command and configuration
+	Fingerprint string    `json:"fingerprint"` // hash of its command and configuration
 }
 
-// readRecord returns the record at path; a missing one is empty, not an error.
+// readRecord returns the record at path, or an empty record if there is none.
 func readRecord(path string) (record, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return record{}, nil
 	}
 	if err != nil {
-		return record{}, fmt.Errorf("read the record of a process: %w", err)
+		return record{}, fmt.Errorf("read a process record: %w", err)
 	}
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return record{}, fmt.Errorf("read the record of a process in %s: %w", path, err)
+		return record{}, fmt.Errorf("parse the process record %s: %w", path, err)
 	}
 	return r, nil
 }
 
-// identify fills in what tells process pid from a later one of the same number.
+// identify returns a record that distinguishes process pid from a later one with
+// the same id.
 func identify(pid int) (record, error) {
 	boot, err := bootID()
 	if err != nil {
@@ -51,11 +51,11 @@ func identify(pid int) (record, error) {
 	}
 	proc, err := procfs.NewProc(pid)
 	if err != nil {
-		return record{}, fmt.Errorf("look at process %d: %w", pid, err)
+		return record{}, fmt.Errorf("inspect process %d: %w", pid, err)
 	}
 	stat, err := proc.Stat()
 	if err != nil {
-		return record{}, fmt.Errorf("look at process %d: %w", pid, err)
+		return record{}, fmt.Errorf("inspect process %d: %w", pid, err)
 	}
 	return record{PID: pid, StartTicks: stat.Starttime, BootID: boot}, nil
 }
@@ -68,8 +68,8 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// alive tells whether the recorded process is running. One that has ended and
-// is only waited for by its parent counts as ended.
+// alive reports whether the recorded process is running. A zombie counts as
+// ended.
 func (r record) alive() bool {
 	if r.PID == 0 {
 		return false
@@ -86,15 +86,15 @@ func (r record) alive() bool {
 	return err == nil && stat.State != "Z" && stat.State != "X"
 }
 
-// startProcess starts a command that outlives this one: a session of its own,
-// no standard input, output appended to the file log. It returns the record,
-// which is also in the file at path before the process is of use to anyone.
+// startProcess starts a command in its own session, so that it outlives this
+// process. It has no standard input, and its output goes to the file log.
+// startProcess writes the process record to path and returns it.
 func startProcess(cmd *exec.Cmd, log, path, fingerprint string) (record, error) {
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
-		return record{}, fmt.Errorf("make the directory of logs: %w", err)
+		return record{}, fmt.Errorf("create the log directory: %w", err)
 	}
 	if err := os.Rename(log, log+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return record{}, fmt.Errorf("put the old log aside: %w", err)
+		return record{}, fmt.Errorf("rename the old log: %w", err)
 	}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -117,14 +117,14 @@ func startProcess(cmd *exec.Cmd, log, path, fingerprint string) (record, error) 
 	return r, cmd.Process.Release()
 }
 
-// stop ends the recorded process: SIGTERM, and SIGKILL when it has not ended
-// within patience. A process that is not the recorded one is left alone.
-func (r record) stop(ctx context.Context, patience time.Duration) error {
+// stop ends the recorded process. It sends SIGTERM, and SIGKILL if the process
+// does not exit within timeout. It never signals another process.
+func (r record) stop(ctx context.Context, timeout time.Duration) error {
 	if !r.alive() {
 		return nil
 	}
-	// FindProcess holds on to this very process, so that the number can't come
-	// to mean another one between the check and the signal.
+	// FindProcess holds a handle to this process. If the id is reused between
+	// the check and the signal, the signal does not reach the other process.
 	process, err := os.FindProcess(r.PID)
 	if err != nil {
 		return fmt.Errorf("find process %d: %w", r.PID, err)
@@ -137,7 +137,7 @@ func (r record) stop(ctx context.Context, patience time.Duration) error {
 		if err := process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("send %s to process %d: %w", signal, r.PID, err)
 		}
-		if err := poll(ctx, patience, func(context.Context) error {
+		if err := poll(ctx, timeout, func(context.Context) error {
 			if r.alive() {
 				return errors.New("still running")
 			}
@@ -146,10 +146,10 @@ func (r record) stop(ctx context.Context, patience time.Duration) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("process %d does not end, not even by SIGKILL", r.PID)
+	return fmt.Errorf("process %d is still running after SIGKILL", r.PID)
 }
 
-// writeJSON replaces the file at path.
+// writeJSON replaces the file at path with the encoded value.
 func writeJSON(path string, value any) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
@@ -158,8 +158,8 @@ func writeJSON(path string, value any) error {
 	return writeFile(path, append(data, '\n'), 0o644)
 }
 
-// writeFile replaces the file at path as a whole: a reader finds the old
-// content or the new one, also when this is interrupted.
+// writeFile replaces the file at path atomically: a reader sees the old or the
+// new content, even if writeFile is interrupted.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

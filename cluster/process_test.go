@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// startTestProcess starts a shell command that outlives nothing but the test.
+// startTestProcess starts a shell command and stops it when the test ends.
 func startTestProcess(t *testing.T, script string) (r record, log, path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -25,48 +25,48 @@ func startTestProcess(t *testing.T, script string) (r record, log, path string) 
 	return r, log, path
 }
 
-func TestProcessIsFoundAgainAndStopped(t *testing.T) {
+func TestProcessIsFoundAndStopped(t *testing.T) {
 	started, _, path := startTestProcess(t, "exec sleep 600")
 	r, err := readRecord(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.PID != started.PID || r.Fingerprint != "fingerprint" || !r.alive() {
-		t.Fatalf("the record is %+v, alive %v; want that of process %d", r, r.alive(), started.PID)
+		t.Fatalf("got record %+v, alive %v; want process %d alive", r, r.alive(), started.PID)
 	}
 	later := r
 	later.StartTicks++
 	if later.alive() {
-		t.Error("a later process of the same number is taken for the recorded one")
+		t.Error("a later process with the same id matches the record")
 	}
 	otherBoot := r
 	otherBoot.BootID = "another"
 	if otherBoot.alive() {
-		t.Error("a process of another boot is taken for the recorded one")
+		t.Error("a process of another boot matches the record")
 	}
 	if err := r.stop(t.Context(), 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if r.alive() {
-		t.Error("it is alive after stop")
+		t.Error("the process is alive after stop")
 	}
 	if err := r.stop(t.Context(), time.Second); err != nil {
-		t.Errorf("stopping it again: %v", err)
+		t.Errorf("second stop: %v", err)
 	}
 }
 
-func TestProcessThatIgnoresSIGTERMIsKilled(t *testing.T) {
+func TestProcessIgnoringSIGTERMIsKilled(t *testing.T) {
 	r, log, _ := startTestProcess(t, `trap "" TERM; echo ready; while :; do sleep 0.05; done`)
 	waitForLine(t, log, "ready")
 	if err := r.stop(t.Context(), 200*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	if r.alive() {
-		t.Error("it is alive")
+		t.Error("the process is alive after stop")
 	}
 }
 
-func TestNoRecordIsNoProcess(t *testing.T) {
+func TestMissingRecordIsNotAlive(t *testing.T) {
 	r, err := readRecord(filepath.Join(t.TempDir(), "none.json"))
 	if err != nil || r.alive() {
 		t.Errorf("got %+v, %v", r, err)
@@ -78,7 +78,7 @@ func waitForLine(t *testing.T, path, line string) {
 	until(t, func(context.Context) error {
 		data, err := os.ReadFile(path)
 		if err == nil && !strings.Contains(string(data), line+"\n") {
-			err = fmt.Errorf("the log has no line %q: %q", line, data)
+			err = fmt.Errorf("no line %q in the log %q", line, data)
 		}
 		return err
 	})
@@ -95,10 +95,10 @@ func TestTail(t *testing.T) {
 		{"", 3, ""},
 	} {
 		if got := tail(test.text, test.n); got != test.want {
-			t.Errorf("the last %d of %q: %q, want %q", test.n, test.text, got, test.want)
+			t.Errorf("tail(%q, %d) is %q, want %q", test.text, test.n, got, test.want)
 		}
 	}
 	if got := strings.Count(tail(strings.Repeat("x\n", 100), 15), "x"); got != 15 {
-		t.Errorf("%d lines, want 15", got)
+		t.Errorf("got %d lines, want 15", got)
 	}
 }

@@ -16,27 +16,27 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// programUser is nobody in particular. It is a number, so that Kubernetes can
-// tell that it is not root.
+// programUser is an unprivileged user and group. It is numeric so that
+// Kubernetes can check runAsNonRoot.
 const programUser = "65532:65532"
 
-// program is a Go program that is all there is in an image.
+// program is a Go program. Its image contains nothing else.
 type program struct {
 	module    string   // directory of its go.mod
-	pkg       string   // to build
-	name      string   // in the image's root
-	variables []string // that the linker sets
+	pkg       string   // package to build
+	name      string   // file name in the image's root
+	variables []string // variables for the linker to set, name=value
 }
 
-// buildProgramImage leaves to Go's cache what need not be built again. The
-// binary is kept: where it is up to date it is not even linked.
+// buildProgramImage builds a program and its image. It keeps the binary, so that
+// go build does not even link it again if it is up to date.
 func (c *cluster) buildProgramImage(ctx context.Context, i image, p program) error {
 	binary := filepath.Join(filepath.Dir(c.image(i.name)), "bin", p.name)
 	ldflags := []string{"-s", "-w"}
 	for _, variable := range p.variables {
 		ldflags = append(ldflags, "-X", variable)
 	}
-	// Without the checkout's state, a commit of something else changes nothing.
+	// -buildvcs=false: an unrelated commit must not change the image.
 	if err := goBuild(ctx, p.module, binary, strings.Join(ldflags, " "), p.pkg, "-trimpath", "-buildvcs=false"); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (c *cluster) buildProgramImage(ctx context.Context, i image, p program) err
 	return writeArchive(c.image(i.name), i.ref, built)
 }
 
-// serviceVersion is what git calls the checkout, as in the Makefile.
+// serviceVersion returns the output of git describe, as the Makefile does.
 func (c *cluster) serviceVersion(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "git", "-C", c.root, "describe", "--tags", "--always", "--dirty").Output()
 	if version := strings.TrimSpace(string(out)); err == nil && version != "" {
@@ -56,8 +56,8 @@ func (c *cluster) serviceVersion(ctx context.Context) string {
 	return "dev"
 }
 
-// programImage returns an image of one static binary and nothing else. Nothing
-// in it tells when or where it was made.
+// programImage returns an image with one static binary. The image is
+// reproducible: it does not depend on when or where it is built.
 func programImage(binary, name string) (v1.Image, error) {
 	data, err := os.ReadFile(binary)
 	if err != nil {
@@ -77,7 +77,7 @@ func programImage(binary, name string) (v1.Image, error) {
 		return io.NopCloser(bytes.NewReader(files.Bytes())), nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make the image's layer: %w", err)
+		return nil, fmt.Errorf("create the image's layer: %w", err)
 	}
 	return makeImage(layer, v1.Config{User: programUser, Entrypoint: []string{"/" + name}})
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// testProgram is a program with the source text given, in a module of its own.
+// testProgram returns a program with the given source, in its own module.
 func testProgram(t *testing.T, source string) program {
 	t.Helper()
 	module := t.TempDir()
@@ -50,7 +50,8 @@ func buildTestImage(t *testing.T, c *cluster, p program) (archive []byte) {
 	return data
 }
 
-// TestProgramImage: one static binary, run by nobody in particular.
+// TestProgramImage checks that the image has one static binary and an
+// unprivileged user.
 func TestProgramImage(t *testing.T) {
 	c := testCluster(t)
 	buildTestImage(t, c, testProgram(t, helloSource))
@@ -64,11 +65,11 @@ func TestProgramImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if file.OS != "linux" || file.Architecture != runtime.GOARCH {
-		t.Errorf("it is for %s/%s", file.OS, file.Architecture)
+		t.Errorf("the image is for %s/%s", file.OS, file.Architecture)
 	}
 	want := v1.Config{User: "65532:65532", Entrypoint: []string{"/hello"}}
 	if !reflect.DeepEqual(file.Config, want) {
-		t.Errorf("its configuration is %+v, want %+v", file.Config, want)
+		t.Errorf("the configuration is %+v, want %+v", file.Config, want)
 	}
 
 	files := mutate.Extract(built)
@@ -79,7 +80,7 @@ func TestProgramImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if header.Name != "hello" || header.FileInfo().Mode() != 0o755 || header.Uid != 0 || header.ModTime.Unix() > 0 {
-		t.Errorf("it has %+v", header)
+		t.Errorf("got file %+v", header)
 	}
 	binary, err := io.ReadAll(archive)
 	if err != nil {
@@ -87,11 +88,11 @@ func TestProgramImage(t *testing.T) {
 	}
 	checkStatic(t, binary)
 	if header, err := archive.Next(); !errors.Is(err, io.EOF) {
-		t.Errorf("it also has %+v (%v)", header, err)
+		t.Errorf("unexpected file %+v (%v)", header, err)
 	}
 	out, err := exec.Command(filepath.Join(c.dir, "images", "bin", "hello")).CombinedOutput()
 	if err != nil || string(out) != "hello\n" {
-		t.Errorf("the program says %q, %v", out, err)
+		t.Errorf("the program prints %q, %v", out, err)
 	}
 }
 
@@ -108,8 +109,8 @@ func checkStatic(t *testing.T, binary []byte) {
 	}
 }
 
-// TestProgramImageIsReproducible: the same source gives the same bytes, wherever
-// and whenever, and the archive is then not even written.
+// TestProgramImageIsReproducible checks that the same source always gives the
+// same bytes, and that an unchanged archive is not written again.
 func TestProgramImageIsReproducible(t *testing.T) {
 	c := testCluster(t)
 	one := buildTestImage(t, c, testProgram(t, helloSource))
@@ -118,20 +119,20 @@ func TestProgramImageIsReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := buildTestImage(t, c, testProgram(t, helloSource)); !bytes.Equal(one, again) {
-		t.Error("from another directory it comes out different")
+		t.Error("the image depends on the source's directory")
 	}
 	after, err := os.Stat(c.image("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
-		t.Error("the archive was replaced by the same")
+		t.Error("an identical archive was written again")
 	}
 	if elsewhere := buildTestImage(t, testCluster(t), testProgram(t, helloSource)); !bytes.Equal(one, elsewhere) {
-		t.Error("in another cluster's directory it comes out different")
+		t.Error("the image depends on the cluster's directory")
 	}
 	if other := buildTestImage(t, c, testProgram(t, helloSource+"\nfunc init() { greeting += \"!\" }\n")); bytes.Equal(one, other) {
-		t.Error("of another source it comes out the same")
+		t.Error("another source gives the same image")
 	}
 	left, err := filepath.Glob(filepath.Join(c.dir, "images", "*.next"))
 	if err != nil || len(left) > 0 {
@@ -139,20 +140,21 @@ func TestProgramImageIsReproducible(t *testing.T) {
 	}
 }
 
-// TestProgramThatDoesNotCompile leaves the archive that there is.
+// TestProgramThatDoesNotCompile checks that a failed build keeps the archive.
 func TestProgramThatDoesNotCompile(t *testing.T) {
 	c := testCluster(t)
 	one := buildTestImage(t, c, testProgram(t, helloSource))
 	err := c.buildProgramImage(t.Context(), image{name: "hello", ref: "localhost/binder-hello:dev"}, testProgram(t, "package main\n\nfunc main() { broken }\n"))
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("undefined: broken")) {
-		t.Errorf("got %v, want what the compiler says", err)
+		t.Errorf("got %v, want the compiler's output", err)
 	}
 	if data, err := os.ReadFile(c.image("hello")); err != nil || !bytes.Equal(data, one) {
 		t.Errorf("the archive has changed (%v)", err)
 	}
 }
 
-// TestServiceVersion: what git says, and dev where there is no git.
+// TestServiceVersion checks the version from git, and "dev" outside a git
+// repository.
 func TestServiceVersion(t *testing.T) {
 	c := testCluster(t)
 	c.root = t.TempDir()

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// tickEvery is how often a step that takes long says that it goes on.
-const tickEvery = 15 * time.Second
+// tickInterval is how often a long step reports that it is still running.
+const tickInterval = 15 * time.Second
 
-// progress tells a person what is being done, with the time since the start.
+// progress prints what the command is doing, with the time since its start.
 type progress struct {
 	mu    sync.Mutex
 	w     io.Writer
@@ -29,15 +29,15 @@ func (p *progress) say(format string, args ...any) {
 	fmt.Fprintf(p.w, "[%d:%02d] %s\n", int(elapsed.Minutes()), int(elapsed.Seconds())%60, fmt.Sprintf(format, args...))
 }
 
-// during says what starts, does it, says every tickEvery that it goes on and,
-// if it succeeded, how long it took.
-func (p *progress) during(what string, do func() error) error {
+// step prints what starts and calls do. While do runs, step prints the elapsed
+// time every tickInterval. If do succeeds, step prints how long it took.
+func (p *progress) step(what string, do func() error) error {
 	start := time.Now()
 	p.say("%s", what)
 	done := make(chan struct{})
 	var ticking sync.WaitGroup
 	ticking.Go(func() {
-		ticker := time.NewTicker(tickEvery)
+		ticker := time.NewTicker(tickInterval)
 		defer ticker.Stop()
 		for {
 			select {

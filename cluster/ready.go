@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// answers returns a check that an address answers a GET with 200.
-func answers(client *http.Client, url string) func(context.Context) error {
+// httpCheck returns a check that a GET of the URL returns 200.
+func httpCheck(client *http.Client, url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
@@ -29,14 +29,15 @@ func answers(client *http.Client, url string) func(context.Context) error {
 			return err
 		}
 		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s: %s", url, response.Status, notOK(string(body)))
+			return fmt.Errorf("%s: %s: %s", url, response.Status, failedChecks(string(body)))
 		}
 		return nil
 	}
 }
 
-// notOK leaves of a health report, one check a line, those that failed.
-func notOK(report string) string {
+// failedChecks returns the failed checks of a health report, which has one check
+// per line.
+func failedChecks(report string) string {
 	var failed []string
 	for line := range strings.Lines(report) {
 		if !strings.Contains(line, " ok") {
@@ -46,15 +47,15 @@ func notOK(report string) string {
 	return strings.Join(failed, "; ")
 }
 
-// plainClient asks without connections left over, so that a part that restarts
-// is never asked over a dead one.
+// plainClient returns a client without keep-alive, so that it does not reuse a
+// connection to a part that has restarted.
 func plainClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
-// unverifiedClient is for the health of parts that make a certificate for
-// themselves at each start. Nothing is sent to them, and nothing believed but
-// that they answer.
+// unverifiedClient returns a client for the health checks of parts that create a
+// self-signed certificate at each start. It sends no secrets, and only the
+// status of the response matters.
 func unverifiedClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -62,8 +63,8 @@ func unverifiedClient() *http.Client {
 	}}
 }
 
-// adminAnswers checks an address of the API server as the administrator.
-func (c *cluster) adminAnswers(path string) func(context.Context) error {
+// adminCheck returns a check of a path of the API server, as the administrator.
+func (c *cluster) adminCheck(path string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		cert, err := tls.LoadX509KeyPair(c.pki("admin.crt"), c.pki("admin.key"))
 		if err != nil {
@@ -79,11 +80,11 @@ func (c *cluster) adminAnswers(path string) func(context.Context) error {
 			DisableKeepAlives: true,
 			TLSClientConfig:   &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool},
 		}}
-		return answers(client, apiURL+path)(ctx)
+		return httpCheck(client, apiURL+path)(ctx)
 	}
 }
 
-// socketClient asks a server on a Unix socket.
+// socketClient returns a client of a server on a Unix socket.
 func socketClient(path string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,

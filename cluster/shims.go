@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// stopShims ends the container shims that are left when containerd could not
-// end its pods. containerd starts them, so no record of ours has their numbers;
-// what tells them is that they run the very program in this cluster's bin.
+// stopShims stops the container shims that are left if containerd could not stop
+// its pods. containerd starts the shims, so there is no record of them. They are
+// recognized by their program, the one in this cluster's bin directory.
 func (c *cluster) stopShims(ctx context.Context) error {
 	procs, err := procfs.AllProcs()
 	if err != nil {
@@ -19,7 +19,7 @@ func (c *cluster) stopShims(ctx context.Context) error {
 	}
 	program, err := os.Stat(c.bin("containerd-shim-runc-v2"))
 	if err != nil {
-		return nil // never built, never run
+		return nil // the program was never built
 	}
 	var errs []error
 	for _, proc := range procs {
@@ -29,9 +29,9 @@ func (c *cluster) stopShims(ctx context.Context) error {
 		}
 		shim, err := identify(proc.PID)
 		if err != nil {
-			continue // it has just ended
+			continue // it has just exited
 		}
-		errs = append(errs, shim.stop(ctx, stopPatience))
+		errs = append(errs, shim.stop(ctx, stopTimeout))
 	}
 	return errors.Join(errs...)
 }

@@ -11,19 +11,19 @@ import (
 	"strings"
 )
 
-// nodeSettings are the kernel settings that the cluster writes itself.
+// nodeSettings returns the kernel settings that this command writes.
 func nodeSettings() map[string]string {
 	return map[string]string{
 		"net/ipv4/ip_forward": "1", // for the pods
-		// No address is made up for the link of each pod that starts: a browser on
-		// this machine takes that for another network, and breaks off all that it
-		// is loading (ERR_NETWORK_CHANGED).
+		// Generate no IPv6 address for the link of each new pod. A browser on
+		// this machine takes a new address for a network change and aborts its
+		// requests (ERR_NETWORK_CHANGED).
 		"net/ipv6/conf/default/addr_gen_mode": "1",
 	}
 }
 
-// changedSettings are all that change while the cluster runs: its own, and what
-// the kubelet wants on a node.
+// changedSettings returns all settings that change while the cluster runs:
+// nodeSettings and those that the kubelet changes.
 func changedSettings() []string {
 	return append(slices.Sorted(maps.Keys(nodeSettings())),
 		"net/bridge/bridge-nf-call-iptables",
@@ -36,7 +36,8 @@ func changedSettings() []string {
 	)
 }
 
-// readSettings returns the values of the settings that this kernel has.
+// readSettings returns the values of the settings. It skips settings that this
+// kernel does not have.
 func readSettings(names []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, name := range names {
@@ -52,8 +53,8 @@ func readSettings(names []string) (map[string]string, error) {
 	return values, nil
 }
 
-// writeSettings sets those that differ. Settings that the kernel has not are
-// left out: a module that was there may have gone.
+// writeSettings writes the settings that differ. It skips settings that the
+// kernel does not have, because a kernel module may have been unloaded.
 func writeSettings(values map[string]string) error {
 	var errs []error
 	for name, value := range values {

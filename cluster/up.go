@@ -12,16 +12,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// nodePatience is how long the node may take to be ready once its parts are.
-const nodePatience = 90 * time.Second
+// nodeTimeout bounds the time until the node is ready once its parts are.
+const nodeTimeout = 90 * time.Second
 
 func upCommand(c *cluster) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
-		Short: "Start the cluster, or what of it does not run, and print the kubeconfig's path",
-		Long: `Start the cluster, or what of it does not run, and print the path of a
-kubeconfig with an administrator's rights. The first time, Kubernetes is built
-from its Go modules, which takes some ten minutes on two cores.`,
+		Short: "Start the cluster and print the kubeconfig's path",
+		Long: `Start the parts of the cluster that are not running and print the path of the
+administrator's kubeconfig. The first run builds Kubernetes from its Go modules,
+which takes about ten minutes on two cores.`,
 		Example: `  export KUBECONFIG=$(go -C cluster run . up)
   kubectl get nodes`,
 		Args: cobra.NoArgs,
@@ -29,7 +29,7 @@ from its Go modules, which takes some ten minutes on two cores.`,
 			if err := checkMachine(); err != nil {
 				return err
 			}
-			if err := c.locked(cmd.Context(), func() error { return c.up(cmd.Context()) }); err != nil {
+			if err := c.withLock(cmd.Context(), func() error { return c.up(cmd.Context()) }); err != nil {
 				return err
 			}
 			return printLine(cmd.OutOrStdout(), "%s", c.kubeconfig())
@@ -37,8 +37,7 @@ from its Go modules, which takes some ten minutes on two cores.`,
 	}
 }
 
-// up brings the cluster to the state in which it runs. What is as it should be
-// is left as it is.
+// up starts the cluster. It changes only what is missing or out of date.
 func (c *cluster) up(ctx context.Context) error {
 	if err := c.checkOwner(); err != nil {
 		return err
@@ -53,7 +52,7 @@ func (c *cluster) up(ctx context.Context) error {
 		return err
 	}
 	parts := c.parts()
-	// The rest gives up when there is no API server, or no runtime, to begin with.
+	// The other parts exit if they find no API server or no container runtime.
 	const first = 3
 	if err := c.startAll(ctx, parts[:first]); err != nil {
 		return err
@@ -71,20 +70,20 @@ func (c *cluster) up(ctx context.Context) error {
 	return nil
 }
 
-// prepare makes all that the parts find when they start. From here on there is
-// something for down to take back, so what the machine was like is noted first.
+// prepare creates what the parts need. It first saves the machine's state, which
+// down restores.
 func (c *cluster) prepare(ctx context.Context) error {
 	conflict, err := addressConflict()
 	if err != nil {
 		return err
 	}
 	if conflict != "" {
-		return fmt.Errorf("the machine's network %s overlaps the cluster's (pods %s, Services %s)", conflict, podCIDR, serviceCIDR)
+		return fmt.Errorf("the machine's network %s overlaps the cluster's networks (pods %s, Services %s)", conflict, podCIDR, serviceCIDR)
 	}
-	if err := c.own(); err != nil {
+	if err := c.writeOwner(); err != nil {
 		return err
 	}
-	if err := c.noteMachine(ctx); err != nil {
+	if err := c.saveMachineState(ctx); err != nil {
 		return err
 	}
 	if err := writeSettings(nodeSettings()); err != nil {
@@ -102,7 +101,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 	return errors.Join(c.writeKubeconfigs(), c.writeConfigs())
 }
 
-// startAll starts the parts that do not run and waits until all of them answer.
+// startAll starts the parts that are not running and waits until all are ready.
 func (c *cluster) startAll(ctx context.Context, parts []part) error {
 	for _, p := range parts {
 		started, err := c.start(ctx, p)
@@ -120,14 +119,14 @@ func (c *cluster) startAll(ctx context.Context, parts []part) error {
 	return group.Wait()
 }
 
-// waitNode waits until pods can be made: the node takes them, and they have a
-// service account to run as.
+// waitNode waits until pods can be created: the node is ready, and the default
+// service account exists.
 func (c *cluster) waitNode(ctx context.Context) error {
 	client, _, err := c.client()
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, nodePatience, func(ctx context.Context) error {
+	err = poll(ctx, nodeTimeout, func(ctx context.Context) error {
 		node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -141,7 +140,7 @@ func (c *cluster) waitNode(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("wait for the node: %w; the end of the kubelet's log, %s:\n%s", err, c.log("kubelet"), c.logEnd("kubelet"))
+		return fmt.Errorf("wait for the node: %w; end of the kubelet's log %s:\n%s", err, c.log("kubelet"), c.logEnd("kubelet"))
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Command pause does nothing until it is told to end. It is the process that
-// keeps the namespaces of a pod while the pod's containers come and go.
+// Command pause waits for a signal to exit. It holds a pod's namespaces while
+// the pod's containers start and stop.
 package main
 
 import (
@@ -9,7 +9,7 @@ import (
 )
 
 func main() {
-	// The first process of a pod gets only the signals that it asks for.
+	// Process 1 receives only the signals that it handles.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	<-signals
