@@ -1,11 +1,12 @@
-// Command testsum adds up what several runs of "go test -json" came to:
+// Command testsum summarizes the results of several runs of "go test -json":
 //
 //	testsum [-strict] [-not-run file] results.json…
 //
-// It names every test that failed, was skipped, or was not run at all (one name
-// a line in the -not-run file), and closes with "N passed, N failed", which
-// ", N skipped" follows if there are any. It fails when a test failed, when none
-// passed, and, with -strict, when one was skipped or not run.
+// It lists the tests that failed, were skipped, or were not run. The -not-run
+// file has the names of tests that were not run, one per line. The last line of
+// the output is "N passed, N failed", followed by ", N skipped" if tests were
+// skipped or not run. testsum fails if a test failed or no test passed. With
+// -strict it also fails if a test was skipped or not run.
 package main
 
 import (
@@ -19,7 +20,7 @@ import (
 )
 
 func main() {
-	strict := flag.Bool("strict", false, "fail when a test was skipped or not run")
+	strict := flag.Bool("strict", false, "fail if a test was skipped or not run")
 	notRun := flag.String("not-run", "", "`file` with the names of tests that were not run")
 	flag.Parse()
 	ok, err := run(os.Stdout, *strict, *notRun, flag.Args())
@@ -34,11 +35,11 @@ func main() {
 func run(out io.Writer, strict bool, notRun string, files []string) (ok bool, err error) {
 	var total summary
 	for _, file := range files {
-		of, err := summarizeFile(file)
+		s, err := summarizeFile(file)
 		if err != nil {
 			return false, err
 		}
-		total.add(of)
+		total.add(s)
 	}
 	if notRun != "" {
 		names, err := readLines(notRun)
@@ -48,31 +49,31 @@ func run(out io.Writer, strict bool, notRun string, files []string) (ok bool, er
 		total.notRun = names
 	}
 	total.print(out)
-	unwelcome := strict && len(total.skipped)+len(total.notRun) > 0
-	if unwelcome {
-		fmt.Fprintln(out, "\nHere every test must run: skipped ones count as a failure of the whole.")
+	incomplete := strict && len(total.skipped)+len(total.notRun) > 0
+	if incomplete {
+		fmt.Fprintln(out, "\nStrict mode: the run fails because tests were skipped or not run.")
 	}
-	fmt.Fprintln(out, total.closing())
-	return total.passed > 0 && len(total.failed) == 0 && !unwelcome, nil
+	fmt.Fprintln(out, total.lastLine())
+	return total.passed > 0 && len(total.failed) == 0 && !incomplete, nil
 }
 
 func summarizeFile(path string) (summary, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return summary{failed: []string{path + ": the run left no results"}}, nil
+		return summary{failed: []string{path + ": the run wrote no results"}}, nil
 	}
 	if err != nil {
 		return summary{}, err
 	}
 	defer file.Close()
-	of, err := summarize(file)
+	s, err := summarize(file)
 	if err != nil {
 		return summary{}, fmt.Errorf("read %s: %w", path, err)
 	}
-	if of.passed+len(of.failed)+len(of.skipped) == 0 {
-		of.failed = append(of.failed, path+": no test was run")
+	if s.passed+len(s.failed)+len(s.skipped) == 0 {
+		s.failed = append(s.failed, path+": no test was run")
 	}
-	return of, nil
+	return s, nil
 }
 
 func readLines(path string) ([]string, error) {
@@ -91,7 +92,7 @@ func readLines(path string) ([]string, error) {
 	return lines, scanner.Err()
 }
 
-// print names what did not pass.
+// print lists the tests that did not pass.
 func (s *summary) print(out io.Writer) {
 	for _, part := range []struct {
 		title string
@@ -104,7 +105,7 @@ func (s *summary) print(out io.Writer) {
 	fmt.Fprintln(out)
 }
 
-func (s *summary) closing() string {
+func (s *summary) lastLine() string {
 	line := fmt.Sprintf("%d passed, %d failed", s.passed, len(s.failed))
 	if skipped := len(s.skipped) + len(s.notRun); skipped > 0 {
 		line += fmt.Sprintf(", %d skipped", skipped)

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// summary is what some tests came to. Subtests count as tests.
+// summary holds the results of tests. Subtests count as tests.
 type summary struct {
 	passed                  int
 	failed, skipped, notRun []string
@@ -20,17 +20,17 @@ func (s *summary) add(other summary) {
 	s.skipped = append(s.skipped, other.skipped...)
 }
 
-// event is what is needed of a line of "go test -json" (go doc test2json).
+// event has the needed fields of a line of "go test -json" (go doc test2json).
 type event struct {
 	Action, Package, Test string
 }
 
-// summarize reads the events of one run. A test that began and did not end was
-// ended by force, and has failed; so has a package that failed without a failed
-// test: it did not compile, or its TestMain gave up.
+// summarize reads the events of one run. A test that started and did not finish
+// was killed and counts as failed. A package that failed without a failed test
+// counts as one failure: it did not compile, or its TestMain failed.
 func summarize(from io.Reader) (summary, error) {
 	var s summary
-	underWay := map[event]bool{}
+	running := map[event]bool{}
 	failedTests := map[string]int{} // by package
 	var failedPackages []string
 	decoder := json.NewDecoder(from)
@@ -48,21 +48,21 @@ func summarize(from io.Reader) (summary, error) {
 			failedPackages = append(failedPackages, e.Package)
 		case e.Test == "":
 		case e.Action == "run":
-			underWay[test] = true
+			running[test] = true
 		case e.Action == "pass":
 			s.passed++
-			delete(underWay, test)
+			delete(running, test)
 		case e.Action == "fail":
 			s.failed = append(s.failed, name)
 			failedTests[e.Package]++
-			delete(underWay, test)
+			delete(running, test)
 		case e.Action == "skip":
 			s.skipped = append(s.skipped, name)
-			delete(underWay, test)
+			delete(running, test)
 		}
 	}
-	for test := range underWay {
-		s.failed = append(s.failed, fmt.Sprintf("%s %s: did not end", test.Package, test.Test))
+	for test := range running {
+		s.failed = append(s.failed, fmt.Sprintf("%s %s: did not finish", test.Package, test.Test))
 		failedTests[test.Package]++
 	}
 	for _, name := range failedPackages {

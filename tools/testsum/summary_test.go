@@ -29,8 +29,8 @@ func TestSummarize(t *testing.T) {
 		{"failed", results + `{"Action":"run","Package":"p","Test":"TestC"}
 			{"Action":"fail","Package":"p","Test":"TestC"}
 			{"Action":"fail","Package":"p"}`, 2, []string{"p TestC"}, []string{"p TestB/sub"}},
-		{"ended by force", results + `{"Action":"run","Package":"p","Test":"TestC"}
-			{"Action":"fail","Package":"p"}`, 2, []string{"p TestC: did not end"}, []string{"p TestB/sub"}},
+		{"killed", results + `{"Action":"run","Package":"p","Test":"TestC"}
+			{"Action":"fail","Package":"p"}`, 2, []string{"p TestC: did not finish"}, []string{"p TestB/sub"}},
 		{"does not compile", `{"ImportPath":"q","Action":"build-fail"}
 			{"Action":"start","Package":"q"}
 			{"Action":"fail","Package":"q","FailedBuild":"q"}`, 0,
@@ -62,18 +62,18 @@ func TestRun(t *testing.T) {
 	notRun := write("not-run", "TestX\nTestY\n")
 
 	for _, test := range []struct {
-		name    string
-		strict  bool
-		notRun  string
-		files   []string
-		ok      bool
-		closing string
+		name     string
+		strict   bool
+		notRun   string
+		files    []string
+		ok       bool
+		lastLine string
 	}{
 		{"good", true, "", []string{good}, true, "1 passed, 0 failed"},
 		{"skipped", false, "", []string{good, skips}, true, "3 passed, 0 failed, 1 skipped"},
-		{"skipped, strictly", true, "", []string{good, skips}, false, "3 passed, 0 failed, 1 skipped"},
+		{"skipped, strict", true, "", []string{good, skips}, false, "3 passed, 0 failed, 1 skipped"},
 		{"not run", false, notRun, []string{good}, true, "1 passed, 0 failed, 2 skipped"},
-		{"not run, strictly", true, notRun, []string{good}, false, "1 passed, 0 failed, 2 skipped"},
+		{"not run, strict", true, notRun, []string{good}, false, "1 passed, 0 failed, 2 skipped"},
 		{"nothing was run", false, "", []string{good, empty}, false, "1 passed, 1 failed"},
 		{"no results", false, "", []string{good, empty + ".missing"}, false, "1 passed, 1 failed"},
 	} {
@@ -84,8 +84,8 @@ func TestRun(t *testing.T) {
 				t.Errorf("ok is %v, %v; want %v", ok, err, test.ok)
 			}
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-			if last := lines[len(lines)-1]; last != test.closing {
-				t.Errorf("closes with %q, want %q", last, test.closing)
+			if last := lines[len(lines)-1]; last != test.lastLine {
+				t.Errorf("last line is %q, want %q", last, test.lastLine)
 			}
 		})
 	}
