@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the published binder-client beside the scripts that use it. Does
-# nothing when the installed one is the one that the lock file names.
+# Installs the published binder-client in hack/client. Does nothing if the
+# version of the lock file is already installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/client"
 
@@ -9,7 +9,7 @@ if cmp --silent package-lock.json "$installed"; then
   exit 0
 fi
 if ! command -v npm >/dev/null; then
-  echo "npm is not installed, and binder-client is a Node.js package: apt-get install nodejs npm" >&2
+  echo "npm is not installed, and binder-client needs it: apt-get install nodejs npm" >&2
   exit 1
 fi
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Puts the service on a local cluster and launches a notebook on it, as
-# binder-web would. Run again, it launches another.
+# Deploys the service on a local cluster and launches a notebook, as binder-web
+# does. Each further run launches another notebook.
 #
-# The last three lines of the output are for programs:
+# Programs can parse the last three lines of the output:
 #   API http://127.0.0.1:<port>
 #   KEY <API key>
 #   URL <address of the notebook>
@@ -14,8 +14,9 @@ api_port=8084
 proxy_port=8000
 template=jupyter
 
-# deploy applies manifests/local. The image has always the same tag: a sum of it
-# in the pods' annotations is what makes a new one roll out, and the same one not.
+# deploy applies manifests/local. The image's tag never changes, so deploy adds
+# the archive's checksum to the pods' annotations: a new image starts a rollout,
+# and an unchanged one does not.
 deploy() {
   local overlay=$build/demo sum
   sum=$(sha256sum <"$cluster_dir/images/service.tar" | cut -d' ' -f1)
@@ -36,17 +37,17 @@ EOF
   kubectl apply --server-side --force-conflicts -k "$overlay" >/dev/null
 }
 
-# ensure_key makes the API key, unless there is one.
+# ensure_key creates the API key if there is none.
 ensure_key() {
   kubectl apply --server-side --force-conflicts -f "$root/manifests/base/controller/namespace.yaml" >/dev/null
   if ! kubectl -n $namespace get secret binder-api-key >/dev/null 2>&1; then
-    say "making an API key: Secret $namespace/binder-api-key"
+    say "creating an API key: Secret $namespace/binder-api-key"
     kubectl -n $namespace create secret generic binder-api-key \
       --from-literal=api-key="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')" >/dev/null
   fi
 }
 
-# api_answers asks without the key, and so wants a 403.
+# api_answers sends a request without the key, so it expects a 403.
 api_answers() {
   node -e "fetch('http://127.0.0.1:$api_port/applications/', { signal: AbortSignal.timeout(3000) })
     .then((answer) => process.exit(answer.status === 403 ? 0 : 1), () => process.exit(1))"
@@ -57,7 +58,7 @@ bash "$root/hack/client.sh"
 if cluster_runs; then
   say "the cluster is running"
 else
-  say "starting the cluster (the first time builds Kubernetes, which takes some ten minutes)"
+  say "starting the cluster (the first run builds Kubernetes, which takes about ten minutes)"
   cluster up
 fi
 bash "$root/hack/images.sh"
@@ -69,9 +70,9 @@ if ! kubectl -n $namespace rollout status deployment/binder-deploy-kubernetes --
   kubectl -n $namespace get pods,events >&2
   die "the service did not start: see above"
 fi
-wait_for 60 "the API on port $api_port (kubectl -n $namespace get events tells if the port is taken)" api_answers
+wait_for 60 "the API on port $api_port (if the port is in use, kubectl -n $namespace get events says so)" api_answers
 
-say "launching a notebook by binder-client"
+say "launching a notebook with binder-client"
 key=$(kubectl -n $namespace get secret binder-api-key --output=jsonpath='{.data.api-key}' | base64 -d)
 launched=$(API_KEY=$key node "$root/hack/client/launch.js" 127.0.0.1 $api_port $template tree)
 read -r id url <<<"$launched"
@@ -81,13 +82,13 @@ cat <<EOF
 The notebook is running. Now try:
 
   open it in a browser       $url
-  launch one by a link       http://127.0.0.1:$proxy_port/launch/$template?path=tree
-  ask for its status         curl http://127.0.0.1:$api_port/applications/$template/$id
+  launch one with a link     http://127.0.0.1:$proxy_port/launch/$template?path=tree
+  get its status             curl http://127.0.0.1:$api_port/applications/$template/$id
   list all                   curl -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/
   stop it                    curl -X DELETE -H 'Authorization: $key' http://127.0.0.1:$api_port/applications/$template/$id
-  see what Kubernetes has    $cluster_dir/bin/kubectl --kubeconfig $kubeconfig -n binder-instances get pods --show-labels --watch
+  watch the pods             $cluster_dir/bin/kubectl --kubeconfig $kubeconfig -n binder-instances get pods --show-labels --watch
   launch another             make demo
-  take it all down           make demo-down
+  stop everything            make demo-down
 
 API http://127.0.0.1:$api_port
 KEY $key

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the images that the local cluster runs and loads them into it. What has
-# not changed since it was last loaded into this cluster is left as it is.
+# Builds the images of the local cluster and loads them. Images that have not
+# changed since they were loaded are skipped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -9,7 +9,7 @@ cluster_runs || die "the cluster is not running: make cluster-up"
 say "building the images"
 cluster image all
 
-# By the cluster's own id, so that nothing is taken for loaded into a new one.
+# The file's name has the cluster's id: a new cluster has no loaded images.
 loaded=$cluster_dir/images/loaded-$(kubectl get namespace kube-system --output=jsonpath='{.metadata.uid}')
 touch "$loaded"
 changed=()

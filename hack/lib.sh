@@ -1,22 +1,22 @@
-# What the scripts beside this one share; they source it.
+# Functions and variables of the scripts in this directory, which source it.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build=$root/.build # what is built here; nothing in it is kept
+build=$root/.build # build output; safe to delete
 cluster_dir=${BINDER_CLUSTER_DIR:-$root/.cluster}
 kubeconfig=$cluster_dir/kubeconfig
 
-# go_modules are the modules that hold Go code.
-# shellcheck disable=SC2034 # read by those who source this
+# go_modules lists the modules with Go code.
+# shellcheck disable=SC2034 # used by the scripts that source this
 go_modules=(. cluster e2e tools)
-# go_tags select the files that ordinary builds leave out.
+# go_tags selects the files that ordinary builds exclude.
 # shellcheck disable=SC2034
 go_tags=integration,e2e
 
-# When the first of the scripts began: those that it runs count from then, too.
+# The start time of the first script. Scripts that it runs use it, too.
 export BINDER_BEGAN=${BINDER_BEGAN:-$EPOCHSECONDS}
 
-# say prints a line of progress, with the time since then.
+# say prints a line of progress with the time since the start.
 say() {
   local elapsed=$((EPOCHSECONDS - BINDER_BEGAN))
   printf '%s [%d:%02d] %s\n' '==' $((elapsed / 60)) $((elapsed % 60)) "$*" >&2
@@ -27,7 +27,7 @@ die() {
   exit 1
 }
 
-# need checks that programs are installed.
+# need fails unless all the given programs are installed.
 need() {
   local program
   for program; do
@@ -43,22 +43,23 @@ cluster_runs() {
     kubectl get --raw=/readyz --request-timeout=5s >/dev/null 2>&1
 }
 
-# build_tools builds the pinned development tools, and our own, into $build/bin.
+# build_tools builds the pinned development tools and testsum into $build/bin.
 build_tools() {
   mkdir -p "$build/bin"
   go -C "$root/tools" build -o "$build/bin/" tool
   go -C "$root/tools" build -o "$build/bin/" ./testsum
 }
 
-# wait_for tries a command every half second: wait_for <seconds> <what> <command…>
+# wait_for <seconds> <what> <command…> runs the command every half second until
+# it succeeds. It exits with an error after the given time.
 wait_for() {
-  local patience=$1 what=$2 began=$SECONDS said=$SECONDS
+  local timeout=$1 what=$2 began=$SECONDS reported=$SECONDS
   shift 2
   until "$@"; do
-    ((SECONDS - began < patience)) || die "$what: not within ${patience}s"
-    if ((SECONDS - said >= 5)); then
-      said=$SECONDS
-      say "still waiting: $what"
+    ((SECONDS - began < timeout)) || die "$what: timed out after ${timeout}s"
+    if ((SECONDS - reported >= 5)); then
+      reported=$SECONDS
+      say "still waiting for $what"
     fi
     sleep 0.5
   done

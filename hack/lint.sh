@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Formatting, go vet, staticcheck and tidiness of every module, and shellcheck of
-# the scripts. Prints what it finds, and fails if that is anything.
+# Runs gofmt, go vet, staticcheck and go mod tidy on every module, and shellcheck
+# on the scripts. Prints the findings and fails if there are any.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 findings=0
-# check runs a command whose output, or failure, is a finding. That Go downloads
-# a module is none.
+# check runs a command and counts any output or failure as a finding. Go's
+# messages about downloaded modules do not count.
 check() {
   local output status=0
   output=$("$@" 2>&1) || status=$?
@@ -37,7 +37,7 @@ if command -v shellcheck >/dev/null; then
 elif [[ ${CI:-} == true ]]; then
   die "shellcheck is not installed"
 else
-  say "shellcheck is not installed: only the scripts' syntax is checked (apt-get install shellcheck)"
+  say "shellcheck is not installed: checking the scripts' syntax only (apt-get install shellcheck)"
   for script in "${scripts[@]}"; do
     check bash -n "$script"
   done

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# All tests: those of the modules, with the race detector; those that need an API
-# server; and those of the service on a local cluster, from outside. Closes with
-# "N passed, N failed".
+# Runs all tests: the unit tests of every module with the race detector, the
+# integration tests against the local cluster's API server, and the end-to-end
+# tests of the service on that cluster. The last line of the output is
+# "N passed, N failed", followed by ", N skipped" if tests were skipped.
 #
-# A cluster that is running is left running; one that this starts is taken down
-# again, unless KEEP_CLUSTER=1. With CI=true a test that was skipped or could not
-# be run is a failure; else it is named at the end.
+# If a cluster is running, it stays running. A cluster that this script starts is
+# stopped at the end, unless KEEP_CLUSTER=1. Tests that were skipped or not run
+# are listed at the end. With CI=true they fail the run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 results=$build/results
 not_run=$results/not-run.txt
-measurements=$results/measurements.txt # figures that tests leave to be read
-started=false # whether the cluster is ours to take down
+measurements=$results/measurements.txt # figures that tests write for the reader
+started=false # whether this script started the cluster
 
-# run_tests <name> <module> <format> <go test flags…> leaves $results/<name>.json.
-# It does not fail when tests do: that is for testsum, after all have run.
+# run_tests <name> <module> <format> <go test flags…> writes $results/<name>.json.
+# It succeeds even if tests fail: testsum fails the run after all tests have run.
 run_tests() {
   local name=$1 module=$2 format=$3
   shift 3
@@ -24,7 +25,7 @@ run_tests() {
     --jsonfile "$results/$name.json" -- "$@" || say "$name: there are failures"
 }
 
-# tests_with_tag <module> <tag> prints the tests that only the tag selects.
+# tests_with_tag <module> <tag> lists the tests that exist with the tag only.
 tests_with_tag() {
   LC_ALL=C comm -13 <(list_tests "$1" none) <(list_tests "$1" "$2")
 }
@@ -33,14 +34,14 @@ list_tests() {
   go -C "$root/$1" test -tags "$2" -list '^(Test|Fuzz|Example)' ./... | grep -E '^(Test|Fuzz|Example)' | LC_ALL=C sort -u || true
 }
 
-# only makes a -run pattern of names.
+# only prints a -run pattern that matches the names on its standard input.
 only() { printf '^(%s)$' "$(paste -sd'|' -)"; }
 
 start_cluster() {
   if cluster_runs; then
-    say "the cluster is running, and will be left running"
+    say "the cluster is running and will stay running"
   else
-    say "starting the cluster (the first time builds Kubernetes, which takes some ten minutes)"
+    say "starting the cluster (the first run builds Kubernetes, which takes about ten minutes)"
     started=true
     cluster up || return
   fi
@@ -49,8 +50,8 @@ start_cluster() {
 
 stop_cluster() {
   if $started && [[ ${KEEP_CLUSTER:-} != 1 ]]; then
-    say "taking the cluster down (KEEP_CLUSTER=1 keeps it)"
-    cluster down || say "the cluster did not go down: make cluster-down tries again"
+    say "stopping the cluster (KEEP_CLUSTER=1 keeps it running)"
+    cluster down || say "the cluster did not stop: run make cluster-down to try again"
   fi
 }
 
@@ -80,14 +81,14 @@ trap stop_cluster EXIT
 if start_cluster; then
   test_on_cluster
 else
-  say "there is no cluster here: the tests that need one are not run"
+  say "no cluster: skipping the tests that need one"
   { tests_with_tag . integration; tests_with_tag e2e e2e; } >"$not_run"
 fi
 trap - EXIT
 stop_cluster
 
 if [[ -s $measurements ]]; then
-  printf '\nMeasured in this run, on this machine:\n'
+  printf '\nMeasurements of this run on this machine:\n'
   cat "$measurements"
 fi
 strict=
