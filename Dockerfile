@@ -1,10 +1,10 @@
 # syntax=docker/dockerfile:1
-# The service in an image of its own: one static binary and next to nothing else.
+# An image with the service's static binary.
 #
-#   docker build --build-arg VERSION="$(git describe --tags --always)" -t <where you push>/binder-deploy-kubernetes .
+#   docker build --build-arg VERSION="$(git describe --tags --always)" -t <registry>/binder-deploy-kubernetes .
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
-# Apart from the code, so that a change of code downloads nothing again.
+# A separate layer, so that a code change does not download the modules again.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY *.go ./
@@ -16,10 +16,10 @@ RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
 
 FROM scratch
 COPY --from=build /binder-deploy-kubernetes /binder-deploy-kubernetes
-# For a registry of templates that is reached by https.
+# Root certificates, for a template registry with an https URL.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# A number, so that Kubernetes can tell that it is not root.
+# Numeric, so that Kubernetes can check runAsNonRoot.
 USER 65532:65532
-# API, proxy, metrics and probes.
+# API, proxy, and metrics with the health probes.
 EXPOSE 8084 8000 9090
 ENTRYPOINT ["/binder-deploy-kubernetes"]
