@@ -1,4 +1,4 @@
-# Thin on purpose: what takes more than a line is a script in hack/.
+# Targets of more than a few lines are scripts in hack/.
 
 SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -17,7 +17,7 @@ demo: ## Run the service on a local cluster and launch a notebook
 	@hack/demo.sh
 
 .PHONY: demo-down
-demo-down: cluster-down ## Take the demo's cluster down
+demo-down: cluster-down ## Stop the demo's cluster
 
 .PHONY: test
 test: ## Run all tests: unit, API server, end to end (starts a cluster if none runs)
@@ -31,19 +31,19 @@ test-unit: ## Run the tests that need no cluster
 	go -C tools test -race ./...
 
 .PHONY: lint
-lint: ## Check formatting, go vet, staticcheck, tidiness and scripts
+lint: ## Run gofmt, go vet, staticcheck, go mod tidy and shellcheck
 	@hack/lint.sh
 
 .PHONY: fmt
 fmt: ## Format the Go code
-	gofmt -w *.go cluster e2e tools
+	gofmt -w $$(git ls-files --cached --others --exclude-standard '*.go')
 
 .PHONY: manifests
-manifests: ## Render the manifests and check them: types, rights, pod security, networks
+manifests: ## Check the rendered manifests: types, RBAC, pod security, network policy
 	go -C e2e test -count=1 -run 'TestManifests|TestInstancesReach' .
 
 .PHONY: cluster-up
-cluster-up: ## Start the local cluster (the first time builds Kubernetes)
+cluster-up: ## Start the local cluster (the first run builds Kubernetes)
 	@go -C cluster run . up
 
 .PHONY: cluster-down
@@ -51,5 +51,5 @@ cluster-down: ## Stop the local cluster
 	@go -C cluster run . down
 
 .PHONY: cluster-status
-cluster-status: ## Tell what of the local cluster runs
+cluster-status: ## Show the state of the local cluster
 	@go -C cluster run . status
