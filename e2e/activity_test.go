@@ -21,20 +21,20 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestInstanceExpires: one that is in use all the time ends at its max age, and
-// its page and its Event say why.
+// TestInstanceExpires checks that an instance in constant use ends at its maximum
+// age, and that its page and its Event give the reason.
 func TestInstanceExpires(t *testing.T) {
 	t.Parallel()
-	const maxAge = 15 * time.Second // of the template
+	const maxAge = 15 * time.Second // the template's
 	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
-	told := instance.Status(t).CullAt
-	assert.WithinDuration(t, instance.Launched.Add(maxAge), told, 5*time.Second)
-	every(t, time.Second, time.Until(told.Add(-time.Second)), func() {
+	cullAt := instance.Status(t).CullAt
+	assert.WithinDuration(t, instance.Launched.Add(maxAge), cullAt, 5*time.Second)
+	repeat(t, time.Second, time.Until(cullAt.Add(-time.Second)), func() {
 		code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
 		require.Equal(t, http.StatusOK, code, page)
 	})
 	status := instance.AwaitEnd(t, cullMargin+removalMargin, "Expired")
-	assert.False(t, time.Now().Before(told), "ended early")
+	assert.False(t, time.Now().Before(cullAt), "ended early")
 	assert.Contains(t, status.Message, "its max age is 15s")
 	assert.Zero(t, status.CullAt)
 	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
@@ -42,27 +42,27 @@ func TestInstanceExpires(t *testing.T) {
 	assert.Contains(t, page, "its max age is 15s")
 }
 
-// TestMangledLaunchExpires: who mangles the time of the launch of one in use gains
-// no more than another max age.
-func TestMangledLaunchExpires(t *testing.T) {
+// TestInvalidLaunchTimeStillExpires checks that an instance in use with an invalid
+// launch time still expires. It gains at most one more maximum age.
+func TestInvalidLaunchTimeStillExpires(t *testing.T) {
 	t.Parallel()
-	const maxAge = 15 * time.Second // of the template
+	const maxAge = 15 * time.Second // the template's
 	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
-	mangled := time.Now()
+	changed := time.Now()
 	annotate(t, instance, "binder-project.org/launched", "long after this")
 	for code, page := http.StatusOK, ""; code == http.StatusOK; code, page = visit(t, http.MethodGet, instance.URL("/"), nil) {
-		require.Less(t, time.Since(mangled), maxAge+cullMargin, "it is still there: %s", page)
+		require.Less(t, time.Since(changed), maxAge+cullMargin, "the instance still answers: %s", page)
 		pause(t.Context(), time.Second)
 	}
-	assert.GreaterOrEqual(t, time.Since(mangled), maxAge, "ended early")
+	assert.GreaterOrEqual(t, time.Since(changed), maxAge, "ended early")
 	instance.AwaitEnd(t, removalMargin, "Expired")
 }
 
-// TestStatusTellsOfActivity: an owner sees when the instance was last used, by
-// what, and until when it has.
-func TestStatusTellsOfActivity(t *testing.T) {
+// TestStatusShowsActivity checks that the status shows when and how the instance
+// was last used, and when it will be culled.
+func TestStatusShowsActivity(t *testing.T) {
 	t.Parallel()
-	const timeout = 24 * time.Second // of which activity is written after 2 seconds
+	const timeout = 24 * time.Second // activity is written every 2 seconds
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
 	first := instance.Status(t)
 	assert.Equal(t, "launch", first.LastActivitySource)
@@ -80,31 +80,31 @@ func TestStatusTellsOfActivity(t *testing.T) {
 	assertCullAt(t, byFrame, timeout)
 
 	instance.AwaitStatus(t, time.Until(byFrame.CullAt)+cullMargin, "deleted")
-	assert.False(t, time.Now().Before(byFrame.CullAt), "culled before its status said")
-	over := instance.AwaitEnd(t, removalMargin, "Culled")
-	assert.Zero(t, over.CullAt)
-	assert.Empty(t, over.LastActivitySource)
+	assert.False(t, time.Now().Before(byFrame.CullAt), "culled before the status's cull-at")
+	ended := instance.AwaitEnd(t, removalMargin, "Culled")
+	assert.Zero(t, ended.CullAt)
+	assert.Empty(t, ended.LastActivitySource)
 }
 
-// awaitActivity uses an instance until its status tells of that, which takes a
-// twelfth of the timeout.
+// awaitActivity uses an instance until its status shows the use. That takes up to
+// a twelfth of the timeout.
 func awaitActivity(t *testing.T, instance *harness.Instance, source string, use func()) (status harness.Status) {
 	t.Helper()
 	used := time.Now()
-	harness.Until(t, 15*time.Second, "the status tells of a use by "+source, func(context.Context) error {
+	harness.Until(t, 15*time.Second, "the status shows a use by "+source, func(context.Context) error {
 		use()
 		status = instance.Status(t)
-		// Written are milliseconds.
+		// The annotation has a precision of milliseconds.
 		if status.LastActivity.Before(used.Truncate(time.Millisecond)) || status.LastActivitySource != source {
-			return fmt.Errorf("it was used at %s and tells of %+v", used, status)
+			return fmt.Errorf("used at %s, but the status is %+v", used, status)
 		}
 		return nil
 	})
 	return status
 }
 
-// assertCullAt wants that an instance has its timeout from its last use, and the
-// time that a write may take; or from when it came up.
+// assertCullAt checks that cull-at is one timeout after the last use, plus the
+// time a write may take and the time the start may take.
 func assertCullAt(t *testing.T, status harness.Status, timeout time.Duration) {
 	t.Helper()
 	left := status.CullAt.Sub(status.LastActivity)
@@ -112,23 +112,24 @@ func assertCullAt(t *testing.T, status harness.Status, timeout time.Duration) {
 	assert.LessOrEqual(t, left, timeout+timeout/flushDivisor+2*time.Second+startAllowance)
 }
 
-// TestUseAtOneReplicaOnly: the leader culls by what the others have written.
+// TestUseAtOneReplicaOnly checks that the leader keeps an instance that is only
+// used through another replica.
 func TestUseAtOneReplicaOnly(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
-	used := every(t, time.Second, 5*timeout, func() {
-		follower := follower(t) // of this moment: another test may end the leader
+	used := repeat(t, time.Second, 5*timeout, func() {
+		follower := follower(t) // ask each time: another test may kill the leader
 		code, page := visit(t, http.MethodGet, follower.Proxy+"/user/"+instance.ID+"/", nil)
 		require.Equal(t, http.StatusOK, code, page)
 	})
 	awaitCulled(t, instance, used, timeout)
 }
 
-// follower is the replica that does not lead.
+// follower returns the replica that is not the leader.
 func follower(t *testing.T) (found harness.Replica) {
 	t.Helper()
-	harness.Until(t, electionWait, "a replica that does not lead, beside one that does", func(context.Context) error {
+	harness.Until(t, electionWait, "one leader and one follower", func(context.Context) error {
 		leaders := 0
 		for _, replica := range suite.Replicas(t) {
 			if value(scrape(t, replica)["binder_leader"], "", "") == 1 {
@@ -138,15 +139,15 @@ func follower(t *testing.T) (found harness.Replica) {
 			}
 		}
 		if leaders != 1 {
-			return fmt.Errorf("%d lead", leaders)
+			return fmt.Errorf("%d replicas lead, want 1", leaders)
 		}
 		return nil
 	})
 	return found
 }
 
-// TestSlowDownloadKeepsAnInstance: bytes that move are a use, however long ago
-// they were asked for.
+// TestSlowDownloadKeepsAnInstance checks that a long response counts as use while
+// bytes are sent.
 func TestSlowDownloadKeepsAnInstance(t *testing.T) {
 	t.Parallel()
 	const (
@@ -170,30 +171,30 @@ func TestSlowDownloadKeepsAnInstance(t *testing.T) {
 		}
 	}
 	require.NoError(t, lines.Err())
-	assert.Equal(t, chunks, read, "cut off")
-	awaitCulled(t, instance, used.Add(-time.Second), timeout) // the last may have been some time on its way
+	assert.Equal(t, chunks, read, "the response was cut off")
+	awaitCulled(t, instance, used.Add(-time.Second), timeout) // the last chunk may have been delayed
 }
 
-// TestSlowCurlKeepsAnInstance: also where it is the visitor who takes them slowly,
-// and between him and the proxy there are buffers, here of some 30 MiB.
+// TestSlowCurlKeepsAnInstance checks the same for a client that reads slowly, with
+// about 30 MiB of buffers between it and the proxy.
 func TestSlowCurlKeepsAnInstance(t *testing.T) {
 	t.Parallel()
 	const (
 		timeout = 10 * time.Second
-		size    = 400 << 20 // of which 10 MiB go in a second
+		size    = 400 << 20 // curl reads 10 MiB per second
 	)
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	curl := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--limit-rate", "10M", "--output", os.DevNull,
 		"--write-out", "%{size_download}", instance.URL(fmt.Sprintf("/download?bytes=%d", size)))
-	var downloaded, complaints bytes.Buffer
-	curl.Stdout, curl.Stderr = &downloaded, &complaints
+	var downloaded, stderr bytes.Buffer
+	curl.Stdout, curl.Stderr = &downloaded, &stderr
 	require.NoError(t, curl.Start())
 	for began := time.Now(); time.Since(began) < 5*timeout/2; pause(ctx, time.Second) {
 		assert.Equal(t, "deployed", instance.Status(t).Status, "after %s", time.Since(began))
 	}
-	require.NoError(t, curl.Wait(), "%s", &complaints)
+	require.NoError(t, curl.Wait(), "%s", &stderr)
 	assert.Equal(t, strconv.Itoa(size), downloaded.String())
-	instance.AwaitEnd(t, latest(timeout)+removalMargin, "Culled")
+	instance.AwaitEnd(t, cullDeadline(timeout)+removalMargin, "Culled")
 }

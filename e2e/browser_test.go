@@ -24,30 +24,31 @@ import (
 )
 
 const (
-	// browserHost is the proxy by a name and over plain HTTP, as many a cluster
-	// is reached: browsers trust 127.0.0.1 more, and send more headers there.
+	// browserHost is the proxy's address with a host name and plain HTTP, as many
+	// clusters have. Browsers treat 127.0.0.1 as a secure origin and send it more
+	// headers.
 	browserHost = "http://binder.test:18000"
-	// browserTimeout bounds all that a test does in a browser.
+	// browserTimeout bounds a test's use of a browser.
 	browserTimeout = 4 * time.Minute
-	screenshots    = "../.build/screenshots"
+	screenshotDir  = "../.build/screenshots"
 )
 
-// browser is one tab of a Chromium of its own.
+// browser is a tab in its own Chromium process.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
 
 	mu         sync.Mutex
-	loads      int      // documents loaded
-	complaints []string // violations of a page's policy, and exceptions nobody caught
+	loads      int      // number of documents loaded
+	pageErrors []string // content security policy violations and uncaught exceptions
 }
 
-// openBrowser starts a Chromium that reaches the proxy and nothing else. It
-// ends with the test.
+// openBrowser starts a Chromium that can only reach the proxy. It stops when the
+// test ends.
 func openBrowser(t *testing.T) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
-	require.NoError(t, err, "the tests of the pages need Chromium: apt-get install chromium")
+	require.NoError(t, err, "the page tests need Chromium: apt-get install chromium")
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.NoDefaultBrowserCheck, chromedp.WindowSize(1100, 800),
@@ -65,12 +66,12 @@ func openBrowser(t *testing.T) *browser {
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	b := &browser{t: t, ctx: ctx}
-	require.NoError(t, chromedp.Listen(ctx, b.note))
+	require.NoError(t, chromedp.Listen(ctx, b.record))
 	call(b, log.Enable, cdp.Empty{})
 	return b
 }
 
-func (b *browser) note(event any) {
+func (b *browser) record(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch event := event.(type) {
@@ -78,22 +79,23 @@ func (b *browser) note(event any) {
 		b.loads++
 	case *log.EventEntryAdded:
 		if event.Entry.Source == log.EntrySourceSecurity || strings.Contains(event.Entry.Text, "Content Security Policy") {
-			b.complaints = append(b.complaints, event.Entry.Text)
+			b.pageErrors = append(b.pageErrors, event.Entry.Text)
 		}
 	case *runtime.EventExceptionThrown:
-		b.complaints = append(b.complaints, event.ExceptionDetails.Text)
+		b.pageErrors = append(b.pageErrors, event.ExceptionDetails.Text)
 	}
 }
 
-// wantNoComplaints is for our own pages; an application's are its own business.
-func (b *browser) wantNoComplaints() {
+// wantNoPageErrors checks that no page had errors. Tests that open an
+// application's pages do not call it.
+func (b *browser) wantNoPageErrors() {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	require.Empty(b.t, b.complaints)
+	require.Empty(b.t, b.pageErrors)
 }
 
-func (b *browser) loaded() int {
+func (b *browser) loadCount() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.loads
@@ -109,12 +111,12 @@ func (b *browser) open(address string) {
 	b.do(chromedp.Navigate(address))
 }
 
-func (b *browser) press(selector chromedp.CSS) {
+func (b *browser) click(selector chromedp.CSS) {
 	b.t.Helper()
 	b.do(chromedp.Click(selector))
 }
 
-// text is what a person reads of an element.
+// text returns the visible text of an element.
 func (b *browser) text(selector chromedp.CSS) string {
 	b.t.Helper()
 	return read(b, chromedp.Text(selector))
@@ -125,8 +127,8 @@ func (b *browser) address() string {
 	return read(b, chromedp.Location())
 }
 
-// read reads from a page, again where it was left for another meanwhile: our
-// pages go on by themselves.
+// read reads a value from the page. It retries if the browser navigates
+// meanwhile, because the service's pages redirect and reload themselves.
 func read[T any](b *browser, action chromedp.Action[T]) (value T) {
 	b.t.Helper()
 	harness.Until(b.t, pageWait, "read from the page", func(context.Context) (err error) {
@@ -136,7 +138,7 @@ func read[T any](b *browser, action chromedp.Action[T]) (value T) {
 	return value
 }
 
-// eval evaluates an expression, and waits for it where it is a promise.
+// eval evaluates an expression. If the value is a promise, eval waits for it.
 func eval[T any](b *browser, expression string) T {
 	b.t.Helper()
 	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
@@ -144,36 +146,37 @@ func eval[T any](b *browser, expression string) T {
 	return value
 }
 
-// call makes a call of the browser's own protocol.
+// call sends a command of the Chrome DevTools Protocol.
 func call[P, R any](b *browser, command cdp.Command[P, R], params P) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, command, params)
 	require.NoError(b.t, err)
 }
 
-// await waits until an expression is true, on whatever page is there by then.
+// await waits until an expression is true on the current page.
 func (b *browser) await(within time.Duration, expression string) {
 	b.t.Helper()
 	limit := time.Now().Add(within)
 	for {
-		// Between two pages there is nothing that could evaluate it.
+		// The evaluation fails while the browser navigates.
 		met, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
 		if err == nil && met {
 			return
 		}
 		if time.Now().After(limit) || b.ctx.Err() != nil {
 			text := read(b, chromedp.Evaluate[string](`document.body.innerText`))
-			b.shoot("given-up")
-			require.FailNow(b.t, "it does not come", "%s is not so after %s (%v) at %s:\n%.2000s", expression, within, err, b.address(), text)
+			b.screenshot("given-up")
+			require.FailNow(b.t, "timed out", "%s is not true after %s (%v) at %s:\n%.2000s", expression, within, err, b.address(), text)
 		}
 		pause(b.ctx, 100*time.Millisecond)
 	}
 }
 
-// shoot keeps a picture of what is shown: as it is, dark, and on a phone.
-func (b *browser) shoot(name string) {
+// screenshot saves screenshots of the page in light and dark mode, at desktop and
+// phone size.
+func (b *browser) screenshot(name string) {
 	b.t.Helper()
-	look := func(suffix, scheme string, size chromedp.Action[chromedp.Void]) {
+	capture := func(suffix, scheme string, size chromedp.Action[chromedp.Void]) {
 		b.t.Helper()
 		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
@@ -181,12 +184,12 @@ func (b *browser) shoot(name string) {
 		b.do(size)
 		picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		require.NoError(b.t, err)
-		require.NoError(b.t, os.MkdirAll(screenshots, 0o755))
-		require.NoError(b.t, os.WriteFile(filepath.Join(screenshots, name+suffix+".png"), picture, 0o644))
+		require.NoError(b.t, os.MkdirAll(screenshotDir, 0o755))
+		require.NoError(b.t, os.WriteFile(filepath.Join(screenshotDir, name+suffix+".png"), picture, 0o644))
 	}
 	desk, phone := chromedp.EmulateViewport(1100, 700), chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile)
-	look("-dark", "dark", desk)
-	look("-phone-dark", "dark", phone)
-	look("-phone", "light", phone)
-	look("", "light", desk)
+	capture("-dark", "dark", desk)
+	capture("-phone-dark", "dark", phone)
+	capture("-phone", "light", phone)
+	capture("", "light", desk)
 }

@@ -31,7 +31,7 @@ func TestClientModule(t *testing.T) {
 	suite.Adopt(t, "echo", launched.ID)
 
 	var status harness.Status
-	harness.Until(t, time.Minute, "deployed, by binder-client", func(context.Context) error {
+	harness.Until(t, time.Minute, "binder-client shows the instance as deployed", func(context.Context) error {
 		answer := suite.CallClient(t, key, "status", map[string]any{"template-name": "echo", "id": launched.ID})
 		require.Nil(t, answer.Error)
 		status = harness.Status{}
@@ -43,8 +43,8 @@ func TestClientModule(t *testing.T) {
 	})
 	assert.Equal(t, harness.PublicHost+"/user/"+launched.ID, status.Location)
 
-	// Another replica may answer, which hears of it a moment later.
-	harness.Until(t, 10*time.Second, "listed by binder-client", func(context.Context) error {
+	// The other replica may answer, which learns of the instance a moment later.
+	harness.Until(t, 10*time.Second, "binder-client lists the instance", func(context.Context) error {
 		all := suite.CallClient(t, key, "statusAll", map[string]any{"template-name": "echo"})
 		require.Nil(t, all.Error)
 		var list []harness.Status
@@ -85,7 +85,7 @@ func TestClientCommandLine(t *testing.T) {
 	match := regexp.MustCompile(`"id": "([0-9a-f]{32})"`).FindStringSubmatch(stdout)
 	require.NotNil(t, match, "%s%s", stdout, stderr)
 	instance := suite.Adopt(t, "echo", match[1]).AwaitDeployed(t)
-	assert.Equal(t, "10m0s", instance.Pod(t).Annotations["binder-project.org/cull-timeout"], "sent as a string")
+	assert.Equal(t, "10m0s", instance.Pod(t).Annotations["binder-project.org/cull-timeout"], "binder sends it as a string")
 
 	stdout, _ = suite.RunClient(t, key, "status", "echo", instance.ID)
 	assert.Contains(t, stdout, `"status": "deployed"`)
@@ -96,7 +96,7 @@ func TestClientCommandLine(t *testing.T) {
 
 	_, stderr = suite.RunClient(t, "wrong", "status-all", "echo")
 	assert.Contains(t, stderr, "Unauthorized request")
-	// What the service calls an error goes to standard output.
+	// binder prints the service's errors to standard output.
 	stdout, _ = suite.RunClient(t, key, "deploy", "nowhere", "600000")
 	assert.Regexp(t, "Error: .*nowhere", stdout)
 	stdout, _ = suite.RunClient(t, key, "status", "echo", unknownID)

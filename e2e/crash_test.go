@@ -15,13 +15,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// restartWait is how long the kubelet may take to start a killed replica again:
-// it backs off by ten seconds after the first time.
+// restartWait bounds the time until the kubelet has restarted a killed replica.
+// After the first restart the kubelet backs off for ten seconds.
 const restartWait = time.Minute
 
-// TestCrashForgetsNothing kills every replica at once. It is not parallel: no
-// other test runs while the service is away.
-func TestCrashForgetsNothing(t *testing.T) {
+// TestStateSurvivesCrash kills all replicas at once and checks that nothing is
+// lost. It is not parallel, because other tests need the service.
+func TestStateSurvivesCrash(t *testing.T) {
 	used := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	alsoUsed := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	stopped := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
@@ -49,18 +49,17 @@ func TestCrashForgetsNothing(t *testing.T) {
 	suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 }
 
-// killReplicas kills all replicas and returns when each has been started again
-// and is ready.
+// killReplicas kills all replicas and waits until each has restarted and is ready.
 func killReplicas(t *testing.T) {
 	before := suite.Replicas(t)
 	for _, replica := range before {
 		require.NoError(t, replica.Kill())
 	}
-	harness.Until(t, restartWait, "all replicas started again", func(ctx context.Context) error {
+	harness.Until(t, restartWait, "all replicas have restarted", func(ctx context.Context) error {
 		now := restarts(t)
 		for _, replica := range before {
 			if now[replica.Name] <= replica.Restarts {
-				return fmt.Errorf("%s has not been started again", replica.Name)
+				return fmt.Errorf("%s has not restarted", replica.Name)
 			}
 		}
 		return nil

@@ -15,20 +15,19 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// An annotation may be behind by a twelfth of the timeout, which the culler
-// waits for in addition. The margin is for a busy machine.
+// An annotation can trail the last use by a twelfth of the timeout, so the culler
+// waits that much longer. The margin is for a busy machine.
 const (
 	flushDivisor = 12
 	cullMargin   = 20 * time.Second
 )
 
-// latest is how long after its last use an instance must have been culled.
-func latest(timeout time.Duration) time.Duration {
+// cullDeadline returns how long after its last use an instance must be culled.
+func cullDeadline(timeout time.Duration) time.Duration {
 	return timeout + timeout/flushDivisor + cullMargin
 }
 
-// TestIdleInstanceIsCulled goes through everything that can say how long an
-// instance may be idle.
+// TestIdleInstanceIsCulled checks all sources of the cull timeout.
 func TestIdleInstanceIsCulled(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -38,7 +37,7 @@ func TestIdleInstanceIsCulled(t *testing.T) {
 		{"the server's timeout", "echo", 0, harness.DefaultCullTimeout},
 		{"the template's timeout", "echo-short", 0, 6 * time.Second},
 		{"the launch's timeout", "echo", 4 * time.Second, 4 * time.Second},
-		{"the launch's before the template's", "echo-short", 12 * time.Second, 12 * time.Second},
+		{"the launch's timeout overrides the template's", "echo-short", 12 * time.Second, 12 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -53,36 +52,38 @@ func TestIdleInstanceIsCulled(t *testing.T) {
 	}
 }
 
-// awaitCulled waits for the end of an instance, and that it comes neither early
-// nor late after its last use.
+// awaitCulled waits until an instance is culled and checks that this is neither
+// too early nor too late after its last use.
 func awaitCulled(t *testing.T, instance *harness.Instance, used time.Time, timeout time.Duration) {
 	t.Helper()
-	instance.AwaitStatus(t, time.Until(used)+latest(timeout)+startAllowance, "deleted")
+	instance.AwaitStatus(t, time.Until(used)+cullDeadline(timeout)+startAllowance, "deleted")
 	assert.GreaterOrEqual(t, time.Since(used), timeout, "culled early")
 }
 
-// startAllowance is for what is idle only since it came up, not since its launch.
+// startAllowance is for instances that are idle since their start, which is later
+// than their launch.
 const startAllowance = 20 * time.Second
 
-// TestUsedInstanceIsKept uses an instance now and then by plain requests.
+// TestUsedInstanceIsKept checks that plain requests keep an instance.
 func TestUsedInstanceIsKept(t *testing.T) {
 	t.Parallel()
 	const timeout = 4 * time.Second
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
-	used := every(t, timeout/2, 5*timeout, func() {
+	used := repeat(t, timeout/2, 5*timeout, func() {
 		code, page := visit(t, "GET", instance.URL("/"), nil)
 		require.Equal(t, 200, code, page)
 	})
 	awaitCulled(t, instance, used, timeout)
 }
 
-// TestUsedWebSocketKeepsAnInstance: an hour of typing is no hour of idleness.
+// TestUsedWebSocketKeepsAnInstance checks that WebSocket messages keep an
+// instance.
 func TestUsedWebSocketKeepsAnInstance(t *testing.T) {
 	t.Parallel()
 	const timeout = 4 * time.Second
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
 	connection := dial(t, instance.URL("/ws"))
-	used := every(t, timeout/4, 5*timeout, func() {
+	used := repeat(t, timeout/4, 5*timeout, func() {
 		echo(t, connection, []byte("still here"))
 	})
 	require.Equal(t, "deployed", instance.Status(t).Status)
@@ -90,70 +91,72 @@ func TestUsedWebSocketKeepsAnInstance(t *testing.T) {
 	awaitCulled(t, instance, used, timeout)
 }
 
-// TestSilentWebSocketKeepsNothing: a forgotten tab keeps its connection alive,
-// by pings both ways, and that is no use of the instance.
-func TestSilentWebSocketKeepsNothing(t *testing.T) {
+// TestSilentWebSocketIsIdle checks that pings in both directions, which a
+// forgotten tab keeps sending, do not count as use.
+func TestSilentWebSocketIsIdle(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
 	opened := time.Now()
 	connection := dial(t, instance.URL("/ws?ping=300ms"))
-	closed := connection.CloseRead(t.Context()) // answers pings, and takes pongs
+	closed := connection.CloseRead(t.Context()) // answers pings and reads pongs
 	pings := 0
 	for closed.Err() == nil {
 		if err := connection.Ping(closed); err != nil {
 			break
 		}
 		pings++
-		require.Less(t, time.Since(opened), latest(timeout), "still open")
+		require.Less(t, time.Since(opened), cullDeadline(timeout), "the connection is still open")
 		pause(closed, 300*time.Millisecond)
 	}
-	assert.Greater(t, pings, 5, "the connection was open, and answered, until the instance ended")
+	assert.Greater(t, pings, 5, "pings answered before the instance ended")
 	awaitCulled(t, instance, opened, timeout)
 }
 
-// TestActivityMangledByHand: what cannot be read is never taken for long ago.
-func TestActivityMangledByHand(t *testing.T) {
+// TestInvalidActivityIsRepaired checks that an invalid time of last use is
+// replaced, and never taken for a time long ago.
+func TestInvalidActivityIsRepaired(t *testing.T) {
 	t.Parallel()
 	before := restarts(t)
-	t.Run("annotation", func(t *testing.T) { // returns when all of them are done
+	t.Run("annotation", func(t *testing.T) { // returns when all subtests are done
 		for name, value := range map[string]any{
-			"no time at all": "the day before yesterday",
+			"not a time":     "the day before yesterday",
 			"empty":          "",
 			"removed":        nil,
-			"far ahead":      "2999-01-01T00:00:00Z",
-			"another form":   "Mon, 02 Jan 2006 15:04:05 GMT",
+			"in the future":  "2999-01-01T00:00:00Z",
+			"another format": "Mon, 02 Jan 2006 15:04:05 GMT",
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				testMangled(t, value)
+				testInvalidActivity(t, value)
 			})
 		}
 	})
 	assert.Equal(t, before, restarts(t), "a replica has crashed")
 }
 
-func testMangled(t *testing.T, value any) {
+func testInvalidActivity(t *testing.T, value any) {
 	const timeout = 6 * time.Second
 	instance := suite.Launch(t, "echo", timeout).AwaitDeployed(t)
-	mangled := time.Now()
+	changed := time.Now()
 	annotate(t, instance, activityAnnotation, value)
-	harness.Until(t, 15*time.Second, "the annotation is repaired", func(context.Context) error {
+	harness.Until(t, 15*time.Second, "the annotation is replaced", func(context.Context) error {
 		last, err := time.Parse(time.RFC3339, instance.Pod(t).Annotations[activityAnnotation])
 		switch {
 		case err != nil:
 			return err
-		case last.Before(mangled.Add(-time.Second)) || last.After(time.Now().Add(time.Second)):
-			return fmt.Errorf("it is %s", last)
+		case last.Before(changed.Add(-time.Second)) || last.After(time.Now().Add(time.Second)):
+			return fmt.Errorf("the annotation is %s", last)
 		}
 		return nil
 	})
 	assert.Equal(t, "deployed", instance.Status(t).Status)
-	awaitCulled(t, instance, mangled, timeout)
+	awaitCulled(t, instance, changed, timeout)
 }
 
-// TestOldActivityIsBelieved: the annotation is the truth, and no age on top of it.
-func TestOldActivityIsBelieved(t *testing.T) {
+// TestOldActivityIsTrusted checks that an instance with a valid but very old time
+// of last use is culled.
+func TestOldActivityIsTrusted(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", time.Hour).AwaitDeployed(t)
 	annotate(t, instance, "binder-project.org/cull-timeout", "1s")

@@ -13,11 +13,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// removalMargin is for the sweep, the delete and a busy machine.
+// removalMargin covers the sweep, the delete and a busy machine.
 const removalMargin = 30 * time.Second
 
-// TestImageThatCannotBePulled fails as soon as the kubelet has tried twice, and
-// is not waited for until the start timeout.
+// TestImageThatCannotBePulled checks that a launch fails once the kubelet has
+// tried to pull twice, before the start timeout.
 func TestImageThatCannotBePulled(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "missing-image", harness.LongTimeout)
@@ -29,8 +29,8 @@ func TestImageThatCannotBePulled(t *testing.T) {
 	assert.Equal(t, http.StatusBadGateway, code, page)
 }
 
-// TestNeverReady fails when the start timeout is over, is shown as failed for a
-// while, and is then removed: an orphan must not live for ever.
+// TestNeverReady checks that an instance that never becomes ready fails after the
+// start timeout and is later removed.
 func TestNeverReady(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-late", harness.LongTimeout)
@@ -46,8 +46,8 @@ func TestNeverReady(t *testing.T) {
 	assert.Contains(t, deleted.Message, "StartTimeout")
 }
 
-// TestCompletedInstanceEnds: a container that is over with its work leaves
-// nothing behind but its tombstone.
+// TestCompletedInstanceEnds checks that an instance that exits with 0 leaves only
+// its tombstone.
 func TestCompletedInstanceEnds(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
@@ -55,8 +55,9 @@ func TestCompletedInstanceEnds(t *testing.T) {
 	instance.AwaitEnd(t, removalMargin, "Gone")
 }
 
-// TestBrokenInstanceFails: one that breaks down is failed, with the exit code.
-func TestBrokenInstanceFails(t *testing.T) {
+// TestCrashedInstanceFails checks that an instance that exits with an error has
+// failed, and that its message has the exit code.
+func TestCrashedInstanceFails(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
 	visit(t, http.MethodGet, instance.URL("/exit?code=3"), nil)
@@ -67,7 +68,7 @@ func TestBrokenInstanceFails(t *testing.T) {
 	instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
 }
 
-// TestPodDeletedByHand: what kubectl took away is over, and known to be.
+// TestPodDeletedByHand checks that a pod deleted with kubectl leaves a tombstone.
 func TestPodDeletedByHand(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)

@@ -15,9 +15,9 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestPodOfAnInstance looks at the pod as an operator would: the state contract
-// to the letter, and nothing that untrusted code should not have.
-func TestPodOfAnInstance(t *testing.T) {
+// TestInstancePod checks that the pod has exactly the labels and annotations of the
+// state contract, and no access that untrusted code should not have.
+func TestInstancePod(t *testing.T) {
 	t.Parallel()
 	launched := time.Now()
 	instance := suite.Launch(t, "echo", 0).AwaitDeployed(t)
@@ -61,7 +61,7 @@ func TestPodOfAnInstance(t *testing.T) {
 	t.Run("environment", func(t *testing.T) {
 		assert.Equal(t, map[string]string{
 			"BINDER_ID": instance.ID, "BINDER_TEMPLATE": "echo", "BINDER_BASE_URL": "/user/" + instance.ID + "/",
-		}, seen(t, instance.URL("/")).Env)
+		}, seenRequest(t, instance.URL("/")).Env)
 		for _, variable := range pod.Spec.Containers[0].Env {
 			assert.NotContains(t, variable.Value, suite.API.Key())
 		}
@@ -69,7 +69,8 @@ func TestPodOfAnInstance(t *testing.T) {
 	assert.Equal(t, corev1.PodRunning, pod.Status.Phase)
 }
 
-// TestIDsAreUnguessable: they are the only secret that guards an instance.
+// TestIDsAreUnguessable checks that ids are random, because an id is the only
+// secret that protects an instance.
 func TestIDsAreUnguessable(t *testing.T) {
 	t.Parallel()
 	one, other := suite.Launch(t, "echo", harness.LongTimeout), suite.Launch(t, "echo", harness.LongTimeout)

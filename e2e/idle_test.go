@@ -16,16 +16,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestIdlePollsKeepNothing asks a real notebook what its pages, left open, ask
-// for by themselves: that is no use of the instance.
-func TestIdlePollsKeepNothing(t *testing.T) {
+// TestIdlePollsDoNotCountAsUse sends the requests that a notebook's open pages send
+// by themselves. They do not count as use.
+func TestIdlePollsDoNotCountAsUse(t *testing.T) {
 	t.Parallel()
 	const timeout = 8 * time.Second
 	notebook := suite.Launch(t, "jupyter", timeout).AwaitDeployed(t)
 	deployed := time.Now()
 	polls, code, page := 0, http.StatusOK, ""
 	for code == http.StatusOK {
-		require.Less(t, time.Since(deployed), latest(timeout), "it is still there after %d polls", polls)
+		require.Less(t, time.Since(deployed), cullDeadline(timeout), "the notebook still answers after %d polls", polls)
 		for _, path := range []string{"sessions", "terminals", "kernels", "kernelspecs", "contents", "contents/?content=1"} {
 			if code, page = visit(t, http.MethodGet, notebook.URL("/api/"+path), nil); code != http.StatusOK {
 				break
@@ -34,12 +34,12 @@ func TestIdlePollsKeepNothing(t *testing.T) {
 		}
 		pause(t.Context(), 300*time.Millisecond)
 	}
-	assert.Greater(t, polls, 30, "the notebook answered until it was culled: %d %s", code, page)
+	assert.Greater(t, polls, 30, "polls answered before the notebook was culled: %d %s", code, page)
 	notebook.AwaitEnd(t, removalMargin, "Culled")
 }
 
-// TestWorkWithoutABrowser has a kernel compute for three times the timeout with
-// nobody connected: it ends after that, and not before.
+// TestWorkWithoutABrowser lets a kernel compute for three times the timeout without
+// a connection. The instance must end after the computation and not before.
 func TestWorkWithoutABrowser(t *testing.T) {
 	t.Parallel()
 	const timeout = 10 * time.Second
@@ -53,23 +53,23 @@ func TestWorkWithoutABrowser(t *testing.T) {
 	channels, _ := startKernel(ctx, t, browser, notebook)
 	submit(ctx, t, channels, fmt.Sprintf("import time; time.sleep(%d)", int((3*timeout).Seconds())))
 	awaitBusy(ctx, t, channels)
-	begun := time.Now()
-	require.NoError(t, channels.CloseNow()) // as a browser that is shut
+	began := time.Now()
+	require.NoError(t, channels.CloseNow()) // as a closed browser does
 
-	for time.Since(begun) < 3*timeout-time.Second {
-		require.Equal(t, "deployed", notebook.Status(t).Status, "culled %s into its work", time.Since(begun))
+	for time.Since(began) < 3*timeout-time.Second {
+		require.Equal(t, "deployed", notebook.Status(t).Status, "culled %s into its work", time.Since(began))
 		pause(ctx, time.Second)
 	}
-	awaitCulled(t, notebook, begun.Add(3*timeout-time.Second), timeout)
+	awaitCulled(t, notebook, began.Add(3*timeout-time.Second), timeout)
 	notebook.AwaitEnd(t, removalMargin, "Culled")
 }
 
-// awaitBusy waits until the kernel says that it is at work on the request.
+// awaitBusy waits until the kernel reports that it works on the request.
 func awaitBusy(ctx context.Context, t *testing.T, channels *websocket.Conn) {
 	t.Helper()
 	for {
 		var message kernelMessage
-		require.NoError(t, wsjson.Read(ctx, channels, &message), "not busy yet")
+		require.NoError(t, wsjson.Read(ctx, channels, &message), "the kernel is not busy yet")
 		if message.Header["msg_type"] == "status" && message.ParentHeader["msg_id"] == requestID &&
 			message.Content["execution_state"] == "busy" {
 			return

@@ -18,11 +18,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestWarmLaunchLatency measures 100 launches of a template with warm pods, one
-// after another, each answered with its location, beside bare patches of a pod:
-// the one write that a claim is. It is not parallel, so that it measures little
-// else, and asserts nothing about time: figures of one run compare only with
-// each other.
+// TestWarmLaunchLatency measures 100 consecutive launches of a template with warm
+// pods, each answered with a location. For comparison it measures bare patches of a
+// pod, because a claim is one such write. The test is not parallel, so that other
+// tests do not distort the figures. It asserts no time limit, because only figures
+// of the same run are comparable.
 func TestWarmLaunchLatency(t *testing.T) {
 	const template, size, rounds = "echo-warm-latency", 20, 5
 	newPool(t, template, size)
@@ -36,8 +36,8 @@ func TestWarmLaunchLatency(t *testing.T) {
 			launches = append(launches, time.Since(began))
 			require.Equal(t, instance.Location(), status.Location)
 			if _, was := warm[instance.Pod(t).UID]; !was {
-				// Refilled meanwhile, and claimed before those that were there.
-				t.Logf("%s was not warm when the round began", instance.ID)
+				// The pool was refilled, and the new pod was claimed first.
+				t.Logf("%s was not warm at the start of the round", instance.ID)
 			}
 			patches = append(patches, barePatch(t, instance))
 			batch = append(batch, instance)
@@ -59,7 +59,7 @@ func TestWarmLaunchLatency(t *testing.T) {
 	report(t, "cold launch, POST to location", cold)
 }
 
-// barePatch is the time of one write to a pod, straight to the API server.
+// barePatch returns the time of one write to a pod at the API server.
 func barePatch(t *testing.T, instance *harness.Instance) time.Duration {
 	t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"binder-e2e/touched": time.Now().String()}}})
@@ -71,8 +71,8 @@ func barePatch(t *testing.T, instance *harness.Instance) time.Duration {
 	return time.Since(began)
 }
 
-// report writes one line of figures into the file that BINDER_E2E_MEASUREMENTS
-// names, for who ran the tests to read at the end, and into the test's log.
+// report writes one line of figures to the test's log and to the file that
+// BINDER_E2E_MEASUREMENTS names. hack/test.sh prints the file at the end.
 func report(t *testing.T, what string, all []time.Duration) {
 	t.Helper()
 	slices.Sort(all)
@@ -90,7 +90,7 @@ func report(t *testing.T, what string, all []time.Duration) {
 	require.NoError(t, err)
 }
 
-// quantile is the nearest-rank percentile of sorted durations.
+// quantile returns the nearest-rank percentile of sorted durations.
 func quantile(sorted []time.Duration, percent int) time.Duration {
 	rank := (len(sorted)*percent + 99) / 100
 	return sorted[max(rank, 1)-1].Round(100 * time.Microsecond)

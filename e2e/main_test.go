@@ -1,9 +1,10 @@
 //go:build e2e
 
-// Package e2e tests the service on a running local cluster, from outside: as
-// binder-client, a browser, Prometheus and an operator meet it.
+// Package e2e tests the service on a running local cluster, from the point of view
+// of binder-client, a browser, Prometheus and an operator. To run the tests:
 //
-//	go -C cluster run . up        (and images loaded: hack/images.sh)
+//	go -C cluster run . up
+//	hack/images.sh
 //	go -C e2e test -tags e2e ./...
 package e2e
 
@@ -22,14 +23,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// suite is the service under test. TestMain sets it before the first test;
-// nothing else does.
+// suite is the service under test. Only TestMain sets it, before the first test.
 var suite *harness.Suite
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.list").Value.String() != "" {
-		os.Exit(m.Run()) // which only prints names
+		os.Exit(m.Run()) // only prints the tests' names
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code, err := run(ctx, m)
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// run deploys the service, runs the tests, and removes everything again.
+// run deploys the service, runs the tests, and removes the service.
 func run(ctx context.Context, m *testing.M) (code int, err error) {
 	root, err := filepath.Abs("..")
 	if err != nil {
@@ -50,9 +50,9 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	kubeconfig := cmp.Or(os.Getenv("BINDER_E2E_KUBECONFIG"), filepath.Join(root, ".cluster", "kubeconfig"))
 	kube, err := harness.Connect(kubeconfig)
 	if err != nil {
-		return 1, fmt.Errorf("there is no cluster to test on (make cluster-up starts one; BINDER_E2E_KUBECONFIG names another): %w", err)
+		return 1, fmt.Errorf("cannot connect to a cluster (start one with make cluster-up, or set BINDER_E2E_KUBECONFIG): %w", err)
 	}
-	if err := runManyAtOnce(); err != nil {
+	if err := raiseParallelism(); err != nil {
 		return 1, err
 	}
 	suite, err = harness.Start(ctx, kube, root, os.Stderr)
@@ -65,9 +65,9 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	return code, errors.Join(err, suite.Stop(context.WithoutCancel(ctx)))
 }
 
-// runManyAtOnce lets parallel tests overlap more than there are processors for:
-// they wait for the cluster nearly all of the time.
-func runManyAtOnce() error {
+// raiseParallelism lets more tests run in parallel than there are processors,
+// because tests mostly wait for the cluster. A -parallel flag takes precedence.
+func raiseParallelism() error {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if given {

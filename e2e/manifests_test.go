@@ -23,10 +23,10 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// The tests of this file look at manifests only, and need no cluster.
+// The tests in this file check manifests only and need no cluster.
 
-// rendered are the directories that somebody applies, with the namespaces that
-// everything in them must be in.
+// rendered returns the directories that users apply, each with the namespaces of
+// its objects.
 func rendered() map[string][]string {
 	return map[string][]string{
 		"manifests":       {"binder", "binder-instances"},
@@ -35,15 +35,15 @@ func rendered() map[string][]string {
 	}
 }
 
-// forEachRendered runs a test for every such directory.
+// forEachRendered runs a test for the objects of each directory.
 func forEachRendered(t *testing.T, test func(t *testing.T, objects []runtime.Object)) {
 	for dir := range rendered() {
 		t.Run(dir, func(t *testing.T) { test(t, load(t, dir)) })
 	}
 }
 
-// load renders a directory and reads it strictly: a field that Kubernetes does
-// not know fails the test.
+// load renders a directory and decodes its objects strictly: an unknown field
+// fails the test.
 func load(t *testing.T, dir string) []runtime.Object {
 	t.Helper()
 	unstructureds, err := harness.Render(filepath.Join("..", dir))
@@ -60,7 +60,7 @@ func load(t *testing.T, dir string) []runtime.Object {
 	return objects
 }
 
-// of returns the objects of a type, of which there must be one.
+// of returns the objects of a type. It fails the test if there are none.
 func of[T runtime.Object](t *testing.T, objects []runtime.Object) []T {
 	t.Helper()
 	var found []T
@@ -86,7 +86,7 @@ func TestManifestsStayInTheirNamespaces(t *testing.T) {
 					assert.Contains(t, namespaces, object.GetNamespace(), what)
 				}
 				if dir == "e2e/manifests" {
-					continue // the templates of tests need no labels
+					continue // the tests' templates need no labels
 				}
 				assert.NotEmpty(t, object.GetLabels()["app.kubernetes.io/name"], what)
 				assert.Equal(t, "binder", object.GetLabels()["app.kubernetes.io/part-of"], what)
@@ -95,9 +95,9 @@ func TestManifestsStayInTheirNamespaces(t *testing.T) {
 	}
 }
 
-// TestManifestsGrantTheLeast pins the service's rights, verb by verb: who adds
-// one changes this list, and says why.
-func TestManifestsGrantTheLeast(t *testing.T) {
+// TestManifestsGrantLeastPrivilege pins the service's rights, so that a new right
+// is a deliberate change of this list.
+func TestManifestsGrantLeastPrivilege(t *testing.T) {
 	want := []string{
 		"controller: leases create",
 		"controller: leases get,update [binder-deploy-kubernetes]",
@@ -110,12 +110,12 @@ func TestManifestsGrantTheLeast(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		var got []string
 		for _, role := range of[*rbacv1.Role](t, objects) {
-			room := "controller"
+			namespace := "controller"
 			if strings.HasSuffix(role.Namespace, "-instances") {
-				room = "instances"
+				namespace = "instances"
 			}
 			for _, rule := range role.Rules {
-				line := fmt.Sprintf("%s: %s %s", room, strings.Join(rule.Resources, ","), strings.Join(slices.Sorted(slices.Values(rule.Verbs)), ","))
+				line := fmt.Sprintf("%s: %s %s", namespace, strings.Join(rule.Resources, ","), strings.Join(slices.Sorted(slices.Values(rule.Verbs)), ","))
 				if len(rule.ResourceNames) > 0 {
 					line += fmt.Sprint(" ", rule.ResourceNames)
 				}
@@ -132,8 +132,8 @@ func TestManifestsGrantTheLeast(t *testing.T) {
 	})
 }
 
-// TestManifestsBindTheController: the account that gets the rights is the one
-// that the Deployment runs as.
+// TestManifestsBindTheController checks that the Deployment's service account gets
+// the rights.
 func TestManifestsBindTheController(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		deployment := of[*appsv1.Deployment](t, objects)[0]
@@ -145,8 +145,8 @@ func TestManifestsBindTheController(t *testing.T) {
 	})
 }
 
-// TestManifestsAreRestricted holds everything that runs against the strictest
-// pod security standard, which both namespaces enforce.
+// TestManifestsAreRestricted checks all pods against the restricted pod security
+// standard, which both namespaces enforce.
 func TestManifestsAreRestricted(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
@@ -167,10 +167,10 @@ func TestManifestsAreRestricted(t *testing.T) {
 	})
 }
 
-// TestManifestsLeaveTimeToStop: the kubelet must not kill what is still putting
-// things in order.
+// TestManifestsLeaveTimeToStop checks that the grace period is long enough for an
+// orderly shutdown.
 func TestManifestsLeaveTimeToStop(t *testing.T) {
-	const lastWrite = 10 * time.Second // of activity: the service's own bound
+	const lastWrite = 10 * time.Second // the service's limit for the last write of activity
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		pod := of[*appsv1.Deployment](t, objects)[0].Spec.Template.Spec
 		needed := lastWrite
@@ -185,7 +185,8 @@ func TestManifestsLeaveTimeToStop(t *testing.T) {
 	})
 }
 
-// TestManifestsSelectTheService: each selector finds the Deployment's pods.
+// TestManifestsSelectTheService checks that each selector matches the Deployment's
+// pods.
 func TestManifestsSelectTheService(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		deployment := of[*appsv1.Deployment](t, objects)[0]

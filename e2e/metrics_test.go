@@ -20,7 +20,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// electionWait is longer than a Lease lasts whose holder was killed.
+// electionWait exceeds the lifetime of a Lease whose holder was killed.
 const electionWait = 40 * time.Second
 
 // TestMetrics scrapes each replica as Prometheus would.
@@ -35,7 +35,7 @@ func TestMetrics(t *testing.T) {
 			require.Contains(t, families, name)
 			assert.NotEmpty(t, families[name].GetHelp(), name)
 		}
-		assert.GreaterOrEqual(t, value(families["binder_instances"], "status", "deployed"), 1.0, "every replica counts all instances")
+		assert.GreaterOrEqual(t, value(families["binder_instances"], "status", "deployed"), 1.0, "every replica must count all instances")
 		launches += value(families["binder_launches_total"], "result", "ok")
 		for name, family := range families {
 			if strings.HasPrefix(name, "binder_") {
@@ -46,7 +46,8 @@ func TestMetrics(t *testing.T) {
 	assert.GreaterOrEqual(t, launches, 1.0)
 }
 
-// assertNoSecrets: an id is a capability, and a label per id would never end.
+// assertNoSecrets checks that no label contains an id or the API key. An id is a
+// secret, and a label per id would create ever more series.
 func assertNoSecrets(t *testing.T, id string, family *dto.MetricFamily) {
 	for _, metric := range family.GetMetric() {
 		for _, label := range metric.GetLabel() {
@@ -66,7 +67,7 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestOneLeader: one replica culls, and it is the one that holds the Lease.
+// TestOneLeader checks that exactly one replica leads, and that it holds the Lease.
 func TestOneLeader(t *testing.T) {
 	t.Parallel()
 	harness.Until(t, electionWait, "exactly one leader", func(ctx context.Context) error {
@@ -77,14 +78,14 @@ func TestOneLeader(t *testing.T) {
 			}
 		}
 		if len(leaders) != 1 {
-			return fmt.Errorf("leaders are %q", leaders)
+			return fmt.Errorf("the leaders are %q", leaders)
 		}
 		lease, err := suite.Kube.Client.CoordinationV1().Leases(harness.Namespace).Get(ctx, "binder-deploy-kubernetes", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if holder := lease.Spec.HolderIdentity; holder == nil || *holder != leaders[0] {
-			return fmt.Errorf("%s leads, but the Lease is %+v", leaders[0], lease.Spec)
+			return fmt.Errorf("the leader is %s, but the Lease is %+v", leaders[0], lease.Spec)
 		}
 		return nil
 	})
@@ -100,7 +101,8 @@ func scrape(t *testing.T, replica harness.Replica) map[string]*dto.MetricFamily 
 	return families
 }
 
-// value is that of the series with a label; of the first for no label.
+// value returns the value of the series with a label, or of the first series if
+// label is "".
 func value(family *dto.MetricFamily, label, want string) float64 {
 	for _, metric := range family.GetMetric() {
 		matches := label == ""

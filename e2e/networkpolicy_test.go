@@ -10,15 +10,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// TestInstancesReachTheInternetOnly asks the policy about addresses, for the
-// local cluster's network does not enforce it.
+// TestInstancesReachTheInternetOnly evaluates the policy itself, because the local
+// cluster's network does not enforce it.
 func TestInstancesReachTheInternetOnly(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		for _, policy := range of[*networkingv1.NetworkPolicy](t, objects) {
 			if policy.Name != "instances" {
 				continue
 			}
-			require.Empty(t, policy.Spec.PodSelector.MatchLabels, "it holds for every pod")
+			require.Empty(t, policy.Spec.PodSelector.MatchLabels, "the policy must select every pod")
 			for address, want := range map[string]bool{
 				"93.184.215.14":   true,
 				"2606:2800::1":    true,
@@ -41,8 +41,7 @@ func TestInstancesReachTheInternetOnly(t *testing.T) {
 	})
 }
 
-// allows reports whether an address block of the policy lets traffic out to an
-// address on any port.
+// allows reports whether the policy's address blocks allow egress to an address.
 func allows(t *testing.T, policy *networkingv1.NetworkPolicy, address netip.Addr) bool {
 	for _, rule := range policy.Spec.Egress {
 		for _, peer := range rule.To {

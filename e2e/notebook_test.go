@@ -20,11 +20,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// visitTimeout bounds every request of a visitor.
+// visitTimeout bounds each request of a visitor.
 const visitTimeout = time.Minute
 
-// TestNotebook computes something in a real notebook, through the proxy, as the
-// page in a browser does: with its cookies and its origin.
+// TestNotebook runs code in a real notebook through the proxy. It sends cookies and
+// an origin as a browser does.
 func TestNotebook(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -41,12 +41,12 @@ func TestNotebook(t *testing.T) {
 	require.Equal(t, "42", execute(ctx, t, channels, "6*7"))
 
 	_, refused, err := websocket.Dial(ctx, url, from(browser, "http://elsewhere.example"))
-	require.Error(t, err, "a page from elsewhere must not talk to a kernel")
+	require.Error(t, err, "a page of another origin must not connect to a kernel")
 	require.Equal(t, http.StatusForbidden, refused.StatusCode)
 }
 
-// startKernel starts a kernel and connects to it, as a page does that was opened
-// before. It returns where that is, too.
+// startKernel starts a kernel and connects to it. The browser must have opened a
+// page of the notebook. It also returns the URL of the connection.
 func startKernel(ctx context.Context, t *testing.T, browser *http.Client, notebook *harness.Instance) (channels *websocket.Conn, url string) {
 	t.Helper()
 	var kernel struct{ ID string }
@@ -60,7 +60,7 @@ func startKernel(ctx context.Context, t *testing.T, browser *http.Client, notebo
 	return channels, url
 }
 
-// open makes a request with the token against forged ones that a page sends.
+// open sends a request with the XSRF token, as a page does.
 func open(t *testing.T, browser *http.Client, method, address string, want int) string {
 	t.Helper()
 	return send(t, browser, method, address, "{}", want)
@@ -84,12 +84,12 @@ func send(t *testing.T, browser *http.Client, method, address, body string, want
 	return string(answer)
 }
 
-// from dials as a page of an origin.
+// from returns dial options with the browser's cookies and the given origin.
 func from(browser *http.Client, origin string) *websocket.DialOptions {
 	return &websocket.DialOptions{HTTPClient: browser, HTTPHeader: http.Header{"Origin": {origin}}}
 }
 
-// kernelMessage is what is needed of Jupyter's messaging protocol.
+// kernelMessage has the needed fields of a message of Jupyter's messaging protocol.
 type kernelMessage struct {
 	Header       map[string]any `json:"header"`
 	ParentHeader map[string]any `json:"parent_header"`
@@ -98,10 +98,10 @@ type kernelMessage struct {
 	Channel      string         `json:"channel"`
 }
 
-// requestID is of the one request that a test makes of a kernel.
+// requestID is the id of the only request that a test sends to a kernel.
 const requestID = "a-request"
 
-// submit has a kernel run code.
+// submit sends code to a kernel.
 func submit(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) {
 	t.Helper()
 	require.NoError(t, wsjson.Write(ctx, channels, kernelMessage{
@@ -115,7 +115,7 @@ func submit(ctx context.Context, t *testing.T, channels *websocket.Conn, code st
 	}))
 }
 
-// execute runs code in a kernel and returns the text of its result.
+// execute runs code in a kernel and returns the result as text.
 func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) string {
 	t.Helper()
 	submit(ctx, t, channels, code)
@@ -131,7 +131,7 @@ func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code s
 	}
 }
 
-// visit makes a request as a browser on the page itself would, and reads the answer.
+// visit sends a request and returns the status code and the trimmed body.
 func visit(t *testing.T, method, url string, body []byte, header ...string) (code int, answer string) {
 	t.Helper()
 	response := fetch(t, method, url, bytes.NewReader(body), header...)
@@ -140,7 +140,8 @@ func visit(t *testing.T, method, url string, body []byte, header ...string) (cod
 	return response.StatusCode, strings.TrimSpace(string(data))
 }
 
-// fetch makes a request and follows no redirect; the body is closed when the test ends.
+// fetch sends a request and does not follow redirects. The body is closed when the
+// test ends.
 func fetch(t *testing.T, method, url string, body io.Reader, header ...string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), visitTimeout)
@@ -150,7 +151,7 @@ func fetch(t *testing.T, method, url string, body io.Reader, header ...string) *
 	for i := 0; i+1 < len(header); i += 2 {
 		request.Header.Add(header[i], header[i+1])
 	}
-	// One connection per request, so that each may meet another replica.
+	// One connection per request, so that each can reach any replica.
 	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := transport.RoundTrip(request)
 	require.NoError(t, err)

@@ -24,11 +24,11 @@ import (
 
 const (
 	poolSizeAnnotation = "binder-project.org/pool-size"
-	// poolWait is for a dozen pods to start on a busy machine.
+	// poolWait bounds the start of a dozen pods on a busy machine.
 	poolWait = time.Minute
 )
 
-// warmPods are a template's pods that are nobody's and not on their way out.
+// warmPods returns a template's warm pods that are not being deleted.
 func warmPods(ctx context.Context, template string) ([]corev1.Pod, error) {
 	pods, err := suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace).List(ctx, metav1.ListOptions{
 		LabelSelector: "binder-project.org/pool=warm,binder-project.org/template=" + template,
@@ -39,9 +39,9 @@ func warmPods(ctx context.Context, template string) ([]corev1.Pod, error) {
 	return slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return pod.DeletionTimestamp != nil }), nil
 }
 
-// awaitWarm waits until a template has so many warm pods, all of them ready and
-// of the kind wanted, and returns them by UID.
-func awaitWarm(t *testing.T, template string, want int, good func(corev1.Pod) bool) map[types.UID]corev1.Pod {
+// awaitWarm waits until a template has the wanted number of warm pods, all of them
+// ready and accepted. It returns them by UID.
+func awaitWarm(t *testing.T, template string, want int, accept func(corev1.Pod) bool) map[types.UID]corev1.Pod {
 	t.Helper()
 	var byUID map[types.UID]corev1.Pod
 	harness.Until(t, poolWait, "the pool of "+template, func(ctx context.Context) error {
@@ -54,12 +54,12 @@ func awaitWarm(t *testing.T, template string, want int, good func(corev1.Pod) bo
 			ready := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 			})
-			if ready && good(pod) {
+			if ready && accept(pod) {
 				byUID[pod.UID] = pod
 			}
 		}
 		if len(pods) != want || len(byUID) != want {
-			return fmt.Errorf("there are %d warm pods, %d of them as they should be; want %d", len(pods), len(byUID), want)
+			return fmt.Errorf("%d warm pods, %d of them ready and accepted; want %d", len(pods), len(byUID), want)
 		}
 		return nil
 	})
@@ -68,18 +68,18 @@ func awaitWarm(t *testing.T, template string, want int, good func(corev1.Pod) bo
 
 func anyPod(corev1.Pod) bool { return true }
 
-// newPool makes a template like echo-warm with a pool of its own. It is deleted
-// when the test ends, and its warm pods must then go, too.
+// newPool creates a template like echo-warm with its own pool. When the test ends,
+// it deletes the template and checks that the warm pods go, too.
 func newPool(t *testing.T, name string, size int, changes ...func(*corev1.PodTemplate)) {
 	t.Helper()
 	templates := suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace)
-	like, err := templates.Get(t.Context(), "echo-warm", metav1.GetOptions{})
+	original, err := templates.Get(t.Context(), "echo-warm", metav1.GetOptions{})
 	require.NoError(t, err)
 	template := &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{
 			"binder-project.org/port": "8888", poolSizeAnnotation: fmt.Sprint(size),
 		}},
-		Template: like.Template,
+		Template: original.Template,
 	}
 	for _, change := range changes {
 		change(template)
@@ -98,7 +98,7 @@ func newPool(t *testing.T, name string, size int, changes ...func(*corev1.PodTem
 				return
 			}
 			if ctx.Err() != nil {
-				t.Errorf("warm pods outlive template %s: %d, %v", name, len(left), err)
+				t.Errorf("warm pods left of the deleted template %s: %d, %v", name, len(left), err)
 				return
 			}
 			pause(ctx, 100*time.Millisecond)
@@ -107,7 +107,7 @@ func newPool(t *testing.T, name string, size int, changes ...func(*corev1.PodTem
 	suite.AwaitTemplate(t, name)
 }
 
-// changeTemplate merges a patch into a template.
+// changeTemplate patches a template.
 func changeTemplate(t *testing.T, name string, patch map[string]any) {
 	t.Helper()
 	data, err := json.Marshal(patch)
@@ -122,52 +122,53 @@ func setPoolSize(t *testing.T, name, size string) {
 	changeTemplate(t, name, map[string]any{"metadata": map[string]any{"annotations": map[string]string{poolSizeAnnotation: size}}})
 }
 
-// setCommand changes what a template runs.
+// setCommand patches the container of a template.
 func setCommand(t *testing.T, name string, container map[string]any) {
 	t.Helper()
 	container["name"] = "app"
 	changeTemplate(t, name, map[string]any{"template": map[string]any{"spec": map[string]any{"containers": []any{container}}}})
 }
 
-// TestWarmPodIsClaimed: a launch takes a pod that has stood ready, and another
-// takes its place.
+// TestWarmPodIsClaimed checks that a launch claims a warm pod, and that the pool is
+// refilled.
 func TestWarmPodIsClaimed(t *testing.T) {
 	t.Parallel()
 	warm := awaitWarm(t, "echo-warm", 3, anyPod)
 	instance := suite.Launch(t, "echo-warm", harness.LongTimeout)
 	status := instance.Status(t)
-	assert.Equal(t, "deployed", status.Status, "at once")
+	assert.Equal(t, "deployed", status.Status, "must be deployed at once")
 	assert.Equal(t, instance.Location(), status.Location)
 
 	pod := instance.Pod(t)
 	assert.Contains(t, warm, pod.UID)
 	assert.Equal(t, []string{
 		"app.kubernetes.io/managed-by", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
-	}, slices.Sorted(maps.Keys(pod.Labels)), "as if it had been created for the launch")
+	}, slices.Sorted(maps.Keys(pod.Labels)), "must be the labels of a pod created for a launch")
 	last, err := time.Parse(time.RFC3339, pod.Annotations[activityAnnotation])
 	require.NoError(t, err)
 	assert.WithinRange(t, last, instance.Launched.Add(-time.Second), time.Now())
 	assert.Equal(t, harness.LongTimeout.String(), pod.Annotations["binder-project.org/cull-timeout"])
-	assert.Equal(t, instance.ID, seen(t, instance.URL("/")).Env["BINDER_ID"])
+	assert.Equal(t, instance.ID, seenRequest(t, instance.URL("/")).Env["BINDER_ID"])
 
 	awaitWarm(t, "echo-warm", 3, func(refilled corev1.Pod) bool { return refilled.UID != pod.UID })
 }
 
-// TestClaimedInstanceIsCulled: by when it was claimed, and not by how old its pod is.
+// TestClaimedInstanceIsCulled checks that the cull timeout starts with the claim and
+// not with the creation of the pod.
 func TestClaimedInstanceIsCulled(t *testing.T) {
 	t.Parallel()
 	const timeout = 8 * time.Second
 	newPool(t, "echo-warm-idle", 1)
 	awaitWarm(t, "echo-warm-idle", 1, anyPod)
-	pause(t.Context(), timeout) // the pod is older than its timeout
+	pause(t.Context(), timeout) // now the pod is older than its timeout
 	instance := suite.Launch(t, "echo-warm-idle", timeout)
 	require.Equal(t, "deployed", instance.Status(t).Status)
 	awaitCulled(t, instance, instance.Launched, timeout)
 	instance.AwaitEnd(t, removalMargin, "Culled")
 }
 
-// TestWarmPodIsNobodys: who knows its id gets nothing by it.
-func TestWarmPodIsNobodys(t *testing.T) {
+// TestWarmPodIsHidden checks that a warm pod cannot be used, even with its id.
+func TestWarmPodIsHidden(t *testing.T) {
 	t.Parallel()
 	newPool(t, "echo-warm-hidden", 1)
 	for _, pod := range awaitWarm(t, "echo-warm-hidden", 1, anyPod) {
@@ -187,7 +188,8 @@ func TestWarmPodIsNobodys(t *testing.T) {
 	}
 }
 
-// TestPoolFollowsItsTemplate: to another version, to other sizes, and to nonsense.
+// TestPoolFollowsItsTemplate checks that the pool follows changes of its template:
+// another version, other sizes, and an invalid size.
 func TestPoolFollowsItsTemplate(t *testing.T) {
 	t.Parallel()
 	const template = "echo-warm-changing"
@@ -200,7 +202,7 @@ func TestPoolFollowsItsTemplate(t *testing.T) {
 	})
 	instance := suite.Launch(t, template, harness.LongTimeout)
 	assert.Contains(t, renewed, instance.Pod(t).UID)
-	assert.Equal(t, "green", seen(t, instance.URL("/")).Env["BINDER_COLOUR"])
+	assert.Equal(t, "green", seenRequest(t, instance.URL("/")).Env["BINDER_COLOUR"])
 
 	setPoolSize(t, template, "1")
 	awaitWarm(t, template, 1, anyPod)
@@ -211,12 +213,12 @@ func TestPoolFollowsItsTemplate(t *testing.T) {
 	setPoolSize(t, template, "plenty")
 	awaitWarm(t, template, 0, anyPod)
 	suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t)
-	assert.Equal(t, "deployed", instance.Status(t).Status, "what was claimed is not the pool's business")
+	assert.Equal(t, "deployed", instance.Status(t).Status, "a claimed pod must not follow the pool")
 }
 
-// TestFailingPoolPauses: a template whose pods cannot run keeps the cluster from
-// work only for a moment, and a mended one has a pool at once.
-func TestFailingPoolPauses(t *testing.T) {
+// TestFailingPoolBacksOff checks that the pool of a template whose pods cannot run
+// backs off, and that it is filled at once when the template is fixed.
+func TestFailingPoolBacksOff(t *testing.T) {
 	t.Parallel()
 	const template = "echo-warm-failing"
 	newPool(t, template, 2, func(template *corev1.PodTemplate) {
@@ -224,9 +226,9 @@ func TestFailingPoolPauses(t *testing.T) {
 		template.Template.Spec.Containers[0].Command = []string{"/no-such-program"}
 	})
 	uids := map[types.UID]bool{}
-	const watched = 20 * time.Second // in which there is room for pauses of 5, 10 and part of 20 s
+	const watched = 20 * time.Second // time for pauses of 5 s, 10 s and part of 20 s
 	began := time.Now()
-	harness.Until(t, 2*time.Minute, "it is tried again", func(ctx context.Context) error {
+	harness.Until(t, 2*time.Minute, "the pool tries again", func(ctx context.Context) error {
 		pods, err := warmPods(ctx, template)
 		if err != nil {
 			return err
@@ -236,7 +238,7 @@ func TestFailingPoolPauses(t *testing.T) {
 		}
 		took := time.Since(began)
 		if took < watched && len(uids) > 6 {
-			t.Errorf("%d pods in %s: there are no pauses", len(uids), took)
+			t.Errorf("%d pods in %s: the pool does not back off", len(uids), took)
 			return nil
 		}
 		if took < watched || len(uids) < 4 {
@@ -248,9 +250,9 @@ func TestFailingPoolPauses(t *testing.T) {
 	awaitWarm(t, template, 2, anyPod)
 }
 
-// TestClaimsAtOnce: 20 launches at once from two replicas for 10 warm pods. It
-// is not parallel: 30 pods are work enough for the cluster.
-func TestClaimsAtOnce(t *testing.T) {
+// TestConcurrentClaims launches 20 instances at once through two replicas, with 10
+// warm pods. It is not parallel, because 30 pods are enough load for the cluster.
+func TestConcurrentClaims(t *testing.T) {
 	const template, size, launches = "echo-warm-crowd", 10, 20
 	newPool(t, template, size)
 	warm := awaitWarm(t, template, size, anyPod)
@@ -270,9 +272,9 @@ func TestClaimsAtOnce(t *testing.T) {
 			claimed++
 		}
 	}
-	assert.Len(t, ids, launches, "no pod is given twice")
+	assert.Len(t, ids, launches, "no pod must be claimed twice")
 	t.Logf("%d of %d launches got one of the %d warm pods", claimed, launches, size)
-	assert.GreaterOrEqual(t, claimed, size/2, "lost races are tried again")
+	assert.GreaterOrEqual(t, claimed, size/2, "a lost race must be retried")
 	for _, instance := range instances {
 		instance.AwaitDeployed(t)
 	}

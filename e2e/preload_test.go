@@ -18,12 +18,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// preloadWait is how long pulling may take; a failed pull is tried again after
-// ten seconds.
+// preloadWait bounds a preload. A failed pull is retried after ten seconds.
 const preloadWait = time.Minute
 
-// preloaded is the answer to GET /preload/{template}.
-type preloaded struct {
+// preloadStatus is the answer to GET /preload/{template}.
+type preloadStatus struct {
 	Name      string    `json:"name"`
 	StartTime time.Time `json:"start-time"`
 	Status    string    `json:"status"`
@@ -42,19 +41,19 @@ func preload(t *testing.T, api harness.API, template string) {
 	assert.Equal(t, template, answer.Template.Name)
 }
 
-func preloadOf(t *testing.T, api harness.API, template string) (p preloaded) {
+func preloadOf(t *testing.T, api harness.API, template string) (p preloadStatus) {
 	t.Helper()
 	api.Do(t, http.MethodGet, "/preload/"+template, "", "Authorization", api.Key()).Decode(t, &p)
 	return p
 }
 
-// awaitPreload waits until both replicas tell of a preload what is wanted.
-func awaitPreload(t *testing.T, template, what string, good func(preloaded) bool) (p preloaded) {
+// awaitPreload waits until both replicas report an accepted status of a preload.
+func awaitPreload(t *testing.T, template, what string, accept func(preloadStatus) bool) (p preloadStatus) {
 	t.Helper()
 	for _, replica := range suite.Replicas(t) {
 		harness.Until(t, preloadWait, "preload of "+template+": "+what, func(context.Context) error {
-			if p = preloadOf(t, replica.API, template); !good(p) {
-				return fmt.Errorf("%s says %+v", replica.Name, p)
+			if p = preloadOf(t, replica.API, template); !accept(p) {
+				return fmt.Errorf("%s reports %+v", replica.Name, p)
 			}
 			return nil
 		})
@@ -66,11 +65,11 @@ func runsImage(image string) func(*corev1.PodTemplate) {
 	return func(template *corev1.PodTemplate) { template.Template.Spec.Containers[0].Image = image }
 }
 
-// TestPreload is the life of a preload on a real node.
+// TestPreload follows a preload on a real node from start to end.
 func TestPreload(t *testing.T) {
 	t.Parallel()
 	const template = "preloaded"
-	completed := func(p preloaded) bool { return p.Status == "completed" }
+	completed := func(p preloadStatus) bool { return p.Status == "completed" }
 	suite.CopyTemplate(t, "echo", template)
 
 	never := suite.API.Do(t, http.MethodGet, "/preload/"+template, "", "Authorization", suite.API.Key())
@@ -79,26 +78,27 @@ func TestPreload(t *testing.T) {
 	suite.API.Do(t, http.MethodPost, "/preload/nowhere", "", "Authorization", suite.API.Key()).
 		WantError(t, http.StatusNotFound, "registryError")
 
-	// One replica begins, and the other knows at once.
+	// The other replica knows a new preload at once.
 	replicas := suite.Replicas(t)
 	began := time.Now()
 	preload(t, replicas[0].API, template)
 	assert.Equal(t, template, preloadOf(t, replicas[1].API, template).Name)
 	first := awaitPreload(t, template, "completed", completed)
-	assert.Equal(t, preloaded{Name: template, StartTime: first.StartTime, Status: "completed", Done: 1}, first)
+	assert.Equal(t, preloadStatus{Name: template, StartTime: first.StartTime, Status: "completed", Done: 1}, first)
 	assert.WithinRange(t, first.StartTime, began.Add(-2*time.Second), time.Now())
 
 	preload(t, suite.API, template)
-	assert.Equal(t, first, preloadOf(t, suite.API, template), "preloaded once more")
-	assert.Empty(t, suite.API.List(t, template), "pods that pull images are nobody's instances")
+	assert.Equal(t, first, preloadOf(t, suite.API, template), "a repeated preload must change nothing")
+	assert.Empty(t, suite.API.List(t, template), "preload pods must not be listed as instances")
 
-	// A change begins anew, without being asked; what cannot be pulled is told of.
+	// A changed template is preloaded again without a request. The status reports
+	// an image that cannot be pulled.
 	suite.ChangeTemplate(t, template, runsImage("localhost/binder-missing:preloaded"))
-	failed := awaitPreload(t, template, "failed", func(p preloaded) bool { return p.Status == "failed" })
+	failed := awaitPreload(t, template, "failed", func(p preloadStatus) bool { return p.Status == "failed" })
 	assert.Equal(t, "ImagePullBackOff", failed.Reason)
 	assert.Contains(t, failed.Message, "localhost/binder-missing:preloaded")
 	assert.Equal(t, [2]int{0, 1}, [2]int{failed.Done, failed.ToDo})
-	assert.False(t, failed.StartTime.Before(first.StartTime), "%s and before %s", failed.StartTime, first.StartTime)
+	assert.False(t, failed.StartTime.Before(first.StartTime), "start time %s is before %s", failed.StartTime, first.StartTime)
 
 	suite.ChangeTemplate(t, template, runsImage("localhost/binder-echo:dev"))
 	awaitPreload(t, template, "completed again", completed)
@@ -113,8 +113,8 @@ func TestPreload(t *testing.T) {
 		WantError(t, http.StatusNotFound, "registryError")
 }
 
-// TestPreloadRunsNothingOfTheImage: an application that would break down at
-// once is preloaded all the same, for it is not started.
+// TestPreloadRunsNothingOfTheImage checks that a preload does not start the
+// application: it succeeds even if the application would crash.
 func TestPreloadRunsNothingOfTheImage(t *testing.T) {
 	t.Parallel()
 	const template = "preloaded-broken"
@@ -122,7 +122,7 @@ func TestPreloadRunsNothingOfTheImage(t *testing.T) {
 		template.Template.Spec.Containers[0].Command = []string{"/nothing/of/the/kind"}
 	})
 	preload(t, suite.API, template)
-	awaitPreload(t, template, "completed", func(p preloaded) bool { return p.Status == "completed" })
+	awaitPreload(t, template, "completed", func(p preloadStatus) bool { return p.Status == "completed" })
 
 	pods, err := suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace).List(t.Context(), metav1.ListOptions{
 		LabelSelector: "binder-project.org/template=" + template,
@@ -133,12 +133,12 @@ func TestPreloadRunsNothingOfTheImage(t *testing.T) {
 	require.Len(t, pod.Spec.Containers, 1)
 	assert.Equal(t, "localhost/binder-pause:dev", pod.Spec.Containers[0].Image)
 	for _, volume := range pod.Spec.Volumes {
-		assert.NotNil(t, volume.Image, "no token and nothing else: %s", volume.Name)
+		assert.NotNil(t, volume.Image, "%s is not an image volume", volume.Name)
 	}
 	assert.Zero(t, pod.Status.ContainerStatuses[0].RestartCount)
 }
 
-// TestPreloadByClient calls as binder-client does.
+// TestPreloadByClient preloads with binder-client.
 func TestPreloadByClient(t *testing.T) {
 	t.Parallel()
 	const template = "preloaded-by-client"
@@ -148,13 +148,13 @@ func TestPreloadByClient(t *testing.T) {
 	begun := suite.CallClient(t, key, "_preload", options)
 	require.Nil(t, begun.Error)
 	assert.Contains(t, string(begun.Result), `"image-source":"localhost/binder-echo:dev"`)
-	harness.Until(t, preloadWait, "completed, by binder-client", func(context.Context) error {
+	harness.Until(t, preloadWait, "binder-client shows the preload as completed", func(context.Context) error {
 		answer := suite.CallClient(t, key, "_preloadStatus", options)
 		require.Nil(t, answer.Error)
-		var status preloaded
+		var status preloadStatus
 		require.NoError(t, json.Unmarshal(answer.Result, &status))
 		if status.Status != "completed" {
-			return fmt.Errorf("it is %+v", status)
+			return fmt.Errorf("the status is %+v", status)
 		}
 		return nil
 	})
@@ -163,9 +163,9 @@ func TestPreloadByClient(t *testing.T) {
 	assert.Contains(t, *denied.Error, "Unauthorized request")
 }
 
-// TestPreloadNodesThatJoin counts on simulated nodes, to which only this
-// template may go.
-func TestPreloadNodesThatJoin(t *testing.T) {
+// TestPreloadNewNodes checks the node counts with simulated nodes, which only this
+// test's template tolerates.
+func TestPreloadNewNodes(t *testing.T) {
 	t.Parallel()
 	const template = "preloaded-on-simulated"
 	suite.SimulateNodes(t)
@@ -176,23 +176,22 @@ func TestPreloadNodesThatJoin(t *testing.T) {
 		template.Template.Spec.Tolerations = []corev1.Toleration{{Key: harness.SimulatedKey, Operator: corev1.TolerationOpExists}}
 	}
 	suite.CopyTemplate(t, "echo", template, onSimulated)
-	counts := func(status string, done, toDo int) func(preloaded) bool {
-		return func(p preloaded) bool { return p.Status == status && p.Done == done && p.ToDo == toDo }
+	counts := func(status string, done, toDo int) func(preloadStatus) bool {
+		return func(p preloadStatus) bool { return p.Status == status && p.Done == done && p.ToDo == toDo }
 	}
 
 	preload(t, suite.API, template)
 	awaitPreload(t, template, "2 of 2", counts("completed", 2, 0))
 
-	// One that joins has to have them too, and is waited for while it has not.
+	// A new node is preloaded, too, and until then the preload is loading.
 	suite.AddSimulatedNode(t, "simulated-3")
 	awaitPreload(t, template, "2 of 3", counts("loading", 2, 1))
 	all := awaitPreload(t, template, "3 of 3", counts("completed", 3, 0))
 	assert.Empty(t, all.Reason)
 
-	// Without the toleration the nodes are not for this template, and it goes to
-	// none of them.
+	// Without the toleration no node is eligible.
 	suite.ChangeTemplate(t, template, func(template *corev1.PodTemplate) { template.Template.Spec.Tolerations = nil })
 	none := awaitPreload(t, template, "no node", counts("loading", 0, 0))
-	awaitPreload(t, template, "no node, and it says so", func(p preloaded) bool { return p.Reason == "NoNodes" })
+	awaitPreload(t, template, "the reason is NoNodes", func(p preloadStatus) bool { return p.Reason == "NoNodes" })
 	assert.False(t, none.StartTime.Before(all.StartTime))
 }

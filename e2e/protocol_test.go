@@ -17,9 +17,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestProtocolErrors: whatever is wrong is said in a JSON object with the
-// protocol's names, for binder-client reads nothing else; and the service is
-// still there afterwards.
+// TestProtocolErrors checks that every error is a JSON object of the protocol, which
+// is all that binder-client understands, and that no replica crashes.
 func TestProtocolErrors(t *testing.T) {
 	t.Parallel()
 	before := restarts(t)
@@ -29,21 +28,21 @@ func TestProtocolErrors(t *testing.T) {
 		name, method, path, body string
 		header                   []string
 		code                     int
-		kind, says               string
+		kind, contains           string
 	}{
-		{name: "empty object", method: "POST", path: "/applications/", body: `{}`, code: 422, kind: "malformedRequest", says: "template-name"},
-		{name: "no body", method: "POST", path: "/applications/", code: 422, kind: "malformedRequest", says: "template-name"},
-		{name: "no JSON", method: "POST", path: "/applications/", body: `template-name=echo`, code: 422, kind: "malformedRequest"},
+		{name: "empty object", method: "POST", path: "/applications/", body: `{}`, code: 422, kind: "malformedRequest", contains: "template-name"},
+		{name: "no body", method: "POST", path: "/applications/", code: 422, kind: "malformedRequest", contains: "template-name"},
+		{name: "not JSON", method: "POST", path: "/applications/", body: `template-name=echo`, code: 422, kind: "malformedRequest"},
 		{name: "list", method: "POST", path: "/applications/", body: `["echo"]`, code: 422, kind: "malformedRequest"},
 		{name: "null", method: "POST", path: "/applications/", body: `null`, code: 422, kind: "malformedRequest"},
-		{name: "name is no string", method: "POST", path: "/applications/", body: `{"template-name": 7}`, code: 422, kind: "malformedRequest", says: "template-name"},
-		{name: "two names", method: "POST", path: "/applications/echo", body: `{"template-name": "jupyter"}`, code: 422, kind: "malformedRequest", says: "template-name"},
-		{name: "name in the query", method: "POST", path: "/applications/?template-name=echo", body: `{}`, code: 422, kind: "malformedRequest", says: "template-name"},
-		{name: "unknown template in the body", method: "POST", path: "/applications/", body: `{"template-name": "nowhere"}`, code: 404, kind: "registryError", says: "nowhere"},
-		{name: "unknown template in the path", method: "POST", path: "/applications/nowhere", code: 404, kind: "registryError", says: "nowhere"},
-		{name: "template that is no name", method: "POST", path: "/applications/", body: `{"template-name": "../echo"}`, code: 404, kind: "registryError"},
+		{name: "name is not a string", method: "POST", path: "/applications/", body: `{"template-name": 7}`, code: 422, kind: "malformedRequest", contains: "template-name"},
+		{name: "two names", method: "POST", path: "/applications/echo", body: `{"template-name": "jupyter"}`, code: 422, kind: "malformedRequest", contains: "template-name"},
+		{name: "name in the query", method: "POST", path: "/applications/?template-name=echo", body: `{}`, code: 422, kind: "malformedRequest", contains: "template-name"},
+		{name: "unknown template in the body", method: "POST", path: "/applications/", body: `{"template-name": "nowhere"}`, code: 404, kind: "registryError", contains: "nowhere"},
+		{name: "unknown template in the path", method: "POST", path: "/applications/nowhere", code: 404, kind: "registryError", contains: "nowhere"},
+		{name: "invalid template name", method: "POST", path: "/applications/", body: `{"template-name": "../echo"}`, code: 404, kind: "registryError"},
 		{name: "unknown id", method: "GET", path: "/applications/echo/" + unknownID, code: 404, kind: "noRecord"},
-		{name: "id that is none", method: "GET", path: "/applications/echo/1", code: 404, kind: "noRecord"},
+		{name: "malformed id", method: "GET", path: "/applications/echo/1", code: 404, kind: "noRecord"},
 		{name: "id in capitals", method: "GET", path: "/applications/echo/" + strings.Repeat("A", 32), code: 404, kind: "noRecord"},
 		{name: "another template's id", method: "GET", path: "/applications/jupyter/" + instance.ID, code: 404, kind: "noRecord"},
 		{name: "stop without the key", method: "DELETE", path: "/applications/echo/" + instance.ID, code: 403, kind: "unauthorized"},
@@ -56,14 +55,14 @@ func TestProtocolErrors(t *testing.T) {
 		{name: "key in the query", method: "GET", path: "/applications/?api-key=" + key, code: 403, kind: "unauthorized"},
 		{name: "wrong method on all", method: "PUT", path: "/applications/", body: `{}`, code: 405, kind: "malformedRequest"},
 		{name: "wrong method on one", method: "PATCH", path: "/applications/echo/" + instance.ID, body: `{}`, code: 405, kind: "malformedRequest"},
-		{name: "no endpoint", method: "GET", path: "/nowhere", code: 404, kind: "malformedRequest"},
+		{name: "unknown endpoint", method: "GET", path: "/nowhere", code: 404, kind: "malformedRequest"},
 		{name: "too deep", method: "GET", path: "/applications/echo/" + instance.ID + "/more", code: 404, kind: "malformedRequest"},
 		{name: "root", method: "GET", path: "/", code: 404, kind: "malformedRequest"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			answer := suite.API.Do(t, test.method, test.path, test.body, test.header...)
-			said := answer.WantError(t, test.code, test.kind)
-			assert.Contains(t, said.Error, test.says)
+			body := answer.WantError(t, test.code, test.kind)
+			assert.Contains(t, body.Error, test.contains)
 			assert.Contains(t, answer.Header.Get("Content-Type"), "application/json")
 			if test.code == http.StatusMethodNotAllowed {
 				assert.Contains(t, answer.Header.Get("Allow"), http.MethodGet)
@@ -73,7 +72,8 @@ func TestProtocolErrors(t *testing.T) {
 	assert.Equal(t, before, restarts(t), "a replica has crashed")
 }
 
-// TestCullTimeoutRefused: each answer names the field, and nothing is launched.
+// TestCullTimeoutRefused checks that an invalid cull timeout is refused, and that the
+// error names the field.
 func TestCullTimeoutRefused(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{
@@ -82,8 +82,8 @@ func TestCullTimeoutRefused(t *testing.T) {
 	} {
 		t.Run(value, func(t *testing.T) {
 			answer := suite.API.Do(t, "POST", "/applications/", `{"template-name": "echo-once", "cull-timeout": `+value+`}`)
-			said := answer.WantError(t, http.StatusUnprocessableEntity, "malformedRequest")
-			assert.Contains(t, said.Error, "cull-timeout")
+			body := answer.WantError(t, http.StatusUnprocessableEntity, "malformedRequest")
+			assert.Contains(t, body.Error, "cull-timeout")
 		})
 	}
 }
@@ -97,7 +97,7 @@ func TestLargeBodyRefused(t *testing.T) {
 	}
 }
 
-// TestWaysToLaunch: every spelling that some client uses.
+// TestWaysToLaunch checks every form of launch request that some client uses.
 func TestWaysToLaunch(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, path, body, timeout string }{
@@ -112,7 +112,7 @@ func TestWaysToLaunch(t *testing.T) {
 		{"the longest allowed", "/applications/", `{"template-name": "echo", "cull-timeout": 7200000}`, "2h0m0s"},
 		{"null", "/applications/", `{"template-name": "echo", "cull-timeout": null}`, ""},
 		{"camel case", "/applications/", `{"templateName": "echo", "cullTimeout": 600000}`, "10m0s"},
-		{"more than is known", "/applications/", `{"template-name": "echo", "flavour": {"of": ["the", "day"]}}`, ""},
+		{"unknown fields", "/applications/", `{"template-name": "echo", "flavour": {"of": ["the", "day"]}}`, ""},
 		{"query parameters", "/applications/echo?template-name=jupyter&cull-timeout=-1", `{}`, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -122,23 +122,24 @@ func TestWaysToLaunch(t *testing.T) {
 			pod := instance.Pod(t)
 			assert.Equal(t, test.timeout, pod.Annotations["binder-project.org/cull-timeout"])
 			assert.Equal(t, "echo", pod.Annotations["binder-project.org/template-name"])
-			assert.Equal(t, launched.ID, suite.API.Status(t, "echo", launched.ID+"/").ID, "with a slash at the end")
+			assert.Equal(t, launched.ID, suite.API.Status(t, "echo", launched.ID+"/").ID, "with a trailing slash")
 		})
 	}
 }
 
-// TestAuthorization: the bare key is the protocol's, the others are habits.
+// TestAuthorization checks the protocol's form, the bare key, and forms that other
+// clients use.
 func TestAuthorization(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout)
 	for _, form := range []string{"%", "token %", "Bearer %", "bearer %"} {
 		for _, path := range []string{"/applications/echo", "/applications/echo/", "/applications", "/applications/"} {
 			what := fmt.Sprintf("GET %s with %q", path, form)
-			harness.Until(t, 10*time.Second, what, func(context.Context) error { // a replica may hear of it a moment later
+			harness.Until(t, 10*time.Second, what, func(context.Context) error { // a replica may learn of the instance a moment later
 				var list []harness.Status
 				suite.API.Do(t, "GET", path, "", "Authorization", strings.Replace(form, "%", suite.API.Key(), 1)).Decode(t, &list)
 				if !slices.ContainsFunc(list, func(status harness.Status) bool { return status.ID == instance.ID }) {
-					return fmt.Errorf("does not list %s", instance.ID)
+					return fmt.Errorf("the list does not contain %s", instance.ID)
 				}
 				return nil
 			})
@@ -153,29 +154,30 @@ func TestListOfUnknownTemplateIsEmpty(t *testing.T) {
 	assert.JSONEq(t, "[]", string(answer.Body))
 }
 
-// TestLocation: a client takes an instance for ready as soon as there is one.
+// TestLocation checks that a status has a location only once the instance answers,
+// because clients treat an instance with a location as ready.
 func TestLocation(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout)
 	for end := time.Now().Add(harness.StartTimeout); ; {
 		status := instance.Status(t)
 		if status.Status == "deployed" {
-			assert.Equal(t, instance.Location(), status.Location, "host and path, and no scheme")
+			assert.Equal(t, instance.Location(), status.Location, "must be host and path without a scheme")
 			code, page := visit(t, "GET", instance.URL("/"), nil)
 			assert.Equal(t, http.StatusOK, code, page)
 			break
 		}
 		require.Contains(t, []string{"pending", "deploying"}, status.Status)
 		require.Empty(t, status.Location, "a location while %s", status.Status)
-		require.True(t, time.Now().Before(end), "not deployed")
+		require.True(t, time.Now().Before(end), "the instance is not deployed in time")
 	}
 }
 
-// TestStop ends an instance by request.
+// TestStop checks that a request stops an instance.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
-	for range 2 { // the second time is no error
+	for range 2 { // a repeated stop succeeds, too
 		var status harness.Status
 		suite.API.Do(t, "DELETE", "/applications/echo/"+instance.ID, "", "Authorization", suite.API.Key()).Decode(t, &status)
 		assert.Equal(t, instance.ID, status.ID)

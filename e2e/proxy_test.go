@@ -22,14 +22,14 @@ func TestProxyHeaders(t *testing.T) {
 	url := instance.URL("/tree")
 
 	t.Run("forwarded", func(t *testing.T) {
-		request := seen(t, url)
+		request := seenRequest(t, url)
 		assert.NotEmpty(t, request.Headers.Get("X-Forwarded-For"))
 		assert.Equal(t, harness.PublicHost, request.Headers.Get("X-Forwarded-Host"))
 		assert.Equal(t, "http", request.Headers.Get("X-Forwarded-Proto"))
-		assert.Equal(t, harness.PublicHost, request.Host, "an application checks origins by the browser's host")
+		assert.Equal(t, harness.PublicHost, request.Host, "applications compare the origin with the browser's host")
 	})
-	t.Run("for one connection only", func(t *testing.T) {
-		request := seen(t, url, "Connection", "X-Hop, keep-alive", "X-Hop", "1", "Keep-Alive", "timeout=5",
+	t.Run("hop-by-hop", func(t *testing.T) {
+		request := seenRequest(t, url, "Connection", "X-Hop, keep-alive", "X-Hop", "1", "Keep-Alive", "timeout=5",
 			"Proxy-Authorization", "Basic Zm9v", "Proxy-Connection", "keep-alive", "Te", "gzip", "X-End", "1")
 		for _, name := range []string{"X-Hop", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Connection", "Te"} {
 			assert.Empty(t, request.Headers.Values(name), name)
@@ -38,15 +38,15 @@ func TestProxyHeaders(t *testing.T) {
 	})
 	t.Run("API key", func(t *testing.T) {
 		for _, form := range []string{"%", "token %", "Bearer %"} {
-			request := seen(t, url, "Authorization", strings.Replace(form, "%", suite.API.Key(), 1))
+			request := seenRequest(t, url, "Authorization", strings.Replace(form, "%", suite.API.Key(), 1))
 			assert.Empty(t, request.Headers.Values("Authorization"), form)
 		}
 	})
 	t.Run("the application's own token", func(t *testing.T) {
-		assert.Equal(t, "token abc", seen(t, url, "Authorization", "token abc").Headers.Get("Authorization"))
+		assert.Equal(t, "token abc", seenRequest(t, url, "Authorization", "token abc").Headers.Get("Authorization"))
 	})
 	t.Run("cookies", func(t *testing.T) {
-		assert.Equal(t, "a=1; b=2", seen(t, url, "Cookie", "a=1; b=2").Headers.Get("Cookie"))
+		assert.Equal(t, "a=1; b=2", seenRequest(t, url, "Cookie", "a=1; b=2").Headers.Get("Cookie"))
 	})
 }
 
@@ -55,21 +55,21 @@ func TestProxyPaths(t *testing.T) {
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	stripped := suite.Launch(t, "echo-strip", harness.LongTimeout).AwaitDeployed(t)
 
-	request := seen(t, instance.URL("/a%2Fb%20c/d?x=1&x=2&y"))
-	assert.Equal(t, "/user/"+instance.ID+"/a%2Fb%20c/d", request.Path, "as the browser escaped it")
+	request := seenRequest(t, instance.URL("/a%2Fb%20c/d?x=1&x=2&y"))
+	assert.Equal(t, "/user/"+instance.ID+"/a%2Fb%20c/d", request.Path, "must be escaped as the browser sent it")
 	assert.Equal(t, "x=1&x=2&y", request.Query)
-	assert.Equal(t, "/tree", seen(t, stripped.URL("/tree")).Path)
+	assert.Equal(t, "/tree", seenRequest(t, stripped.URL("/tree")).Path)
 
 	response := fetch(t, http.MethodGet, instance.URL("?x=1"), http.NoBody)
 	assert.Equal(t, http.StatusTemporaryRedirect, response.StatusCode)
-	assert.Equal(t, "/user/"+instance.ID+"/?x=1", response.Header.Get("Location"), "relative links need the slash")
+	assert.Equal(t, "/user/"+instance.ID+"/?x=1", response.Header.Get("Location"), "relative links need the trailing slash")
 
 	for _, method := range []string{http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
-		assert.Equal(t, method, seenBy(t, method, instance.URL("/x")).Method)
+		assert.Equal(t, method, seenRequestWith(t, method, instance.URL("/x")).Method)
 	}
 }
 
-// TestProxyStreams: what an application sends arrives as it is sent.
+// TestProxyStreams checks that the proxy does not buffer responses.
 func TestProxyStreams(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
@@ -80,7 +80,7 @@ func TestProxyStreams(t *testing.T) {
 	first := time.Now()
 	_, err = io.Copy(io.Discard, response.Body)
 	require.NoError(t, err)
-	assert.Greater(t, time.Since(first), 1500*time.Millisecond, "between the first byte and the last")
+	assert.Greater(t, time.Since(first), 1500*time.Millisecond, "time between the first byte and the last")
 }
 
 func TestProxyUpload(t *testing.T) {
@@ -94,7 +94,7 @@ func TestProxyUpload(t *testing.T) {
 	assert.Contains(t, string(page), "67108864")
 }
 
-// zeros is a body without an end.
+// zeros is an endless body.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -111,8 +111,9 @@ func TestProxyWebSocket(t *testing.T) {
 	}
 }
 
-// TestProxyWithNothingBehind: each way of not being there has an answer of its own.
-func TestProxyWithNothingBehind(t *testing.T) {
+// TestProxyErrorPages checks the status codes for unknown, starting and ended
+// instances.
+func TestProxyErrorPages(t *testing.T) {
 	t.Parallel()
 	t.Run("unknown", func(t *testing.T) {
 		t.Parallel()
@@ -140,9 +141,9 @@ func TestProxyWithNothingBehind(t *testing.T) {
 	})
 }
 
-// TestProxyKeepsAwayFromThePlatform: the proxy serves instances and nothing of
-// the service's own.
-func TestProxyKeepsAwayFromThePlatform(t *testing.T) {
+// TestProxyDoesNotExposeService checks that the proxy's port serves neither the API
+// nor the metrics.
+func TestProxyDoesNotExposeService(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/metrics", "/healthz", "/applications/", "/user/" + unknownID + "/../../metrics"} {
 		code, page := visit(t, http.MethodGet, "http://"+harness.PublicHost+path, nil, "Authorization", suite.API.Key())

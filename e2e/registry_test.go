@@ -14,8 +14,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestRegistryTemplate launches what no PodTemplate describes, under the pod
-// security standard of the namespace.
+// TestRegistryTemplate launches a template from the registry. Its pod must meet the
+// namespace's pod security standard.
 func TestRegistryTemplate(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, harness.RegistryTemplate, harness.LongTimeout).AwaitDeployed(t)
@@ -28,7 +28,7 @@ func TestRegistryTemplate(t *testing.T) {
 	pod := instance.Pod(t)
 	container := pod.Spec.Containers[0]
 	assert.Equal(t, "localhost/binder-echo:dev", container.Image)
-	assert.Equal(t, corev1.PullIfNotPresent, container.ImagePullPolicy, "Kubernetes' own, for a tag that is not latest")
+	assert.Equal(t, corev1.PullIfNotPresent, container.ImagePullPolicy, "Kubernetes' default for a tag other than latest")
 	assert.Equal(t, []string{"/echo"}, container.Command)
 	assert.Equal(t, "64Mi", container.Resources.Limits.Memory().String())
 	assert.Equal(t, "100m", container.Resources.Requests.Cpu().String(), "less than the limit")
@@ -39,11 +39,11 @@ func TestRegistryTemplate(t *testing.T) {
 	for _, listed := range suite.API.List(t, harness.RegistryTemplate) {
 		found = found || listed.ID == instance.ID
 	}
-	assert.True(t, found, "it is in the list of its template")
+	assert.True(t, found, "the template's list does not contain the instance")
 }
 
-// TestRegistryFailures: nothing that a registry does launches anything, or ends
-// a replica.
+// TestRegistryFailures checks that a failing registry neither launches an instance
+// nor crashes a replica.
 func TestRegistryFailures(t *testing.T) {
 	t.Parallel()
 	before := restarts(t)

@@ -14,8 +14,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestOtherReplicaKnowsAtOnce: the client that polls need not meet the replica
-// that launched.
+// TestOtherReplicaKnowsAtOnce checks that a client can poll another replica right
+// after a launch.
 func TestOtherReplicaKnowsAtOnce(t *testing.T) {
 	t.Parallel()
 	replicas := suite.Replicas(t)
@@ -27,8 +27,9 @@ func TestOtherReplicaKnowsAtOnce(t *testing.T) {
 	}
 }
 
-// TestReplicasAnswerAlike asks both for everything there is to ask.
-func TestReplicasAnswerAlike(t *testing.T) {
+// TestReplicasGiveSameAnswers checks that both replicas give the same statuses and
+// the same list.
+func TestReplicasGiveSameAnswers(t *testing.T) {
 	t.Parallel()
 	replicas := suite.Replicas(t)
 	deployed := suite.Launch(t, "echo-strip", harness.LongTimeout).AwaitDeployed(t)
@@ -36,7 +37,7 @@ func TestReplicasAnswerAlike(t *testing.T) {
 	culled.AwaitEnd(t, time.Minute, "Culled")
 
 	for _, instance := range []*harness.Instance{deployed, culled} {
-		alike(t, "status of "+instance.ID, func(api harness.API) any {
+		awaitSameAnswer(t, "status of "+instance.ID, func(api harness.API) any {
 			return api.Status(t, instance.Template, instance.ID)
 		})
 	}
@@ -44,19 +45,19 @@ func TestReplicasAnswerAlike(t *testing.T) {
 	require.Equal(t, "deleted", tombstone.Status)
 	require.Equal(t, "Culled", tombstone.Reason)
 
-	// This template is used by few tests, so that the list holds still.
-	alike(t, "list of echo-strip", func(api harness.API) any { return api.List(t, "echo-strip") })
+	// Few tests use this template, so its list does not change meanwhile.
+	awaitSameAnswer(t, "list of echo-strip", func(api harness.API) any { return api.List(t, "echo-strip") })
 }
 
-// alike waits until both replicas give the same answer: the watch that tells
-// them is quick, but takes no time at all for neither.
-func alike(t *testing.T, what string, ask func(harness.API) any) {
+// awaitSameAnswer waits until both replicas give the same answer. Each replica's
+// watch has a short delay.
+func awaitSameAnswer(t *testing.T, what string, ask func(harness.API) any) {
 	t.Helper()
 	replicas := suite.Replicas(t)
 	harness.Until(t, 10*time.Second, what+" is the same from both replicas", func(context.Context) error {
 		one, other := ask(replicas[0].API), ask(replicas[1].API)
 		if !assert.ObjectsAreEqual(one, other) {
-			return fmt.Errorf("one says %+v, the other %+v", one, other)
+			return fmt.Errorf("one reports %+v, the other %+v", one, other)
 		}
 		return nil
 	})

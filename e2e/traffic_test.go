@@ -14,22 +14,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// traffic is what a browser's pages ask for, and the WebSocket frames that they
-// send and get, in the order of time.
+// traffic records the requests and WebSocket frames of a browser's pages, in order
+// of time.
 type traffic struct {
-	mu    sync.Mutex
-	urls  map[network.RequestID]string
-	noted []passage
+	mu     sync.Mutex
+	urls   map[network.RequestID]string
+	events []trafficEvent
 }
 
-// passage is one request, one frame, or one failure to load.
-type passage struct {
+// trafficEvent is one request, one frame, or one failure.
+type trafficEvent struct {
 	at   time.Time
-	what string // and where
+	what string // kind and URL
 }
 
-// watchTraffic notes all traffic from now on, and prints the last of it if the
-// test fails.
+// watchTraffic starts to record traffic. If the test fails, it prints the last
+// events.
 func (b *browser) watchTraffic() *traffic {
 	b.t.Helper()
 	traffic := &traffic{urls: map[network.RequestID]string{}}
@@ -49,40 +49,40 @@ func (f *traffic) listen(event any) {
 	switch event := event.(type) {
 	case *network.EventRequestWillBeSent:
 		f.urls[event.RequestID] = event.Request.URL
-		f.note(event.RequestID, event.Request.Method)
+		f.record(event.RequestID, event.Request.Method)
 	case *network.EventResponseReceived:
 		if event.Response.Status >= 400 {
-			f.note(event.RequestID, fmt.Sprint("status ", event.Response.Status))
+			f.record(event.RequestID, fmt.Sprint("status ", event.Response.Status))
 		}
 	case *network.EventLoadingFailed:
-		f.note(event.RequestID, "failed: "+event.ErrorText)
+		f.record(event.RequestID, "failed: "+event.ErrorText)
 	case *network.EventWebSocketCreated:
 		f.urls[event.RequestID] = event.URL
-		f.note(event.RequestID, "WebSocket")
+		f.record(event.RequestID, "WebSocket")
 	case *network.EventWebSocketFrameSent:
-		f.note(event.RequestID, "frame to")
+		f.record(event.RequestID, "frame to")
 	case *network.EventWebSocketFrameReceived:
-		f.note(event.RequestID, "frame from")
+		f.record(event.RequestID, "frame from")
 	case *network.EventWebSocketClosed:
-		f.note(event.RequestID, "closed")
+		f.record(event.RequestID, "closed")
 	}
 }
 
-func (f *traffic) note(id network.RequestID, what string) {
-	f.noted = append(f.noted, passage{time.Now(), what + " " + f.urls[id]})
+func (f *traffic) record(id network.RequestID, what string) {
+	f.events = append(f.events, trafficEvent{time.Now(), what + " " + f.urls[id]})
 }
 
-// count is how often something went since a time, of which all parts are said.
+// count returns the number of events since a time that contain all parts.
 func (f *traffic) count(since time.Time, parts ...string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 next:
-	for _, passage := range f.noted {
-		if passage.at.Before(since) {
+	for _, event := range f.events {
+		if event.at.Before(since) {
 			continue
 		}
 		for _, part := range parts {
-			if !strings.Contains(passage.what, part) {
+			if !strings.Contains(event.what, part) {
 				continue next
 			}
 		}
@@ -94,7 +94,7 @@ next:
 func (f *traffic) print(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, passage := range f.noted[max(0, len(f.noted)-100):] {
-		t.Logf("%s %.300s", passage.at.Format("15:04:05.000"), passage.what)
+	for _, event := range f.events[max(0, len(f.events)-100):] {
+		t.Logf("%s %.300s", event.at.Format("15:04:05.000"), event.what)
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 const activityAnnotation = "binder-project.org/last-activity"
 
-// dial opens a WebSocket, which is closed when the test ends.
+// dial opens a WebSocket and closes it when the test ends.
 func dial(t *testing.T, url string) *websocket.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), visitTimeout)
@@ -31,7 +31,7 @@ func dial(t *testing.T, url string) *websocket.Conn {
 	return connection
 }
 
-// echo sends a message and wants it back.
+// echo sends a message and checks that it comes back.
 func echo(t *testing.T, connection *websocket.Conn, message []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), visitTimeout)
@@ -43,9 +43,9 @@ func echo(t *testing.T, connection *websocket.Conn, message []byte) {
 	require.Equal(t, message, answer)
 }
 
-// every does something at an interval for a while, and returns when it last
-// began to: the time by which the service must know it, at the earliest.
-func every(t *testing.T, interval, long time.Duration, do func()) (last time.Time) {
+// repeat calls do at an interval for the given time. It returns the start of the
+// last call, which is the earliest last use that the service can record.
+func repeat(t *testing.T, interval, long time.Duration, do func()) (last time.Time) {
 	t.Helper()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -61,7 +61,7 @@ func every(t *testing.T, interval, long time.Duration, do func()) (last time.Tim
 	return last
 }
 
-// pause waits between two signs of life, or until ctx is done.
+// pause waits for d or until ctx is done.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -69,8 +69,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// annotate changes an annotation of an instance's pod as an operator would by
-// kubectl; nil removes it.
+// annotate sets an annotation of an instance's pod, as kubectl does. nil removes
+// the annotation.
 func annotate(t *testing.T, instance *harness.Instance, name string, value any) {
 	t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{name: value}}})
@@ -80,7 +80,7 @@ func annotate(t *testing.T, instance *harness.Instance, name string, value any) 
 	require.NoError(t, err)
 }
 
-// restarts is how often each replica has been started again.
+// restarts returns the number of restarts of each replica.
 func restarts(t *testing.T) map[string]int32 {
 	t.Helper()
 	count := map[string]int32{}
@@ -90,10 +90,10 @@ func restarts(t *testing.T) map[string]int32 {
 	return count
 }
 
-// request is one as the echo application saw it.
-type request struct {
+// echoedRequest describes a request as the echo application received it.
+type echoedRequest struct {
 	Method  string            `json:"method"`
-	Path    string            `json:"path"` // as it was escaped
+	Path    string            `json:"path"` // escaped, as received
 	Query   string            `json:"query"`
 	Headers http.Header       `json:"headers"`
 	Host    string            `json:"host"`
@@ -101,13 +101,14 @@ type request struct {
 	Env     map[string]string `json:"env"` // BINDER_…
 }
 
-// seen makes a request to the echo application, and returns what arrived.
-func seen(t *testing.T, url string, header ...string) request {
+// seenRequest sends a GET to the echo application and returns the request as the
+// application received it.
+func seenRequest(t *testing.T, url string, header ...string) echoedRequest {
 	t.Helper()
-	return seenBy(t, http.MethodGet, url, header...)
+	return seenRequestWith(t, http.MethodGet, url, header...)
 }
 
-func seenBy(t *testing.T, method, url string, header ...string) (arrived request) {
+func seenRequestWith(t *testing.T, method, url string, header ...string) (arrived echoedRequest) {
 	t.Helper()
 	code, page := visit(t, method, url, nil, header...)
 	require.Equal(t, http.StatusOK, code, page)

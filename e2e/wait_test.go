@@ -27,11 +27,11 @@ const (
 	heldAtMost = 60 * time.Second
 )
 
-// launchAndWait posts once and has a location in the answer.
+// launchAndWait launches an instance with one request that waits for the location.
 func launchAndWait(t *testing.T, api harness.API, template string) (*harness.Instance, harness.Status) {
 	t.Helper()
 	launched := time.Now()
-	answer := api.Patient(heldAtMost).Do(t, http.MethodPost, "/applications/"+template, `{"cull-timeout": 1800000}`, "Prefer", waitHeader)
+	answer := api.WithExtraTimeout(heldAtMost).Do(t, http.MethodPost, "/applications/"+template, `{"cull-timeout": 1800000}`, "Prefer", waitHeader)
 	var status harness.Status
 	answer.Decode(t, &status)
 	instance := suite.Adopt(t, template, status.ID)
@@ -41,8 +41,9 @@ func launchAndWait(t *testing.T, api harness.API, template string) (*harness.Ins
 	return instance, status
 }
 
-// TestLaunchAnswersWithLocation: one request, and the instance can be visited
-// through either replica's proxy, also one that the kubelet has told nothing yet.
+// TestLaunchAnswersWithLocation checks that one request launches an instance that
+// answers at once through both replicas' proxies, even if the kubelet has not
+// reported the pod as ready.
 func TestLaunchAnswersWithLocation(t *testing.T) {
 	t.Parallel()
 	replicas := suite.Replicas(t)
@@ -59,7 +60,7 @@ func TestLaunchAnswersWithLocation(t *testing.T) {
 			code, page := visit(t, http.MethodGet, replica.Proxy+"/user/"+instance.ID+"/", nil)
 			assert.Equal(t, http.StatusOK, code, page)
 		}
-		t.Logf("from request to location in %s; when it had been visited, the kubelet called it ready: %t",
+		t.Logf("from request to location in %s; pod ready after the visits: %t",
 			took.Round(time.Millisecond), podReady(instance.Pod(t)))
 	}
 }
@@ -70,21 +71,21 @@ func podReady(pod *corev1.Pod) bool {
 	})
 }
 
-// TestStatusWaits: a GET is held as well, and comes to the same.
+// TestStatusWaits checks that a GET can wait for the location, too.
 func TestStatusWaits(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-soon", harness.LongTimeout)
 	path := "/applications/echo-soon/" + instance.ID
 	var status harness.Status
-	answer := suite.API.Patient(heldAtMost).Do(t, http.MethodGet, path, "", "Prefer", `respond-async, wait="60"; x=y`)
+	answer := suite.API.WithExtraTimeout(heldAtMost).Do(t, http.MethodGet, path, "", "Prefer", `respond-async, wait="60"; x=y`)
 	answer.Decode(t, &status)
 	assert.Equal(t, waitHeader, answer.Header.Get("Preference-Applied"))
 	assert.Equal(t, "deployed", status.Status)
 	assert.Equal(t, instance.Location(), status.Location)
 }
 
-// TestWaitIsOver: when the time is up, the answer is what there is.
-func TestWaitIsOver(t *testing.T) {
+// TestWaitExpires checks that the answer has the current status when the wait ends.
+func TestWaitExpires(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-late", harness.LongTimeout)
 	began := time.Now()
@@ -95,12 +96,12 @@ func TestWaitIsOver(t *testing.T) {
 	assert.Empty(t, status.Location)
 }
 
-type progress struct {
+type progressEvent struct {
 	Phase, Message, Reason, Location string
 }
 
-// readEvents reads the stream of an instance to its end.
-func readEvents(t *testing.T, base string, instance *harness.Instance) []progress {
+// readEvents reads an instance's event stream to its end.
+func readEvents(t *testing.T, base string, instance *harness.Instance) []progressEvent {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), harness.StartTimeout+removalMargin)
 	defer cancel()
@@ -111,11 +112,11 @@ func readEvents(t *testing.T, base string, instance *harness.Instance) []progres
 	require.NoError(t, err)
 	defer response.Body.Close()
 	require.Equal(t, "text/event-stream", response.Header.Get("Content-Type"))
-	var events []progress
+	var events []progressEvent
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-			var event progress
+			var event progressEvent
 			require.NoError(t, json.Unmarshal([]byte(data), &event))
 			assert.NotEmpty(t, event.Message, "%+v", event)
 			events = append(events, event)
@@ -126,9 +127,9 @@ func readEvents(t *testing.T, base string, instance *harness.Instance) []progres
 	return events
 }
 
-// wantPhases checks that phases come in the order in which launches go through
-// them, and end with one.
-func wantPhases(t *testing.T, events []progress, last string) {
+// wantPhases checks that the events have the phases of a launch in order, and that
+// the last event has the given phase.
+func wantPhases(t *testing.T, events []progressEvent, last string) {
 	t.Helper()
 	order := []string{"pending", "deploying", last}
 	at := 0
@@ -140,7 +141,8 @@ func wantPhases(t *testing.T, events []progress, last string) {
 	require.Equal(t, last, events[len(events)-1].Phase, "%+v", events)
 }
 
-// TestEventStream shows a launch to its end, and to who comes later its end.
+// TestEventStream checks that the stream shows a launch to its end, and that a later
+// client gets the last event only.
 func TestEventStream(t *testing.T) {
 	t.Parallel()
 	for i, replica := range suite.Replicas(t) {
@@ -151,8 +153,9 @@ func TestEventStream(t *testing.T) {
 		assert.Greater(t, len(events), 1, "%+v", events)
 		t.Logf("%+v", events)
 
-		// The other replica says so once the kubelet does, or somebody waits there.
-		harness.Until(t, removalMargin, "who comes later gets the last event only", func(context.Context) error {
+		// The other replica knows once the kubelet has reported the pod as ready, or
+		// once a client waits there.
+		harness.Until(t, removalMargin, "a later client gets the last event only", func(context.Context) error {
 			if again := readEvents(t, suite.API.Base(), instance); !assert.ObjectsAreEqual(events[len(events)-1:], again) {
 				return fmt.Errorf("the events are %+v", again)
 			}
@@ -161,7 +164,7 @@ func TestEventStream(t *testing.T) {
 	}
 }
 
-// TestEventStreamOfFailure ends with the reason.
+// TestEventStreamOfFailure checks that the stream ends with the reason of a failure.
 func TestEventStreamOfFailure(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "missing-image", harness.LongTimeout)
@@ -171,8 +174,8 @@ func TestEventStreamOfFailure(t *testing.T) {
 	assert.Empty(t, events[len(events)-1].Location)
 }
 
-// TestRepeatedLaunch: one key is one pod, however often and wherever it is
-// asked for, also when the instance is over.
+// TestRepeatedLaunch checks that launches with the same idempotency key make one pod,
+// through any replica and even after the instance has ended.
 func TestRepeatedLaunch(t *testing.T) {
 	t.Parallel()
 	replicas := suite.Replicas(t)
@@ -203,17 +206,17 @@ func TestRepeatedLaunch(t *testing.T) {
 	for _, replica := range replicas {
 		assert.Equal(t, string(answers[0].Body), string(launch(replica.API).Body))
 	}
-	assert.Equal(t, "deleted", instance.Status(t).Status, "it was launched again")
+	assert.Equal(t, "deleted", instance.Status(t).Status, "the instance was launched again")
 
 	for _, bad := range []string{"two words", strings.Repeat("x", 256)} {
 		answer := suite.API.Do(t, http.MethodPost, "/applications/echo", "", "Idempotency-Key", bad)
-		said := answer.WantError(t, http.StatusUnprocessableEntity, "malformedRequest")
-		assert.Contains(t, said.Error, "Idempotency-Key")
+		body := answer.WantError(t, http.StatusUnprocessableEntity, "malformedRequest")
+		assert.Contains(t, body.Error, "Idempotency-Key")
 	}
 }
 
-// TestOtherOrigins: pages of the origin that the Deployment names may call.
-func TestOtherOrigins(t *testing.T) {
+// TestCORS checks that pages of the allowed origin, and no others, may call the API.
+func TestCORS(t *testing.T) {
 	t.Parallel()
 	const allowed = "https://pages.example"
 	for origin, want := range map[string]string{allowed: allowed, "https://elsewhere.example": ""} {

@@ -16,9 +16,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Limits of what a request may ask for.
+// Limits of the request parameters and bodies.
 const (
-	maxMessage  = 16 << 20 // of a WebSocket
+	maxMessage  = 16 << 20 // size of a WebSocket message
 	maxUpload   = 1 << 30
 	maxDownload = 1 << 30
 	maxChunks   = 10_000
@@ -29,7 +29,7 @@ const (
 // app is the application.
 type app struct {
 	env  map[string]string // BINDER_…
-	exit chan<- int        // takes the process's exit code
+	exit chan<- int        // receives the process's exit code
 }
 
 func newApp(environ []string, exit chan<- int) *app {
@@ -42,7 +42,8 @@ func newApp(environ []string, exit chan<- int) *app {
 	return &app{env: env, exit: exit}
 }
 
-// ServeHTTP looks at the path as it came: a mux would clean it first.
+// ServeHTTP dispatches on the last path segment. It does not use a ServeMux,
+// because a ServeMux cleans the path.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path.Base(r.URL.Path) {
 	case "ws":
@@ -54,16 +55,16 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "upload":
 		a.upload(w, r)
 	case "exit":
-		a.end(w, r)
+		a.exitProcess(w, r)
 	default:
-		a.tell(w, r)
+		a.describe(w, r)
 	}
 }
 
-// seen is a request as it arrived.
-type seen struct {
+// requestInfo describes a request as it arrived.
+type requestInfo struct {
 	Method  string            `json:"method"`
-	Path    string            `json:"path"` // as it was escaped
+	Path    string            `json:"path"` // escaped, as received
 	Query   string            `json:"query"`
 	Headers http.Header       `json:"headers"`
 	Host    string            `json:"host"`
@@ -71,8 +72,8 @@ type seen struct {
 	Env     map[string]string `json:"env"`
 }
 
-func (a *app) tell(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, seen{
+func (a *app) describe(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, requestInfo{
 		Method:  r.Method,
 		Path:    r.URL.EscapedPath(),
 		Query:   r.URL.RawQuery,
@@ -83,17 +84,17 @@ func (a *app) tell(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// webSocket echoes messages until the other side closes.
+// webSocket echoes messages until the client closes the connection.
 func (a *app) webSocket(w http.ResponseWriter, r *http.Request) {
-	interval, err := intervalIn(r.URL.Query(), "ping")
+	interval, err := durationParam(r.URL.Query(), "ping")
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// The origin is the proxy's business, which is under test here.
+	// The proxy, which is under test, checks the origin.
 	connection, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return // answered by Accept
+		return // Accept has sent the response
 	}
 	defer connection.CloseNow()
 	ctx, cancel := context.WithCancel(r.Context())
@@ -103,7 +104,7 @@ func (a *app) webSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	connection.SetReadLimit(maxMessage)
 	for {
-		// As a whole: who sends a long message may not read before its end.
+		// Read the whole message first: a client may not read while it sends.
 		kind, message, err := connection.Read(ctx)
 		if err != nil {
 			return
@@ -114,8 +115,8 @@ func (a *app) webSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ping sends a ping at an interval, as soon as the one before was answered. One
-// that is never answered ends nothing.
+// ping sends a ping at every interval and waits for each answer. A missing answer
+// does not close the connection.
 func ping(ctx context.Context, connection *websocket.Conn, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -131,11 +132,11 @@ func ping(ctx context.Context, connection *websocket.Conn, interval time.Duratio
 	}
 }
 
-// stream sends lines at an interval, the first at once.
+// stream sends a line at every interval, the first at once.
 func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	chunks, err := numberIn(query, "chunks", 1, 1, maxChunks)
-	interval, err2 := intervalIn(query, "every")
+	chunks, err := intParam(query, "chunks", 1, 1, maxChunks)
+	interval, err2 := durationParam(query, "every")
 	if err := errors.Join(err, err2); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -156,9 +157,9 @@ func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// download sends zeros, as fast as they are taken.
+// download sends zeros as fast as the client reads them.
 func (a *app) download(w http.ResponseWriter, r *http.Request) {
-	size, err := numberIn(r.URL.Query(), "bytes", 1<<20, 0, maxDownload)
+	size, err := intParam(r.URL.Query(), "bytes", 1<<20, 0, maxDownload)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -175,7 +176,7 @@ func (a *app) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// upload reads the body to its end, keeping none of it.
+// upload reads the body and reports its size.
 func (a *app) upload(w http.ResponseWriter, r *http.Request) {
 	size, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxUpload))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
@@ -189,21 +190,21 @@ func (a *app) upload(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]int64{"bytes": size})
 }
 
-// end answers and ends the process.
-func (a *app) end(w http.ResponseWriter, r *http.Request) {
-	code, err := numberIn(r.URL.Query(), "code", 0, 0, 255)
+// exitProcess sends a response and then makes the process exit.
+func (a *app) exitProcess(w http.ResponseWriter, r *http.Request) {
+	code, err := intParam(r.URL.Query(), "code", 0, 0, 255)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// The whole answer is on its way before the process ends.
+	// Send the whole response before the process exits.
 	answer := fmt.Sprintf("exit with code %d\n", code)
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	_, _ = io.WriteString(w, answer)
 	_ = http.NewResponseController(w).Flush()
 	select {
 	case a.exit <- code:
-	default: // another request was first
+	default: // another request came first
 	}
 }
 
@@ -212,27 +213,27 @@ func writeJSON(w http.ResponseWriter, value any) {
 	_ = json.NewEncoder(w).Encode(value)
 }
 
-// numberIn returns a parameter that is a whole number within bounds, or the
-// fallback if it is not there.
-func numberIn(query url.Values, name string, fallback, low, high int) (int, error) {
+// intParam returns an integer parameter within bounds, or the fallback if the
+// parameter is missing.
+func intParam(query url.Values, name string, fallback, low, high int) (int, error) {
 	if !query.Has(name) {
 		return fallback, nil
 	}
 	number, err := strconv.Atoi(query.Get(name))
 	if err != nil || number < low || number > high {
-		return 0, fmt.Errorf("%s=%q is no number from %d to %d", name, query.Get(name), low, high)
+		return 0, fmt.Errorf("%s=%q is not an integer from %d to %d", name, query.Get(name), low, high)
 	}
 	return number, nil
 }
 
-// intervalIn returns a parameter that is a duration, or 0 if it is not there.
-func intervalIn(query url.Values, name string) (time.Duration, error) {
+// durationParam returns a duration parameter, or 0 if the parameter is missing.
+func durationParam(query url.Values, name string) (time.Duration, error) {
 	if !query.Has(name) {
 		return 0, nil
 	}
 	interval, err := time.ParseDuration(query.Get(name))
 	if err != nil || interval < minInterval || interval > maxInterval {
-		return 0, fmt.Errorf("%s=%q is no duration from %s to %s", name, query.Get(name), minInterval, maxInterval)
+		return 0, fmt.Errorf("%s=%q is not a duration from %s to %s", name, query.Get(name), minInterval, maxInterval)
 	}
 	return interval, nil
 }

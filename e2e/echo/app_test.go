@@ -46,7 +46,7 @@ func do(t testing.TB, request *http.Request) answer {
 	return answer{response, string(page)}
 }
 
-// serve returns the address of an application of its own.
+// serve starts an application and returns its URL.
 func serve(t testing.TB, environ ...string) string {
 	t.Helper()
 	server := httptest.NewServer(newApp(environ, make(chan int, 1)))
@@ -54,7 +54,7 @@ func serve(t testing.TB, environ ...string) string {
 	return server.URL
 }
 
-func TestTell(t *testing.T) {
+func TestDescribe(t *testing.T) {
 	url := serve(t, "BINDER_ID=1", "BINDER_BASE_URL=/user/1/?a=b", "HOME=/", "XBINDER_ID=2")
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, url+"/user/1/a%2Fb%20c//d?x=1&x=2&y", strings.NewReader("body"))
 	require.NoError(t, err)
@@ -64,12 +64,12 @@ func TestTell(t *testing.T) {
 	require.Equal(t, http.StatusOK, got.StatusCode)
 	assert.Equal(t, "application/json", got.Header.Get("Content-Type"))
 
-	var arrived seen
+	var arrived requestInfo
 	require.NoError(t, json.Unmarshal([]byte(got.body), &arrived))
 	assert.NotEmpty(t, arrived.Remote)
 	assert.Equal(t, []string{"1", "2"}, arrived.Headers["X-Two"])
 	arrived.Remote, arrived.Headers = "", nil
-	assert.Equal(t, seen{
+	assert.Equal(t, requestInfo{
 		Method: "PATCH", Path: "/user/1/a%2Fb%20c//d", Query: "x=1&x=2&y", Host: "notebooks.example",
 		Env: map[string]string{"BINDER_ID": "1", "BINDER_BASE_URL": "/user/1/?a=b"},
 	}, arrived)
@@ -89,7 +89,7 @@ func TestBadParameters(t *testing.T) {
 	}
 }
 
-// TestStream wants the first line long before the last could have been sent.
+// TestStream checks that each line is sent at once, without waiting for the last.
 func TestStream(t *testing.T) {
 	url := serve(t)
 	assert.Equal(t, "chunk 1 of 3\nchunk 2 of 3\nchunk 3 of 3\n", get(t, url+"/stream?chunks=3&every=10ms").body)
@@ -149,7 +149,7 @@ func TestWebSocket(t *testing.T) {
 		select {
 		case <-pings:
 		case <-closed.Done():
-			t.Fatal("no ping: ", context.Cause(closed))
+			t.Fatal("no ping received: ", context.Cause(closed))
 		}
 	}
 }

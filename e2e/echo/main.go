@@ -1,13 +1,14 @@
-// Command echo is the application that the end-to-end tests launch. It answers
-// a request with what it saw of it, as JSON, unless the last segment of the
-// path asks for something else:
+// Command echo is the application that the end-to-end tests launch. It answers a
+// request with a JSON description of the request, unless the last path segment is
+// one of these:
 //
 //	ws[?ping=<interval>]                   echoes WebSocket messages, and pings
 //	stream[?chunks=<n>][&every=<interval>] sends lines, each as soon as it is written
-//	upload                                 reads the body and tells its size
-//	exit[?code=<n>]                        ends the process
+//	download[?bytes=<n>]                   sends zeros
+//	upload                                 reads the body and reports its size
+//	exit[?code=<n>]                        makes the process exit
 //
-// It listens on port 8888, and not before START_DELAY is over, if that is set.
+// It listens on port 8888. If START_DELAY is set, it waits that long first.
 package main
 
 import (
@@ -32,7 +33,7 @@ func main() {
 	defer stop()
 	delay, err := time.ParseDuration(cmp.Or(os.Getenv(delayEnv), "0s"))
 	if err != nil || delay < 0 {
-		fmt.Fprintf(os.Stderr, "echo: %s=%q is no duration\n", delayEnv, os.Getenv(delayEnv))
+		fmt.Fprintf(os.Stderr, "echo: %s=%q is not a duration\n", delayEnv, os.Getenv(delayEnv))
 		os.Exit(2)
 	}
 	code, err := run(ctx, delay, func() (net.Listener, error) { return net.Listen("tcp", address) })
@@ -42,8 +43,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run serves after the delay, until ctx is done or a request asks for the end.
-// It returns the process's exit code, and does not wait for requests.
+// run serves after the delay, until ctx is done or a request asks to exit. It
+// returns the process's exit code. It does not wait for running requests.
 func run(ctx context.Context, delay time.Duration, listen func() (net.Listener, error)) (int, error) {
 	select {
 	case <-ctx.Done():

@@ -32,7 +32,7 @@ func TestRunEndsDuringTheDelay(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		code, err := run(ctx, time.Hour, func() (net.Listener, error) {
-			t.Error("it listens")
+			t.Error("run listens before the delay is over")
 			return nil, errors.New("no listener")
 		})
 		assert.Zero(t, code)
@@ -40,11 +40,12 @@ func TestRunEndsDuringTheDelay(t *testing.T) {
 	})
 }
 
-// TestRunEnds serves for real: by a signal, and by a request that is answered.
+// TestRunEnds checks that a signal and a request for exit end a real server, and
+// that the request is answered.
 func TestRunEnds(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		path string // that ends it; none: a signal
+		path string // request path that ends the server; empty for a signal
 		want int
 	}{
 		{"signal", "", 0},
@@ -73,10 +74,10 @@ func TestRunEnds(t *testing.T) {
 			}
 			assert.Equal(t, test.want, <-ended)
 			if test.path != "" {
-				assert.NoError(t, ctx.Err(), "it ended by itself")
+				assert.NoError(t, ctx.Err(), "the context, not the request, ended the server")
 			}
 			_, err = net.DialTimeout("tcp", listener.Addr().String(), time.Second)
-			assert.Error(t, err, "it does not listen any more")
+			assert.Error(t, err, "the server still listens")
 		})
 	}
 }

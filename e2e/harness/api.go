@@ -14,53 +14,54 @@ import (
 // requestTimeout bounds every request to the API.
 const requestTimeout = 15 * time.Second
 
-// API is the Binder deploy API at one address: the Service's, or one replica's.
+// API is a client of the Binder deploy API, at the Service or at one replica.
 type API struct {
 	base string
 	key  string
 	http *http.Client
 }
 
-// NewAPI makes a client for a base URL without a trailing slash.
+// NewAPI returns a client for a base URL without a trailing slash.
 func NewAPI(base, key string) API {
-	// A connection per request: each may go to another replica.
+	// One connection per request, so that each can reach any replica.
 	return API{base: base, key: key, http: &http.Client{
 		Timeout:   requestTimeout,
 		Transport: &http.Transport{DisableKeepAlives: true},
 	}}
 }
 
-// At is the same API at another address.
+// At returns a client of the same API at another base URL.
 func (a API) At(base string) API { return NewAPI(base, a.key) }
 
-// Patient is the same API for requests that are held for some time.
-func (a API) Patient(held time.Duration) API {
+// WithExtraTimeout returns a client with a longer timeout, for requests that the
+// server holds.
+func (a API) WithExtraTimeout(extra time.Duration) API {
 	client := *a.http
-	client.Timeout += held
+	client.Timeout += extra
 	a.http = &client
 	return a
 }
 
-// Base is the URL that every path is appended to.
+// Base returns the base URL, to which paths are appended.
 func (a API) Base() string { return a.base }
 
-// Key is the API key.
+// Key returns the API key.
 func (a API) Key() string { return a.key }
 
-// Answer is what came back.
+// Answer is an HTTP response.
 type Answer struct {
 	Code   int
 	Header http.Header
 	Body   []byte
 }
 
-// Error is the JSON object that every answer but a success must be.
+// Error is the JSON body of every answer that is not a success.
 type Error struct {
 	Type  string `json:"type"`
 	Error string `json:"error"`
 }
 
-// Status is an instance in the protocol's words.
+// Status is an instance's status in the protocol.
 type Status struct {
 	ID           string `json:"id"`
 	TemplateName string `json:"template-name"`
@@ -74,7 +75,7 @@ type Status struct {
 	CullAt             time.Time `json:"cull-at,omitzero"`
 }
 
-// Do sends a request. header is names and values in turn.
+// Do sends a request. header has alternating names and values.
 func (a API) Do(t testing.TB, method, path, body string, header ...string) Answer {
 	t.Helper()
 	answer, err := a.do(t.Context(), method, path, body, header...)
@@ -102,12 +103,12 @@ func (a API) do(ctx context.Context, method, path, body string, header ...string
 	defer response.Body.Close()
 	data, err := io.ReadAll(response.Body)
 	if err != nil {
-		return Answer{}, fmt.Errorf("read the answer: %w", err)
+		return Answer{}, fmt.Errorf("read the response: %w", err)
 	}
 	return Answer{response.StatusCode, response.Header, data}, nil
 }
 
-// Status asks for an instance; the answer must be a success.
+// Status returns an instance's status. It fails the test if there is none.
 func (a API) Status(t testing.TB, template, id string) Status {
 	t.Helper()
 	status, err := a.status(t.Context(), template, id)
@@ -124,16 +125,16 @@ func (a API) status(ctx context.Context, template, id string) (Status, error) {
 		return Status{}, fmt.Errorf("GET %s: %w", path, err)
 	}
 	if answer.Code != http.StatusOK {
-		return Status{}, fmt.Errorf("GET %s answers %d: %s", path, answer.Code, answer.Body)
+		return Status{}, fmt.Errorf("GET %s returned %d: %s", path, answer.Code, answer.Body)
 	}
 	var status Status
 	if err := json.Unmarshal(answer.Body, &status); err != nil {
-		return Status{}, fmt.Errorf("GET %s answers what is no status: %w: %s", path, err, answer.Body)
+		return Status{}, fmt.Errorf("GET %s returned an invalid status: %w: %s", path, err, answer.Body)
 	}
 	return status, nil
 }
 
-// List asks for all instances of a template, or of all for "".
+// List returns all instances of a template, or of all templates if template is "".
 func (a API) List(t testing.TB, template string) []Status {
 	t.Helper()
 	answer := a.Do(t, http.MethodGet, "/applications/"+template, "", "Authorization", a.key)
@@ -142,27 +143,27 @@ func (a API) List(t testing.TB, template string) []Status {
 	return list
 }
 
-// Decode reads a successful answer.
+// Decode parses the JSON body of a successful answer.
 func (a Answer) Decode(t testing.TB, into any) {
 	t.Helper()
 	if a.Code != http.StatusOK {
-		t.Fatalf("answered %d and not 200: %s", a.Code, a.Body)
+		t.Fatalf("got %d, want 200: %s", a.Code, a.Body)
 	}
 	if err := json.Unmarshal(a.Body, into); err != nil {
-		t.Fatalf("answered no JSON of the kind expected: %v: %s", err, a.Body)
+		t.Fatalf("unexpected JSON: %v: %s", err, a.Body)
 	}
 }
 
-// WantError checks that an answer is an error as the protocol has it, and
-// returns it.
+// WantError checks that an answer is an error of the protocol with the given
+// status code and type, and returns it.
 func (a Answer) WantError(t testing.TB, code int, kind string) Error {
 	t.Helper()
 	var body Error
 	if err := json.Unmarshal(a.Body, &body); err != nil {
-		t.Fatalf("answered %d with what is no JSON object: %v: %q", a.Code, err, a.Body)
+		t.Fatalf("got %d with a body that is not a JSON object: %v: %q", a.Code, err, a.Body)
 	}
 	if a.Code != code || body.Type != kind || body.Error == "" {
-		t.Fatalf("answered %d %+v; want %d with type %q and an error", a.Code, body, code, kind)
+		t.Fatalf("got %d %+v; want %d with type %q and an error", a.Code, body, code, kind)
 	}
 	return body
 }

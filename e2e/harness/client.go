@@ -15,9 +15,9 @@ import (
 // clientTimeout bounds one run of binder-client.
 const clientTimeout = 30 * time.Second
 
-// ClientOutput is what one call of binder-client's JavaScript module came to.
+// ClientOutput is the result of one call of binder-client's JavaScript module.
 type ClientOutput struct {
-	Error  *string         `json:"error"` // the message; nil when there was none
+	Error  *string         `json:"error"` // the error message, or nil
 	Result json.RawMessage `json:"result"`
 }
 
@@ -29,7 +29,7 @@ func (s *Suite) installClient(ctx context.Context) error {
 	return nil
 }
 
-// CallClient calls a deploy endpoint by binder-client's module.
+// CallClient calls a deploy endpoint with binder-client's module.
 func (s *Suite) CallClient(t testing.TB, key, method string, options map[string]any) ClientOutput {
 	t.Helper()
 	host, port := s.apiAddress(t)
@@ -43,11 +43,11 @@ func (s *Suite) CallClient(t testing.TB, key, method string, options map[string]
 	}
 	stdout, stderr, err := s.node(t, "call.js", method, string(data))
 	if err != nil {
-		t.Fatalf("binder-client's %s broke: %v\n%s%s", method, err, stdout, stderr)
+		t.Fatalf("binder-client's %s failed: %v\n%s%s", method, err, stdout, stderr)
 	}
 	var output ClientOutput
 	if err := json.Unmarshal([]byte(stdout), &output); err != nil {
-		t.Fatalf("call.js %s printed no JSON: %v: %q", method, err, stdout)
+		t.Fatalf("call.js %s printed invalid JSON: %v: %q", method, err, stdout)
 	}
 	return output
 }
@@ -59,7 +59,7 @@ func (s *Suite) RunClient(t testing.TB, key string, args ...string) (stdout, std
 	args = append([]string{"node_modules/binder-client/bin/binder", "deploy"}, args...)
 	stdout, stderr, err := s.node(t, append(args, "--api-key="+key, "--host="+host, "--port="+port)...)
 	if err != nil {
-		t.Fatalf("binder %q broke: %v\n%s%s", args, err, stdout, stderr)
+		t.Fatalf("binder %q failed: %v\n%s%s", args, err, stdout, stderr)
 	}
 	return stdout, stderr
 }

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// containerID takes the runtime's scheme off, as in containerd://0123….
+// containerID removes the runtime's scheme from an id such as containerd://0123….
 func containerID(id string) string {
 	if _, bare, found := strings.Cut(id, "://"); found {
 		return bare
@@ -19,16 +19,16 @@ func containerID(id string) string {
 	return id
 }
 
-// Kill ends a container's processes as the kernel's out-of-memory killer would:
-// at once, with no chance to put anything in order. The local cluster's
-// containers are processes of this machine, known by their control group.
+// Kill kills a replica's processes with SIGKILL, as the out-of-memory killer does,
+// so that they cannot clean up. The local cluster's containers are processes of
+// this machine, and their control group has the container's id.
 func (r Replica) Kill() error {
 	pids, err := processesOf(r.ContainerID)
 	if err != nil {
 		return err
 	}
 	if len(pids) == 0 {
-		return fmt.Errorf("container %s of %s has no process on this machine", r.ContainerID, r.Name)
+		return fmt.Errorf("no process of container %s of %s on this machine", r.ContainerID, r.Name)
 	}
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -39,8 +39,8 @@ func (r Replica) Kill() error {
 }
 
 func processesOf(container string) ([]int, error) {
-	if len(container) < 32 { // would match more than one container
-		return nil, fmt.Errorf("%q is no container id", container)
+	if len(container) < 32 { // could match more than one container
+		return nil, fmt.Errorf("%q is not a container id", container)
 	}
 	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
@@ -51,7 +51,7 @@ func processesOf(container string) ([]int, error) {
 		group, err := os.ReadFile(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH):
-			continue // ended meanwhile
+			continue // the process has exited
 		case err != nil:
 			return nil, fmt.Errorf("read a process's control group: %w", err)
 		}

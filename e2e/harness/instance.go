@@ -14,14 +14,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// startWait is how long a test waits for an instance to be deployed: longer
-// than the start timeout, so that what did not start says so itself.
+// startWait is how long a test waits for an instance to be deployed. It exceeds
+// the start timeout, so that a failed start shows as a failed instance.
 const startWait = StartTimeout + 10*time.Second
 
-// LongTimeout is for instances whose culling is not what a test is about.
+// LongTimeout is a cull timeout that no test reaches.
 const LongTimeout = 30 * time.Minute
 
-// Instance is something that was launched.
+// Instance is a launched instance.
 type Instance struct {
 	suite    *Suite
 	Template string
@@ -29,14 +29,14 @@ type Instance struct {
 	Launched time.Time // just before the request
 }
 
-// Launch starts an instance, which is stopped when the test ends. timeout is
-// its cull timeout; 0 sends none.
+// Launch launches an instance and stops it when the test ends. timeout is its cull
+// timeout; 0 means that the request has none.
 func (s *Suite) Launch(t testing.TB, template string, timeout time.Duration) *Instance {
 	t.Helper()
 	return s.LaunchAt(t, s.API, template, timeout)
 }
 
-// LaunchAt does so through one replica.
+// LaunchAt is like Launch but sends the request to one replica.
 func (s *Suite) LaunchAt(t testing.TB, api API, template string, timeout time.Duration) *Instance {
 	t.Helper()
 	request := map[string]any{"template-name": template}
@@ -55,11 +55,11 @@ func (s *Suite) LaunchAt(t testing.TB, api API, template string, timeout time.Du
 	return instance
 }
 
-// Adopt is for an instance that was launched by other means: it is stopped when
-// the test ends.
+// Adopt returns an instance that was launched by other means and stops it when the
+// test ends.
 func (s *Suite) Adopt(t testing.TB, template, id string) *Instance {
 	t.Cleanup(func() {
-		// The test's own context is over by now.
+		// The test's own context is already canceled.
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
 		answer, err := s.API.do(ctx, http.MethodDelete, "/applications/"+template+"/"+id, "", "Authorization", s.API.key)
@@ -70,26 +70,26 @@ func (s *Suite) Adopt(t testing.TB, template, id string) *Instance {
 	return &Instance{suite: s, Template: template, ID: id}
 }
 
-// Status asks for the instance's status.
+// Status returns the instance's status.
 func (i *Instance) Status(t testing.TB) Status {
 	t.Helper()
 	return i.suite.API.Status(t, i.Template, i.ID)
 }
 
-// AwaitStatus waits until every replica says that the instance has a status, and
-// returns it. One may hear of a change a moment after the other.
+// AwaitStatus waits until every replica reports the wanted status and returns it.
+// Replicas learn of a change at slightly different times.
 func (i *Instance) AwaitStatus(t testing.TB, within time.Duration, want string) Status {
 	t.Helper()
 	var got Status
 	Until(t, within, "instance "+i.ID+" of "+i.Template, func(ctx context.Context) (err error) {
-		got, err = i.suite.everyStatus(ctx, i.Template, i.ID, func(s Status) bool { return s.Status == want })
+		got, err = i.suite.statusFromAll(ctx, i.Template, i.ID, func(s Status) bool { return s.Status == want })
 		return err
 	})
 	return got
 }
 
-// AwaitEnd waits until nothing is left of the instance but its tombstone, with a
-// reason. Until its pod is gone, a deleted instance's reason is Deleting.
+// AwaitEnd waits until the instance's pod is gone and every replica reports its
+// tombstone with the given reason. While the pod exists, the reason is Deleting.
 func (i *Instance) AwaitEnd(t testing.TB, within time.Duration, reason string) Status {
 	t.Helper()
 	var got Status
@@ -97,7 +97,7 @@ func (i *Instance) AwaitEnd(t testing.TB, within time.Duration, reason string) S
 		if err := i.suite.noPod(ctx, i); err != nil {
 			return err
 		}
-		got, err = i.suite.everyStatus(ctx, i.Template, i.ID, func(s Status) bool {
+		got, err = i.suite.statusFromAll(ctx, i.Template, i.ID, func(s Status) bool {
 			return s.Status == "deleted" && s.Reason == reason
 		})
 		return err
@@ -105,20 +105,20 @@ func (i *Instance) AwaitEnd(t testing.TB, within time.Duration, reason string) S
 	return got
 }
 
-// AwaitDeployed waits until the instance can be visited.
+// AwaitDeployed waits until the instance is deployed.
 func (i *Instance) AwaitDeployed(t testing.TB) *Instance {
 	t.Helper()
 	i.AwaitStatus(t, startWait, "deployed")
 	return i
 }
 
-// URL is where a visitor finds a path of the instance; path begins with a slash.
+// URL returns the public URL of a path of the instance. path begins with a slash.
 func (i *Instance) URL(path string) string { return "http://" + i.Location() + path }
 
-// Location is what a status should say, once the instance is deployed.
+// Location returns the location that the status of a deployed instance must have.
 func (i *Instance) Location() string { return PublicHost + "/user/" + i.ID }
 
-// Pod is the instance's pod as the API server has it.
+// Pod returns the instance's pod from the API server.
 func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 	t.Helper()
 	pod, err := i.suite.Kube.Client.CoreV1().Pods(InstancesNamespace).Get(t.Context(), i.PodName(), metav1.GetOptions{})
@@ -128,12 +128,12 @@ func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 	return pod
 }
 
-// PodName is the name of the instance's pod.
+// PodName returns the name of the instance's pod.
 func (i *Instance) PodName() string { return "binder-" + i.ID }
 
-// everyStatus asks each replica that is ready for an instance. It is an error if
-// one of them says what is not good.
-func (s *Suite) everyStatus(ctx context.Context, template, id string, good func(Status) bool) (status Status, err error) {
+// statusFromAll returns an instance's status from the ready replicas. It returns an
+// error if accept rejects the status of one of them.
+func (s *Suite) statusFromAll(ctx context.Context, template, id string, accept func(Status) bool) (status Status, err error) {
 	pods, err := s.replicaPods(ctx)
 	if err != nil {
 		return status, err
@@ -148,8 +148,8 @@ func (s *Suite) everyStatus(ctx context.Context, template, id string, good func(
 		if status, err = replica.API.status(ctx, template, id); err != nil {
 			return status, fmt.Errorf("replica %s: %w", replica.Name, err)
 		}
-		if !good(status) {
-			return status, fmt.Errorf("replica %s says %+v", replica.Name, status)
+		if !accept(status) {
+			return status, fmt.Errorf("replica %s reports %+v", replica.Name, status)
 		}
 	}
 	if asked == 0 {
@@ -158,7 +158,7 @@ func (s *Suite) everyStatus(ctx context.Context, template, id string, good func(
 	return status, nil
 }
 
-// noPod returns nil when the instance's pod is gone.
+// noPod returns nil if the instance's pod is gone.
 func (s *Suite) noPod(ctx context.Context, i *Instance) error {
 	pod, err := s.Kube.Client.CoreV1().Pods(InstancesNamespace).Get(ctx, i.PodName(), metav1.GetOptions{})
 	switch {
@@ -167,5 +167,5 @@ func (s *Suite) noPod(ctx context.Context, i *Instance) error {
 	case err != nil:
 		return err
 	}
-	return fmt.Errorf("pod %s is still there: phase %s, to be deleted at %v", pod.Name, pod.Status.Phase, pod.DeletionTimestamp)
+	return fmt.Errorf("pod %s still exists: phase %s, deletion timestamp %v", pod.Name, pod.Status.Phase, pod.DeletionTimestamp)
 }

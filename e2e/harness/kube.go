@@ -1,5 +1,5 @@
-// Package harness puts the service on a running cluster, in namespaces of its
-// own, and helps tests to use it as a client, a visitor and an operator do.
+// Package harness deploys the service to separate namespaces of a running cluster.
+// It helps tests to use the service as a client, a visitor and an operator do.
 package harness
 
 import (
@@ -18,10 +18,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// fieldManager owns what the harness applies.
+// fieldManager is the field manager of the objects that the harness applies.
 const fieldManager = "binder-e2e"
 
-// Kube is a cluster as its administrator sees it.
+// Kube is a client of the cluster with administrator rights.
 type Kube struct {
 	Client     kubernetes.Interface
 	dynamic    dynamic.Interface
@@ -29,30 +29,30 @@ type Kube struct {
 	kubeconfig string
 }
 
-// Connect reads a kubeconfig and asks the API server for its version, so that a
-// cluster that is not there is an error now and not in the first test.
+// Connect reads a kubeconfig and connects to the cluster. It gets the API server's
+// version, so that a missing cluster is an error here and not in the first test.
 func Connect(kubeconfig string) (*Kube, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 	}
-	config.QPS = -1 // a cluster of our own: nobody else to be polite to
+	config.QPS = -1 // no limit: the cluster is for the tests only
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("make a client: %w", err)
+		return nil, fmt.Errorf("create a client: %w", err)
 	}
 	if _, err := client.Discovery().ServerVersion(); err != nil {
-		return nil, fmt.Errorf("ask the API server for its version: %w", err)
+		return nil, fmt.Errorf("get the API server's version: %w", err)
 	}
 	byKind, err := dynamic.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("make a dynamic client: %w", err)
+		return nil, fmt.Errorf("create a dynamic client: %w", err)
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
 	return &Kube{Client: client, dynamic: byKind, mapper: mapper, kubeconfig: kubeconfig}, nil
 }
 
-// apply brings objects to the state they are written in, one after another.
+// apply applies objects with server-side apply, in order.
 func (k *Kube) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
 	for _, object := range objects {
 		kind := object.GroupVersionKind()

@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// Render builds a directory of manifests as "kubectl kustomize" does.
+// Render renders a directory of manifests as "kubectl kustomize" does.
 func Render(dir string) ([]*unstructured.Unstructured, error) {
 	options := krusty.MakeDefaultOptions()
 	options.Reorder = krusty.ReorderOptionLegacy // namespaces and roles first
@@ -20,7 +20,7 @@ func Render(dir string) ([]*unstructured.Unstructured, error) {
 	for _, resource := range resources.Resources() {
 		fields, err := resource.Map()
 		if err != nil {
-			return nil, fmt.Errorf("read %s of %s: %w", resource.CurId(), dir, err)
+			return nil, fmt.Errorf("read %s in %s: %w", resource.CurId(), dir, err)
 		}
 		objects = append(objects, &unstructured.Unstructured{Object: fields})
 	}

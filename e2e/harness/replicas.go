@@ -17,7 +17,7 @@ const (
 	replicaLabel   = "app.kubernetes.io/name=" + deploymentName
 )
 
-// Replica is one pod of the service, at its own address.
+// Replica is one pod of the service.
 type Replica struct {
 	Name        string
 	ContainerID string // without the runtime's scheme
@@ -27,11 +27,11 @@ type Replica struct {
 	Proxy       string // base URL
 }
 
-// Replicas returns the two that are ready; waiting for it if need be.
+// Replicas waits until two replicas are ready and returns them.
 func (s *Suite) Replicas(t testing.TB) []Replica {
 	t.Helper()
 	var ready []Replica
-	Until(t, rolloutTimeout, "both replicas ready", func(ctx context.Context) error {
+	Until(t, rolloutTimeout, "both replicas are ready", func(ctx context.Context) error {
 		ready = nil
 		pods, err := s.replicaPods(ctx)
 		if err != nil {
@@ -73,8 +73,7 @@ func (s *Suite) replica(pod *corev1.Pod) (Replica, bool) {
 	}, true
 }
 
-// PrintLogs prints the last lines of what the replicas logged, for when a test
-// has failed.
+// PrintLogs prints the last log lines of each replica.
 func (s *Suite) PrintLogs(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -85,14 +84,14 @@ func (s *Suite) PrintLogs(ctx context.Context) {
 	}
 	lines := int64(150)
 	for _, pod := range pods {
-		fmt.Fprintf(s.out, "e2e: the last lines of replica %s (%s):\n", pod.Name, pod.Status.Phase)
+		fmt.Fprintf(s.out, "e2e: last log lines of replica %s (%s):\n", pod.Name, pod.Status.Phase)
 		logs, err := s.Kube.Client.CoreV1().Pods(Namespace).
 			GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &lines}).Stream(ctx)
 		if err != nil {
 			fmt.Fprintf(s.out, "e2e: no logs: %v\n", err)
 			continue
 		}
-		_, _ = io.Copy(s.out, logs) // what can be had
+		_, _ = io.Copy(s.out, logs) // best effort
 		_ = logs.Close()
 	}
 }

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// SimulatedKey is the label of simulated nodes, and the taint that keeps away
-	// from them whatever does not ask for them: nothing runs there.
+	// SimulatedKey is the key of the simulated nodes' label and taint. The taint
+	// keeps other pods away, because nothing really runs on these nodes.
 	SimulatedKey = "binder-e2e/simulated"
 
 	kwokStopTimeout = 10 * time.Second
 )
 
-// SimulateNodes starts kwok, which plays the kubelet of simulated nodes until
-// the test ends.
+// SimulateNodes starts kwok, which acts as the kubelet of simulated nodes. It
+// stops when the test ends.
 func (s *Suite) SimulateNodes(t testing.TB) {
 	t.Helper()
 	dir := cmp.Or(os.Getenv("BINDER_CLUSTER_DIR"), filepath.Join(s.root, ".cluster"))
@@ -36,23 +36,23 @@ func (s *Suite) SimulateNodes(t testing.TB) {
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output
 	command.WaitDelay = kwokStopTimeout
-	// If the test is killed, so is kwok.
+	// Stop kwok if the test process is killed.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := command.Start(); err != nil {
 		t.Fatalf("start kwok: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGTERM) // gone already is what Wait tells
+		_ = command.Process.Signal(syscall.SIGTERM) // fails if kwok has exited
 		kill := time.AfterFunc(kwokStopTimeout, func() { _ = command.Process.Kill() })
 		defer kill.Stop()
-		_ = command.Wait() // ended by the signal
+		_ = command.Wait() // returns an error because of the signal
 		if t.Failed() {
-			t.Logf("kwok said:\n%s", &output)
+			t.Logf("output of kwok:\n%s", &output)
 		}
 	})
 }
 
-// AddSimulatedNode lets a node join, which leaves when the test ends.
+// AddSimulatedNode adds a node and removes it when the test ends.
 func (s *Suite) AddSimulatedNode(t testing.TB, name string) {
 	t.Helper()
 	nodes := s.Kube.Client.CoreV1().Nodes()
@@ -64,7 +64,7 @@ func (s *Suite) AddSimulatedNode(t testing.TB, name string) {
 		t.Fatalf("add node %s: %v", name, err)
 	}
 	t.Cleanup(func() {
-		// The test's own context is over by now.
+		// The test's own context is already canceled.
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
 		if err := nodes.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {

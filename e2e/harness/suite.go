@@ -16,19 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// Where manifests/ in this module puts the service, so that a demo on the same
-// cluster is not disturbed.
+// Namespaces and addresses of e2e/manifests. They differ from those of the demo,
+// so that both can run on the same cluster.
 const (
 	Namespace          = "binder-e2e"
 	InstancesNamespace = "binder-e2e-instances"
-	PublicHost         = "127.0.0.1:18000" // of the proxy: the host of every location
+	PublicHost         = "127.0.0.1:18000" // the proxy's address; the host of every location
 
 	apiURL = "http://127.0.0.1:18084"
 
-	// DefaultCullTimeout and StartTimeout are the Deployment's flags.
+	// DefaultCullTimeout and StartTimeout are set by the Deployment's flags.
 	DefaultCullTimeout = 18 * time.Second
 	StartTimeout       = 40 * time.Second
-	// FailedRetention is how long a failed instance is kept: the service's own.
+	// FailedRetention is how long the service keeps a failed instance.
 	FailedRetention = time.Minute
 )
 
@@ -40,24 +40,24 @@ const (
 // Suite is the service under test.
 type Suite struct {
 	Kube *Kube
-	API  API // through the Service, with the key
+	API  API // uses the Service and the API key
 
-	root     string // of the repository
+	root     string // the repository's root
 	out      io.Writer
-	registry *http.Server // of templates
+	registry *http.Server // the template registry
 }
 
-// Start deploys the service, anew if an earlier run has left one, and returns
-// when it answers. Progress goes to out.
+// Start deploys the service and waits until it answers. It first removes what an
+// earlier run has left. Progress goes to out.
 func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite, error) {
 	s := &Suite{Kube: kube, root: root, out: out, API: NewAPI(apiURL, rand.Text())}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
 	}{
-		{"installing binder-client, if it is not", s.installClient},
-		{"removing what an earlier run left, if anything", s.removeNamespaces},
-		{"starting a registry of templates", s.startRegistry},
+		{"installing binder-client if necessary", s.installClient},
+		{"removing the namespaces of an earlier run", s.removeNamespaces},
+		{"starting a template registry", s.startRegistry},
 		{"applying e2e/manifests", s.deploy},
 		{"waiting for both replicas", s.awaitRollout},
 		{"waiting for the API", s.awaitAPI},
@@ -69,10 +69,10 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 	return s, nil
 }
 
-// Stop removes everything that Start and the tests have made.
+// Stop removes everything that Start and the tests have created.
 func (s *Suite) Stop(ctx context.Context) error {
 	defer s.stopRegistry()
-	return s.progress(ctx, "removing the namespaces of the tests", s.removeNamespaces)
+	return s.progress(ctx, "removing the tests' namespaces", s.removeNamespaces)
 }
 
 func (s *Suite) progress(ctx context.Context, what string, do func(context.Context) error) error {
@@ -100,7 +100,7 @@ func (s *Suite) deploy(ctx context.Context) error {
 		StringData: map[string]string{"api-key": s.API.key},
 	}
 	if _, err := s.Kube.Client.CoreV1().Secrets(Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create the API key's secret: %w", err)
+		return fmt.Errorf("create the Secret of the API key: %w", err)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (s *Suite) awaitAPI(ctx context.Context) error {
 	return poll(ctx, rolloutTimeout, func(ctx context.Context) error {
 		answer, err := s.API.do(ctx, http.MethodGet, "/applications/", "", "Authorization", s.API.key)
 		if err == nil && answer.Code != http.StatusOK {
-			err = fmt.Errorf("GET /applications/ answers %d: %s", answer.Code, answer.Body)
+			err = fmt.Errorf("GET /applications/ returned %d: %s", answer.Code, answer.Body)
 		}
 		return err
 	})
@@ -132,13 +132,13 @@ func (s *Suite) awaitAPI(ctx context.Context) error {
 func (s *Suite) AwaitAPI(t testing.TB) {
 	t.Helper()
 	if err := s.awaitAPI(t.Context()); err != nil {
-		t.Fatalf("the API: %v", err)
+		t.Fatalf("wait for the API: %v", err)
 	}
 }
 
 func (s *Suite) removeNamespaces(ctx context.Context) error {
 	namespaces := s.Kube.Client.CoreV1().Namespaces()
-	// The controller first: it would remember every instance that goes.
+	// Delete the controller first, or it writes a tombstone for every instance.
 	for _, name := range []string{Namespace, InstancesNamespace} {
 		err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -149,7 +149,7 @@ func (s *Suite) removeNamespaces(ctx context.Context) error {
 		for _, name := range []string{Namespace, InstancesNamespace} {
 			switch _, err := namespaces.Get(ctx, name, metav1.GetOptions{}); {
 			case err == nil:
-				return fmt.Errorf("namespace %s is still there", name)
+				return fmt.Errorf("namespace %s still exists", name)
 			case !apierrors.IsNotFound(err):
 				return err
 			}
@@ -158,7 +158,7 @@ func (s *Suite) removeNamespaces(ctx context.Context) error {
 	})
 }
 
-// poll calls check until it succeeds; the error is check's last one.
+// poll calls check until it succeeds. On timeout it returns check's last error.
 func poll(ctx context.Context, within time.Duration, check func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, within, true, func(ctx context.Context) (bool, error) {
@@ -171,7 +171,7 @@ func poll(ctx context.Context, within time.Duration, check func(context.Context)
 		return true, nil
 	})
 	if err != nil && last != nil {
-		return fmt.Errorf("not within %s: %w", within, last)
+		return fmt.Errorf("timed out after %s: %w", within, last)
 	}
 	return err
 }

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CopyTemplate makes a template like another, with changes made to it. It is
-// deleted when the test ends, and what was preloaded of it is waited for.
+// CopyTemplate creates a changed copy of a template. When the test ends, it deletes
+// the copy and waits until its preload is gone.
 func (s *Suite) CopyTemplate(t testing.TB, from, name string, changes ...func(*corev1.PodTemplate)) {
 	t.Helper()
 	templates := s.Kube.Client.CoreV1().PodTemplates(InstancesNamespace)
@@ -44,22 +44,21 @@ func (s *Suite) CopyTemplate(t testing.TB, from, name string, changes ...func(*c
 	s.AwaitTemplate(t, name)
 }
 
-// AwaitTemplate waits until every replica knows of a template that the test has
-// made a moment ago.
+// AwaitTemplate waits until every replica knows a template that was just created.
 func (s *Suite) AwaitTemplate(t testing.TB, name string) {
 	t.Helper()
 	for _, replica := range s.Replicas(t) {
-		Until(t, 20*time.Second, replica.Name+" knows of template "+name, func(ctx context.Context) error {
+		Until(t, 20*time.Second, replica.Name+" knows template "+name, func(ctx context.Context) error {
 			answer, err := replica.API.do(ctx, http.MethodGet, "/preload/"+name, "", "Authorization", s.API.key)
 			if err == nil && answer.Code != http.StatusOK {
-				err = fmt.Errorf("it answers %d: %s", answer.Code, answer.Body)
+				err = fmt.Errorf("it returned %d: %s", answer.Code, answer.Body)
 			}
 			return err
 		})
 	}
 }
 
-// ChangeTemplate changes a template in place.
+// ChangeTemplate updates a template.
 func (s *Suite) ChangeTemplate(t testing.TB, name string, change func(*corev1.PodTemplate)) {
 	t.Helper()
 	templates := s.Kube.Client.CoreV1().PodTemplates(InstancesNamespace)
@@ -73,20 +72,20 @@ func (s *Suite) ChangeTemplate(t testing.TB, name string, change func(*corev1.Po
 	}
 }
 
-// NothingPreloaded returns nil when there is no DaemonSet of a template, and no
-// pod of one.
+// NothingPreloaded returns nil if a template has no preload DaemonSet and no
+// preload pod.
 func (s *Suite) NothingPreloaded(ctx context.Context, template string) error {
-	of := metav1.ListOptions{LabelSelector: "binder-project.org/preload=true,binder-project.org/template=" + template}
-	sets, err := s.Kube.Client.AppsV1().DaemonSets(InstancesNamespace).List(ctx, of)
+	options := metav1.ListOptions{LabelSelector: "binder-project.org/preload=true,binder-project.org/template=" + template}
+	sets, err := s.Kube.Client.AppsV1().DaemonSets(InstancesNamespace).List(ctx, options)
 	if err != nil {
 		return err
 	}
-	pods, err := s.Kube.Client.CoreV1().Pods(InstancesNamespace).List(ctx, of)
+	pods, err := s.Kube.Client.CoreV1().Pods(InstancesNamespace).List(ctx, options)
 	if err != nil {
 		return err
 	}
 	if len(sets.Items)+len(pods.Items) > 0 {
-		return fmt.Errorf("there are still %d DaemonSets and %d pods", len(sets.Items), len(pods.Items))
+		return fmt.Errorf("%d DaemonSets and %d pods still exist", len(sets.Items), len(pods.Items))
 	}
 	return nil
 }
