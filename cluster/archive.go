@@ -52,7 +52,7 @@ func writeArchive(path, ref string, built v1.Image) error {
 	return replaceIfChanged(next, path)
 }
 
-// archived is an image in an archive.
+// archivedImage is an image in an archive.
 type archivedImage struct {
 	ref string
 	id  string // digest of its configuration; the container runtime's image id
