@@ -18,7 +18,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
-// InstanceReader answers questions about instances from memory.
+// InstanceReader answers questions about instances from memory: the read model.
 type InstanceReader interface {
 	Instances(template string) []instance.Instance
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
@@ -43,17 +43,17 @@ type API struct {
 	Location       func(id, requestHost string) string
 	Key            protocol.APIKey
 	MaxCullTimeout time.Duration
-	// AllowOrigins are those whose pages may call the API from a browser.
+	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
-	// Draining is done when the server ends: those who wait for something then
-	// get what there is, and ask another replica.
+	// Draining is done when the server ends. Waiting clients then get the present
+	// status, and ask another replica.
 	Draining context.Context
 	Metrics  *metrics.Metrics
 	Log      *slog.Logger
 }
 
-// statusResponse is an instance in the protocol's words. All that comes after
-// the status is this server's addition.
+// statusResponse is an instance in the protocol's words. The fields after the status
+// are this server's additions.
 type statusResponse struct {
 	ID           string          `json:"id"`
 	TemplateName string          `json:"template-name"`
@@ -61,19 +61,20 @@ type statusResponse struct {
 	Status       instance.Status `json:"status"`
 	Reason       string          `json:"reason,omitempty"`
 	Message      string          `json:"message,omitempty"`
-	// Of what is not over: RFC 3339, UTC.
+	// These are absent for an instance that has ended. Times are RFC 3339 in UTC.
 	LastActivity       string          `json:"last-activity,omitempty"`
 	LastActivitySource instance.Source `json:"last-activity-source,omitempty"`
 	CullAt             string          `json:"cull-at,omitempty"`
 }
 
-// handler answers a request, or says what is wrong with it.
+// handler answers a request, or returns what is wrong with it.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// methods are the handlers of one path by HTTP method.
+// methods are the handlers of one path, by HTTP method.
 type methods map[string]handler
 
-// Routes are the endpoints. Paths with and without a trailing slash are the same.
+// Routes returns the handler of all endpoints. A path with a trailing slash is the
+// same endpoint as the path without.
 func (a *API) Routes() http.Handler {
 	mux := http.NewServeMux()
 	route := func(pattern string, m methods) {
@@ -87,8 +88,8 @@ func (a *API) Routes() http.Handler {
 	return protocol.AllowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
 }
 
-// plainPaths keeps from the mux what it would answer with a redirect, which is
-// no JSON: paths with // or dots in them, of which none is an endpoint.
+// plainPaths answers 404 to paths with // or dots in them. The mux would answer them
+// with a redirect, whose body is not JSON; none of them is an endpoint.
 func (a *API) plainPaths(next http.Handler) http.Handler {
 	notFound := a.Metrics.Instrument("api", "/", a.serve(nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +101,7 @@ func (a *API) plainPaths(next http.Handler) http.Handler {
 	})
 }
 
-// serve picks the handler of the method and makes every error a JSON answer.
+// serve calls the handler of the request's method, and answers errors as JSON.
 func (a *API) serve(m methods) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := r.Method
@@ -134,8 +135,8 @@ func (a *API) notAllowed(m methods) handler {
 	}
 }
 
-// authorised lets through only who has the API key: 403 otherwise, which
-// binder-client knows as "Unauthorized request".
+// authorised requires the API key. Without it the answer is 403, which binder-client
+// reports as "Unauthorized request".
 func (a *API) authorised(next handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !a.Key.Opens(r.Header.Get("Authorization")) {
@@ -179,15 +180,16 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	inst, known := protocol.AwaitSettled(w, r, a.Instances, id, wait, a.Draining)
-	if !known { // the watch is late
+	if !known { // the watch has not delivered it yet
 		inst = instance.Instance{ID: id, Template: req.TemplateName, Status: instance.StatusPending}
 	}
 	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
-// status tells of one instance: at once, when its launch has come to something,
-// or as it changes. The id is the capability: no key is asked for.
+// status answers with one instance: at once; with Prefer, when its launch has
+// succeeded or failed; or as a stream of changes. It needs no key, because the id is
+// the capability.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	inst, err := a.find(r)
 	if err != nil {
@@ -208,8 +210,8 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// find returns the instance that the path names. Its template must be the
-// path's, or else it is as unknown as any other.
+// find returns the instance that the path names. The instance of another template is
+// unknown here.
 func (a *API) find(r *http.Request) (instance.Instance, error) {
 	id := r.PathValue("id")
 	if !instance.ValidID(id) {
@@ -224,8 +226,8 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 	return inst, nil
 }
 
-// statusAll lists the instances of the path's template, or all; those that are
-// over among them for as long as they are remembered.
+// statusAll lists the instances of the path's template, or all. Ended instances are
+// among them while their tombstones last.
 func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
 	list := []statusResponse{}
 	for _, inst := range a.Instances.Instances(r.PathValue("template")) {
@@ -235,7 +237,7 @@ func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// stop ends an instance. Stopping it again is the same answer.
+// stop ends an instance. Stopping it again gives the same answer.
 func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	inst, err := a.find(r)
 	if err != nil {
@@ -244,7 +246,7 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Launcher.Stop(r.Context(), inst.Template, inst.ID); err != nil {
 		return err
 	}
-	if inst.Status != instance.StatusDeleted { // else it keeps the reason it had
+	if inst.Status != instance.StatusDeleted { // an ended instance keeps its reason
 		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
 	}
 	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
@@ -269,8 +271,8 @@ func (a *API) describe(inst instance.Instance, r *http.Request) statusResponse {
 	return response
 }
 
-// trimSlash makes /x/ the same path as /x, without a redirect: a client that
-// posts would not follow one.
+// trimSlash makes /x/ the same path as /x. It does not redirect: a client that posts
+// would not follow.
 func trimSlash(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if short := strings.TrimRight(r.URL.Path, "/"); short != "" && short != r.URL.Path {
@@ -283,7 +285,7 @@ func trimSlash(next http.Handler) http.Handler {
 	})
 }
 
-// TemplatePreloader pulls templates' images onto nodes and tells how far it is.
+// TemplatePreloader pulls templates' images onto nodes, and tells how far that is.
 type TemplatePreloader interface {
 	Preload(ctx context.Context, template string) (preload.PreloadedTemplate, error)
 	Status(ctx context.Context, template string) (preload preload.Preload, known bool, err error)
@@ -291,8 +293,8 @@ type TemplatePreloader interface {
 
 var _ TemplatePreloader = (*preload.Preloader)(nil)
 
-// preloadResponse is a preload in the protocol's words. From nodes-done on it is
-// this server's addition.
+// preloadResponse is a preload in the protocol's words. The fields from nodes-done on
+// are this server's additions.
 type preloadResponse struct {
 	Name      string                `json:"name"`
 	StartTime time.Time             `json:"start-time"`
@@ -315,8 +317,8 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// preloadStatus tells how far that is; of a template that has never been
-// preloaded, nothing.
+// preloadStatus tells how far the preload of a template is. The answer is an empty
+// object if the template was never preloaded.
 func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
 	preload, known, err := a.Preloader.Status(r.Context(), r.PathValue("template"))
 	if err != nil {
