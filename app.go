@@ -123,7 +123,9 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
-	a.warnings, err = podtemplate.NewWarnings(a.client, a.cache, a.log, a.now)
+	a.warnings, err = podtemplate.NewWarnings(podtemplate.Deps{
+		Events: a.client.CoreV1().Events(a.config.InstancesNamespace), Templates: a.cache, Log: a.log,
+	})
 	return err
 }
 

@@ -291,7 +291,7 @@ func TestAppIsWiredForActivity(t *testing.T) {
 		events, err := server.Client.CoreV1().Events(kubetest.Namespace).List(t.Context(), metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" })
 	})
-	if !strings.Contains(out.String(), "not valid") {
+	if !strings.Contains(out.String(), instance.IdlePathsAnnotation) {
 		t.Errorf("the log is\n%s", out)
 	}
 	if _, cause := a.hold.State(time.Now().Add(time.Minute)); cause != lifetime.CauseContactLost {

@@ -9,23 +9,26 @@ import (
 )
 
 var (
-	// ErrUnknown is wrapped by the error of a Source that has no such template.
+	// ErrUnknown says that a Source does not have a template.
 	ErrUnknown = errors.New("unknown template")
-	// ErrUnavailable is wrapped by the error of a Source that cannot tell whether it
-	// has such a template.
+	// ErrUnavailable says that a Source cannot tell whether it has a template.
 	ErrUnavailable = errors.New("the registry of templates does not answer as it should")
 )
 
-// Source finds templates by name. Whatever a template is in the place it comes
-// from, here it is a PodTemplate, which the caller must not change.
+// Source finds templates by name. It gives them all as PodTemplates, wherever they
+// come from.
 type Source interface {
+	// Template returns a template that the caller must not change. The error wraps
+	// ErrUnknown if the source does not have the template, ErrUnavailable if it cannot
+	// tell, and is an *Error if the template cannot be used.
 	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
 }
 
-// Chain asks one Source after another, until one has the template or cannot tell.
+// Chain is a Source that asks other sources in turn. It goes on to the next one only
+// if a source does not have the template.
 type Chain []Source
 
-// Template implements Source.
+// Template returns the template of the first source that has it.
 func (c Chain) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
 	err := fmt.Errorf("%w: %q", ErrUnknown, name)
 	for _, source := range c {

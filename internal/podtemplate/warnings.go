@@ -2,141 +2,178 @@ package podtemplate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
 const (
-	// WarningQueue bounds the Events that wait to be written.
-	WarningQueue = 256
-	// WarningRenewal is how often they are written anew: the API server drops an
-	// Event after an hour by default, and what is wrong is so for longer.
-	WarningRenewal = 30 * time.Minute
+	// reason is the reason of all Events of Warnings.
+	reason = "InvalidAnnotation"
+	// renewalPeriod is the time between two writes of an Event whose annotation is
+	// still invalid. By default, the API server drops an Event an hour after its last
+	// write.
+	renewalPeriod = 30 * time.Minute
+	// eventsPerSecond is how many Events a template gets in the long run, after a burst
+	// of 25. client-go's default, one in 5 minutes, is too few to renew an Event for
+	// each annotation of a template.
+	eventsPerSecond = 1. / 60
 )
 
-// Templates is what warnings ask the read model.
+// Templates is what Warnings need of the read model.
 type Templates interface {
+	// PodTemplates returns all PodTemplates.
 	PodTemplates() []*corev1.PodTemplate
+	// OnTemplate calls changed for every version of a PodTemplate, and with the version
+	// before it or nil. changed must not block.
 	OnTemplate(changed func(before, template *corev1.PodTemplate)) error
 }
 
-// Warnings tells of what is not valid on a template, and what it is
-// launched without: in the log, and by an Event on it for kubectl describe. All
-// replicas write the same Event.
+// EventWriter is the part of client-go's Event client that Warnings use.
+type EventWriter interface {
+	Create(ctx context.Context, event *corev1.Event, opts metav1.CreateOptions) (*corev1.Event, error)
+	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Event, error)
+}
+
+// Deps is what Warnings need.
+type Deps struct {
+	// Events writes Events in the namespace of the templates.
+	Events EventWriter
+	// Templates is the read model.
+	Templates Templates
+	// Log gets a line for each Event, but not for its renewals.
+	Log *slog.Logger
+}
+
+// Warnings tell an operator of invalid annotations on templates: in the log, and by
+// Events on the template, which kubectl describe shows.
 type Warnings struct {
-	client    kubernetes.Interface
+	events    EventWriter
 	templates Templates
-	Log       *slog.Logger
-	now       func() time.Time
-	Queue     chan TemplateWarning
+	log       *slog.Logger
+
+	mu       sync.Mutex
+	recorder record.EventRecorder // nil while Run does not run
 }
 
-// TemplateWarning is what is wrong with one annotation of a template.
-type TemplateWarning struct {
-	template   *corev1.PodTemplate
-	annotation string
-	problem    error
+// NewWarnings returns Warnings, which warn of nothing until Run.
+func NewWarnings(d Deps) (*Warnings, error) {
+	w := &Warnings{events: d.Events, templates: d.Templates, log: d.Log}
+	return w, d.Templates.OnTemplate(w.changed)
 }
 
-// NewWarnings makes one that looks at every version of a template.
-func NewWarnings(client kubernetes.Interface, templates Templates, log *slog.Logger, now func() time.Time) (*Warnings, error) {
-	w := &Warnings{client: client, templates: templates, Log: log, now: now, Queue: make(chan TemplateWarning, WarningQueue)}
-	return w, templates.OnTemplate(w.Look)
-}
-
-// Look warns of what has come to be wrong.
-func (w *Warnings) Look(before, template *corev1.PodTemplate) {
-	for _, warning := range templateProblems(template) {
-		if before != nil && before.Annotations[warning.annotation] == template.Annotations[warning.annotation] {
-			continue
-		}
-		w.Log.Warn("template has an annotation that is not valid, is launched without it",
-			"template", template.Name, "annotation", warning.annotation, "problem", warning.problem)
-		select {
-		case w.Queue <- warning:
-		default:
-			w.Log.Warn("too many templates with warnings at once, one has no Event", "template", template.Name)
-		}
-	}
-}
-
-// templateProblems is what of a template's annotations is not valid, and can be
-// done without.
-func templateProblems(template *corev1.PodTemplate) (problems []TemplateWarning) {
-	for name, check := range IdlenessAnnotations() {
-		if value, ok := template.Annotations[name]; ok {
-			if err := check(value); err != nil {
-				problems = append(problems, TemplateWarning{template, name, err})
-			}
-		}
-	}
-	return problems
-}
-
-// Run writes the Events, until ctx is done, and renews those of what is still wrong.
+// Run warns of all invalid annotations, then of those that change, until ctx is
+// done. It is for the leader: two replicas would write every Event twice.
 func (w *Warnings) Run(ctx context.Context) {
-	renewal := time.NewTicker(WarningRenewal)
+	broadcaster := record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{QPS: eventsPerSecond}))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(eventSink{ctx, w.events})
+	w.begin(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: instance.ManagerName}))
+	defer w.end()
+	renewal := time.NewTicker(renewalPeriod)
 	defer renewal.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case warning := <-w.Queue:
-			w.write(ctx, warning)
 		case <-renewal.C:
-			for _, template := range w.templates.PodTemplates() {
-				for _, warning := range templateProblems(template) {
-					w.write(ctx, warning)
-				}
-			}
+			w.renew()
 		}
 	}
 }
 
-func (w *Warnings) write(ctx context.Context, warning TemplateWarning) {
-	if err := w.apply(ctx, warning); err != nil && ctx.Err() == nil {
-		w.Log.ErrorContext(ctx, "the template's Event was not written, will be tried again",
-			"template", warning.template.Name, "again in", WarningRenewal.String(), "error", err)
+func (w *Warnings) begin(recorder record.EventRecorder) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recorder = recorder
+	for _, template := range w.templates.PodTemplates() {
+		w.warn(nil, template)
 	}
 }
 
-func (w *Warnings) apply(ctx context.Context, warning TemplateWarning) error {
-	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
+func (w *Warnings) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recorder = nil
+}
+
+// changed warns of what has become invalid. It does not block, because the recorder
+// drops Events when its queue is full.
+func (w *Warnings) changed(before, template *corev1.PodTemplate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.recorder != nil {
+		w.warn(before, template)
+	}
+}
+
+// warn warns of the invalid annotations of a template, except those that the version
+// before it had as well.
+func (w *Warnings) warn(before, template *corev1.PodTemplate) {
+	for _, problem := range Problems(template) {
+		if before != nil {
+			value, ok := before.Annotations[problem.Annotation]
+			if ok && value == template.Annotations[problem.Annotation] {
+				continue
+			}
+		}
+		w.log.Warn("a template has an invalid annotation", "template", template.Name,
+			"annotation", problem.Annotation, "problem", problem.Err, "effect", problem.effect())
+		w.record(template, problem)
+	}
+}
+
+// renew writes the Events of what is still invalid.
+func (w *Warnings) renew() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, template := range w.templates.PodTemplates() {
+		for _, problem := range Problems(template) {
+			w.record(template, problem)
+		}
+	}
+}
+
+func (w *Warnings) record(template *corev1.PodTemplate, problem Problem) {
+	w.recorder.Event(template, corev1.EventTypeWarning, reason, fmt.Sprintf("%v; %s", problem.Err, problem.effect()))
+}
+
+func (p Problem) effect() string {
+	if p.PreventsLaunch {
+		return "the template is not launched"
+	}
+	return "the template is launched without it"
+}
+
+// eventSink writes the recorder's Events. Nothing is written after ctx is done: the
+// term of the leader is over.
+type eventSink struct {
+	ctx    context.Context
+	events EventWriter
+}
+
+func (s eventSink) Create(event *corev1.Event) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, kube.WriteTimeout)
 	defer cancel()
-	event := warning.event(w.now())
-	_, err := w.client.CoreV1().Events(warning.template.Namespace).Apply(ctx, event, metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true})
-	if err != nil {
-		return fmt.Errorf("write Event %s: %w", *event.Name, err)
-	}
-	return nil
+	return s.events.Create(ctx, event, metav1.CreateOptions{FieldManager: instance.ManagerName})
 }
 
-// event has one name for one problem, whichever replica finds it. It has not the
-// label of what this service keeps in its cache.
-func (w TemplateWarning) event(now time.Time) *applycorev1.EventApplyConfiguration {
-	template := w.template
-	sum := sha256.Sum256([]byte(template.Name + "\x00" + w.annotation + "\x00" + template.Annotations[w.annotation]))
-	name := template.Name[:min(len(template.Name), 200)] + ".warning-" + hex.EncodeToString(sum[:8])
-	return applycorev1.Event(name, template.Namespace).
-		WithInvolvedObject(applycorev1.ObjectReference().
-			WithAPIVersion("v1").WithKind("PodTemplate").WithNamespace(template.Namespace).WithName(template.Name).WithUID(template.UID)).
-		WithType(corev1.EventTypeWarning).
-		WithReason("InvalidAnnotation").
-		WithMessage(fmt.Sprintf("%s is not valid, instances are launched without it: %v", w.annotation, w.problem)).
-		WithSource(applycorev1.EventSource().WithComponent(instance.ManagerName)).
-		WithFirstTimestamp(metav1.NewTime(now)).
-		WithLastTimestamp(metav1.NewTime(now)).
-		WithCount(1)
+func (s eventSink) Patch(event *corev1.Event, patch []byte) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, kube.WriteTimeout)
+	defer cancel()
+	return s.events.Patch(ctx, event.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
 }
+
+// Update is not used by client-go's recorder, and the service may not update Events.
+func (s eventSink) Update(*corev1.Event) (*corev1.Event, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,194 @@
+package podtemplate
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// maxPoolSize bounds a pool: a typing error must not fill the cluster.
+const maxPoolSize = 1000
+
+// annotation is one that a template can have.
+type annotation struct {
+	key string
+	// check returns what is wrong with a value.
+	check func(value string) error
+	// preventsLaunch is set if a template with an invalid value cannot be launched.
+	// Else it is launched as if it did not have the annotation.
+	preventsLaunch bool
+	// copied is set if a pod gets a valid value as it is, so that the pod does not
+	// depend on its template any more.
+	copied bool
+}
+
+// annotationTable returns all that a template can have.
+func annotationTable() []annotation {
+	return []annotation{
+		{key: instance.PortAnnotation, check: check(parsePort), preventsLaunch: true},
+		{key: instance.CullTimeoutAnnotation, check: check(parseDuration), preventsLaunch: true},
+		{key: instance.MaxAgeAnnotation, check: check(parseDuration), preventsLaunch: true},
+		{key: instance.MaxInstancesAnnotation, check: check(parseMaxInstances), preventsLaunch: true},
+		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
+		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
+		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
+		{key: instance.ActivityProbeAnnotation, check: checkActivityProbe, copied: true},
+	}
+}
+
+// Problem is an annotation of a template that has an invalid value.
+type Problem struct {
+	// Annotation is its key.
+	Annotation string
+	// Err names the annotation, its value and the allowed values.
+	Err error
+	// PreventsLaunch is true if the template cannot be launched. Else it is launched
+	// as if it did not have the annotation.
+	PreventsLaunch bool
+}
+
+// Problems returns every annotation of a template that is invalid.
+func Problems(template *corev1.PodTemplate) []Problem {
+	var problems []Problem
+	for _, a := range annotationTable() {
+		value, ok := template.Annotations[a.key]
+		if !ok {
+			continue
+		}
+		if err := a.check(value); err != nil {
+			problems = append(problems, Problem{a.key, named(a.key, err), a.preventsLaunch})
+		}
+	}
+	return problems
+}
+
+// Port returns the port that the application listens on: the annotation's, else the
+// first TCP port that a container declares, else the one of Binder images.
+func Port(template *corev1.PodTemplate) (int, error) {
+	if port, err := parseAnnotation(template, instance.PortAnnotation, parsePort); port != 0 || err != nil {
+		return port, err
+	}
+	for _, container := range template.Template.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
+				return int(port.ContainerPort), nil
+			}
+		}
+	}
+	return instance.DefaultPort, nil
+}
+
+// MaxInstances returns how many instances of a template may live at once; 0 means
+// that there is no limit.
+func MaxInstances(template *corev1.PodTemplate) (int, error) {
+	return parseAnnotation(template, instance.MaxInstancesAnnotation, parseMaxInstances)
+}
+
+// PoolSize returns how many pods of a template are kept warm.
+func PoolSize(template *corev1.PodTemplate) (int, error) {
+	return parseAnnotation(template, instance.PoolSizeAnnotation, parsePoolSize)
+}
+
+// cullTimeout returns how long an instance may be idle; 0 if the template does not
+// say.
+func cullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
+	return parseAnnotation(template, instance.CullTimeoutAnnotation, parseDuration)
+}
+
+// maxAge returns how long an instance may live; 0 if the template does not say.
+func maxAge(template *corev1.PodTemplate) (time.Duration, error) {
+	return parseAnnotation(template, instance.MaxAgeAnnotation, parseDuration)
+}
+
+// parseAnnotation returns the zero value if the template does not have the
+// annotation.
+func parseAnnotation[T any](template *corev1.PodTemplate, key string, parse func(string) (T, error)) (value T, err error) {
+	text, ok := template.Annotations[key]
+	if !ok {
+		return value, nil
+	}
+	if value, err = parse(text); err != nil {
+		return value, named(key, err)
+	}
+	return value, nil
+}
+
+func named(key string, err error) error { return fmt.Errorf("annotation %s: %w", key, err) }
+
+func check[T any](parse func(string) (T, error)) func(string) error {
+	return func(value string) error {
+		_, err := parse(value)
+		return err
+	}
+}
+
+func parsePort(value string) (int, error) {
+	port, err := strconv.Atoi(value)
+	if err != nil || port < 1 || port > 65535 {
+		return 0, invalid(value, "a port (1 to 65535)")
+	}
+	return port, nil
+}
+
+func parseDuration(value string) (time.Duration, error) {
+	duration, err := time.ParseDuration(value)
+	if err != nil || duration <= 0 {
+		return 0, invalid(value, "a positive duration such as 30m")
+	}
+	return duration, nil
+}
+
+func parseMaxInstances(value string) (int, error) {
+	most, err := strconv.Atoi(value)
+	if err != nil || most < 1 {
+		return 0, invalid(value, "a positive whole number")
+	}
+	return most, nil
+}
+
+func parsePoolSize(value string) (int, error) {
+	size, err := strconv.Atoi(value)
+	if err != nil || size < 0 || size > maxPoolSize {
+		return 0, invalid(value, fmt.Sprintf("a whole number from 0 to %d", maxPoolSize))
+	}
+	return size, nil
+}
+
+func checkStripPrefix(value string) error {
+	if value != "true" && value != "false" {
+		return invalid(value, "true or false")
+	}
+	return nil
+}
+
+func checkIdlePaths(value string) error {
+	if _, err := instance.CompileIdlePaths(value); err != nil {
+		allowed := fmt.Sprintf("a regular expression in RE2 syntax of at most %d bytes", instance.MaxIdlePathsLength)
+		return fmt.Errorf("%w: %w", invalid(value, allowed), err)
+	}
+	return nil
+}
+
+// checkActivityProbe leaves out the cause: what is allowed says as much.
+func checkActivityProbe(value string) error {
+	if _, err := instance.ParseProbePath(value); err != nil {
+		return invalid(value, fmt.Sprintf("a path below the base URL such as api/kernels, without a slash at its start, "+
+			"empty parts, dots for parts or a fragment, of at most %d bytes", instance.MaxProbePath))
+	}
+	return nil
+}
+
+// invalid says which values are allowed in place of one. It cuts a long value off,
+// because logs and Events show it.
+func invalid(value, allowed string) error {
+	const most = 64
+	ellipsis := ""
+	if runes := []rune(value); len(runes) > most {
+		value, ellipsis = string(runes[:most]), "..."
+	}
+	return fmt.Errorf("%q%s is not %s", value, ellipsis, allowed)
+}
