@@ -1,0 +1,116 @@
+package podtemplate_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+)
+
+type annotationRow struct {
+	key, allowed   string
+	preventsLaunch bool
+	valid, invalid []string
+}
+
+// annotationRows are all annotations of a template.
+var annotationRows = []annotationRow{
+	{"binder-project.org/port", "1 to 65535", true, []string{"1", "65535"}, []string{"", "http", "0", "-1", "65536", "80.5"}},
+	{"binder-project.org/cull-timeout", "positive duration such as 30m", true, []string{"30m"}, []string{"", "soon", "3600", "0s", "-1h"}},
+	{"binder-project.org/max-age", "positive duration such as 30m", true, []string{"12h"}, []string{"", "long", "3600", "0s", "-1h"}},
+	{"binder-project.org/max-instances", "positive whole number", true, []string{"1", "250"}, []string{"", "many", "0", "-1", "1.5"}},
+	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000"}, []string{"", "two", "-1", "1001", "1.5"}},
+	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
+	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
+	{"binder-project.org/activity-probe", "path below the base URL", false, []string{"api/kernels"}, []string{"", "/x", "%zz", "http://10.0.0.1/"}},
+}
+
+// allInvalid is a template all of whose annotations are invalid.
+func allInvalid(name string) *corev1.PodTemplate {
+	template := kubetest.Template(name)
+	for _, row := range annotationRows {
+		template.Annotations[row.key] = row.invalid[0]
+	}
+	return template
+}
+
+// An operator finds out which annotation is invalid, what is allowed, and what
+// happens, which is also so.
+func TestAnnotations(t *testing.T) {
+	for _, row := range annotationRows {
+		for _, value := range slices.Concat(row.valid, row.invalid) {
+			valid := slices.Contains(row.valid, value)
+			template := kubetest.Template("t", kubetest.WithTemplateAnnotation(row.key, value))
+			problems := podtemplate.Problems(template)
+			pod, err := podtemplate.NewPod(template, kubetest.ID(1))
+			if _, limit := podtemplate.MaxInstances(template); limit != nil {
+				err = limit // it prevents a launch as well
+			}
+			if prevented := !valid && row.preventsLaunch; (err != nil) != prevented || err != nil && err.Error() != problems[0].Err.Error() {
+				t.Errorf("%s %q: got error %v, want one: %t", row.key, value, err, prevented)
+			} else if !valid && !prevented && pod.Annotations[row.key] != "" {
+				t.Errorf("the pod has %s: %q", row.key, value)
+			}
+			if valid && len(problems) == 0 {
+				continue
+			}
+			if len(problems) != 1 || problems[0].Annotation != row.key || problems[0].PreventsLaunch != row.preventsLaunch || valid {
+				t.Errorf("%s %q: got problems %+v", row.key, value, problems)
+				continue
+			}
+			for _, part := range []string{row.key, fmt.Sprintf("%q", value), row.allowed} {
+				if !strings.Contains(problems[0].Err.Error(), part) {
+					t.Errorf("%s %q: the error is %q, want %s in it", row.key, value, problems[0].Err, part)
+				}
+			}
+		}
+	}
+	if got := podtemplate.Problems(allInvalid("t")); len(got) != len(annotationRows) {
+		t.Errorf("got %v, want all %d annotations", got, len(annotationRows))
+	}
+	long := kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.PortAnnotation, strings.Repeat("ä", 1<<16)))
+	if got := podtemplate.Problems(long)[0].Err.Error(); len(got) > 512 {
+		t.Errorf("the error has %d bytes, want the value cut off", len(got))
+	}
+	noContainer := kubetest.Template("t", func(template *corev1.PodTemplate) { template.Template.Spec.Containers = nil })
+	if _, err := podtemplate.NewPod(noContainer, kubetest.ID(1)); err == nil {
+		t.Error("a template without a container is accepted")
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	declares := func(ports ...corev1.ContainerPort) func(*corev1.PodTemplate) {
+		return func(template *corev1.PodTemplate) {
+			template.Template.Spec.Containers = []corev1.Container{{}, {Ports: ports}}
+		}
+	}
+	http, dns := corev1.ContainerPort{ContainerPort: 80}, corev1.ContainerPort{ContainerPort: 53, Protocol: corev1.ProtocolUDP}
+	for _, test := range []struct {
+		name   string
+		read   func(*corev1.PodTemplate) (int, error)
+		change func(*corev1.PodTemplate)
+		want   int
+	}{
+		{"the port of the annotation", podtemplate.Port, kubetest.WithTemplateAnnotation(instance.PortAnnotation, "9000"), 9000},
+		{"the first declared port", podtemplate.Port, declares(http, corev1.ContainerPort{ContainerPort: 81}), 80},
+		{"no UDP port", podtemplate.Port, declares(dns, corev1.ContainerPort{ContainerPort: 81, Protocol: corev1.ProtocolTCP}), 81},
+		{"a Binder image's port", podtemplate.Port, declares(), 8888},
+		{"no limit", podtemplate.MaxInstances, declares(), 0},
+		{"a limit", podtemplate.MaxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250"), 250},
+		{"no pool", podtemplate.PoolSize, declares(), 0},
+		{"a pool", podtemplate.PoolSize, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "3"), 3},
+	} {
+		if got, err := test.read(kubetest.Template("t", test.change)); err != nil || got != test.want {
+			t.Errorf("%s: got %d, %v; want %d", test.name, got, err, test.want)
+		}
+	}
+	if size, err := podtemplate.PoolSize(allInvalid("t")); err == nil || size != 0 {
+		t.Errorf("an invalid pool size is %d, %v", size, err)
+	}
+}
