@@ -208,7 +208,7 @@ func TestWarningsAreRenewed(t *testing.T) {
 		o.change(func() { o.fail = nil })
 		want := append(ofAll("jupyter"), ofAll("other")...)
 		for n := range 24 {
-			time.Sleep(2 * time.Hour)
+			time.Sleep(115 * time.Minute)
 			o.change(func() {
 				maps.DeleteFunc(o.events, func(_ string, event corev1.Event) bool { return time.Since(event.LastTimestamp.Time) > time.Hour })
 			})
