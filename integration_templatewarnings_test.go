@@ -3,9 +3,7 @@
 package main
 
 import (
-	"context"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,38 +17,37 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// The API server takes a warning's Event, from several replicas, as one, which is
-// found by what it is about.
+// The API server takes the Events about a template's annotations, and they are found
+// by the template.
 func TestIntegrationTemplateWarning(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	s.putTemplate(t, kubetest.Template("my-project", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels")))
+	s.putTemplate(t, kubetest.Template("my-project",
+		kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels"),
+		kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http")))
 	log, out := kubetest.RecordLog()
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	for range 2 {
-		r := s.startReplica(t, time.Now)
-		warnings, err := podtemplate.NewWarnings(r.client, r.Cache, log, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		running.Go(func() { warnings.Run(ctx) })
+	r := s.startReplica(t, time.Now)
+	warnings, err := podtemplate.NewWarnings(podtemplate.Deps{Events: r.client.CoreV1().Events(s.namespace), Templates: r.Cache, Log: log})
+	if err != nil {
+		t.Fatal(err)
 	}
+	runUntilEnd(t, warnings.Run)
 	var found []corev1.Event
-	eventuallyWithin(t, kubetest.Patience, "the Event is there", func() bool {
-		events, err := s.client.CoreV1().Events(s.namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=PodTemplate,involvedObject.name=my-project",
+	eventuallyWithin(t, kubetest.Patience, "the Events are there", func() bool {
+		events, err := s.client.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=PodTemplate,involvedObject.name=my-project,reason=InvalidAnnotation",
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		found = events.Items
-		return len(found) > 0
+		return len(found) == 2
 	})
-	if len(found) != 1 || found[0].Type != corev1.EventTypeWarning || !strings.Contains(found[0].Message, "missing closing )") {
-		t.Errorf("got %+v", found)
+	for _, event := range found {
+		if event.Type != corev1.EventTypeWarning || len(event.Labels) > 0 ||
+			!strings.Contains(event.Message, instance.IdlePathsAnnotation) && !strings.Contains(event.Message, instance.PortAnnotation) {
+			t.Errorf("got %+v", event)
+		}
 	}
 	if strings.Contains(out.String(), "level=ERROR") {
 		t.Errorf("the log is\n%s", out)
