@@ -6,21 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
-	"os"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 )
 
-const podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-
-// hostWith is a machine named "machine" with environment variables and files,
-// each written NAME=value, a file's name being a path.
-func hostWith(entries ...string) Environment {
+// testHost is a host named "machine" with environment variables and files. Each entry
+// is NAME=value; the name of a file is its path.
+func testHost(entries ...string) Environment {
 	get := func(name string) (string, bool) {
 		for _, entry := range entries {
 			if value, ok := strings.CutPrefix(entry, name+"="); ok {
@@ -34,7 +31,7 @@ func hostWith(entries ...string) Environment {
 		ReadFile: func(path string) ([]byte, error) {
 			content, ok := get(path)
 			if !ok {
-				return nil, fmt.Errorf("open %s: %w", path, os.ErrNotExist)
+				return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 			}
 			return []byte(content), nil
 		},
@@ -43,309 +40,315 @@ func hostWith(entries ...string) Environment {
 	}
 }
 
-// mustParse parses a command line without a mistake, which prints nothing.
+// mustParse parses settings without a mistake.
 func mustParse(t testing.TB, from Environment, args ...string) *Config {
 	t.Helper()
 	var out bytes.Buffer
 	c, err := Parse(args, from, &out)
-	if err != nil {
-		t.Fatalf("%q: %v", args, err)
-	}
-	if out.Len() > 0 {
-		t.Errorf("%q: printed was %s", args, &out)
+	if err != nil || out.Len() > 0 {
+		t.Fatalf("%q: got error %v and output %q, want neither", args, err, &out)
 	}
 	return c
 }
 
-func TestConfigDefaults(t *testing.T) {
-	want := Config{
-		APIAddress:         ":8084",
-		ProxyAddress:       ":8000",
-		MetricsAddress:     ":9090",
-		Namespace:          "binder",
-		InstancesNamespace: "binder-instances",
-		ProxyService:       "binder-proxy",
-		LeaseName:          "binder-deploy-kubernetes",
-		PreloadHelperImage: "registry.k8s.io/pause:3.10.1",
-		LaunchPage:         true,
-		Identity:           "machine-abababab",
-		APIKey:             strings.Repeat("ab", 32),
-		APIKeyGenerated:    true,
-		CullTimeout:        time.Hour,
-		MaxCullTimeout:     24 * time.Hour,
-		CullInterval:       30 * time.Second,
-		StartTimeout:       5 * time.Minute,
-		ShutdownDelay:      5 * time.Second,
-		DrainTimeout:       20 * time.Second,
-		LogFormat:          "auto",
-		LogLevel:           slog.LevelInfo,
+// wantMistakes parses settings with mistakes. It checks that the error contains each of
+// want, and one line for each mistake.
+func wantMistakes(t testing.TB, from Environment, args []string, mistakes int, want ...string) {
+	t.Helper()
+	var out bytes.Buffer
+	c, err := Parse(args, from, &out)
+	if err == nil || c != nil || out.Len() > 0 {
+		t.Fatalf("%q: got %+v, error %v and output %q, want only an error", args, c, err, &out)
 	}
-	if got := *mustParse(t, hostWith()); !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	if got := strings.Count(err.Error(), "\n") + 1; got != mistakes {
+		t.Errorf("%q: got %d errors, want %d:\n%v", args, got, mistakes, err)
+	}
+	for _, part := range want {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q: the error lacks %s:\n%v", args, part, err)
+		}
 	}
 }
 
-// Every setting is a flag and an environment variable; the flag goes first.
-func TestConfigFlagsAndEnvironment(t *testing.T) {
+func defaults() Config {
+	return Config{
+		APIAddress: ":8084", ProxyAddress: ":8000", MetricsAddress: ":9090", LaunchPage: true,
+		Namespace: "binder", InstancesNamespace: "binder-instances", ProxyService: "binder-proxy",
+		LeaseName: "binder-deploy-kubernetes", Identity: "machine-abababab",
+		APIKey: strings.Repeat("ab", 32), APIKeyGenerated: true,
+		PreloadHelperImage: "registry.k8s.io/pause:3.10.1",
+		CullTimeout:        time.Hour, MaxCullTimeout: 24 * time.Hour, CullInterval: 30 * time.Second, StartTimeout: 5 * time.Minute,
+		ShutdownDelay: 5 * time.Second, DrainTimeout: 20 * time.Second,
+		LogFormat: "auto", LogLevel: slog.LevelInfo,
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	if got := *mustParse(t, testHost()); !reflect.DeepEqual(got, defaults()) {
+		t.Errorf("got  %+v\nwant %+v", got, defaults())
+	}
+}
+
+// Every setting is a flag and an environment variable, and sets one field.
+func TestFlagsAndEnvironment(t *testing.T) {
 	type setting struct {
-		value, other string // both differ from the default
-		read         func(*Config) any
-	}
-	text := func(read func(*Config) string) setting {
-		return setting{"one", "other", func(c *Config) any { return read(c) }}
-	}
-	duration := func(read func(*Config) time.Duration) setting {
-		return setting{"20h0m0s", "21h0m0s", func(c *Config) any { return read(c) }}
+		value, other, field string // both values differ from the default
 	}
 	settings := map[string]setting{
-		"api-address":           text(func(c *Config) string { return c.APIAddress }),
-		"proxy-address":         text(func(c *Config) string { return c.ProxyAddress }),
-		"metrics-address":       text(func(c *Config) string { return c.MetricsAddress }),
-		"kubeconfig":            text(func(c *Config) string { return c.Kubeconfig }),
-		"namespace":             text(func(c *Config) string { return c.Namespace }),
-		"instances-namespace":   text(func(c *Config) string { return c.InstancesNamespace }),
-		"proxy-service":         text(func(c *Config) string { return c.ProxyService }),
-		"public-host":           text(func(c *Config) string { return c.PublicHost }),
-		"cors-allow-origin":     {"https://one:8443", "*", func(c *Config) any { return c.CORSAllowOrigins.String() }},
-		"launch-page":           {"false", "true", func(c *Config) any { return c.LaunchPage }},
-		"leader-election-lease": text(func(c *Config) string { return c.LeaseName }),
-		"preload-helper-image":  text(func(c *Config) string { return c.PreloadHelperImage }),
-		"api-key":               text(func(c *Config) string { return c.APIKey }),
-		"api-key-file":          text(func(c *Config) string { return c.APIKeyFile }),
-		"cull-timeout":          duration(func(c *Config) time.Duration { return c.CullTimeout }),
-		"max-cull-timeout":      duration(func(c *Config) time.Duration { return c.MaxCullTimeout }),
-		"max-age":               duration(func(c *Config) time.Duration { return c.MaxAge }),
-		"cull-interval":         duration(func(c *Config) time.Duration { return c.CullInterval }),
-		"start-timeout":         duration(func(c *Config) time.Duration { return c.StartTimeout }),
-		"shutdown-delay":        duration(func(c *Config) time.Duration { return c.ShutdownDelay }),
-		"drain-timeout":         duration(func(c *Config) time.Duration { return c.DrainTimeout }),
-		"config":                {"one.json", "other.json", func(c *Config) any { return c.ConfigFile }},
-		"registry-url":          {"http://one:8082", "https://other", func(c *Config) any { return c.RegistryURL }},
-		"registry-api-key":      text(func(c *Config) string { return c.RegistryAPIKey }),
-		"registry-api-key-file": text(func(c *Config) string { return c.RegistryAPIKeyFile }),
-		"log-format":            {"json", "text", func(c *Config) any { return c.LogFormat }},
-		"log-level":             {"WARN", "DEBUG", func(c *Config) any { return c.LogLevel }},
+		"api-address":           {"one", "other", "APIAddress"},
+		"proxy-address":         {"one", "other", "ProxyAddress"},
+		"metrics-address":       {"one", "other", "MetricsAddress"},
+		"public-host":           {"one", "other", "PublicHost"},
+		"cors-allow-origin":     {"https://one:8443", "*", "CORSAllowOrigins"},
+		"launch-page":           {"false", "true", "LaunchPage"},
+		"kubeconfig":            {"one", "other", "Kubeconfig"},
+		"namespace":             {"one", "other", "Namespace"},
+		"instances-namespace":   {"one", "other", "InstancesNamespace"},
+		"proxy-service":         {"one", "other", "ProxyService"},
+		"leader-election-lease": {"one", "other", "LeaseName"},
+		"api-key":               {"one", "other", "APIKey"},
+		"api-key-file":          {"one", "other", "APIKeyFile"},
+		"registry-api-key":      {"one", "other", "RegistryAPIKey"},
+		"registry-api-key-file": {"one", "other", "RegistryAPIKeyFile"},
+		"registry-url":          {"http://one:8082", "https://other", "RegistryURL"},
+		"preload-helper-image":  {"one", "other", "PreloadHelperImage"},
+		"cull-timeout":          {"20h0m0s", "21h0m0s", "CullTimeout"},
+		"max-cull-timeout":      {"20h0m0s", "21h0m0s", "MaxCullTimeout"},
+		"max-age":               {"20h0m0s", "21h0m0s", "MaxAge"},
+		"cull-interval":         {"20h0m0s", "21h0m0s", "CullInterval"},
+		"start-timeout":         {"20h0m0s", "21h0m0s", "StartTimeout"},
+		"shutdown-delay":        {"20h0m0s", "21h0m0s", "ShutdownDelay"},
+		"drain-timeout":         {"20h0m0s", "21h0m0s", "DrainTimeout"},
+		"log-format":            {"json", "text", "LogFormat"},
+		"log-level":             {"WARN", "DEBUG", "LogLevel"},
+		"config":                {"one.json", "other.json", "ConfigFile"},
 	}
-	(&Config{}).Flags().VisitAll(func(f *flag.Flag) {
+	new(Config).Flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
 			t.Errorf("--%s is not tested here", f.Name)
 		}
 	})
-	files := []string{"one=key", "other=key", "one.json={}", "other.json={}"} // for the flags that name one
+	files := []string{"one=key", "other=key", "one.json={}", "other.json={}"} // for the flags that name a file
 	for name, s := range settings {
-		env := "BINDER_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-		for _, test := range []struct {
-			how  string
-			args []string
-			env  []string
-			want string
-		}{
-			{"the flag", []string{"--" + name + "=" + s.value}, nil, s.value},
-			{"the environment", nil, []string{env + "=" + s.value}, s.value},
-			{"both", []string{"--" + name + "=" + s.value}, []string{env + "=" + s.other}, s.value},
-		} {
-			c := mustParse(t, hostWith(append(files, test.env...)...), test.args...)
-			if got := fmt.Sprint(s.read(c)); got != test.want {
-				t.Errorf("--%s by %s: got %q, want %q", name, test.how, got, test.want)
-			}
+		env := EnvName(name)
+		read := func(entry string, args ...string) string {
+			c := mustParse(t, testHost(append(files, entry)...), args...)
+			return strings.Trim(fmt.Sprint(reflect.ValueOf(*c).FieldByName(s.field)), "[]") // a list of one
 		}
-		if s.value != "false" { // a switch takes no second word
-			c := mustParse(t, hostWith(files...), "--"+name, s.value)
-			if got := fmt.Sprint(s.read(c)); got != s.value {
-				t.Errorf("--%s in two words: got %q, want %q", name, got, s.value)
-			}
+		if got := read("", "--"+name+"="+s.value); got != s.value {
+			t.Errorf("--%s=%s: got %q", name, s.value, got)
 		}
-		// As good as none: manifests set variables that may be empty.
-		empty := s.read(mustParse(t, hostWith(append(files, env+"=")...)))
-		if unset := s.read(mustParse(t, hostWith(files...))); empty != unset {
-			t.Errorf("with %s empty: got %q, want the default %q", env, empty, unset)
+		if got := read(env + "=" + s.value); got != s.value {
+			t.Errorf("%s=%s: got %q", env, s.value, got)
+		}
+		if got := read(env+"="+s.other, "--"+name+"="+s.value); got != s.value {
+			t.Errorf("%s=%s and --%s=%s: got %q, want the flag's", env, s.other, name, s.value, got)
+		}
+		if got, unset := read(env+"="), read(""); got != unset || got == s.value {
+			t.Errorf("%s is empty: got %q, want the default %q", env, got, unset)
 		}
 	}
 }
 
-func TestConfigVersion(t *testing.T) {
-	// Nothing else matters then, not even mistakes.
-	c := mustParse(t, hostWith("BINDER_CULL_TIMEOUT=soon"), "--version", "--log-format=xml")
-	if !c.Version || c.APIKey != "" {
+// What is asked for first is answered, whatever else is wrong.
+func TestVersionAndHelpComeFirst(t *testing.T) {
+	wrong := testHost("BINDER_CULL_TIMEOUT=soon")
+	if c := mustParse(t, wrong, "--version", "--log-format=xml"); !c.Version {
 		t.Errorf("got %+v", c)
 	}
-	if mustParse(t, hostWith("BINDER_VERSION=true")).Version {
-		t.Error("a variable that others may set for their own ends is taken for the flag")
+	if mustParse(t, testHost("BINDER_VERSION=true")).Version {
+		t.Error("BINDER_VERSION, which can be set for other reasons, counts as the flag")
 	}
-}
-
-func TestConfigHelp(t *testing.T) {
 	var out bytes.Buffer
-	c, err := Parse([]string{"--help"}, hostWith("BINDER_CULL_TIMEOUT=soon"), &out)
-	if !errors.Is(err, flag.ErrHelp) || c != nil {
-		t.Fatalf("got %+v, %v", c, err)
+	if c, err := Parse([]string{"--help"}, wrong, &out); !errors.Is(err, flag.ErrHelp) || c != nil || out.Len() == 0 {
+		t.Errorf("--help: got %+v, %v and %d bytes", c, err, out.Len())
 	}
-	help := out.String()
-	(&Config{}).Flags().VisitAll(func(f *flag.Flag) {
-		_, text := flag.UnquoteUsage(f)
-		// Its name on a line of its own, and below it what it is for.
-		pattern := `(?m)^  --` + f.Name + ` ?\S*\n +` + regexp.QuoteMeta(text)
-		if f.DefValue != "" && f.Name != "version" {
-			pattern += regexp.QuoteMeta(" (default " + f.DefValue + ")")
-		}
-		if f.Name != "version" {
-			pattern += regexp.QuoteMeta(" [$BINDER_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")) + "]")
-		}
-		if !regexp.MustCompile(pattern + `\n`).MatchString(help) {
-			t.Errorf("--%s is not in the help as %s:\n%s", f.Name, pattern, help)
-		}
-	})
 }
 
-// A mistake names its flag or variable, and says what would be right.
-func TestConfigMistakes(t *testing.T) {
+// An error names the flag or the variable, and says what is allowed.
+func TestMistakes(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		args []string
-		env  []string
-		want []string // are in the error
+		arg  string
+		host []string
+		want []string
 	}{
-		{"unknown flag", []string{"--cull-tmeout=1h"}, nil, []string{"cull-tmeout", "--help"}},
-		{"no duration", []string{"--cull-timeout=3600"}, nil, []string{"cull-timeout", `"3600"`, "--help"}},
-		{"no level", []string{"--log-level=loud"}, nil, []string{"log-level", `"loud"`, "--help"}},
-		{"flag without its value", []string{"--namespace"}, nil, []string{"namespace", "--help"}},
-		{"an argument", []string{"start"}, nil, []string{`"start"`, "only flags"}},
-		{"no duration in the environment", nil, []string{"BINDER_CULL_TIMEOUT=soon"}, []string{`BINDER_CULL_TIMEOUT="soon"`}},
-		{"no level in the environment", nil, []string{"BINDER_LOG_LEVEL=loud"}, []string{`BINDER_LOG_LEVEL="loud"`}},
-		{"no cull timeout", []string{"--cull-timeout=0"}, nil, []string{"--cull-timeout is 0s", "positive"}},
-		{"no most cull timeout", []string{"--max-cull-timeout=-1s"}, nil, []string{"--max-cull-timeout is -1s", "positive"}},
-		{"no cull interval", nil, []string{"BINDER_CULL_INTERVAL=0s"}, []string{"--cull-interval is 0s", "positive"}},
-		{"no start timeout", []string{"--start-timeout=-5m"}, nil, []string{"--start-timeout is -5m0s", "positive"}},
-		{"negative delay", []string{"--shutdown-delay=-1s"}, nil, []string{"--shutdown-delay", "negative"}},
-		{"negative drain", []string{"--drain-timeout=-1s"}, nil, []string{"--drain-timeout", "negative"}},
-		{"a negative max age", []string{"--max-age=-1s"}, nil, []string{"--max-age is -1s", "negative"}},
-		{"the longest is not", []string{"--cull-timeout=2h", "--max-cull-timeout=1h"}, nil, []string{"--max-cull-timeout (1h0m0s)", "--cull-timeout (2h0m0s)"}},
-		{"host with a scheme", []string{"--public-host=https://binder.org"}, nil, []string{`--public-host is "https://binder.org"`, "no scheme"}},
-		{"host with a path", nil, []string{"BINDER_PUBLIC_HOST=binder.org/here"}, []string{`--public-host is "binder.org/here"`, "no path"}},
-		{"unknown format", []string{"--log-format=xml"}, nil, []string{`--log-format is "xml"`, "auto, json or text"}},
-		{"two keys", []string{"--api-key=a", "--api-key-file=f"}, []string{"f=b"}, []string{"--api-key and --api-key-file"}},
-		{"two keys, one in the environment", []string{"--api-key-file=f"}, []string{"f=b", "BINDER_API_KEY=a"}, []string{"--api-key and --api-key-file"}},
-		{"no key file", []string{"--api-key-file=f"}, nil, []string{"--api-key-file", "open f"}},
-		{"empty key file", []string{"--api-key-file=f"}, []string{"f= \n"}, []string{"--api-key-file: f is empty"}},
+		{"--cull-tmeout=1h", nil, []string{"cull-tmeout", "--help"}},
+		{"--cull-timeout=3600", nil, []string{"-cull-timeout", `"3600"`, "90s", "--help"}},
+		{"--launch-page=maybe", nil, []string{"-launch-page", `"maybe"`, "true or false"}},
+		{"--log-level=loud", nil, []string{"-log-level", `"loud"`, "debug, info, warn or error", "--help"}},
+		{"--namespace", nil, []string{"namespace", "--help"}},
+		{"start", nil, []string{`"start"`, "only flags"}},
+		{"--", []string{"BINDER_CULL_TIMEOUT=soon"}, []string{`BINDER_CULL_TIMEOUT="soon"`, "30m"}},
+		{"--max-cull-timeout=30m", []string{"BINDER_CULL_TIMEOUT=soon"}, []string{`BINDER_CULL_TIMEOUT="soon"`}},
+		{"--", []string{"BINDER_LOG_LEVEL=loud"}, []string{`BINDER_LOG_LEVEL="loud"`, "debug, info, warn or error"}},
+		{"--", []string{"BINDER_LAUNCH_PAGE=maybe"}, []string{`BINDER_LAUNCH_PAGE="maybe"`, "true or false"}},
+		{"--cull-timeout=0", nil, []string{"--cull-timeout is 0s", "positive"}},
+		{"--max-cull-timeout=-1s", nil, []string{"--max-cull-timeout is -1s", "positive"}},
+		{"--", []string{"BINDER_CULL_INTERVAL=0s"}, []string{"--cull-interval is 0s", "positive"}},
+		{"--start-timeout=-5m", nil, []string{"--start-timeout is -5m0s", "positive"}},
+		{"--shutdown-delay=-1s", nil, []string{"--shutdown-delay is -1s", "negative"}},
+		{"--drain-timeout=-1s", nil, []string{"--drain-timeout is -1s", "negative"}},
+		{"--max-age=-1s", nil, []string{"--max-age is -1s", "negative"}},
+		{"--max-cull-timeout=59m", nil, []string{"--max-cull-timeout (59m0s)", "--cull-timeout (1h0m0s)"}},
+		{"--public-host=https://binder.org", nil, []string{`--public-host is "https://binder.org"`, "no scheme"}},
+		{"--", []string{"BINDER_PUBLIC_HOST=binder.org/here"}, []string{`--public-host is "binder.org/here"`, "no path"}},
+		{"--preload-helper-image=", nil, []string{`--preload-helper-image is ""`, "an image"}},
+		{"--preload-helper-image=a b", nil, []string{`--preload-helper-image is "a b"`, "an image"}},
+		{"--log-format=xml", nil, []string{`--log-format is "xml"`, "auto, json or text"}},
+		{"--api-key-file=f", []string{"f=b", "BINDER_API_KEY=a"}, []string{"--api-key and --api-key-file"}},
+		{"--api-key-file=f", nil, []string{"--api-key-file", "open f"}},
+		{"--api-key-file=f", []string{"f= \n"}, []string{"--api-key-file: f is empty"}},
+		{"--registry-api-key-file=f", []string{"f=b", "BINDER_REGISTRY_API_KEY=a"}, []string{"--registry-api-key and --registry-api-key-file"}},
+		{"--registry-api-key-file=f", []string{"f="}, []string{"--registry-api-key-file: f is empty"}},
+		{"--registry-api-key-file=f", nil, []string{"--registry-api-key-file", "open f"}},
+		{"--config=f", nil, []string{"--config", "open f"}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			var out bytes.Buffer
-			_, err := Parse(test.args, hostWith(test.env...), &out)
-			if err == nil {
-				t.Fatal("it is taken")
-			}
-			if out.Len() > 0 {
-				t.Errorf("the help, which nobody asked for, is printed: %.40q", &out)
-			}
-			for _, part := range test.want {
-				if !strings.Contains(err.Error(), part) {
-					t.Errorf("the error is %q, want %s in it", err, part)
-				}
-			}
+		t.Run(strings.Join(append(test.host, test.arg), " "), func(t *testing.T) {
+			wantMistakes(t, testHost(test.host...), []string{test.arg}, 1, test.want...)
 		})
 	}
 }
 
-func TestConfigNamesAllMistakes(t *testing.T) {
-	_, err := Parse(
-		[]string{"--cull-interval=0", "--public-host=http://x", "--log-format=xml", "--api-key-file=f", "stray"},
-		hostWith("BINDER_CULL_TIMEOUT=soon", "BINDER_LOG_LEVEL=loud"), io.Discard)
-	if err == nil {
-		t.Fatal("it is taken")
-	}
-	for _, part := range []string{"--cull-interval", "--public-host", "--log-format", "--api-key-file", `"stray"`, "BINDER_CULL_TIMEOUT", "BINDER_LOG_LEVEL"} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%s is not in the error:\n%v", part, err)
-		}
-	}
+// One error names all mistakes, each once.
+func TestAllMistakesAreNamed(t *testing.T) {
+	wantMistakes(t, testHost("BINDER_CULL_TIMEOUT=soon", "BINDER_LOG_LEVEL=loud", `settings={"port": 0}`),
+		[]string{"--cull-interval=0", "--public-host=http://x", "--log-format=xml", "--api-key-file=f", "--cors-allow-origin=a,b", "--config=settings", "stray"},
+		10, "--cull-interval", "--public-host", "--log-format", "--api-key-file", `"a"`, `"b"`, "port is 0", `"stray"`, "BINDER_CULL_TIMEOUT", "BINDER_LOG_LEVEL")
 }
 
-func TestConfigPublicHost(t *testing.T) {
+func TestPublicHost(t *testing.T) {
 	for _, host := range []string{"binder.org", "binder.org:8080", "10.0.0.7", "[fd00::7]:8000", "localhost"} {
-		if c := mustParse(t, hostWith(), "--public-host="+host); c.PublicHost != host {
+		if c := mustParse(t, testHost(), "--public-host="+host); c.PublicHost != host {
 			t.Errorf("got %q, want %q", c.PublicHost, host)
 		}
 	}
 	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>"} {
-		if _, err := Parse([]string{"--public-host=" + host}, hostWith(), io.Discard); err == nil {
-			t.Errorf("%q is taken", host)
-		}
+		wantMistakes(t, testHost(), []string{"--public-host=" + host}, 1, "--public-host")
 	}
 }
 
-func TestConfigAPIKey(t *testing.T) {
+func TestAPIKeys(t *testing.T) {
+	random := strings.Repeat("ab", 32)
 	for _, test := range []struct {
-		name        string
-		args        []string
-		Environment []string
-		want        string
-		generated   bool
+		args, host    []string
+		key, registry string
 	}{
-		{"flag", []string{"--api-key=secret"}, nil, "secret", false},
-		{"environment", nil, []string{"BINDER_API_KEY=secret"}, "secret", false},
-		{"environment, of a file that ends with a newline", nil, []string{"BINDER_API_KEY=secret\n"}, "secret", false},
-		{"file", []string{"--api-key-file=f"}, []string{"f= secret\n"}, "secret", false},
-		{"file in the environment", nil, []string{"BINDER_API_KEY_FILE=f", "f=secret"}, "secret", false},
-		{"none", nil, nil, strings.Repeat("ab", 32), true},
-		{"blank", []string{"--api-key= "}, nil, strings.Repeat("ab", 32), true},
+		{nil, nil, random, ""}, // a random key means nothing to a registry
+		{[]string{"--api-key= "}, nil, random, ""},
+		{[]string{"--api-key=own"}, nil, "own", "own"},
+		{nil, []string{"BINDER_API_KEY=own\n"}, "own", "own"},
+		{[]string{"--api-key-file=f"}, []string{"f= own\n"}, "own", "own"},
+		{nil, []string{"BINDER_API_KEY_FILE=f", "f=own"}, "own", "own"},
+		{[]string{"--api-key=own", "--registry-api-key=other"}, nil, "own", "other"},
+		{[]string{"--api-key=own"}, []string{"BINDER_REGISTRY_API_KEY=other\n"}, "own", "other"},
+		{[]string{"--registry-api-key-file=f"}, []string{"f=other\n"}, random, "other"},
 	} {
-		c := mustParse(t, hostWith(test.Environment...), test.args...)
-		if c.APIKey != test.want || c.APIKeyGenerated != test.generated {
-			t.Errorf("%s: got %q, generated %t; want %q, %t", test.name, c.APIKey, c.APIKeyGenerated, test.want, test.generated)
+		c := mustParse(t, testHost(test.host...), test.args...)
+		if c.APIKey != test.key || c.RegistryAPIKey != test.registry || c.APIKeyGenerated != (test.key == random) {
+			t.Errorf("%q, %q: got %q, generated %t, and %q for the registry", test.args, test.host, c.APIKey, c.APIKeyGenerated, c.RegistryAPIKey)
 		}
-	}
-	if one, two := mustParse(t, OSEnvironment()).APIKey, mustParse(t, OSEnvironment()).APIKey; one == two {
-		t.Errorf("two keys are the same: %s", one)
 	}
 }
 
-// Without randomness there is no key, and so no service.
-func TestConfigNeedsRandomness(t *testing.T) {
+// Random keys and identities differ between processes. Without randomness there is
+// no service.
+func TestRandomness(t *testing.T) {
+	one, two := mustParse(t, OSEnvironment()), mustParse(t, OSEnvironment())
+	if one.APIKey == two.APIKey || one.Identity == two.Identity {
+		t.Errorf("got the keys %s and %s and the identities %s and %s, want different ones", one.APIKey, two.APIKey, one.Identity, two.Identity)
+	}
 	broken := errors.New("no entropy")
-	for name, random := range map[string]io.Reader{
-		"none": iotest.ErrReader(broken),
-		// Enough for the identity, but not for the key.
-		"little": io.MultiReader(bytes.NewReader(make([]byte, 20)), iotest.ErrReader(broken)),
-	} {
-		from := hostWith()
-		from.Random = random
+	for _, good := range []int64{0, 20} { // 20 bytes are enough for the identity, but not for the key
+		from := testHost()
+		from.Random = io.MultiReader(bytes.NewReader(make([]byte, good)), iotest.ErrReader(broken))
 		if c, err := Parse(nil, from, io.Discard); !errors.Is(err, broken) {
-			t.Errorf("%s: got %+v and error %v", name, c, err)
+			t.Errorf("after %d random bytes: got %+v and error %v", good, c, err)
 		}
 	}
 }
 
-func TestConfigNamespace(t *testing.T) {
+func TestNamespace(t *testing.T) {
+	own := serviceAccountNamespace + "=own\n"
 	for _, test := range []struct {
-		name        string
-		args        []string
-		Environment []string
-		want        string
+		arg  string
+		host []string
+		want string
 	}{
-		{"the default", nil, nil, "binder"},
-		{"the pod's own", nil, []string{podNamespaceFile + "=own\n"}, "own"},
-		{"of the downward API", nil, []string{podNamespaceFile + "=own", "POD_NAMESPACE=told"}, "told"},
-		{"the flag", []string{"--namespace=asked"}, []string{podNamespaceFile + "=own", "POD_NAMESPACE=told"}, "asked"},
-		{"not this pod's for another cluster", []string{"--kubeconfig=k"}, []string{podNamespaceFile + "=own"}, "binder"},
+		{"--", nil, "binder"},
+		{"--", []string{own}, "own"},
+		{"--", []string{own, "POD_NAMESPACE=told"}, "told"},
+		{"--namespace=asked", []string{own, "POD_NAMESPACE=told"}, "asked"},
+		{"--kubeconfig=k", []string{own}, "binder"}, // this pod is in another cluster
 	} {
-		if c := mustParse(t, hostWith(test.Environment...), test.args...); c.Namespace != test.want {
-			t.Errorf("%s: got %q, want %q", test.name, c.Namespace, test.want)
+		if c := mustParse(t, testHost(test.host...), test.arg); c.Namespace != test.want {
+			t.Errorf("%q, %q: got %q, want %q", test.arg, test.host, c.Namespace, test.want)
 		}
 	}
 }
 
-// Two replicas must not be one in the Lease, even on the same machine.
-func TestConfigIdentity(t *testing.T) {
-	if c := mustParse(t, hostWith("POD_NAME=binder-6d5f-x7")); c.Identity != "binder-6d5f-x7" {
-		t.Errorf("got %q, want the pod's name", c.Identity)
-	}
-	one, two := mustParse(t, OSEnvironment()).Identity, mustParse(t, OSEnvironment()).Identity
-	if one == two {
-		t.Errorf("two processes are both %q", one)
-	}
-	nameless := hostWith()
+func TestIdentity(t *testing.T) {
+	nameless := testHost()
 	nameless.Hostname = func() (string, error) { return "", errors.New("no name") }
-	if c := mustParse(t, nameless); c.Identity != "-abababab" {
-		t.Errorf("got %q", c.Identity)
+	for want, from := range map[string]Environment{
+		"binder-6d5f-x7":   testHost("POD_NAME=binder-6d5f-x7"),
+		"machine-abababab": testHost(),
+		"-abababab":        nameless,
+	} {
+		if c := mustParse(t, from); c.Identity != want {
+			t.Errorf("got %q, want %q", c.Identity, want)
+		}
+	}
+}
+
+func TestRegistryURL(t *testing.T) {
+	for _, good := range []string{
+		"http://registry:8082", "http://registry", "https://registry.example.com/", "http://10.0.0.1:80/base", "http://[::1]:8082", "HTTP://x",
+	} {
+		if c := mustParse(t, testHost(), "--registry-url="+good); c.RegistryURL != good {
+			t.Errorf("got %q, want %q", c.RegistryURL, good)
+		}
+	}
+	for _, bad := range []string{
+		"registry", "registry:8082", "//registry", "http://", "http:///x", "http:registry", "ftp://registry", "unix:///x",
+		"http://registry:0", "http://registry:65536", "http://registry:x", "http://reg istry", "http://registry?x", "http://registry/?", "http://registry#",
+	} {
+		wantMistakes(t, testHost(), []string{"--registry-url=" + bad}, 1, "--registry-url is", "http://registry:8082")
+	}
+	for _, secret := range []string{"http://user:password@registry", "http://user:password@reg istry"} {
+		_, err := Parse([]string{"--registry-url=" + secret}, testHost(), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "--registry-api-key") || strings.Contains(err.Error(), "password") {
+			t.Errorf("%s: got error %v, want one without the password", secret, err)
+		}
+	}
+}
+
+func TestCORSAllowOrigins(t *testing.T) {
+	for given, want := range map[string]string{
+		"*":                       "*",
+		"https://example.com":     "https://example.com",
+		"HTTPS://Example.COM":     "https://example.com",
+		"https://example.com:443": "https://example.com",
+		"http://example.com:80":   "http://example.com",
+		"http://example.com:443":  "http://example.com:443",
+		"http://localhost:8888":   "http://localhost:8888",
+		"http://[::1]:8888":       "http://[::1]:8888",
+		"http://[::1]:80":         "http://[::1]",
+		"chrome-extension://abc":  "chrome-extension://abc",
+		"http://a, http://B":      "http://a http://b",
+	} {
+		if c := mustParse(t, testHost(), "--cors-allow-origin="+given); strings.Join(c.CORSAllowOrigins, " ") != want {
+			t.Errorf("%q: got %q, want %q", given, c.CORSAllowOrigins, want)
+		}
+	}
+	c := mustParse(t, testHost("BINDER_CORS_ALLOW_ORIGIN=http://c"), "--cors-allow-origin=http://a", "--cors-allow-origin=http://b")
+	if got := strings.Join(c.CORSAllowOrigins, " "); got != "http://a http://b" {
+		t.Errorf("got %q, want both flags and not the variable", got)
+	}
+	for _, bad := range []string{
+		"", "null", "example.com", "example.com:80", "//example.com", "https://", "https://example.com/", "https://example.com/a",
+		"https://example.com?a", "https://example.com#a", "https://user@example.com", "https://*.example.com", "https://example.com:",
+		"https://example.com:port", "https://example.com:655360", "https://a b", "https://a%41", "https:example.com", "**",
+	} {
+		wantMistakes(t, testHost(), []string{"--cors-allow-origin=" + bad}, 1, fmt.Sprintf("--cors-allow-origin: %q", bad), "scheme://host")
 	}
 }

@@ -6,14 +6,16 @@ import (
 	"strings"
 )
 
+// AnyOrigin in CORSAllowOrigins allows the pages of all origins.
 const AnyOrigin = "*"
 
-// originList is a flag that may be given several times, or hold several values.
+// originList is a flag that can be repeated, or hold several origins at once.
 type originList []string
 
 func (l *originList) String() string { return strings.Join(*l, ",") }
 
-// Set only collects: what is wrong is said with all other mistakes.
+// Set adds origins. They are checked later, with all other settings, so that one
+// error names every mistake.
 func (l *originList) Set(value string) error {
 	for origin := range strings.SplitSeq(value, ",") {
 		*l = append(*l, strings.TrimSpace(origin))
@@ -21,7 +23,8 @@ func (l *originList) Set(value string) error {
 	return nil
 }
 
-// parseOrigin brings an origin to the form in which browsers send it.
+// parseOrigin returns an origin in the form that browsers send in the Origin header:
+// lower case, without the scheme's default port (RFC 6454, section 6.2).
 func parseOrigin(origin string) (string, error) {
 	if origin == AnyOrigin {
 		return AnyOrigin, nil
@@ -30,13 +33,13 @@ func parseOrigin(origin string) (string, error) {
 	u, err := url.Parse(lower)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || lower != u.Scheme+"://"+u.Host ||
 		strings.ContainsAny(u.Host, "*%") || strings.HasSuffix(u.Host, ":") || len(u.Port()) > len("65535") {
-		return "", fmt.Errorf("%q is no origin: it must be scheme://host or scheme://host:port, or %s for all", origin, AnyOrigin)
+		return "", fmt.Errorf("%q is not an origin: it must be scheme://host or scheme://host:port, such as https://example.org, or %s for all",
+			origin, AnyOrigin)
 	}
-	// Browsers leave out the port that goes without saying.
-	if u.Scheme == "http" {
+	switch u.Scheme {
+	case "http":
 		return strings.TrimSuffix(lower, ":80"), nil
-	}
-	if u.Scheme == "https" {
+	case "https":
 		return strings.TrimSuffix(lower, ":443"), nil
 	}
 	return lower, nil

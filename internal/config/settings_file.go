@@ -12,43 +12,40 @@ import (
 	"strings"
 )
 
-// Where the Node server looked for a registry, for what the file leaves out.
+// The Node server's own defaults, for what its settings file leaves out.
 const (
 	nodeRegistryHost = "localhost"
 	nodeRegistryPort = 8082
 )
 
-// fromSettingsFile sets the flags that neither the command line nor the
-// environment did.
-func (c *Config) fromSettingsFile(flags *flag.FlagSet, readFile func(string) ([]byte, error)) error {
+// readSettingsFile sets the flags that neither the command line nor the environment
+// set.
+func (c *Config) readSettingsFile(flags *flag.FlagSet, readFile func(string) ([]byte, error), m *mistakes) {
 	if c.ConfigFile == "" {
-		return nil
+		return
 	}
 	data, err := readFile(c.ConfigFile)
 	if err != nil {
-		return fmt.Errorf("--config: %w", err)
+		m.add(fmt.Errorf("--config: %w", err))
+		return
 	}
-	values, warning, err := parseSettings(c.ConfigFile, data)
-	if err != nil {
-		return err
-	}
+	var values map[string]string
+	values, c.Warning, err = parseSettings(c.ConfigFile, data)
+	m.add(err)
 	flags.Visit(func(f *flag.Flag) { delete(values, f.Name) })
-	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if err := flags.Set(name, values[name]); err != nil {
-			errs = append(errs, fmt.Errorf("--config: %s: --%s: %w", c.ConfigFile, name, err))
+			m.add(fmt.Errorf("--config: %s: --%s: %w", c.ConfigFile, name, err), name)
 		}
 	}
-	c.Warning = warning
-	return errors.Join(errs...)
 }
 
-// parseSettings reads the Node server's settings file: what its keys come to as
-// flags, and a warning that names those that come to nothing. Errors name the
-// file, the key and what it may be.
+// parseSettings reads the Node server's settings file. It returns the values of flags
+// that follow from it, and a warning that names the keys without effect. Its error
+// names the file, and of every mistake the key and what is allowed.
 func parseSettings(file string, data []byte) (values map[string]string, warning string, err error) {
 	p := settingsParser{file: file, values: map[string]string{}}
-	top, ok := p.object("", data)
+	top, ok := p.topLevel(data)
 	if !ok {
 		return nil, "", errors.Join(p.errs...)
 	}
@@ -71,16 +68,16 @@ func parseSettings(file string, data []byte) (values map[string]string, warning 
 		}
 	}
 	if len(p.ignored) > 0 {
-		warning = fmt.Sprintf("settings file %s: these keys mean nothing here: %s", file, strings.Join(p.ignored, ", "))
+		warning = fmt.Sprintf("these keys of the settings file %s have no effect: %s", file, strings.Join(p.ignored, ", "))
 	}
 	return p.values, warning, errors.Join(p.errs...)
 }
 
-// settingsParser collects what is found in a settings file.
+// settingsParser collects what is in a settings file.
 type settingsParser struct {
 	file    string
-	values  map[string]string // by flag
-	ignored []string
+	values  map[string]string // by the name of the flag
+	ignored []string          // keys without effect
 	errs    []error
 }
 
@@ -93,26 +90,23 @@ func (p *settingsParser) ignore(key string) {
 	case "pool.enabled", "pool.size":
 		key += " (annotate PodTemplates with binder-project.org/pool-size instead)"
 	case "apiKey":
-		key += " (give --api-key, or better its environment variable, instead)"
+		key += " (set $BINDER_API_KEY or --api-key-file instead)"
 	}
 	p.ignored = append(p.ignored, key)
 }
 
-// registry makes a URL of host and port. A host may begin with http://, as it
-// might for the Node server.
+// registry makes a URL of host and port. The host can have a scheme, as it could for
+// the Node server.
 func (p *settingsParser) registry(value []byte) {
 	fields, ok := p.object("registry", value)
 	if !ok {
 		return
 	}
-	scheme, host, port := "http", "", 0
+	host, port := "", 0
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		switch value := fields[key]; key {
 		case "host":
-			host, _ = p.text("registry.host", value, "a host name or address, with no port and no path", func(s string) bool {
-				_, bare := splitScheme(s)
-				return publicHostPattern.MatchString(bare) && (!strings.Contains(bare, ":") || net.ParseIP(strings.Trim(bare, "[]")) != nil)
-			})
+			host, _ = p.text("registry.host", value, "a host name or address, with no port and no path", isRegistryHost)
 		case "port":
 			port, _ = p.port("registry.port", value)
 		default:
@@ -128,8 +122,16 @@ func (p *settingsParser) registry(value []byte) {
 	if port == 0 {
 		port = nodeRegistryPort
 	}
-	scheme, host = splitScheme(host)
+	scheme, host := splitScheme(host)
 	p.values["registry-url"] = scheme + "://" + net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+}
+
+// isRegistryHost reports whether text is a host without a port. Only an IPv6 address
+// has colons of its own.
+func isRegistryHost(text string) bool {
+	_, host := splitScheme(text)
+	bare := strings.Trim(host, "[]")
+	return bare != "" && publicHostPattern.MatchString(host) && (!strings.Contains(host, ":") || net.ParseIP(bare) != nil)
 }
 
 func splitScheme(host string) (scheme, bare string) {
@@ -149,25 +151,31 @@ func (p *settingsParser) pool(value []byte) {
 	}
 }
 
-// object reads a JSON object; null is an empty one, but not as the whole file.
-func (p *settingsParser) object(key string, value []byte) (map[string]json.RawMessage, bool) {
+// topLevel reads the whole file, which must be a JSON object.
+func (p *settingsParser) topLevel(data []byte) (map[string]json.RawMessage, bool) {
 	var fields map[string]json.RawMessage
-	err := json.Unmarshal(value, &fields)
-	switch {
-	case key == "" && (err != nil || fields == nil):
-		if err == nil {
-			err = errors.New("it is null")
-		}
+	err := json.Unmarshal(data, &fields)
+	if err == nil && fields == nil {
+		err = errors.New("it is null")
+	}
+	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("--config: %s must be a JSON object: %w", p.file, err))
 		return nil, false
-	case err != nil:
+	}
+	return fields, true
+}
+
+// object reads a JSON object; null counts as an empty one.
+func (p *settingsParser) object(key string, value []byte) (map[string]json.RawMessage, bool) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(value, &fields); err != nil {
 		p.bad(key, value, "a JSON object")
 		return nil, false
 	}
 	return fields, true
 }
 
-// port reads a number, or a string that is one. null is as good as absent.
+// port reads a number, or a string that holds one; null counts as absent.
 func (p *settingsParser) port(key string, value []byte) (int, bool) {
 	text := string(value)
 	if text == "null" {
@@ -184,7 +192,7 @@ func (p *settingsParser) port(key string, value []byte) (int, bool) {
 	return port, true
 }
 
-// text reads a string. null and "" are as good as absent.
+// text reads a string; null and "" count as absent.
 func (p *settingsParser) text(key string, value []byte, allowed string, good func(string) bool) (string, bool) {
 	var text string
 	if err := json.Unmarshal(value, &text); err != nil || text != "" && !good(text) {

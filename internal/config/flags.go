@@ -1,0 +1,179 @@
+package config
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"time"
+)
+
+// versionFlag is the only flag without an environment variable: BINDER_VERSION may well
+// be set for other reasons.
+const versionFlag = "version"
+
+// flagGroup is the flags under one heading of the help.
+type flagGroup struct {
+	heading string
+	define  func(*flag.FlagSet)
+}
+
+func (c *Config) flagGroups() []flagGroup {
+	return []flagGroup{
+		{"Listen", c.listenFlags},
+		{"Cluster", c.clusterFlags},
+		{"Keys", c.keyFlags},
+		{"Templates", c.templateFlags},
+		{"Lifetimes", c.lifetimeFlags},
+		{"Logging", c.loggingFlags},
+		{"Other", c.otherFlags},
+	}
+}
+
+// Flags returns all flags, with their defaults. Defining them sets every field of c
+// that has a flag to its default.
+func (c *Config) Flags() *flag.FlagSet {
+	f := flag.NewFlagSet("binder-deploy-kubernetes", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // Parse returns errors, and writes the help
+	f.Usage = func() {}
+	for _, group := range c.flagGroups() {
+		group.define(f)
+	}
+	return f
+}
+
+func (c *Config) listenFlags(f *flag.FlagSet) {
+	f.StringVar(&c.APIAddress, "api-address", ":8084",
+		"`address` of the Binder deploy API, as host:port, or :port for all interfaces. Launching needs no key: decide who can reach it")
+	f.StringVar(&c.ProxyAddress, "proxy-address", ":8000",
+		"`address` of the proxy, through which visitors reach instances at /user/<id>/")
+	f.StringVar(&c.MetricsAddress, "metrics-address", ":9090",
+		"`address` of /metrics, /healthz and /readyz, for Prometheus and the kubelet")
+	f.StringVar(&c.PublicHost, "public-host", "",
+		"`host[:port]` of every instance's location, without a scheme, such as binder.example.org. Set it if an ingress "+
+			"is in front of the proxy (default: the address of the Service that --proxy-service names, else the host of the API request)")
+	f.Var((*originList)(&c.CORSAllowOrigins), "cors-allow-origin",
+		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
+			"Repeat the flag, or separate several origins by commas (default: none)")
+	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
+		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
+			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off")
+}
+
+func (c *Config) clusterFlags(f *flag.FlagSet) {
+	f.StringVar(&c.Kubeconfig, "kubeconfig", "",
+		"kubeconfig `file`, to run outside a cluster. The proxy must be able to reach the IP addresses of pods "+
+			"(default: the pod's service account)")
+	f.StringVar(&c.Namespace, "namespace", "",
+		"`namespace` of the Lease and of the proxy's Service (default: $POD_NAMESPACE, else the pod's own namespace, else binder)")
+	f.StringVar(&c.InstancesNamespace, "instances-namespace", "binder-instances",
+		"`namespace` of instances, PodTemplates and tombstones. After a change, instances in the old namespace are no longer "+
+			"seen, and never deleted")
+	f.StringVar(&c.ProxyService, "proxy-service", "binder-proxy",
+		"`name` of the Service in front of the proxy. The address of its load balancer is the host of every instance's location, "+
+			"unless --public-host is set")
+	f.StringVar(&c.LeaseName, "leader-election-lease", "binder-deploy-kubernetes",
+		"`name` of the Lease by which replicas elect the leader, which culls and keeps warm pods and preloads. "+
+			"All replicas must use the same")
+}
+
+func (c *Config) keyFlags(f *flag.FlagSet) {
+	f.StringVar(&c.APIKey, "api-key", "",
+		"`key` that authorised API requests must carry. All replicas need the same. Prefer the environment or a file: "+
+			"others on the machine can see command lines (default: a random key, printed at start)")
+	f.StringVar(&c.APIKeyFile, "api-key-file", "",
+		"`file` that holds the API key, instead of --api-key")
+	f.StringVar(&c.RegistryAPIKey, "registry-api-key", "",
+		"`key` that requests to the registry carry (default: the API key, if one is set)")
+	f.StringVar(&c.RegistryAPIKeyFile, "registry-api-key-file", "",
+		"`file` that holds the registry's key, instead of --registry-api-key")
+}
+
+func (c *Config) templateFlags(f *flag.FlagSet) {
+	f.StringVar(&c.RegistryURL, "registry-url", "",
+		"base `URL` of a Binder registry, such as http://registry:8082. It is asked for templates that are not in the cluster "+
+			"(default: no registry)")
+	f.StringVar(&c.PreloadHelperImage, "preload-helper-image", "registry.k8s.io/pause:3.10.1",
+		"`image` that waits in the pods that preload templates. It must do nothing, and end on SIGTERM. "+
+			"Change it if nodes cannot pull from registry.k8s.io")
+}
+
+func (c *Config) lifetimeFlags(f *flag.FlagSet) {
+	f.Var(newDuration(&c.CullTimeout, time.Hour), "cull-timeout",
+		"how long an instance can be idle before it is deleted, unless its launch or its template says otherwise")
+	f.Var(newDuration(&c.MaxCullTimeout, 24*time.Hour), "max-cull-timeout",
+		"the longest cull timeout that a launch can ask for. It must not be shorter than --cull-timeout")
+	f.Var(newDuration(&c.MaxAge, 0), "max-age",
+		"how long an instance can live, however active; 0 means no limit. A template can set a shorter limit for its instances")
+	f.Var(newDuration(&c.CullInterval, 30*time.Second), "cull-interval",
+		"how often the culler runs. An instance can outlive its end by this long")
+	f.Var(newDuration(&c.StartTimeout, 5*time.Minute), "start-timeout",
+		"how long an instance can take to become ready before it counts as failed. The pull of its image counts too")
+	f.Var(newDuration(&c.ShutdownDelay, 5*time.Second), "shutdown-delay",
+		"how long to keep serving after SIGTERM, while /readyz fails, until load balancers send no more requests")
+	f.Var(newDuration(&c.DrainTimeout, 20*time.Second), "drain-timeout",
+		"how long running requests can take to finish after --shutdown-delay. The pod's terminationGracePeriodSeconds "+
+			"must be longer than both together plus 10 seconds")
+}
+
+func (c *Config) loggingFlags(f *flag.FlagSet) {
+	f.StringVar(&c.LogFormat, "log-format", "auto",
+		"`format` of the log on stderr: json, text, or auto, which is text on a terminal and else json")
+	f.Var(&parsedFlag[slog.Level]{&c.LogLevel, parseLevel, "debug, info, warn or error"}, "log-level",
+		"lowest `level` that is logged: debug, info, warn or error")
+}
+
+func (c *Config) otherFlags(f *flag.FlagSet) {
+	f.StringVar(&c.ConfigFile, "config", "",
+		"settings `file` of the Node server, in JSON. Only port, lookupHost, registry.host and registry.port have an effect; "+
+			"a warning names all other keys")
+	f.BoolVar(&c.Version, versionFlag, false, "print the version and exit")
+}
+
+// parsedFlag is a flag.Value that says what is allowed when its text cannot be parsed,
+// and then leaves the setting as it was. The flag package's own types set it to zero,
+// which would be a second, false mistake.
+type parsedFlag[T any] struct {
+	target  *T
+	parse   func(string) (T, error)
+	allowed string
+}
+
+func newDuration(target *time.Duration, value time.Duration) *parsedFlag[time.Duration] {
+	*target = value
+	return &parsedFlag[time.Duration]{target, time.ParseDuration, "a duration such as 90s, 30m or 1h30m"}
+}
+
+func newSwitch(target *bool, value bool) *parsedFlag[bool] {
+	*target = value
+	return &parsedFlag[bool]{target, strconv.ParseBool, "true or false"}
+}
+
+func parseLevel(text string) (level slog.Level, err error) {
+	return level, level.UnmarshalText([]byte(text))
+}
+
+// String returns the value as text; the flag package also calls it on a zero flag.
+func (v *parsedFlag[T]) String() string {
+	if v.target == nil {
+		return ""
+	}
+	return fmt.Sprint(*v.target)
+}
+
+// Set parses a value.
+func (v *parsedFlag[T]) Set(text string) error {
+	value, err := v.parse(text)
+	if err != nil {
+		return fmt.Errorf("it must be %s", v.allowed)
+	}
+	*v.target = value
+	return nil
+}
+
+// IsBoolFlag reports whether the flag can stand alone, as in --launch-page.
+func (v *parsedFlag[T]) IsBoolFlag() bool {
+	_, ok := any(v.target).(*bool)
+	return ok
+}
