@@ -226,11 +226,10 @@ func (a *app) run(ctx context.Context) error {
 
 // lead stands for election, and runs what only the leader does while it is elected.
 func (a *app) lead(ctx context.Context) error {
-	opts := leader.Options{
-		Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
-		Written: func() { a.hold.Contact(time.Now()) },
-	}
-	return leader.Run(ctx, a.client, opts, a.metrics.Leading, a.log, func(ctx context.Context) {
+	return leader.Run(ctx, leader.Deps{
+		Leases: a.client.CoordinationV1(), Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
+		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Log: a.log,
+	}, func(ctx context.Context) {
 		var parts sync.WaitGroup
 		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run} {
 			parts.Go(func() { run(ctx) })

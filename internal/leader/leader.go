@@ -1,95 +1,125 @@
+// Package leader elects one leader among the replicas, by a Lease in the cluster.
+//
+// It must never know what the leader does: it runs a function. Leases are no fence: after
+// a pause of the process, or with clocks that run at different speeds, two replicas can
+// lead for a moment. Whatever the leader does must be safe then, for example because
+// every delete names the resourceVersion that it judged.
 package leader
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// The intervals that Kubernetes' own components use.
+// The intervals of the election, which are those of Kubernetes' own components.
 const (
+	// LeaseDuration is how long the other replicas wait, after the last renewal that they
+	// saw, before they take over from a leader that has not resigned.
 	LeaseDuration = 15 * time.Second
+	// RenewDeadline is how long a leader goes on without renewing its Lease. It is shorter
+	// than LeaseDuration, so that a leader stops before another starts.
 	RenewDeadline = 10 * time.Second
-	RetryPeriod   = 2 * time.Second
+	// RetryPeriod is the time between two attempts to renew or to get the Lease.
+	RetryPeriod = 2 * time.Second
 )
 
-// Options says which Lease is stood for, and as who.
-type Options struct {
-	Namespace, Lease, Identity string
-	Written                    func() // called after each write of the Lease; nil for nobody
+// Deps is what an election needs.
+type Deps struct {
+	// Leases is how the Lease is read and written.
+	Leases coordinationv1.LeasesGetter
+	// Namespace and Lease name the Lease. They are the same for all replicas.
+	Namespace, Lease string
+	// Identity names this replica in the Lease. Two replicas with the same identity would
+	// both lead. It must not be "".
+	Identity string
+	// Leading is told when this replica starts to lead, and when it no longer does.
+	Leading func(leads bool)
+	// Written is called after each successful write of the Lease, which a leader makes
+	// every RetryPeriod. It must not block. nil means that nobody asks.
+	Written func()
+	// Log gets a line at the start and at the end of each term.
+	Log *slog.Logger
 }
 
-// Run calls lead whenever this replica is elected, until ctx is done. The
-// context that lead gets is done when the lead is lost; a new term does not
-// begin before the last has returned. Two replicas may still overlap for a
-// moment, since a Lease is no fence: what lead does must stand that.
-func Run(ctx context.Context, client kubernetes.Interface, opts Options, leading func(bool), log *slog.Logger,
-	lead func(ctx context.Context)) error {
-	var term sync.Mutex // held while leading
-	var lock resourcelock.Interface = &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: opts.Namespace, Name: opts.Lease},
-		Client:     client.CoordinationV1(),
-		LockConfig: resourcelock.ResourceLockConfig{Identity: opts.Identity},
-	}
-	if opts.Written != nil {
-		lock = notedLock{lock, opts.Written}
-	}
+// Run calls lead whenever this replica is elected, until ctx is done. The context that
+// lead gets is done when the term ends. The replica's next term starts after lead has
+// returned, and Run returns after that too; but lead can still run for a while when
+// another replica already leads. Run returns an error if Deps are not complete.
+func Run(ctx context.Context, d Deps, lead func(ctx context.Context)) error {
+	term := make(chan struct{}, 1) // full while lead runs
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Name:            opts.Lease,
-		Lock:            lock,
+		Name:            d.Lease,
+		Lock:            newLock(d),
 		LeaseDuration:   LeaseDuration,
 		RenewDeadline:   RenewDeadline,
 		RetryPeriod:     RetryPeriod,
 		ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
-				term.Lock()
-				defer term.Unlock()
-				if ctx.Err() != nil {
-					return // lost while the last term was ending
+				term <- struct{}{}
+				defer func() { <-term }()
+				if ctx.Err() == nil { // else this term ended while lead still ran for the last one
+					runTerm(ctx, d, lead)
 				}
-				log.InfoContext(ctx, "leading", "identity", opts.Identity)
-				leading(true)
-				defer leading(false)
-				lead(ctx)
-				log.Info("no longer leading", "identity", opts.Identity)
 			},
-			OnStoppedLeading: func() {}, // also called when it never led
+			OnStoppedLeading: func() {}, // required, but also called when this replica did not lead
 		},
 	})
 	if err != nil {
 		return fmt.Errorf("set up leader election: %w", err)
 	}
 	for ctx.Err() == nil {
-		elector.Run(ctx)
+		elector.Run(ctx) // returns when a term ends; does not wait for OnStartedLeading
 	}
-	term.Lock() // Run does not wait for what it started
-	defer term.Unlock()
+	term <- struct{}{}
+	<-term
 	return nil
 }
 
-// notedLock is a lock that tells of each write of its Lease.
-type notedLock struct {
+func runTerm(ctx context.Context, d Deps, lead func(ctx context.Context)) {
+	d.Log.InfoContext(ctx, "leading", "identity", d.Identity)
+	d.Leading(true)
+	defer d.Leading(false)
+	lead(ctx)
+	d.Log.InfoContext(ctx, "no longer leading", "identity", d.Identity)
+}
+
+func newLock(d Deps) resourcelock.Interface {
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Lease},
+		Client:     d.Leases,
+		LockConfig: resourcelock.ResourceLockConfig{Identity: d.Identity},
+	}
+	if d.Written == nil {
+		return lock
+	}
+	return reportingLock{lock, d.Written}
+}
+
+// reportingLock is a lock that reports each successful write.
+type reportingLock struct {
 	resourcelock.Interface
 	written func()
 }
 
-func (l notedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.tell(l.Interface.Create(ctx, record))
+// Create creates the Lease.
+func (l reportingLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	return l.report(l.Interface.Create(ctx, record))
 }
 
-func (l notedLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.tell(l.Interface.Update(ctx, record))
+// Update writes the Lease.
+func (l reportingLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	return l.report(l.Interface.Update(ctx, record))
 }
 
-func (l notedLock) tell(err error) error {
+func (l reportingLock) report(err error) error {
 	if err == nil {
 		l.written()
 	}

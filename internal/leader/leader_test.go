@@ -1,8 +1,9 @@
-package leader
+package leader_test
 
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,220 +12,202 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/klog/v2"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 )
+
+// TestMain silences client-go.
+func TestMain(m *testing.M) {
+	klog.SetSlogLogger(kubetest.NoLog())
+	os.Exit(m.Run())
+}
 
 // candidate is a replica that stands for election.
 type candidate struct {
-	leads  *atomic.Bool
-	log    *kubetest.LogBuffer
-	cancel func()
-	resign func() // cancels, and returns when it no longer stands
+	leads          atomic.Bool
+	terms, written atomic.Int64 // terms that it started, and writes of the Lease
+	cancel         func()
+	running        sync.WaitGroup
 }
 
-// stand makes a replica stand for election until it resigns.
-func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) candidate {
+// stand makes a replica stand for election. It must resign before the test ends.
+func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx context.Context)) *candidate {
 	t.Helper()
-	log, lines := kubetest.RecordLog()
-	leads := &atomic.Bool{}
+	c := &candidate{}
 	ctx, cancel := context.WithCancel(context.Background())
-	var standing sync.WaitGroup
-	standing.Go(func() {
-		opts := Options{Namespace: "binder", Lease: "binder-deploy-kubernetes", Identity: identity}
-		if err := Run(ctx, server.Client, opts, leads.Store, log, lead); err != nil {
+	c.cancel = cancel
+	c.running.Go(func() {
+		err := leader.Run(ctx, leader.Deps{
+			Leases: server.Client.CoordinationV1(), Namespace: "binder", Lease: "lease", Identity: identity,
+			Leading: c.leads.Store, Written: func() { c.written.Add(1) }, Log: kubetest.NoLog(),
+		}, func(ctx context.Context) {
+			c.terms.Add(1)
+			lead(ctx)
+		})
+		if err != nil {
 			t.Errorf("%s: %v", identity, err)
 		}
 	})
-	return candidate{leads, lines, cancel, func() {
-		cancel()
-		standing.Wait()
-	}}
+	return c
 }
 
-func (c candidate) wantLeading(t testing.TB, want bool) {
+// resign returns when the replica no longer stands.
+func (c *candidate) resign() {
+	c.cancel()
+	c.running.Wait()
+}
+
+// want lets some time pass. Then it checks whether the replica leads, and how many terms
+// it has started.
+func (c *candidate) want(t testing.TB, after time.Duration, leads bool, terms int64) {
 	t.Helper()
-	if got := c.leads.Load(); got != want {
-		t.Errorf("it says that it leads: %t, want %t", got, want)
+	time.Sleep(after)
+	synctest.Wait()
+	if c.leads.Load() != leads || c.terms.Load() != terms {
+		t.Errorf("after %s: it leads: %t, in term %d; want %t, %d", after, c.leads.Load(), c.terms.Load(), leads, terms)
 	}
 }
 
-// holder is who the Lease says leads; "" for nobody.
-func holder(t testing.TB, server *kubetest.Server) string {
+func wantHolder(t testing.TB, server *kubetest.Server, want string) {
 	t.Helper()
-	lease, err := server.Client.CoordinationV1().Leases("binder").Get(t.Context(), "binder-deploy-kubernetes", metav1.GetOptions{})
+	lease, err := server.Client.CoordinationV1().Leases("binder").Get(t.Context(), "lease", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lease.Spec.HolderIdentity == nil {
-		return ""
+	got := ""
+	if lease.Spec.HolderIdentity != nil {
+		got = *lease.Spec.HolderIdentity
 	}
-	return *lease.Spec.HolderIdentity
+	if got != want {
+		t.Errorf("the Lease is held by %q, want %q", got, want)
+	}
 }
 
 func untilDone(ctx context.Context) { <-ctx.Done() }
 
-func TestRunElected(t *testing.T) {
+// away makes the API server refuse Leases until the function that it returns is called.
+func away(server *kubetest.Server) (back func()) {
+	return server.FailOn("*", "leases", errors.New("the API server is away"))
+}
+
+// lost is how long after its last write of the Lease a leader has surely stopped.
+const lost = leader.RenewDeadline + leader.RetryPeriod + time.Millisecond
+
+// One replica leads at a time. The other takes over when it resigns.
+func TestOneReplicaLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now)
 		a := stand(t, server, "a", untilDone)
-		synctest.Wait()
-		a.wantLeading(t, true)
-		if got := holder(t, server); got != "a" {
-			t.Errorf("the Lease is held by %q", got)
-		}
-		time.Sleep(time.Minute) // renewed all the time
-		synctest.Wait()
-		a.wantLeading(t, true)
-		if got := strings.Count(a.log.String(), "msg=leading identity=a"); got != 1 {
-			t.Errorf("it began to lead %d times, want once:\n%s", got, a.log)
-		}
-		a.resign()
-		a.wantLeading(t, false)
-		if got := holder(t, server); got != "" {
-			t.Errorf("the Lease is still held by %q", got)
-		}
-	})
-}
-
-// What leads may take a while to end, and needs what its caller then takes down.
-func TestRunElectedWaitsForWhatItStarted(t *testing.T) {
-	leads, mayEnd, returned := make(chan bool), make(chan bool), make(chan bool)
-	var ended bool
-	a := stand(t, kubetest.NewServer(time.Now), "a", func(ctx context.Context) {
-		leads <- true
-		<-mayEnd
-		ended = true
-	})
-	<-leads
-	go func() {
-		a.resign()
-		close(returned)
-	}()
-	select {
-	case <-returned:
-		t.Error("it returned before what it had started")
-	case <-time.After(100 * time.Millisecond): // long enough for one that does not wait
-	}
-	close(mayEnd)
-	<-returned
-	if !ended {
-		t.Error("what it started has not ended")
-	}
-	a.wantLeading(t, false)
-}
-
-// One leads and the other waits; it takes over at once from one that resigns,
-// and after the lease has run out from one that is gone.
-func TestOnlyOneLeads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server := kubetest.NewServer(time.Now)
-		a := stand(t, server, "a", untilDone)
-		synctest.Wait()
+		a.want(t, 0, true, 1)
 		b := stand(t, server, "b", untilDone)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		a.wantLeading(t, true)
-		b.wantLeading(t, false)
-		if strings.Contains(b.log.String(), "msg=leading") {
-			t.Errorf("b has led:\n%s", b.log)
-		}
+		b.want(t, time.Minute, false, 0)
+		a.want(t, 0, true, 1)
+		wantHolder(t, server, "a")
 		a.resign()
-		time.Sleep(3 * RetryPeriod)
-		synctest.Wait()
-		a.wantLeading(t, false)
-		b.wantLeading(t, true)
+		a.want(t, 0, false, 1)
+		wantHolder(t, server, "")
+		b.want(t, 3*leader.RetryPeriod, true, 1)
 		b.resign()
 	})
 }
 
-// Who cannot renew its lease stops before it runs out for the others, and
-// stands again.
-func TestLeadLostAndWonAgain(t *testing.T) {
+// A leader that cannot renew its Lease stops before another can start, and stands again.
+func TestLeadIsLostAndWonAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now)
 		a := stand(t, server, "a", untilDone)
-		synctest.Wait()
-		mend := server.FailOn("*", "leases", errors.New("the API server is away"))
-		time.Sleep(RenewDeadline + RetryPeriod + time.Millisecond)
-		synctest.Wait()
-		a.wantLeading(t, false)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		a.wantLeading(t, false)
-		mend()
-		time.Sleep(3 * RetryPeriod)
-		synctest.Wait()
-		a.wantLeading(t, true)
-		if got := strings.Count(a.log.String(), "msg=leading identity=a"); got != 2 {
-			t.Errorf("it began to lead %d times, want twice:\n%s", got, a.log)
-		}
+		a.want(t, 0, true, 1)
+		back := away(server)
+		a.want(t, lost, false, 1)
+		a.want(t, time.Minute, false, 1)
+		back()
+		a.want(t, 3*leader.RetryPeriod, true, 2)
 		a.resign()
 	})
 }
 
-// A term that is won before the last one has ended waits for its end, and does
-// not begin at all if it is over by then. (Nothing here may wait for the time
-// while a term waits: a mutex stops a bubble's clock.)
-func TestTermsOfOneReplicaDoNotOverlap(t *testing.T) {
-	for _, lost := range []bool{false, true} {
+// Only successful writes of the Lease are reported.
+func TestWritesAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := kubetest.NewServer(time.Now)
+		a := stand(t, server, "a", untilDone)
+		wantWrites := func(after time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if got := a.written.Swap(0); got != want {
+				t.Errorf("after %s: got %d writes, want %d", after, got, want)
+			}
+		}
+		wantWrites(0, 2) // client-go creates the Lease, and renews it at once
+		wantWrites(5*leader.RetryPeriod, 5)
+		away(server)
+		wantWrites(time.Minute, 0)
+		a.resign()
+	})
+}
+
+// The caller of Run can take down what lead needs once Run has returned.
+func TestRunWaitsForLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mayEnd := make(chan bool)
+		var returned atomic.Bool
+		a := stand(t, kubetest.NewServer(time.Now), "a", func(context.Context) { <-mayEnd })
+		a.want(t, 0, true, 1)
+		go func() {
+			a.resign()
+			returned.Store(true)
+		}()
+		a.want(t, time.Minute, true, 1)
+		if returned.Load() {
+			t.Error("Run returned before lead")
+		}
+		close(mayEnd)
+		a.want(t, 0, false, 1)
+		if !returned.Load() {
+			t.Error("Run did not return after lead")
+		}
+	})
+}
+
+// A term that is won while lead still runs for the last one waits for its end. It does
+// not start at all if it has ended by then.
+func TestTermsDoNotOverlap(t *testing.T) {
+	for _, ended := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			server := kubetest.NewServer(time.Now)
-			var running, most, terms atomic.Int64
-			mayEnd, second := make(chan bool), make(chan bool)
+			mayEnd := make(chan bool)
 			a := stand(t, server, "a", func(ctx context.Context) {
-				if now := running.Add(1); now > most.Load() {
-					most.Store(now)
-				}
-				defer running.Add(-1)
-				if terms.Add(1) == 2 {
-					close(second)
-					return
-				}
 				<-ctx.Done()
 				<-mayEnd
 			})
-			synctest.Wait()
-			mend := server.FailOn("*", "leases", errors.New("the API server is away"))
-			time.Sleep(RenewDeadline + RetryPeriod + time.Millisecond)
-			synctest.Wait()
-			won := make(chan bool, 1)
-			server.React("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
-				select {
-				case won <- true:
-				default:
-				}
-				return false, nil, nil
-			})
-			mend()
-			<-won
-			a.wantLeading(t, true) // the first term has not ended
-			want := int64(2)
-			if lost {
+			a.want(t, 0, true, 1)
+			back := away(server)
+			time.Sleep(lost)
+			back()
+			before := a.written.Load()
+			a.want(t, leader.LeaseDuration, true, 1) // lead still runs
+			if a.written.Load() == before {
+				t.Error("the second term is not won")
+			}
+			terms := int64(2)
+			if ended {
 				a.cancel()
-				want = 1
+				terms = 1
 			}
-			close(mayEnd)
-			if !lost {
-				<-second
-			}
-			a.resign()
 			synctest.Wait()
-			if got := terms.Load(); got != want {
-				t.Errorf("lost %t: %d terms began, want %d", lost, got, want)
-			}
-			if most.Load() != 1 {
-				t.Errorf("lost %t: %d terms ran at once", lost, most.Load())
-			}
+			close(mayEnd)
+			a.want(t, 0, !ended, terms)
+			a.resign()
 		})
 	}
 }
 
-func TestRunElectedNeedsAnIdentity(t *testing.T) {
+func TestRunNeedsAnIdentity(t *testing.T) {
 	server := kubetest.NewServer(time.Now)
-	err := Run(t.Context(), server.Client, Options{Namespace: "binder", Lease: "lease"}, func(bool) {}, kubetest.NoLog(), untilDone)
+	err := leader.Run(t.Context(), leader.Deps{Leases: server.Client.CoordinationV1(), Namespace: "binder", Lease: "lease"}, untilDone)
 	if err == nil || !strings.Contains(err.Error(), "identity") {
 		t.Errorf("got error %v, want one about the identity", err)
 	}
