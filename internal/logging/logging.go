@@ -1,3 +1,7 @@
+// Package logging makes the service's log.
+//
+// It decides where lines go and how they look. It must never know what is logged, and it
+// keeps no logger of its own: every part is given one.
 package logging
 
 import (
@@ -8,7 +12,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// New writes text for people on a terminal, else JSON.
+// New returns a log that writes lines of at least a level to out. format is "json",
+// "text", or "auto", which means text if out is a terminal and JSON otherwise.
 func New(out io.Writer, format string, level slog.Level) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
 	if format == "text" || format == "auto" && isTerminal(out) {
@@ -17,9 +22,12 @@ func New(out io.Writer, format string, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, opts))
 }
 
-// RouteClientGo sends the log lines of client-go the same way as ours.
+// RouteClientGo sends the lines of client-go to log. They go there for the whole process,
+// because client-go has only one logger.
 func RouteClientGo(log *slog.Logger) { klog.SetSlogLogger(log.With("logger", "client-go")) }
 
+// isTerminal reports whether out is a character device. So is /dev/null, where the format
+// does not matter.
 func isTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok {

@@ -1,71 +1,70 @@
 package logging
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"k8s.io/klog/v2"
 )
 
-func TestNewLoggerFormat(t *testing.T) {
-	for _, row := range []struct {
-		format string
-		json   bool
-	}{
-		{"json", true}, {"text", false},
-		{"auto", true}, // nothing here is a terminal
-	} {
-		out := &kubetest.LogBuffer{}
-		New(out, row.format, slog.LevelInfo).Info("launched", "id", kubetest.ID(1))
-		line := out.String()
-		if got := json.Valid([]byte(line)); got != row.json {
-			t.Errorf("--log-format %s wrote %q: JSON is %v, want %v", row.format, line, got, row.json)
-		}
-		if !strings.Contains(line, "launched") || !strings.Contains(line, kubetest.ID(1)) {
-			t.Errorf("--log-format %s wrote %q, without message and id", row.format, line)
+func TestFormat(t *testing.T) {
+	for format, wantJSON := range map[string]bool{"json": true, "text": false, "auto": true} { // a buffer is not a terminal
+		var out bytes.Buffer
+		New(&out, format, slog.LevelInfo).Info("launched", "id", "1234")
+		if json.Valid(out.Bytes()) != wantJSON || !strings.Contains(out.String(), "launched") || !strings.Contains(out.String(), "1234") {
+			t.Errorf("%s: got %q, want JSON: %t", format, &out, wantJSON)
 		}
 	}
 }
 
-func TestNewLoggerLevel(t *testing.T) {
-	out := &kubetest.LogBuffer{}
-	log := New(out, "text", slog.LevelWarn)
-	log.Info("said quietly")
-	log.Warn("said aloud")
-	if got := out.String(); strings.Contains(got, "quietly") || !strings.Contains(got, "aloud") {
-		t.Errorf("--log-level warn wrote %q, want the warning only", got)
+func TestLevel(t *testing.T) {
+	var out bytes.Buffer
+	log := New(&out, "text", slog.LevelWarn)
+	log.Info("quiet")
+	log.Warn("loud")
+	if got := out.String(); strings.Contains(got, "quiet") || !strings.Contains(got, "loud") {
+		t.Errorf("at level warn: got %q, want only the warning", got)
+	}
+}
+
+func TestRouteClientGo(t *testing.T) {
+	t.Cleanup(klog.ClearLogger)
+	var out bytes.Buffer
+	RouteClientGo(New(&out, "text", slog.LevelInfo))
+	klog.InfoS("watching", "resource", "pods")
+	if got := out.String(); !strings.Contains(got, "watching") || !strings.Contains(got, "logger=client-go") {
+		t.Errorf("got %q, want a line of client-go", got)
 	}
 }
 
 func TestIsTerminal(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
+	open := func(path string) *os.File {
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		return file
 	}
-	defer file.Close()
-	// A character device, as a terminal is, and there on every machine.
-	device, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	closed := open(os.DevNull)
 	closed.Close()
-	switch {
-	case isTerminal(&kubetest.LogBuffer{}):
-		t.Error("a buffer is taken for a terminal")
-	case isTerminal(file):
-		t.Error("a file is taken for a terminal")
-	case isTerminal(closed):
-		t.Error("a closed file is taken for a terminal")
-	case !isTerminal(device):
-		t.Error("a character device is not taken for a terminal")
+	for name, row := range map[string]struct {
+		out  io.Writer
+		want bool
+	}{
+		"a buffer":           {&bytes.Buffer{}, false},
+		"a file":             {open(filepath.Join(t.TempDir(), "log")), false},
+		"a closed device":    {closed, false},
+		"a character device": {open(os.DevNull), true}, // stands in for a terminal
+	} {
+		if got := isTerminal(row.out); got != row.want {
+			t.Errorf("%s: got %t, want %t", name, got, row.want)
+		}
 	}
-	device.Close()
 }

@@ -1,17 +1,20 @@
 // Package waiters wakes clients that wait for a change of something with a name.
+//
+// It must never know what the names mean: what has changed, and whether that is what a
+// client waits for, each client finds out for itself.
 package waiters
 
 import "sync"
 
-// Set holds the waiting clients by the name of what they wait for. The zero value
-// is ready to use, and its methods may be called at the same time.
+// Set holds the waiting clients by name. The zero value is ready to use. Its methods may
+// be called at the same time.
 type Set struct {
 	mu     sync.Mutex
 	byName map[string]map[chan struct{}]struct{}
 }
 
-// Add returns a channel that receives after each change; changes in quick
-// succession may be one receive. stop must be called when the wait is over.
+// Add returns a channel that receives after changes of a name. Several changes in quick
+// succession can be one receive. The caller must call stop when it no longer waits.
 func (s *Set) Add(name string) (changed <-chan struct{}, stop func()) {
 	ch := make(chan struct{}, 1)
 	s.mu.Lock()
@@ -35,15 +38,15 @@ func (s *Set) remove(name string, ch chan struct{}) {
 	}
 }
 
-// Any reports whether anybody waits for a name.
+// Any reports whether a client waits for a name.
 func (s *Set) Any(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.byName[name]) > 0
 }
 
-// Wake tells all who wait for a name of a change. It never blocks: a client that
-// has not yet received the last change will see this one with it.
+// Wake tells the clients that wait for a name of a change. It never blocks. A client that
+// has not yet received an earlier change receives once for both.
 func (s *Set) Wake(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

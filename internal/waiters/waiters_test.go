@@ -2,80 +2,62 @@ package waiters
 
 import "testing"
 
-// woken reports whether a wake-up is there to be taken, and takes it.
-func woken(changed <-chan struct{}) bool {
+// wantWoken checks whether a client has been woken, and takes the wake-up.
+func wantWoken(t testing.TB, client string, changed <-chan struct{}, want bool) {
+	t.Helper()
+	got := false
 	select {
 	case <-changed:
-		return true
+		got = true
 	default:
-		return false
+	}
+	if got != want {
+		t.Errorf("%s is woken: %t, want %t", client, got, want)
 	}
 }
 
-func TestWaitersWake(t *testing.T) {
-	var w Set
-	first, stopFirst := w.Add("a")
-	second, stopSecond := w.Add("a")
-	other, stopOther := w.Add("b")
-	defer stopSecond()
-	defer stopOther()
-	if woken(first) {
-		t.Error("woken without a change")
-	}
-
-	w.Wake("a")
-	if !woken(first) || !woken(second) {
-		t.Error("not all who wait for a change of it were woken")
-	}
-	if woken(other) {
-		t.Error("woken by a change of another instance")
-	}
-
+func TestWakeReachesAllWhoWaitForTheName(t *testing.T) {
+	var s Set
+	first, stopFirst := s.Add("a")
+	second, _ := s.Add("a")
+	other, _ := s.Add("b")
+	wantWoken(t, "first, before a change", first, false)
+	s.Wake("a")
+	wantWoken(t, "first", first, true)
+	wantWoken(t, "second", second, true)
+	wantWoken(t, "other", other, false)
 	stopFirst()
-	w.Wake("a")
-	if woken(first) {
-		t.Error("woken after it has stopped waiting")
-	}
-	if !woken(second) {
-		t.Error("the stop of one ended the other's waiting")
-	}
+	s.Wake("a")
+	wantWoken(t, "first, which has stopped", first, false)
+	wantWoken(t, "second", second, true)
 }
 
-// One who is busy must not hold up the watch, and must not miss that there was
-// a change.
-func TestWaitersWakeNeverBlocks(t *testing.T) {
-	var w Set
-	changed, stop := w.Add("a")
-	defer stop()
+// A busy client must not hold up the watch, and must not miss that there was a change.
+func TestWakeNeverBlocks(t *testing.T) {
+	var s Set
+	changed, _ := s.Add("a")
 	for range 3 {
-		w.Wake("a")
+		s.Wake("a")
 	}
-	if !woken(changed) {
-		t.Error("not woken")
-	}
-	if woken(changed) {
-		t.Error("woken once more for changes it has seen")
-	}
-	w.Wake("a")
-	if !woken(changed) {
-		t.Error("not woken again")
-	}
+	wantWoken(t, "the client", changed, true)
+	wantWoken(t, "the client, for the same changes", changed, false)
+	s.Wake("a")
+	wantWoken(t, "the client, for a new change", changed, true)
 }
 
-func TestWaitersLeaveNothing(t *testing.T) {
-	var w Set
-	_, stopFirst := w.Add("a")
-	_, stopSecond := w.Add("a")
-	_, stopOther := w.Add("b")
+// A name that nobody waits for takes no memory.
+func TestNothingIsLeft(t *testing.T) {
+	var s Set
+	_, stopFirst := s.Add("a")
+	_, stopSecond := s.Add("a")
 	stopFirst()
-	stopOther()
-	if len(w.byName) != 1 || len(w.byName["a"]) != 1 {
-		t.Errorf("held are %v, want one who waits for a", w.byName)
+	stopFirst() // a second call does no harm
+	if !s.Any("a") || s.Any("b") {
+		t.Errorf("a client waits for a: %t, for b: %t; want only for a", s.Any("a"), s.Any("b"))
 	}
 	stopSecond()
-	stopSecond() // twice does no harm
-	w.Wake("a")
-	if len(w.byName) != 0 {
-		t.Errorf("held are %v, want none", w.byName)
+	s.Wake("a")
+	if s.Any("a") || len(s.byName) != 0 {
+		t.Errorf("%v is left", s.byName)
 	}
 }
