@@ -129,7 +129,7 @@ func (c *Cache) InstancePods() []*corev1.Pod {
 
 // WarmPods returns the warm pods of a template: those that are nobody's instance.
 func (c *Cache) WarmPods(template string) []*corev1.Pod {
-	pods := c.ownPods.Overlay(indexed[*corev1.Pod](c.pods, warmIndex, template))
+	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, warmIndex, template) })
 	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
 		return !instance.IsWarm(pod) || instance.TemplateOf(pod) != template
 	})
@@ -168,7 +168,7 @@ func (c *Cache) ProxyService() (*corev1.Service, bool) {
 // Preloads returns the preloads of a template, or all for "", without those that
 // are being deleted.
 func (c *Cache) Preloads(template string) []*appsv1.DaemonSet {
-	sets := c.ownPreloads.Overlay(indexed[*appsv1.DaemonSet](c.preloads, templateIndex, template))
+	sets := c.ownPreloads.Overlay(func() []*appsv1.DaemonSet { return indexed[*appsv1.DaemonSet](c.preloads, templateIndex, template) })
 	return slices.DeleteFunc(sets, func(set *appsv1.DaemonSet) bool {
 		return set.Labels[instance.PreloadLabel] == "" || set.DeletionTimestamp != nil ||
 			template != "" && instance.TemplateOf(set) != template
@@ -204,7 +204,7 @@ func preloadWaiter(template string) string { return "preload:" + template }
 
 // podsOfTemplate returns the managed pods of a template, or all for "".
 func (c *Cache) podsOfTemplate(template string) []*corev1.Pod {
-	pods := c.ownPods.Overlay(indexed[*corev1.Pod](c.pods, templateIndex, template))
+	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, templateIndex, template) })
 	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
 		return template != "" && instance.TemplateOf(pod) != template
 	})

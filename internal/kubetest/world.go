@@ -202,7 +202,9 @@ func named[T metav1.Object](w *World, kind, name string) (found T, ok bool) {
 	return found, false
 }
 
-func (w *World) allPods() []*corev1.Pod { return w.pods.Overlay(watched[*corev1.Pod](w, "Pod")) }
+func (w *World) allPods() []*corev1.Pod {
+	return w.pods.Overlay(func() []*corev1.Pod { return watched[*corev1.Pod](w, "Pod") })
+}
 
 // Wrote is the read model's.
 func (w *World) Wrote(pod *corev1.Pod) {
@@ -326,7 +328,8 @@ func (w *World) Template(_ context.Context, name string) (*corev1.PodTemplate, e
 
 // Preloads is the read model's.
 func (w *World) Preloads(template string) []*appsv1.DaemonSet {
-	return slices.DeleteFunc(w.sets.Overlay(watched[*appsv1.DaemonSet](w, "DaemonSet")), func(set *appsv1.DaemonSet) bool {
+	sets := w.sets.Overlay(func() []*appsv1.DaemonSet { return watched[*appsv1.DaemonSet](w, "DaemonSet") })
+	return slices.DeleteFunc(sets, func(set *appsv1.DaemonSet) bool {
 		return set.DeletionTimestamp != nil || template != "" && instance.TemplateOf(set) != template
 	})
 }

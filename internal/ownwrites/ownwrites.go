@@ -1,8 +1,11 @@
-// Package ownwrites remembers what this replica wrote to the API server until the
-// watch has delivered it, so that a replica always reads its own writes.
+// Package ownwrites remembers what this replica wrote to the API server until the watch
+// has delivered it, so that a replica always reads its own writes.
 //
-// A watch trails writes by some milliseconds, and by a minute after an outage: it
-// is opened again with growing delays, while writes work at once.
+// The watch trails writes by some milliseconds, and by up to a minute after an outage:
+// client-go opens it again with growing delays, while writes already work.
+//
+// The package must never know what the objects are: it compares names, UIDs,
+// resourceVersions and deletion times, and talks to no API server.
 package ownwrites
 
 import (
@@ -10,48 +13,62 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 )
 
-// maxAge is how long a write is remembered that the watch does not deliver, for
-// example because the object was deleted while the watch was broken.
-const maxAge = 2 * time.Minute
+const (
+	// maxAge is how long a write is remembered that the watch does not deliver, for
+	// example because the object was deleted while the watch was broken.
+	maxAge = 2 * time.Minute
+	// maxGone is how many deleted objects are remembered.
+	maxGone = 1000
+)
 
-// Store holds the written objects of one resource by name. All of them are in one
-// namespace. Its methods may be called at the same time.
+// Store holds the written objects of one resource in one namespace, by name. Its methods
+// may be called at the same time. Objects are shared: neither the store nor its callers
+// change them.
 type Store[T metav1.Object] struct {
 	cached func(name string) (T, bool)
 	now    func() time.Time
 
 	mu     sync.Mutex
 	byName map[string]entry[T]
+	gone   *cache.LRUExpireCache // the UIDs of objects that the watch has reported as deleted
 }
 
 type entry[T metav1.Object] struct {
 	object T
-	at     time.Time
+	at     time.Time // of Add
 }
 
-// New returns an empty store. cached looks up what the watch has delivered; now is
-// the clock by which entries expire, which should be monotonic.
+// New returns an empty store. cached looks up what the watch has delivered; it must be up
+// to date when Delivered and Gone are called. now is the clock by which entries expire, which should be monotonic.
 func New[T metav1.Object](cached func(name string) (T, bool), now func() time.Time) *Store[T] {
-	return &Store[T]{cached: cached, now: now, byName: map[string]entry[T]{}}
+	return &Store[T]{cached: cached, now: now, byName: map[string]entry[T]{}, gone: cache.NewLRUExpireCache(maxGone)}
 }
 
-// Add remembers an object as the API server returned it. An object whose deletion
-// was accepted is given with the resourceVersion that was deleted and a deletion
+// Add remembers an object as the API server returned it. The caller gives an object whose
+// deletion was accepted with the resourceVersion that was deleted, and with a deletion
 // time.
+//
+// The watch can be faster than the answer to a write. An object that it has already
+// reported as deleted is not remembered: it would seem to exist until it expires.
 func (s *Store[T]) Add(object T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if earlier, ok := s.byName[object.GetName()]; ok && newer(earlier.object, object) {
-		return // two writes returned in the wrong order
+	name := object.GetName()
+	if _, gone := s.gone.Get(object.GetUID()); gone {
+		return
 	}
-	s.byName[object.GetName()] = entry[T]{object, s.now()}
+	if earlier, ok := s.byName[name]; ok && newer(earlier.object, object) {
+		return // two writes were answered in the wrong order
+	}
+	s.byName[name] = entry[T]{object, s.now()}
 }
 
-// Get returns what is known of a name: the written object if it is newer than the
-// cached one, else the cached one.
+// Get returns the object of a name: the written one if it is newer than the cached one,
+// else the cached one. It reports whether there is either.
 func (s *Store[T]) Get(name string) (T, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,12 +79,14 @@ func (s *Store[T]) Get(name string) (T, bool) {
 	return cached, ok
 }
 
-// Overlay returns some of the cached objects with written ones in place of older
-// ones, and with all other written objects that are newer than the cache. The
-// order is not kept.
-func (s *Store[T]) Overlay(listed []T) []T {
-	s.mu.Lock()
+// Overlay returns what list returns, some or all of the cached objects, with written
+// objects in place of older ones. It adds all other written objects that are newer than
+// the cache, also those that do not belong in the list: the caller filters. The order is
+// not kept.
+func (s *Store[T]) Overlay(list func() []T) []T {
+	s.mu.Lock() // before the list is read: else Delivered could drop an object that the list lacks
 	defer s.mu.Unlock()
+	listed := list()
 	if len(s.byName) == 0 {
 		return listed
 	}
@@ -95,7 +114,8 @@ func (s *Store[T]) Overlay(listed []T) []T {
 	return all
 }
 
-// Delivered drops a written object that the watch has caught up with.
+// Delivered tells the store of an object that the watch has delivered. Its written object
+// is dropped, unless that is newer.
 func (s *Store[T]) Delivered(object T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,17 +124,18 @@ func (s *Store[T]) Delivered(object T) {
 	}
 }
 
-// Gone drops a written object that the watch has reported as deleted. An object of
-// the same name that was created since is kept.
+// Gone tells the store of an object that the watch has reported as deleted. Its written
+// object is dropped, unless that is another object of the same name.
 func (s *Store[T]) Gone(object T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gone.Add(object.GetUID(), true, maxAge)
 	if own, ok := s.byName[object.GetName()]; ok && own.object.GetUID() == object.GetUID() {
 		delete(s.byName, object.GetName())
 	}
 }
 
-// lookup returns a written object that has not expired. The lock must be held.
+// lookup returns a written object that has not expired. The caller must hold the lock.
 func (s *Store[T]) lookup(name string) (T, bool) {
 	own, ok := s.byName[name]
 	if ok && s.now().Sub(own.at) > maxAge {
@@ -124,9 +145,9 @@ func (s *Store[T]) lookup(name string) (T, bool) {
 	return own.object, ok
 }
 
-// newer reports whether a written object is newer than a cached one. A deletion
-// has the resourceVersion of what it deleted, and is newer than that. Where the
-// versions cannot be compared, the cache is right.
+// newer reports whether a written object is newer than a cached one. A deletion has the
+// resourceVersion of what it deleted, and is newer than that. If the resourceVersions
+// cannot be compared, the cached object counts as newer.
 func newer(own, cached metav1.Object) bool {
 	order, err := resourceversion.CompareResourceVersion(own.GetResourceVersion(), cached.GetResourceVersion())
 	if err != nil {

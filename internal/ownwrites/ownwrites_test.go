@@ -13,92 +13,85 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/ownwrites"
 )
 
-// pod is written name@version, with -uid behind it for another pod of the same
-// name, and with a ! at the end for one that is being deleted.
+// pod reads name@version-uid, with a ! at the end for a pod that is being deleted.
 func pod(text string) *corev1.Pod {
+	p := &corev1.Pod{}
 	text, deleting := strings.CutSuffix(text, "!")
-	text, uid, _ := strings.Cut(text, "-")
-	name, version, _ := strings.Cut(text, "@")
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: version, UID: types.UID(uid)}}
 	if deleting {
 		p.DeletionTimestamp = &metav1.Time{}
 	}
+	text, uid, _ := strings.Cut(text, "-")
+	p.UID = types.UID(uid)
+	p.Name, p.ResourceVersion, _ = strings.Cut(text, "@")
 	return p
 }
 
-func text(p *corev1.Pod) string {
-	s := p.Name + "@" + p.ResourceVersion
-	if p.UID != "" {
-		s += "-" + string(p.UID)
-	}
+// write is the opposite of pod.
+func write(p *corev1.Pod) string {
+	text := p.Name + "@" + p.ResourceVersion + "-" + string(p.UID)
 	if p.DeletionTimestamp != nil {
-		s += "!"
+		text += "!"
 	}
-	return s
+	return text
 }
 
 func TestOwnWritesAreReadUntilTheWatchHasThem(t *testing.T) {
 	for _, test := range []struct {
-		name      string
-		added     []string
-		delivered []string
-		gone      []string
-		later     time.Duration
-		cached    string // "" for nothing
-		unlisted  bool   // the list that is overlaid lacks the cached one
-		want      string
+		name   string
+		events string // in order: add, delivered and gone, each followed by a pod
+		later  time.Duration
+		cached string // "" for nothing
+		lacks  bool   // the list lacks the cached pod
+		want   string
 	}{
-		{name: "nothing written", cached: "a@5", want: "a@5"},
-		{name: "not delivered yet", added: []string{"a@9"}, cached: "a@5", want: "a@9"},
-		{name: "more digits are newer", added: []string{"a@10"}, cached: "a@9", want: "a@10"},
-		{name: "created, and not in the cache", added: []string{"a@9"}, want: "a@9"},
-		{name: "the cache has it", added: []string{"a@9"}, cached: "a@9", want: "a@9"},
-		{name: "the cache has something newer", added: []string{"a@9"}, cached: "a@12", want: "a@12"},
-		{name: "written twice", added: []string{"a@9", "a@11"}, cached: "a@5", want: "a@11"},
-		{name: "returned in the wrong order", added: []string{"a@11", "a@9"}, cached: "a@5", want: "a@11"},
-		{name: "an older version is delivered", added: []string{"a@9"}, delivered: []string{"a@7"}, cached: "a@7", want: "a@9"},
-		{name: "delivered, and deleted since", added: []string{"a@9"}, delivered: []string{"a@9"}},
-		{name: "deleted before it was delivered", added: []string{"a@9-x"}, gone: []string{"a@5-x"}},
-		{name: "another of the name is gone", added: []string{"a@9-x"}, gone: []string{"a@5-y"}, want: "a@9-x"},
-		{name: "deleted by us", added: []string{"a@5!"}, cached: "a@5", want: "a@5!"},
-		{name: "deleted by us, and the cache knows", added: []string{"a@5!"}, cached: "a@7!", want: "a@7!"},
-		{name: "the list lacks what the cache has", added: []string{"a@9"}, cached: "a@12", unlisted: true, want: "a@12"},
-		{name: "the list lacks an older one", added: []string{"a@9"}, cached: "a@5", unlisted: true, want: "a@9"},
-		{name: "never delivered", added: []string{"a@9"}, later: 3 * time.Minute},
-		{name: "versions that cannot be compared", added: []string{"a@x"}, cached: "a@5", want: "a@5"},
+		{name: "nothing written", cached: "a@5-x", want: "a@5-x"},
+		{name: "not delivered yet", events: "add a@9-x", cached: "a@5-x", want: "a@9-x"},
+		{name: "more digits are newer", events: "add a@10-x", cached: "a@9-x", want: "a@10-x"},
+		{name: "created, and not in the cache", events: "add a@9-x", want: "a@9-x"},
+		{name: "the cache has it", events: "add a@9-x", cached: "a@9-x", want: "a@9-x"},
+		{name: "the cache has something newer", events: "add a@9-x", cached: "a@12-x", want: "a@12-x"},
+		{name: "written twice", events: "add a@9-x add a@11-x", cached: "a@5-x", want: "a@11-x"},
+		{name: "answered in the wrong order", events: "add a@11-x add a@9-x", cached: "a@5-x", want: "a@11-x"},
+		{name: "an older version is delivered", events: "add a@9-x delivered a@7-x", cached: "a@7-x", want: "a@9-x"},
+		{name: "delivered, and deleted since", events: "add a@9-x delivered a@9-x"},
+		{name: "deleted before it was delivered", events: "add a@9-x gone a@5-x"},
+		{name: "deleted before the write was answered", events: "gone a@10-x add a@9-x"},
+		{name: "deleted before the delete was answered", events: "gone a@10-x add a@9-x!"},
+		{name: "another pod of the name is gone", events: "add a@9-x gone a@5-y", want: "a@9-x"},
+		{name: "made again after it was gone", events: "gone a@5-y add a@9-x", want: "a@9-x"},
+		{name: "deleted by us", events: "add a@5-x!", cached: "a@5-x", want: "a@5-x!"},
+		{name: "deleted by us, and the cache knows", events: "add a@5-x!", cached: "a@7-x!", want: "a@7-x!"},
+		{name: "the list lacks what the cache has", events: "add a@9-x", cached: "a@12-x", lacks: true, want: "a@12-x"},
+		{name: "the list lacks an older one", events: "add a@9-x", cached: "a@5-x", lacks: true, want: "a@9-x"},
+		{name: "never delivered", events: "add a@9-x", later: 3 * time.Minute},
+		{name: "versions that cannot be compared", events: "add a@y-x", cached: "a@5-x", want: "a@5-x"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
 			var cached *corev1.Pod
+			lookup := func(string) (*corev1.Pod, bool) { return cached, cached != nil }
+			store := ownwrites.New(lookup, func() time.Time { return now })
+			event := map[string]func(*corev1.Pod){"add": store.Add, "delivered": store.Delivered, "gone": store.Gone}
+			for words := range slices.Chunk(strings.Fields(test.events), 2) {
+				event[words[0]](pod(words[1]))
+			}
 			if test.cached != "" {
 				cached = pod(test.cached)
 			}
-			store := ownwrites.New(func(string) (*corev1.Pod, bool) { return cached, cached != nil }, func() time.Time { return now })
-			for _, p := range test.added {
-				store.Add(pod(p))
-			}
-			for _, p := range test.delivered {
-				store.Delivered(pod(p))
-			}
-			for _, p := range test.gone {
-				store.Gone(pod(p))
-			}
 			now = now.Add(test.later)
-			list := []*corev1.Pod{pod("other@3")}
-			want := []string{"other@3"}
-			if cached != nil && !test.unlisted {
-				list = append(list, cached)
-			}
-			if test.want != "" && !(test.unlisted && test.want == test.cached) {
-				want = append(want, test.want)
-			}
-			got, ok := store.Get("a")
-			if ok != (test.want != "") || ok && text(got) != test.want {
+			if got, ok := store.Get("a"); ok != (test.want != "") || ok && write(got) != test.want {
 				t.Errorf("Get: got %v %v, want %q", got, ok, test.want)
 			}
+			listed, want := []*corev1.Pod{pod("other@3-z")}, []string{"other@3-z"}
+			if cached != nil && !test.lacks {
+				listed = append(listed, cached)
+			}
+			if test.want != "" && !(test.lacks && test.want == test.cached) {
+				want = append(want, test.want)
+			}
 			var all []string
-			for _, p := range store.Overlay(list) {
-				all = append(all, text(p))
+			for _, p := range store.Overlay(func() []*corev1.Pod { return listed }) {
+				all = append(all, write(p))
 			}
 			slices.Sort(all)
 			slices.Sort(want)
