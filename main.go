@@ -1,10 +1,10 @@
-// Command binder-deploy-kubernetes is Binder's deploy service for Kubernetes. It
-// launches a container per visitor, says where it is, routes the browser to it,
-// and deletes it when it has been idle.
+// Command binder-deploy-kubernetes is Binder's deploy service for Kubernetes. It launches
+// a container for each visitor, tells where it is, routes the browser to it, and deletes
+// it when it has been idle for too long.
 //
-// There is no database: an instance's id, template and last activity are labels
-// and annotations on its pod, requests are answered from shared informers'
-// caches, and any replica can answer any request. See README.md.
+// There is no database. The id, template and last activity of an instance are labels and
+// annotations on its pod, and requests are answered from a cache that a watch keeps up to
+// date: any replica can answer any request. README.md says more.
 package main
 
 import (
@@ -23,11 +23,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -44,41 +42,41 @@ func main() {
 	}
 }
 
-// run is the service from its arguments to its end. It returns nil after ctx is
-// done and everything has been put in order.
+// run runs the service from its arguments to its end. It returns nil after ctx is done and
+// the service has shut down in order.
 func run(ctx context.Context, args []string, from config.Environment, stdout, stderr io.Writer) error {
-	config, err := config.Parse(args, from, stdout)
+	c, err := config.Parse(args, from, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
 	case err != nil:
 		return err
-	case config.Version:
+	case c.Version:
 		_, err := fmt.Fprintln(stdout, version)
 		return err
 	}
-	if config.APIKeyGenerated {
-		// To the terminal and not to the log: the key is in no log line.
-		fmt.Fprintf(stderr, "No API key was given. This one lasts until the process ends: %s\n", config.APIKey)
+	if c.APIKeyGenerated {
+		// Not through the log: no log line ever holds the key.
+		fmt.Fprintf(stderr, "No API key is set. This random key is valid until the process ends: %s\n", c.APIKey)
 	}
-	log := logging.New(stderr, config.LogFormat, config.LogLevel)
-	if config.Warning != "" {
-		log.Warn(config.Warning)
+	log := logging.New(stderr, c.LogFormat, c.LogLevel)
+	if c.Warning != "" {
+		log.Warn(c.Warning)
 	}
 	logging.RouteClientGo(log)
-	client, err := newClient(config.Kubeconfig)
+	client, err := newClient(c.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	app, err := newApp(config, client, log, time.Now, rand.Reader)
+	app, err := newApp(c, client, log, time.Now, rand.Reader)
 	if err != nil {
 		return err
 	}
 	return app.run(ctx)
 }
 
-// newClient talks to the cluster that a kubeconfig names, or that the process
-// runs in.
+// newClient returns a client for the cluster that a kubeconfig file names, or for "", the
+// cluster that the process runs in.
 func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	config, err := rest.InClusterConfig()
 	if kubeconfig != "" {
@@ -91,8 +89,8 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
 	config.UserAgent = userAgent()
-	// No limit on our side: a burst of launches is what we are for, and the API
-	// server has priority and fairness to defend itself with.
+	// No limit on this side: bursts of launches are normal here, and the API server
+	// protects itself by priority and fairness.
 	config.QPS = -1
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -101,5 +99,5 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// userAgent names this service in the requests that it makes.
+// userAgent is the User-Agent of the requests that this service makes.
 func userAgent() string { return instance.ManagerName + "/" + version }
