@@ -131,9 +131,8 @@ func (c *Config) otherFlags(f *flag.FlagSet) {
 	f.BoolVar(&c.Version, versionFlag, false, "print the version and exit")
 }
 
-// parsedFlag is a flag.Value that says what is allowed when its text cannot be parsed,
-// and then leaves the setting as it was. The flag package's own types set it to zero,
-// which would be a second, false mistake.
+// parsedFlag is a flag.Value whose error says what is allowed. The flag package's own types
+// only say "parse error".
 type parsedFlag[T any] struct {
 	target  *T
 	parse   func(string) (T, error)
