@@ -321,34 +321,3 @@ func TestRegistryURL(t *testing.T) {
 		}
 	}
 }
-
-func TestCORSAllowOrigins(t *testing.T) {
-	for given, want := range map[string]string{
-		"*":                       "*",
-		"https://example.com":     "https://example.com",
-		"HTTPS://Example.COM":     "https://example.com",
-		"https://example.com:443": "https://example.com",
-		"http://example.com:80":   "http://example.com",
-		"http://example.com:443":  "http://example.com:443",
-		"http://localhost:8888":   "http://localhost:8888",
-		"http://[::1]:8888":       "http://[::1]:8888",
-		"http://[::1]:80":         "http://[::1]",
-		"chrome-extension://abc":  "chrome-extension://abc",
-		"http://a, http://B":      "http://a http://b",
-	} {
-		if c := mustParse(t, testHost(), "--cors-allow-origin="+given); strings.Join(c.CORSAllowOrigins, " ") != want {
-			t.Errorf("%q: got %q, want %q", given, c.CORSAllowOrigins, want)
-		}
-	}
-	c := mustParse(t, testHost("BINDER_CORS_ALLOW_ORIGIN=http://c"), "--cors-allow-origin=http://a", "--cors-allow-origin=http://b")
-	if got := strings.Join(c.CORSAllowOrigins, " "); got != "http://a http://b" {
-		t.Errorf("got %q, want both flags and not the variable", got)
-	}
-	for _, bad := range []string{
-		"", "null", "example.com", "example.com:80", "//example.com", "https://", "https://example.com/", "https://example.com/a",
-		"https://example.com?a", "https://example.com#a", "https://user@example.com", "https://*.example.com", "https://example.com:",
-		"https://example.com:port", "https://example.com:655360", "https://a b", "https://a%41", "https:example.com", "**",
-	} {
-		wantMistakes(t, testHost(), []string{"--cors-allow-origin=" + bad}, 1, fmt.Sprintf("--cors-allow-origin: %q", bad), "scheme://host")
-	}
-}
