@@ -109,8 +109,11 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
-	a.launcher, err = launch.New(pods, a.cache, a.config.StartTimeout, templates, remover, a.metrics, a.log, a.now, random,
-		protocol.NewAPIKey(a.config.APIKey).InstanceID)
+	a.launcher, err = launch.New(launch.Deps{
+		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
+		RepeatableID: protocol.NewAPIKey(a.config.APIKey).InstanceID, StartTimeout: a.config.StartTimeout,
+		Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
+	})
 	if err != nil {
 		return err
 	}
@@ -167,8 +170,10 @@ func (a *app) api(proxyPort string) http.Handler {
 
 // public is what answers on the proxy's port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source) http.Handler {
-	instances := proxy.New(a.cache, a.activity.Touch, protocol.NewAPIKey(a.config.APIKey).Opens, a.log)
-	instances.LaunchPage = a.config.LaunchPage
+	instances := proxy.New(proxy.Deps{
+		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
+		LaunchPage: a.config.LaunchPage, Log: a.log,
+	})
 	own := &pages.LaunchPages{
 		Instances: a.cache, Launcher: a.launcher, Templates: templates, Enabled: a.config.LaunchPage,
 		Draining: a.draining, Metrics: a.metrics, Log: a.log,
@@ -289,11 +294,11 @@ func ignoreEnd(ctx context.Context, err error) error {
 // metricValues are the closed sets that labels of metrics take their values from.
 func metricValues() metrics.Values {
 	return metrics.Values{
-		Launches:        append(podtemplate.Results(), "no_capacity"),
+		Launches:        launch.Results(),
 		Ends:            texts(instance.EndReasons()),
 		ActivityPatches: activity.Results(),
 		ActivityProbes:  texts(activity.ProbeResults()),
-		Claims:          texts([]launch.ClaimResult{launch.ClaimWarm, launch.ClaimLostRace, launch.ClaimEmpty}),
+		Claims:          launch.ClaimResults(),
 		RegistryAsks:    podtemplate.Results(),
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
@@ -198,22 +199,34 @@ func TestSweepEndsWithItsTerm(t *testing.T) {
 // is written to its pod.
 func TestApplicationsAtWork(t *testing.T) {
 	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
 		answer string // of the application
+		lost   bool   // contact with the API server, while the application is asked
 		err    error  // of the write
-		result string // counted
+		result string // counted; "" for an application that is not asked
 		culled bool
 		last   time.Time // written
 		errors int
 	}{
 		"busy":             {answer: `[{"execution_state": "busy"}]`, result: "busy", last: kubetest.Noon},
 		"was active":       {answer: `[{"last_activity": "2026-01-02T11:30:00Z"}]`, result: "active", last: kubetest.Noon.Add(-30 * time.Minute)},
+		"old work":         {answer: `[{"last_activity": "2026-01-02T10:30:00Z"}]`, result: "idle", culled: true},
 		"idle":             {answer: `[]`, result: "idle", culled: true},
+		"contact lost":     {answer: `[]`, lost: true, result: "idle"},
 		"nonsense":         {answer: `<html>`, result: "bad_answer", culled: true},
+		"too old":          {answer: `[{"execution_state": "busy"}]`, change: kubetest.WithAnnotation(instance.MaxAgeAnnotation, "1h"), culled: true},
+		"in use":           {answer: `[]`, change: kubetest.LastUsed(kubetest.Noon.Add(-time.Minute))},
+		"broken":           {answer: `[{"execution_state": "busy"}]`, change: kubetest.Broken, culled: true},
+		"invalid path":     {answer: `[{"execution_state": "busy"}]`, change: kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "../x"), culled: true},
 		"write conflicts":  {answer: `[{"execution_state": "busy"}]`, result: "busy", err: kubetest.Conflict("a pod")},
 		"write is refused": {answer: `[{"execution_state": "busy"}]`, result: "busy", err: errors.New("away"), errors: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var culler testCuller
 			application := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if test.lost {
+					culler.deps.Hold.Contact(time.Now().Add(-time.Hour))
+				}
 				_, _ = w.Write([]byte(test.answer))
 			}))
 			defer application.Close()
@@ -221,18 +234,27 @@ func TestApplicationsAtWork(t *testing.T) {
 			pod := ago(1, 2*time.Hour, kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "api/kernels"),
 				kubetest.WithAnnotation(instance.PortAnnotation, address.Port()))
 			pod.Status.PodIP = address.Hostname()
+			if test.change != nil {
+				test.change(pod)
+			}
 			c := startCache(t, kubetest.ClockAt(kubetest.Noon), pod)
 			if test.err != nil {
 				c.FailOn("patch", "pods", test.err)
 			}
-			culler := newTestCuller(t, c)
+			culler = newTestCuller(t, c)
 			culler.sweep(t.Context(), kubetest.Noon)
 			stored, err := c.StoredPod(pod.Name)
 			if culled := err != nil; culled != test.culled {
 				t.Fatalf("culled is %t, want %t", culled, test.culled)
 			}
-			if got := metric(t, culler.metrics, "binder_activity_probes_total", test.result); got != 1 {
-				t.Errorf("counted as %s: %v, want 1", test.result, got)
+			for _, result := range activity.ProbeResults() {
+				want := 0.0
+				if string(result) == test.result {
+					want = 1
+				}
+				if got := metric(t, culler.metrics, "binder_activity_probes_total", string(result)); got != want {
+					t.Errorf("counted as %s: %v, want %v", result, got, want)
+				}
 			}
 			culler.wantLog(t, 0, test.errors)
 			if !test.last.IsZero() && (stored.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(test.last) ||

@@ -32,8 +32,12 @@ import (
 func apiOnCluster(t testing.TB, c *testCache) *API {
 	t.Helper()
 	metrics, log := newTestMetrics(), kubetest.NoLog()
-	launcher, err := launch.New(c.Client.CoreV1().Pods(kubetest.Namespace), c.Cache, kubetest.StartTimeout, c.Cache,
-		&tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now}, metrics, log, c.Server.Now, rand.Reader, protocol.NewAPIKey(testAPIKey).InstanceID)
+	launcher, err := launch.New(launch.Deps{
+		Pods: c.Client.CoreV1().Pods(kubetest.Namespace), Cache: c.Cache, Templates: c.Cache,
+		Remover:      &tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now},
+		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
+		Metrics: metrics, Log: log, Now: c.Server.Now, Random: rand.Reader,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +172,8 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 		if status == instance.StatusDeployed {
 			continue
 		}
-		proxy := proxy.New(fakeReader{{ID: kubetest.ID(1), Status: status}}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
-		res := ask(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/", "", "")
+		tested := newTestProxy(instance.Instance{ID: kubetest.ID(1), Status: status})
+		res := ask(t, tested, "GET", "/user/"+kubetest.ID(1)+"/", "", "")
 		page := strings.ToLower(res.Body.String())
 		if strings.Contains(page, "<script") || strings.Contains(page, "refresh") || res.Header().Get("Refresh") != "" {
 			t.Errorf("%s: the page reloads: %v %s", status, res.Header(), page)
@@ -179,12 +183,20 @@ func TestFaultWaitingPageDoesNotReload(t *testing.T) {
 
 // Its proxy had the administration of all routes on the public address.
 func TestFaultPublicAddressHasNoAdministration(t *testing.T) {
-	proxy := proxy.New(fakeReader{{ID: kubetest.ID(1), Status: instance.StatusDeployed}}, func(string, instance.Source) {}, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
+	tested := newTestProxy(instance.Instance{ID: kubetest.ID(1), Status: instance.StatusDeployed})
 	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user", "/user/"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
-			if res := ask(t, proxy, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {
+			if res := ask(t, tested, method, path, testAPIKey, "{}"); res.Code != http.StatusNotFound {
 				t.Errorf("%s %s: got %d, want 404", method, path, res.Code)
 			}
 		}
 	}
+}
+
+// newTestProxy is a proxy that knows one instance.
+func newTestProxy(inst instance.Instance) http.Handler {
+	return proxy.New(proxy.Deps{
+		Instances: fakeReader{inst}, Touch: func(string, instance.Source) {},
+		IsAPIKey: protocol.NewAPIKey(testAPIKey).Opens, Log: kubetest.NoLog(),
+	})
 }

@@ -269,7 +269,11 @@ func (r *replica) tracker() *activity.Tracker {
 
 func (r *replica) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
-	launcher, err := launch.New(r.podClient(), r.Cache, kubetest.StartTimeout, r.Cache, r.remover(), r.metrics, kubetest.NoLog(), r.now, rand.Reader, protocol.NewAPIKey("a key").InstanceID)
+	launcher, err := launch.New(launch.Deps{
+		Pods: r.podClient(), Cache: r.Cache, Templates: r.Cache, Remover: r.remover(),
+		RepeatableID: protocol.NewAPIKey("a key").InstanceID, StartTimeout: kubetest.StartTimeout,
+		Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now, Random: rand.Reader,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

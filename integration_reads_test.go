@@ -36,7 +36,9 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	r := s.startReplica(t, time.Now)
 	api := newTestAPI(r.Cache, r.launcher(t))
 	tracker := r.tracker()
-	proxy := proxy.New(r.Cache, tracker.Touch, protocol.NewAPIKey(testAPIKey).Opens, kubetest.NoLog())
+	proxy := proxy.New(proxy.Deps{
+		Instances: r.Cache, Touch: tracker.Touch, IsAPIKey: protocol.NewAPIKey(testAPIKey).Opens, Log: kubetest.NoLog(),
+	})
 
 	before := len(r.traffic.all())
 	if before == 0 {

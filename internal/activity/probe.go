@@ -18,22 +18,23 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
+// What an application may cost the culler, which must not wait for it for long.
 const (
 	probeTimeout    = 2 * time.Second
-	maxProbeAnswer  = 1 << 20
-	maxProbeHeaders = 64 << 10
+	maxProbeAnswer  = 1 << 20  // bytes
+	maxProbeHeaders = 64 << 10 // bytes
 )
 
 // ProbeResult is the outcome of asking an application whether it is at work. It is
-// the label of a metric.
+// the value of a metric's label.
 type ProbeResult string
 
 const (
 	ProbeBusy      ProbeResult = "busy"       // it is at work
-	ProbeActive    ProbeResult = "active"     // it was, later than what is known, and not too long ago
+	ProbeActive    ProbeResult = "active"     // it was at work, later than the pod says, and not too long ago
 	ProbeIdle      ProbeResult = "idle"       // neither
 	ProbeNoAnswer  ProbeResult = "no_answer"  // no answer, or not in time
-	ProbeBadAnswer ProbeResult = "bad_answer" // not a 200, not JSON, or too much of it
+	ProbeBadAnswer ProbeResult = "bad_answer" // not a 200, not JSON, or too large
 )
 
 // ProbeResults lists every ProbeResult.
@@ -45,7 +46,7 @@ func ProbeResults() []ProbeResult {
 // work, at the path that its activity-probe annotation names. asked is false if
 // there is no valid one. The time is zero unless the result is busy or active.
 //
-// Everything but a 200 with JSON of at most 1 MiB within 2 s counts as idle.
+// Anything but a 200 with JSON of at most 1 MiB within 2 s counts as idle.
 func Probe(ctx context.Context, pod *corev1.Pod, rules lifetime.Rules, now func() time.Time) (result ProbeResult, active time.Time, asked bool) {
 	value, annotated := pod.Annotations[instance.ActivityProbeAnnotation]
 	if !annotated {
@@ -62,9 +63,10 @@ func Probe(ctx context.Context, pod *corev1.Pod, rules lifetime.Rules, now func(
 	case err != nil:
 		return ProbeNoAnswer, time.Time{}, true
 	}
-	last, _ := instance.LastActivity(pod) // an idle instance has one
-	result, active = judgeAnswer(body, last, now())
-	if at, _ := rules.DueEnd(pod, active, now()); result == ProbeActive && !now().Before(at) {
+	answered := now()
+	last, _ := instance.LastActivity(pod) // readable, or the instance would not be idle
+	result, active = judgeAnswer(body, last, answered)
+	if end, _ := rules.DueEnd(pod, active, answered); result == ProbeActive && !answered.Before(end) {
 		return ProbeIdle, time.Time{}, true // that was too long ago as well
 	}
 	return result, active, true
@@ -72,7 +74,7 @@ func Probe(ctx context.Context, pod *corev1.Pod, rules lifetime.Rules, now func(
 
 // judgeAnswer reads what an application says of itself. execution_state "busy"
 // anywhere is activity now. Otherwise the latest last_activity counts if it is after
-// last; a time in the future counts as now.
+// last. A time in the future counts as now.
 func judgeAnswer(body []byte, last, now time.Time) (ProbeResult, time.Time) {
 	busy, latest, err := findActivity(body)
 	if err != nil {
@@ -81,7 +83,7 @@ func judgeAnswer(body []byte, last, now time.Time) (ProbeResult, time.Time) {
 	if latest.After(now) {
 		latest = now
 	}
-	// Annotations have milliseconds. Anything finer would be later for ever.
+	// Annotations have milliseconds. Anything finer would always be later than last.
 	latest = latest.Truncate(time.Millisecond)
 	switch {
 	case busy:
@@ -136,11 +138,11 @@ func findActivity(text []byte) (busy bool, latest time.Time, err error) {
 	}
 }
 
-// errBadAnswer is wrapped by errors about an answer that is of no use.
+// errBadAnswer is wrapped by errors about an answer that is not usable.
 var errBadAnswer = errors.New("bad answer")
 
-// fetch asks the application in a pod. It goes to the pod's own address and port
-// and nowhere else: what answers is untrusted.
+// fetch asks the application in a pod, and returns what it answers. It connects to
+// the pod's own address and port and nowhere else: the application is untrusted.
 func fetch(ctx context.Context, pod *corev1.Pod, path *url.URL) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -160,7 +162,7 @@ func fetch(ctx context.Context, pod *corev1.Pod, path *url.URL) ([]byte, error) 
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", instance.ManagerName)
 	// One connection for one question. There is no proxy from the environment, and no
-	// compression, whose content could be far larger. A transport follows no redirect.
+	// compression: a small answer could become a huge one. A transport follows no redirect.
 	transport := &http.Transport{
 		DialContext:            (&net.Dialer{}).DialContext,
 		DisableCompression:     true,

@@ -1,7 +1,8 @@
 // Package activity knows when instances were last used: it remembers uses in
 // memory, writes them to pods, and asks applications whether they are at work.
 //
-// It does not decide what becomes of an instance; that is the lifetime package's.
+// It does not decide what becomes of an instance, which is the lifetime package's
+// subject, and it does not know what a use looks like, which is the proxy's.
 package activity
 
 import (
@@ -22,35 +23,46 @@ import (
 )
 
 const (
-	// flushLimit is how long one flush starts writes. What is then left is sorted
-	// anew at the next tick, so that the instance with the least time left goes first.
+	// flushLimit is how long one flush starts writes. The rest is sorted again in the
+	// next flush, so that the instance with the least time left is written first.
 	flushLimit = 5 * time.Second
-	// lastFlushes and lastFlushPause are for conflicts when this replica ends: other
-	// replicas write to an instance that is in use through them as well.
+	// lastFlushes is how many flushes are made when this replica ends. One is not
+	// enough if the API server is slow, or if another replica writes to the same
+	// instance.
 	lastFlushes    = 3
 	lastFlushPause = 100 * time.Millisecond
 )
 
 // Cache is what a Tracker asks of the read model.
 type Cache interface {
+	// Pod returns the pod of an instance.
 	Pod(id string) (*corev1.Pod, bool)
+	// Wrote tells the read model what a write has made of a pod.
 	Wrote(pod *corev1.Pod)
 }
 
 // Metrics counts what a Tracker does.
 type Metrics interface {
+	// ActivityWritten counts a write, by its result: one of Results.
 	ActivityWritten(result string)
+	// TimeFixed counts an unreadable time on a pod that was replaced.
 	TimeFixed()
 }
 
 // Deps are what a Tracker needs.
 type Deps struct {
-	Pods    kube.PodPatcher
-	Cache   Cache
-	Rules   lifetime.Rules
+	// Pods writes to the pods of instances.
+	Pods kube.PodPatcher
+	// Cache is the read model.
+	Cache Cache
+	// Rules say how long instances may be idle, and so how often uses are written.
+	Rules lifetime.Rules
+	// Metrics counts writes.
 	Metrics Metrics
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Log is told of writes that fail and of annotations that were unreadable.
+	Log *slog.Logger
+	// Now is the clock that uses are noted by.
+	Now func() time.Time
 }
 
 // Tracker remembers when instances were last used until that is written to their
@@ -60,7 +72,7 @@ type Tracker struct {
 	deps Deps
 
 	mu   sync.Mutex
-	last map[string]use // by id; what is written, or has no pod, is dropped
+	last map[string]use // by id; a use that is written, or has no pod, is dropped
 }
 
 // use is when an instance was used, and how.
@@ -82,8 +94,8 @@ func (t *Tracker) Touch(id string, source instance.Source) {
 	}
 }
 
-// Run writes uses as they become due, until ctx is done. What is left then is for
-// Flush.
+// Run writes uses as they become due, until ctx is done. Flush writes those that are
+// left then.
 func (t *Tracker) Run(ctx context.Context) {
 	ticker := time.NewTicker(lifetime.FlushTick)
 	defer ticker.Stop()
@@ -92,16 +104,15 @@ func (t *Tracker) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			t.flush(ctx, lifetime.Period)
+			t.flush(ctx, false)
 		}
 	}
 }
 
 // Flush writes all uses, due or not, when this replica ends.
 func (t *Tracker) Flush(ctx context.Context) {
-	all := func(time.Duration) time.Duration { return 0 }
 	for range lastFlushes {
-		if conflicts := t.flush(ctx, all); conflicts == 0 {
+		if left := t.flush(ctx, true); left == 0 {
 			return
 		}
 		select {
@@ -121,12 +132,12 @@ type dueWrite struct {
 }
 
 // due returns the uses that are later than the pod's annotation by a period of the
-// instance's cull timeout, those with the least time left first. So an instance
-// that is in use all the time is written to once a period, by the first replica to
-// look. A use within a period of what is written, with none after it, is written
-// only when this replica ends: the Lag allows for that. Uses that need not be
-// remembered are dropped.
-func (t *Tracker) due(period func(cullTimeout time.Duration) time.Duration) []dueWrite {
+// instance's cull timeout, or by anything if all is true. Those of the instances
+// with the least time left come first. So an instance that is in use all the time is
+// written to once a period, by the first replica to look. A use within a period of
+// what is written, with none after it, is written only when this replica ends:
+// lifetime.Lag allows for that. Uses that need not be remembered are dropped.
+func (t *Tracker) due(all bool) []dueWrite {
 	var due []dueWrite
 	for id, used := range t.snapshot() {
 		pod, exists := t.deps.Cache.Pod(id)
@@ -141,7 +152,7 @@ func (t *Tracker) due(period func(cullTimeout time.Duration) time.Duration) []du
 			due = append(due, dueWrite{pod: pod, use: used, problem: err})
 		case !used.at.Truncate(time.Millisecond).After(annotated): // annotations have milliseconds
 			t.drop(id, used)
-		case used.at.Sub(annotated) >= period(timeout):
+		case all || used.at.Sub(annotated) >= lifetime.Period(timeout):
 			due = append(due, dueWrite{pod: pod, use: used, idleAt: annotated.Add(timeout)})
 		}
 	}
@@ -149,14 +160,16 @@ func (t *Tracker) due(period func(cullTimeout time.Duration) time.Duration) []du
 	return due
 }
 
-// flush writes what is due, some at a time, and returns how many writes met a
-// conflict. The map is the queue: it holds the latest use of an instance until that
-// is written, so a write that fails is repeated at the next tick.
-func (t *Tracker) flush(ctx context.Context, period func(cullTimeout time.Duration) time.Duration) (conflicts int) {
+// flush writes the uses that are due, or all of them, several at a time. It returns
+// how many are left, because of a conflict or because there was no time. The map is
+// the queue: it holds the latest use of an instance until that is written, so a
+// write that fails is repeated at the next tick.
+func (t *Tracker) flush(ctx context.Context, all bool) (left int) {
 	var mu sync.Mutex
 	var failed int
 	var last error
-	due := t.due(period)
+	due := t.due(all)
+	left = len(due)
 	starting, stop := context.WithTimeout(ctx, flushLimit)
 	defer stop()
 	workqueue.ParallelizeUntil(starting, kube.Writers, len(due), func(i int) {
@@ -164,17 +177,17 @@ func (t *Tracker) flush(ctx context.Context, period func(cullTimeout time.Durati
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case err == nil || apierrors.IsNotFound(err):
 		case apierrors.IsConflict(err):
-			conflicts++
-		default:
+			return
+		case err != nil && !apierrors.IsNotFound(err):
 			failed, last = failed+1, err
 		}
+		left--
 	})
 	if failed > 0 { // one line for all: they all fail while the API server is away
 		t.deps.Log.WarnContext(ctx, "activity not written, will be tried again", "instances", failed, "error", last)
 	}
-	return conflicts
+	return left
 }
 
 // write writes one use, and drops it once that is done or the pod is gone.
@@ -222,7 +235,7 @@ func Write(ctx context.Context, pods kube.PodPatcher, pod *corev1.Pod, at time.T
 	})
 }
 
-// result names the outcome of a write, as the label of a metric.
+// result names the outcome of a write, as the value of a metric's label.
 func result(err error) string {
 	switch {
 	case err == nil:
@@ -233,5 +246,5 @@ func result(err error) string {
 	return "error"
 }
 
-// Results are the labels that ActivityWritten gets.
+// Results lists every result that Metrics.ActivityWritten gets.
 func Results() []string { return []string{"ok", "conflict", "error"} }

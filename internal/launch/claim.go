@@ -2,107 +2,99 @@ package launch
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"sync"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// ClaimResult is what came of asking a pool for a pod; a label of a metric.
-type ClaimResult string
-
+// The results of a claim, as a label of a metric.
 const (
-	ClaimWarm     ClaimResult = "warm"      // a pod was claimed
-	ClaimLostRace ClaimResult = "lost_race" // a pod had changed, or was another's; the next was tried
-	ClaimEmpty    ClaimResult = "empty"     // there was none, and a new one was created
+	resultWarm     = "warm"      // a pod was claimed
+	resultLostRace = "lost_race" // a pod had changed, or was claimed by another replica; the next one was tried
+	resultEmpty    = "empty"     // no pod could be claimed, and a new one was created
 )
 
-// claim makes a warm pod of the template an instance, and returns its id; ""
-// when there is none to be had. It waits for none. Two claims never get one pod:
-// each is a patch of the very version that was read.
-func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, timeout time.Duration) (id string, err error) {
-	size, err := podtemplate.PoolSize(template)
-	if size == 0 || err != nil {
-		return "", nil // a bad size is the pool's to complain about
+// ClaimResults are the results of a claim, as a label of a metric.
+func ClaimResults() []string { return []string{resultWarm, resultLostRace, resultEmpty} }
+
+// claimOutcome says how a launch fared with the warm pods of its template.
+type claimOutcome int
+
+const (
+	claimFailed  claimOutcome = iota // with an error: the launch fails as well
+	claimed                          // the launch has a pod
+	noPool                           // the template keeps no warm pods
+	poolEmpty                        // no pod is left that can be claimed
+	claimRefused                     // the API server refuses the claim, and may allow a new pod
+)
+
+// claim makes a warm pod of the template an instance, and returns its id. It never
+// waits for a pod.
+//
+// No pod is claimed twice. Launches of this replica reserve the pods that they try.
+// Between replicas, the API server accepts a claim only of the version of the pod that
+// was read.
+func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (id string, outcome claimOutcome, err error) {
+	if size, err := podtemplate.PoolSize(template); size == 0 || err != nil {
+		return "", noPool, nil // the pool reports an invalid size
 	}
-	var reserved []string
-	defer func() { l.Claiming.Release(reserved) }() // by then the watch has brought what became of them
-	for _, pod := range Claimable(l.Instances.WarmPods(template.Name), podtemplate.Hash(template), l.now(), l.startTimeout) {
-		if !l.Claiming.Reserve(pod.Name) {
+	warm := l.deps.Cache.WarmPods(template.Name)
+	for _, pod := range claimable(warm, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
+		if _, reserved := l.claiming.LoadOrStore(pod.Name, true); reserved {
 			continue
 		}
-		reserved = append(reserved, pod.Name)
-		switch err := l.claimPod(ctx, pod, timeout); {
+		defer l.claiming.Delete(pod.Name) // by then the read model has the claimed pod
+		id := pod.Labels[instance.IDLabel]
+		switch err := l.claimPod(ctx, pod, cullTimeout); {
 		case err == nil:
-			id := pod.Labels[instance.IDLabel]
-			l.Metrics.Claimed(string(ClaimWarm))
-			l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name, "warm", true)
-			l.awaitKnown(ctx, id, kube.OwnWriteWait)
-			return id, nil
+			l.deps.Metrics.Claimed(resultWarm)
+			return id, claimed, nil
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			l.Metrics.Claimed(string(ClaimLostRace))
-		case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-			// The next would be refused as well; a new pod may not be.
-			l.log.WarnContext(ctx, "warm pod not claimed, a new one is created", "id", pod.Labels[instance.IDLabel], "template", template.Name, "error", err)
-			l.Metrics.Claimed(string(ClaimEmpty))
-			return "", nil
+			l.deps.Metrics.Claimed(resultLostRace)
+		case kube.IsRefused(err):
+			// The claim of any other pod would be refused as well.
+			l.deps.Metrics.Claimed(resultEmpty)
+			l.deps.Log.WarnContext(ctx, "claim of a warm pod refused, creating a new pod", "id", id, "template", template.Name, "error", err)
+			return "", claimRefused, nil
 		default:
-			return "", err
+			return "", claimFailed, err
 		}
 	}
-	l.Metrics.Claimed(string(ClaimEmpty))
-	return "", nil
+	l.deps.Metrics.Claimed(resultEmpty)
+	return "", poolEmpty, nil
 }
 
-// claimPod writes once: the pod is in the pool no longer, and is in use as of now.
-func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, timeout time.Duration) error {
+// claimPod takes a pod out of its pool and makes it somebody's, in one write.
+func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-
-	began := l.now()
-	annotations := instance.LaunchAnnotations(began, timeout)
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"resourceVersion": pod.ResourceVersion,
-		"labels":          map[string]any{instance.PoolLabel: nil},
-		"annotations":     annotations,
-	}})
-	if err != nil {
-		return fmt.Errorf("encode the claim of pod %s: %w", pod.Name, err)
-	}
-	_, err = l.Pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
+	claimed, err := kube.PatchMetadata(ctx, l.deps.Pods, pod, map[string]any{
+		"labels":      map[string]any{instance.PoolLabel: nil},
+		"annotations": instance.LaunchAnnotations(l.deps.Now(), cullTimeout),
+	})
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}
-	// Only now is the launch this replica's: the watch may have brought another's
-	// claim of the pod, which is not to be measured here. It may have brought this
-	// one, too.
-	l.begin(pod, began)
-	if claimed, ok := l.Instances.Pod(pod.Labels[instance.IDLabel]); ok {
-		l.observe(claimed)
-	}
+	l.deps.Cache.Wrote(claimed)
 	return nil
 }
 
-// Claimable returns the warm pods that may be claimed, best first: those that
-// serve, then those that are starting, which still are ahead of a new one.
-// Otherwise they are in no order, so that replicas seldom try the same one.
-func Claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
+// claimable returns the warm pods that may be claimed, the best first: pods that
+// serve, then pods that are starting, which are still ahead of a new one. Otherwise
+// the order is random, so that replicas seldom try the same pod.
+func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
 	var serving, starting []*corev1.Pod
 	for _, pod := range warm {
 		switch {
-		case pod.Labels[instance.TemplateHashLabel] != hash:
+		case pod.Labels[instance.TemplateHashLabel] != hash: // of an earlier version of the template
 		case instance.IsServing(pod):
 			serving = append(serving, pod)
 		case isPromising(pod, now, startTimeout):
@@ -115,38 +107,9 @@ func Claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 	return append(serving, starting...)
 }
 
-// Reservations keep the launches of one replica from racing each other for a
-// pod. The zero value is ready to use.
-type Reservations struct {
-	mu    sync.Mutex
-	Names map[string]bool
-}
-
-// Reserve reports whether the name was free; from now on it is not.
-func (r *Reservations) Reserve(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.Names[name] {
-		return false
-	}
-	if r.Names == nil {
-		r.Names = map[string]bool{}
-	}
-	r.Names[name] = true
-	return true
-}
-
-func (r *Reservations) Release(names []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, name := range names {
-		delete(r.Names, name)
-	}
-}
-
-// isPromising reports whether a pod that does not serve yet is at least as good
-// as a new one: on its way for not too long, and nothing has gone wrong so far.
-// It may have used up half of its start timeout, so that enough is left of it.
+// isPromising reports whether a pod that does not serve yet is at least as good as a
+// new one: nothing has gone wrong, the scheduler does not lack a node for it, and at
+// least half of its start timeout is left.
 func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
 	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
 		return false
@@ -157,14 +120,11 @@ func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) boo
 	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
 		return false
 	}
-	for _, status := range instance.ContainerStatuses(pod) {
-		if waiting := status.State.Waiting; waiting != nil {
-			switch waiting.Reason {
-			case "", "ContainerCreating", "PodInitializing":
-			default:
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(instance.ContainerStatuses(pod), isStuck)
+}
+
+// isStuck reports whether a container waits for anything but its creation.
+func isStuck(status corev1.ContainerStatus) bool {
+	waiting := status.State.Waiting
+	return waiting != nil && !slices.Contains([]string{"", "ContainerCreating", "PodInitializing"}, waiting.Reason)
 }

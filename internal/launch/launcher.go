@@ -1,3 +1,8 @@
+// Package launch starts and stops instances. A launch claims a warm pod or creates a
+// new one, within the template's limit.
+//
+// It must never know HTTP or pages, nor decide when an instance that nobody stops
+// ends.
 package launch
 
 import (
@@ -13,276 +18,266 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
+// StoppedMessage is the message of an instance that Stop ended.
 const StoppedMessage = "stopped by request"
 
 var (
-	// errNoRecord: there is no instance of that template and id.
+	// ErrNoRecord means that no instance has that template and id.
 	ErrNoRecord = errors.New("there is no record for that template and id")
-	// errCapacity: a launch would be one too many; later it may not be.
+	// ErrCapacity means that a limit allows no further instance at the moment.
 	ErrCapacity = errors.New("no capacity for another instance")
 )
 
-// Request is what is asked of a launch.
+// Request says what to launch.
 type Request struct {
 	Template string
-	// CullTimeout is how long the instance may be idle; 0 for what the template
-	// or the server says.
+	// CullTimeout is how long the instance may be idle. 0 means the template's value,
+	// or else the server's.
 	CullTimeout time.Duration
-	// IdempotencyKey, where it is not "", makes a repeated request find the
-	// instance that the first one launched. It holds no zero byte.
+	// IdempotencyKey makes a repeated request find the instance that the first one
+	// launched. "" means that every request launches an instance of its own. It must
+	// not contain a zero byte.
 	IdempotencyKey string
 }
 
-// Instances is what a launcher asks the read model.
-type Instances interface {
+// Pods is the part of client-go's pod client that a Launcher writes with.
+type Pods interface {
+	kube.PodPatcher
+	Create(ctx context.Context, pod *corev1.Pod, opts metav1.CreateOptions) (*corev1.Pod, error)
+}
+
+// Cache is what a Launcher asks of the read model.
+type Cache interface {
 	Instance(id string) (instance.Instance, bool)
 	Instances(template string) []instance.Instance
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 	Pod(id string) (*corev1.Pod, bool)
 	WarmPods(template string) []*corev1.Pod
 	OnPod(updated, gone func(*corev1.Pod)) error
+	Wrote(pod *corev1.Pod)
 }
 
-// Launcher creates and stops instances.
+// Remover writes the tombstone of an instance and deletes its pod.
+type Remover interface {
+	Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error
+}
+
+// Metrics counts what a Launcher does.
+type Metrics interface {
+	Launched(result string) // one of Results
+	Claimed(result string)  // one of ClaimResults
+	LaunchTook(d time.Duration)
+	Ended(reason string)
+}
+
+// Deps are what a Launcher needs.
+type Deps struct {
+	Pods      Pods
+	Cache     Cache
+	Templates podtemplate.Source
+	Remover   Remover
+	// RepeatableID makes the id of a launch with an idempotency key. Every replica
+	// must make the same id of the same key and template, and nobody else may be able
+	// to: an id is the only secret that guards an instance.
+	RepeatableID func(idempotencyKey, template string) string
+	// StartTimeout is how long an instance may take to become ready. A warm pod that
+	// has used up half of it is not claimed.
+	StartTimeout time.Duration
+	Metrics      Metrics
+	Log          *slog.Logger
+	Now          func() time.Time
+	// Random is the source of all other ids. It must be cryptographically secure, and
+	// safe for use by several goroutines.
+	Random io.Reader
+}
+
+// Launcher starts and stops instances. Every replica has one. Its methods may be
+// called at the same time.
 type Launcher struct {
-	Pods         typedcorev1.PodInterface
-	Instances    Instances
-	startTimeout time.Duration
-	templates    podtemplate.Source
-	remover      *tombstone.Remover
-	Metrics      *metrics.Metrics
-	log          *slog.Logger
-	now          func() time.Time
-	Random       io.Reader
-	// repeatableID makes the id of a repeatable launch.
-	repeatableID func(idempotencyKey, template string) string
-
-	Mu sync.Mutex
-	// launching is when this replica began each launch that has not come to an
-	// end yet, for the launch duration. One whose pod came and went while the
-	// watch was broken stays.
-	Launching map[string]time.Time
-
-	Claiming Reservations
+	deps      Deps
+	claiming  sync.Map // the names of the warm pods that launches under way try to claim
+	launching sync.Map // by id: when a launch began that is still measured
 }
 
-// New makes a launcher. random is where ids come from: an id is the only
-// secret that guards an instance, so it must be unguessable; key is where those
-// come from that a repeated request must find again.
-func New(pods typedcorev1.PodInterface, instances Instances, startTimeout time.Duration, templates podtemplate.Source, remover *tombstone.Remover,
-	metrics *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader, repeatableID func(idempotencyKey, template string) string) (*Launcher, error) {
-	l := &Launcher{
-		Pods: pods, Instances: instances, startTimeout: startTimeout, templates: templates, remover: remover,
-		Metrics: metrics, log: log, now: now, Random: random, repeatableID: repeatableID,
-		Launching: map[string]time.Time{},
-	}
-	return l, instances.OnPod(l.observe, func(pod *corev1.Pod) { l.forget(pod) })
+// New returns a Launcher. It must be called before the read model runs.
+func New(deps Deps) (*Launcher, error) {
+	l := &Launcher{deps: deps}
+	return l, deps.Cache.OnPod(l.observe, l.forget)
 }
 
-// Launch starts an instance of a template and returns its id. It costs one
-// write, be it the claim of a warm pod or a new one's creation. Errors wrap
-// errUnknownTemplate, errRegistry, errCapacity, a *templateError, or are the API
-// server's.
+// Launch starts an instance and returns its id. It costs one write: the claim of a
+// warm pod, or the creation of a new one. The read model knows the instance when
+// Launch returns, unless another replica created it and this replica's watch is late.
+//
+// The error wraps one of these:
+//   - podtemplate.ErrUnknown or podtemplate.ErrUnavailable: the template is not found.
+//   - *podtemplate.Error: no pod can be made of the template, or the API server
+//     refuses the pod. The operator must fix the template.
+//   - ErrCapacity: the template's limit or a ResourceQuota is used up.
+//   - Any other error: the API server did not answer, or the source of ids failed. The
+//     client can try again.
 func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err error) {
-	defer func() { l.Metrics.Launched(LaunchResult(err)) }()
-
-	if req.IdempotencyKey != "" {
-		id = l.repeatableID(req.IdempotencyKey, req.Template)
-		if _, known := l.Instances.Instance(id); known { // alive or over: it is not launched again
-			return id, nil
-		}
+	began := l.deps.Now()
+	if req.IdempotencyKey == "" {
+		id, err = l.launchPlain(ctx, req, began)
+	} else {
+		id, err = l.launchRepeatable(ctx, req, began)
 	}
-	template, err := l.templates.Template(ctx, req.Template)
+	l.deps.Metrics.Launched(result(err))
+	return id, err
+}
+
+// launchPlain claims a warm pod, or else creates a pod with a random id.
+func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time) (string, error) {
+	template, err := l.templateWithRoom(ctx, req.Template)
 	if err != nil {
 		return "", err
 	}
-	if err = l.checkCapacity(template); err == nil && id == "" {
-		// Only without an idempotency key may a launch take a pod that is there
-		// already: its id is its own, which a repeated request could not find again.
-		if id, err = l.claim(ctx, template, req.CullTimeout); id != "" || err != nil {
-			return id, err
-		}
-		if id, err = instance.NewID(l.Random); err != nil {
+	id, outcome, err := l.claim(ctx, template, req.CullTimeout)
+	if err != nil {
+		return "", err
+	}
+	if outcome != claimed {
+		if id, err = l.createNew(ctx, template, req.CullTimeout); err != nil {
 			return "", err
 		}
 	}
-	if err == nil {
-		err = l.create(ctx, template, id, req)
+	l.deps.Log.InfoContext(ctx, "launched", "id", id, "template", req.Template, "warm", outcome == claimed)
+	l.measure(id, began)
+	return id, nil
+}
+
+// launchRepeatable finds the instance of an idempotency key, or else creates it. It
+// claims no warm pod: a warm pod has an id of its own, and a repeated request could
+// not find that.
+func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time.Time) (string, error) {
+	id := l.deps.RepeatableID(req.IdempotencyKey, req.Template)
+	if _, known := l.deps.Cache.Instance(id); known {
+		return id, nil // even if it has ended: it is not launched again
 	}
-	if errors.Is(err, ErrCapacity) && req.IdempotencyKey != "" && l.awaitKnown(ctx, id, instance.WatchDelay) {
-		// The first request took the last place, at another replica, a moment
-		// before this one was told.
+	err := l.createRepeatable(ctx, id, req)
+	switch {
+	case err == nil:
+		l.deps.Log.InfoContext(ctx, "launched", "id", id, "template", req.Template, "warm", false)
+		l.measure(id, began)
+		return id, nil
+	case apierrors.IsAlreadyExists(err):
+		// Another request with the same key created the pod. It is not known here when
+		// that request began, so the launch is not measured.
+		l.awaitDelivery(ctx, id)
+		l.deps.Log.InfoContext(ctx, "launched before", "id", id, "template", req.Template)
+		return id, nil
+	case errors.Is(err, ErrCapacity) && l.awaitDelivery(ctx, id):
+		// Another replica gave the last place to the same launch a moment ago.
+		return id, nil
+	}
+	return "", err
+}
+
+// createRepeatable creates the pod of a repeatable launch. The error is one that
+// apierrors.IsAlreadyExists recognizes if the pod exists.
+func (l *Launcher) createRepeatable(ctx context.Context, id string, req Request) error {
+	template, err := l.templateWithRoom(ctx, req.Template)
+	if err != nil {
+		return err
+	}
+	return l.create(ctx, template, id, req.CullTimeout)
+}
+
+// createNew creates a pod with a random id, and returns the id.
+func (l *Launcher) createNew(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (string, error) {
+	id, err := instance.NewID(l.deps.Random)
+	if err != nil {
+		return "", err
+	}
+	err = l.create(ctx, template, id, cullTimeout)
+	if apierrors.IsAlreadyExists(err) {
+		// Nobody else can have a random id, so the pod is this launch's own: the answer
+		// was lost, and the HTTP client repeated the request.
+		l.awaitDelivery(ctx, id)
 		return id, nil
 	}
 	if err != nil {
 		return "", err
 	}
-	l.awaitKnown(ctx, id, kube.OwnWriteWait)
 	return id, nil
 }
 
-// awaitKnown waits until the watch has delivered an instance.
-func (l *Launcher) awaitKnown(ctx context.Context, id string, atMost time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
-	_, known := l.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
-	return known
-}
-
-// create makes the pod of an id, if it is not there already.
-func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, req Request) error {
+// create creates the pod of an instance.
+func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, cullTimeout time.Duration) error {
 	pod, err := podtemplate.NewPod(template, id)
 	if err != nil {
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
-	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.now(), req.CullTimeout))
+	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), cullTimeout))
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-
-	l.Mu.Lock()
-	_, underWay := l.Launching[id]
-	if !underWay {
-		l.Launching[id] = l.now()
-	}
-	l.Mu.Unlock()
-	_, err = l.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
-	if err == nil {
-		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
-		return nil
-	}
-	if apierrors.IsAlreadyExists(err) && req.IdempotencyKey == "" {
-		// The client repeats a request that was lost on the way. The id is random: who
-		// has it already can only be that earlier attempt.
-		l.log.InfoContext(ctx, "launched", "id", id, "template", template.Name)
-		return nil
-	}
-	if !underWay {
-		l.forget(pod)
-	}
+	created, err := l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	switch {
-	case apierrors.IsAlreadyExists(err):
-		// Who has the id can only be a request with the same idempotency key. When
-		// that one began is not known here, and so not measured.
-		l.log.InfoContext(ctx, "launched before", "id", id, "template", template.Name)
+	case err == nil:
+		l.deps.Cache.Wrote(created)
 		return nil
 	case kube.IsQuota(err):
 		return fmt.Errorf("%w: %w", ErrCapacity, err)
-	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		// The pod itself was refused: by validation, or by pod security.
+	case kube.IsRefused(err):
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	return fmt.Errorf("create pod %s: %w", pod.Name, err)
 }
 
-// checkCapacity counts what the cache knows, so that several replicas at once
-// may overshoot by the launches under way; a ResourceQuota does not.
-func (l *Launcher) checkCapacity(template *corev1.PodTemplate) error {
-	most, err := podtemplate.MaxInstances(template)
-	if err != nil {
-		return &podtemplate.Error{Template: template.Name, Err: err}
-	}
-	if most == 0 {
-		return nil
-	}
-	alive := 0
-	for _, inst := range l.Instances.Instances(template.Name) {
-		if inst.Alive() {
-			alive++
-		}
-	}
-	if alive >= most {
-		return fmt.Errorf("%w: template %q has %d of at most %d", ErrCapacity, template.Name, alive, most)
-	}
-	return nil
+// awaitDelivery waits a moment for the watch to deliver an instance whose pod was not
+// returned by a write of this launch. It reports whether the instance is known.
+func (l *Launcher) awaitDelivery(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
+	defer cancel()
+	_, known := l.deps.Cache.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	return known
 }
 
-// Stop deletes an instance, in use or not. Stopping one that is over is no
-// error; one that never was is errNoRecord.
+// Stop deletes an instance, in use or not. From then on this replica answers that it
+// is deleted. Stopping an instance that has ended is not an error.
+//
+// The error is ErrNoRecord if the template has no instance of that id. Any other error
+// is the API server's; the client can try again.
 func (l *Launcher) Stop(ctx context.Context, template, id string) error {
-	inst, known := l.Instances.Instance(id)
+	inst, known := l.deps.Cache.Instance(id)
 	if !known || inst.Template != template {
 		return ErrNoRecord
 	}
-	pod, exists := l.Instances.Pod(id)
+	pod, exists := l.deps.Cache.Pod(id)
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage, false)
-	if apierrors.IsNotFound(err) {
-		return nil // somebody else has ended it
-	}
-	if err != nil {
+	err := l.deps.Remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage, false)
+	endedByOther := apierrors.IsNotFound(err)
+	if err != nil && !endedByOther {
 		return err
 	}
-	l.Metrics.Ended(string(instance.EndStopped))
-	l.log.InfoContext(ctx, "stopped", "id", id, "template", template)
+	deleted := pod.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.NewTime(l.deps.Now()))
+	l.deps.Cache.Wrote(deleted)
+	if !endedByOther {
+		l.deps.Metrics.Ended(string(instance.EndStopped))
+		l.deps.Log.InfoContext(ctx, "stopped", "id", id, "template", template)
+	}
 	return nil
 }
 
-// observe ends the measurement of a launch once it has come to something.
-func (l *Launcher) observe(pod *corev1.Pod) {
-	id := pod.Labels[instance.IDLabel]
-	if !l.isLaunching(id) {
-		return
-	}
-	inst, _ := l.Instances.Instance(id)
-	if !instance.Settled(inst.Status) {
-		return
-	}
-	began, ours := l.forget(pod)
-	if !ours { // what the pod says and what was heard of it may come at once
-		return
-	}
-	switch inst.Status {
-	case instance.StatusDeployed:
-		took := l.now().Sub(began)
-		l.Metrics.LaunchTook(took)
-		l.log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
-	case instance.StatusFailed:
-		l.log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
-	}
-}
+const resultNoCapacity = "no_capacity"
 
-// begin starts the measurement of a launch.
-func (l *Launcher) begin(pod *corev1.Pod, began time.Time) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	l.Launching[pod.Labels[instance.IDLabel]] = began
-}
+// Results are the results of a launch, as a label of a metric.
+func Results() []string { return append(podtemplate.Results(), resultNoCapacity) }
 
-func (l *Launcher) isLaunching(id string) bool {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	_, launching := l.Launching[id]
-	return launching
-}
-
-// forget returns when the launch began, to one caller only.
-func (l *Launcher) forget(pod *corev1.Pod) (began time.Time, ours bool) {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	began, ours = l.Launching[pod.Labels[instance.IDLabel]]
-	delete(l.Launching, pod.Labels[instance.IDLabel])
-	return began, ours
-}
-
-// LaunchResult names what came of a launch, as a label of a metric.
-func LaunchResult(err error) string {
+// result names the result of a launch that ended with err.
+func result(err error) string {
 	if errors.Is(err, ErrCapacity) {
-		return "no_capacity"
+		return resultNoCapacity
 	}
 	return podtemplate.Result(err)
 }

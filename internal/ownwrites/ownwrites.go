@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	// maxAge is how long a write is remembered that the watch does not deliver, for
-	// example because the object was deleted while the watch was broken.
+	// maxAge is how long a created object is remembered that the watch does not deliver:
+	// it may have been deleted while the watch was broken. A change of an object that the
+	// cache has is remembered for as long as it takes, because the watch will report what
+	// became of it.
 	maxAge = 2 * time.Minute
 	// maxGone is how many deleted objects are remembered.
 	maxGone = 1000
@@ -32,7 +34,7 @@ type Store[T metav1.Object] struct {
 	cached func(name string) (T, bool)
 	now    func() time.Time
 
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	byName map[string]entry[T]
 	gone   *cache.LRUExpireCache // the UIDs of objects that the watch has reported as deleted
 }
@@ -43,7 +45,8 @@ type entry[T metav1.Object] struct {
 }
 
 // New returns an empty store. cached looks up what the watch has delivered; it must be up
-// to date when Delivered and Gone are called. now is the clock by which entries expire, which should be monotonic.
+// to date when Delivered and Gone are called. now is the clock by which entries expire; it
+// should be monotonic.
 func New[T metav1.Object](cached func(name string) (T, bool), now func() time.Time) *Store[T] {
 	return &Store[T]{cached: cached, now: now, byName: map[string]entry[T]{}, gone: cache.NewLRUExpireCache(maxGone)}
 }
@@ -65,18 +68,22 @@ func (s *Store[T]) Add(object T) {
 		return // two writes were answered in the wrong order
 	}
 	s.byName[name] = entry[T]{object, s.now()}
+	for name := range s.byName { // few: the watch drops them within milliseconds
+		if _, ok := s.own(name); !ok {
+			delete(s.byName, name)
+		}
+	}
 }
 
 // Get returns the object of a name: the written one if it is newer than the cached one,
 // else the cached one. It reports whether there is either.
 func (s *Store[T]) Get(name string) (T, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	cached, ok := s.cached(name)
-	if own, found := s.lookup(name); found && (!ok || newer(own, cached)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if own, ok := s.own(name); ok {
 		return own, true
 	}
-	return cached, ok
+	return s.cached(name)
 }
 
 // Overlay returns what list returns, some or all of the cached objects, with written
@@ -84,8 +91,8 @@ func (s *Store[T]) Get(name string) (T, bool) {
 // the cache, also those that do not belong in the list: the caller filters. The order is
 // not kept.
 func (s *Store[T]) Overlay(list func() []T) []T {
-	s.mu.Lock() // before the list is read: else Delivered could drop an object that the list lacks
-	defer s.mu.Unlock()
+	s.mu.RLock() // before the list is read: else Delivered could drop an object that the list lacks
+	defer s.mu.RUnlock()
 	listed := list()
 	if len(s.byName) == 0 {
 		return listed
@@ -93,21 +100,14 @@ func (s *Store[T]) Overlay(list func() []T) []T {
 	all := make([]T, 0, len(listed)+len(s.byName))
 	seen := make(map[string]bool, len(s.byName))
 	for _, object := range listed {
-		name := object.GetName()
-		if own, found := s.lookup(name); found {
-			seen[name] = true
-			if newer(own, object) {
-				object = own
-			}
+		if own, ok := s.own(object.GetName()); ok {
+			seen[object.GetName()] = true
+			object = own
 		}
 		all = append(all, object)
 	}
 	for name := range s.byName {
-		own, found := s.lookup(name)
-		if !found || seen[name] {
-			continue
-		}
-		if cached, ok := s.cached(name); !ok || newer(own, cached) {
+		if own, ok := s.own(name); ok && !seen[name] {
 			all = append(all, own)
 		}
 	}
@@ -135,14 +135,17 @@ func (s *Store[T]) Gone(object T) {
 	}
 }
 
-// lookup returns a written object that has not expired. The caller must hold the lock.
-func (s *Store[T]) lookup(name string) (T, bool) {
+// own returns the written object of a name if it is newer than the cache and has not
+// expired. The caller must hold the lock.
+func (s *Store[T]) own(name string) (T, bool) {
 	own, ok := s.byName[name]
-	if ok && s.now().Sub(own.at) > maxAge {
-		delete(s.byName, name)
-		ok = false
+	if !ok {
+		return own.object, false
 	}
-	return own.object, ok
+	if cached, ok := s.cached(name); ok {
+		return own.object, newer(own.object, cached)
+	}
+	return own.object, s.now().Sub(own.at) <= maxAge
 }
 
 // newer reports whether a written object is newer than a cached one. A deletion has the

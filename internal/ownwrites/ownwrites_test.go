@@ -63,7 +63,8 @@ func TestOwnWritesAreReadUntilTheWatchHasThem(t *testing.T) {
 		{name: "deleted by us, and the cache knows", events: "add a@5-x!", cached: "a@7-x!", want: "a@7-x!"},
 		{name: "the list lacks what the cache has", events: "add a@9-x", cached: "a@12-x", lacks: true, want: "a@12-x"},
 		{name: "the list lacks an older one", events: "add a@9-x", cached: "a@5-x", lacks: true, want: "a@9-x"},
-		{name: "never delivered", events: "add a@9-x", later: 3 * time.Minute},
+		{name: "created, and never delivered", events: "add a@9-x", later: 3 * time.Minute},
+		{name: "changed, and not delivered for long", events: "add a@9-x", later: time.Hour, cached: "a@5-x", want: "a@9-x"},
 		{name: "versions that cannot be compared", events: "add a@y-x", cached: "a@5-x", want: "a@5-x"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -10,46 +10,48 @@ import (
 )
 
 const (
-
-	// MaxIdlePath is the longest path that is matched; a longer one counts as use.
-	MaxIdlePath = 1 << 10
-	// MaxIdleExpressions bounds how many are kept compiled.
-	MaxIdleExpressions = 64
+	// maxIdlePath is the length in bytes of the longest path that is matched. A
+	// longer one counts as use.
+	maxIdlePath = 1 << 10
+	// maxIdleExpressions is how many compiled expressions are kept.
+	maxIdleExpressions = 64
 )
 
-// IdleExpressions are compiled expressions of paths whose requests are no use of
-// an instance. Pods hold them as text, and few different ones.
-type IdleExpressions struct {
+// idleExpressions keeps compiled idle-paths expressions. Pods hold them as text, and
+// all pods of a template hold the same one.
+type idleExpressions struct {
 	mu       sync.Mutex
-	Compiled map[string]*regexp.Regexp // nil for one that is not valid
+	compiled map[string]*regexp.Regexp // nil for an expression that is not valid
 }
 
-// IsIdle reports whether a request is no use of an instance: a GET or HEAD of a
-// path that its template says pages ask for by themselves. Nor then are the
-// bytes of its answer, and the frames of a WebSocket that it opens.
-func (x *IdleExpressions) IsIdle(inst instance.Instance, r *http.Request) bool {
+// match reports whether a request is not use of an instance: a GET or HEAD of a
+// path that, according to its template, pages ask for by themselves. Then the
+// answer's bytes do not count either, nor do the frames of a WebSocket that the
+// request opens.
+func (x *idleExpressions) match(inst instance.Instance, r *http.Request) bool {
 	if inst.IdlePaths == "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
 	path := strings.TrimPrefix(r.URL.Path, instance.BaseURL(inst.ID))
-	if len(path) > MaxIdlePath {
+	if len(path) > maxIdlePath {
 		return false
 	}
-	expression := x.Get(inst.IdlePaths)
+	expression := x.get(inst.IdlePaths)
 	return expression != nil && expression.MatchString(path)
 }
 
-// Get returns a compiled expression; nil for one that is not valid.
-func (x *IdleExpressions) Get(expression string) *regexp.Regexp {
+// get returns a compiled expression, or nil if it is not valid. An Event on the
+// template reports the mistake.
+func (x *idleExpressions) get(expression string) *regexp.Regexp {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	compiled, known := x.Compiled[expression]
+	compiled, known := x.compiled[expression]
 	if !known && len(expression) <= instance.MaxIdlePathsLength {
-		compiled, _ = instance.CompileIdlePaths(expression) // who wrote it has been told
-		if x.Compiled == nil || len(x.Compiled) >= MaxIdleExpressions {
-			x.Compiled = map[string]*regexp.Regexp{}
+		compiled, _ = instance.CompileIdlePaths(expression)
+		if x.compiled == nil || len(x.compiled) >= maxIdleExpressions {
+			x.compiled = map[string]*regexp.Regexp{}
 		}
-		x.Compiled[expression] = compiled
+		x.compiled[expression] = compiled
 	}
 	return compiled
 }

@@ -1,14 +1,13 @@
 package proxy
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"strings"
 )
 
-// The frame opcodes that carry an application's data (RFC 6455, section 5.2):
-// continuation, text and binary. Close, ping and pong have the others.
+// Parts of a frame's header (RFC 6455, section 5.2). The opcodes up to
+// lastDataOpcode carry an application's data: continuation, text and binary. Those
+// of close, ping and pong are higher.
 const (
 	lastDataOpcode = 0x2
 	opcodeMask     = 0x0f
@@ -16,18 +15,22 @@ const (
 	lengthMask     = 0x7f
 )
 
-// FrameScanner follows one direction of a WebSocket connection and tells data
-// frames from control frames. It reads headers and skips payloads, keeps no
-// data, and takes a stream cut anywhere.
-type FrameScanner struct {
+func isWebSocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
+
+// frameScanner follows one direction of a WebSocket connection and tells data
+// frames from control frames. A tab that only keeps its connection alive sends
+// control frames. The scanner reads headers and skips payloads, keeps no data, and
+// accepts a stream cut anywhere.
+type frameScanner struct {
 	header [14]byte // of the frame being read: at most 2 + 8 + 4 bytes
 	have   int      // bytes of it so far
 	skip   uint64   // payload bytes still to come
-	data   bool     // the payload being skipped is data
+	data   bool     // whether the payload being skipped is data
 }
 
-// Scan reports whether p holds any byte of a data frame.
-func (s *FrameScanner) Scan(p []byte) bool {
+// scan reports whether the next piece p of the stream has any byte of a data
+// frame. The header of a frame counts once it is complete.
+func (s *frameScanner) scan(p []byte) bool {
 	found := false
 	for len(p) > 0 {
 		if s.skip > 0 {
@@ -51,8 +54,9 @@ func (s *FrameScanner) Scan(p []byte) bool {
 	return found
 }
 
-// headerLength is how long the header is, as far as its first bytes tell.
-func (s *FrameScanner) headerLength() int {
+// headerLength returns the length of the header in bytes, as far as the bytes read
+// so far tell.
+func (s *frameScanner) headerLength() int {
 	if s.have < 2 {
 		return 2
 	}
@@ -69,7 +73,7 @@ func (s *FrameScanner) headerLength() int {
 	return length
 }
 
-func (s *FrameScanner) payloadLength() uint64 {
+func (s *frameScanner) payloadLength() uint64 {
 	short := s.header[1] & lengthMask
 	var extended []byte
 	switch short {
@@ -85,60 +89,4 @@ func (s *FrameScanner) payloadLength() uint64 {
 		length = length<<8 | uint64(b)
 	}
 	return length
-}
-
-func IsWebSocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
-
-// webSocketTunnel is the pod's side of a WebSocket connection: what is read
-// from it goes to the browser, what is written comes from there. Either counts
-// as activity if it is data; a tab that only keeps its connection alive does not.
-type webSocketTunnel struct {
-	io.ReadWriteCloser
-	toBrowser, toPod FrameScanner // each used by one goroutine
-	touch            func()
-}
-
-// Read ends the whole tunnel with the pod's side: no half of a WebSocket goes on
-// alone (RFC 6455, section 7.1.1), and an io.EOF would leave the browser's open for
-// as long as that likes.
-func (t *webSocketTunnel) Read(p []byte) (int, error) {
-	n, err := t.ReadWriteCloser.Read(p)
-	if t.toBrowser.Scan(p[:n]) {
-		t.touch()
-	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
-}
-
-func (t *webSocketTunnel) Write(p []byte) (int, error) {
-	n, err := t.ReadWriteCloser.Write(p)
-	if t.toPod.Scan(p[:n]) {
-		t.touch()
-	}
-	return n, err
-}
-
-// byteTunnel is the same for any other protocol that a connection was upgraded
-// to: there is no telling what its bytes mean, so all count.
-type byteTunnel struct {
-	io.ReadWriteCloser
-	touch func()
-}
-
-func (t *byteTunnel) Read(p []byte) (int, error) {
-	n, err := t.ReadWriteCloser.Read(p)
-	if n > 0 {
-		t.touch()
-	}
-	return n, err
-}
-
-func (t *byteTunnel) Write(p []byte) (int, error) {
-	n, err := t.ReadWriteCloser.Write(p)
-	if n > 0 {
-		t.touch()
-	}
-	return n, err
 }

@@ -1,0 +1,327 @@
+package activity
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+)
+
+// rules give an instance a period of five minutes.
+var rules = lifetime.Rules{CullTimeout: time.Hour, StartTimeout: kubetest.StartTimeout}
+
+var errAway = errors.New("the API server is away")
+
+// testTracker is a Tracker of a world, and what it counted and logged.
+type testTracker struct {
+	*Tracker
+	log *kubetest.LogBuffer
+
+	mu      sync.Mutex
+	written map[string]int // writes by result
+	fixed   int
+}
+
+func newTracker(world *kubetest.World) *testTracker {
+	t := &testTracker{written: map[string]int{}}
+	deps := Deps{Pods: world.Client.CoreV1().Pods(kubetest.Namespace), Cache: world, Rules: rules, Metrics: t, Now: world.Now}
+	deps.Log, t.log = kubetest.RecordLog()
+	t.Tracker = New(deps)
+	return t
+}
+
+func (t *testTracker) ActivityWritten(result string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.written[result]++
+}
+
+func (t *testTracker) TimeFixed() { t.fixed++ }
+
+// count returns how many writes had a result.
+func (t *testTracker) count(result string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.written[result]
+}
+
+// use touches the nth instance.
+func (t *testTracker) use(n int) { t.Touch(kubetest.ID(n), instance.SourceHTTP) }
+
+// flushDue does what happens at a tick.
+func (t *testTracker) flushDue(tb testing.TB) { t.flush(tb.Context(), false) }
+
+// podUsed is the pod of the nth instance, last used some time ago.
+func podUsed(n int, ago time.Duration, now time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
+	return kubetest.Pod(kubetest.ID(n), now.Add(-ago), changes...)
+}
+
+// stored returns the nth instance's pod as the API server has it.
+func stored(t testing.TB, world *kubetest.World, n int) *corev1.Pod {
+	t.Helper()
+	pod, err := world.StoredPod(instance.PodName(kubetest.ID(n)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// wantUsed checks when the pod of the nth instance says that it was last used.
+func wantUsed(t testing.TB, world *kubetest.World, n int, want time.Time) {
+	t.Helper()
+	if got, err := instance.LastActivity(stored(t, world, n)); err != nil || !got.Equal(want.Truncate(time.Millisecond)) {
+		t.Errorf("the pod of instance %d says %s, %v, want %s", n, got, err, want)
+	}
+}
+
+// wantWrites checks how many writes the API server was asked for.
+func wantWrites(t testing.TB, world *kubetest.World, want int) {
+	t.Helper()
+	if got := len(world.Writes()); got != want {
+		t.Errorf("there were %d writes, want %d", got, want)
+	}
+}
+
+func TestWriteSetsTheUseAndNothingElse(t *testing.T) {
+	now := kubetest.Noon.Add(300 * time.Microsecond) // more than an annotation can hold
+	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, time.Hour, kubetest.Noon))
+	want := maps.Clone(stored(t, world, 1).Annotations)
+	want[instance.LastActivityAnnotation], want[instance.ActivitySourceAnnotation] = "2026-01-02T12:00:00.000Z", "websocket"
+	tracker := newTracker(world)
+	tracker.Touch(kubetest.ID(1), instance.SourceWebSocket)
+	now = now.Add(time.Second)
+	tracker.Flush(t.Context())
+	if got := stored(t, world, 1).Annotations; !maps.Equal(got, want) {
+		t.Errorf("the annotations are %v, want %v", got, want)
+	}
+	tracker.Flush(t.Context())
+	wantWrites(t, world, 1)
+}
+
+// What becomes of a use when it is to be written.
+func TestFlushOutcomes(t *testing.T) {
+	same := func(*corev1.Pod) {}
+	for _, row := range []struct {
+		name    string
+		change  func(*corev1.Pod)
+		err     error // of the write
+		writes  int
+		kept    bool // to be written later
+		counted string
+		logged  bool
+	}{
+		{"written", same, nil, 1, false, "ok", false},
+		{"the cache was behind", same, kubetest.Conflict("pod"), 1, true, "conflict", false},
+		{"the pod has gone", same, kubetest.NotFound("pod"), 1, false, "error", false},
+		{"the API server is away", same, errAway, 1, true, "error", true},
+		{"the annotation is unreadable", kubetest.WithAnnotation(instance.LastActivityAnnotation, "mangled"), nil, 1, false, "ok", true},
+		{"another replica has written a later use", kubetest.LastUsed(kubetest.Noon.Add(time.Second)), nil, 0, false, "", false},
+		{"another replica has written the same", kubetest.LastUsed(kubetest.Noon), nil, 0, false, "", false},
+		{"the pod is being deleted", kubetest.Deleting, nil, 0, false, "", false},
+		{"not an instance", kubetest.WithLabel(instance.PoolLabel, instance.PoolWarm), nil, 0, false, "", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			now := kubetest.Noon.Add(300 * time.Microsecond)
+			world := kubetest.NewWorld(kubetest.ClockAt(now), nil, podUsed(1, time.Hour, kubetest.Noon, row.change))
+			tracker := newTracker(world)
+			stopFailing := func() {}
+			if row.err != nil {
+				stopFailing = world.FailOn("patch", "pods", row.err)
+			}
+			tracker.use(1)
+			tracker.flushDue(t)
+			wantWrites(t, world, row.writes)
+			want := map[string]int{}
+			if row.counted != "" {
+				want[row.counted] = 1
+			}
+			if !maps.Equal(tracker.written, want) {
+				t.Errorf("counted are %v, want %v", tracker.written, want)
+			}
+			if log := tracker.log.String(); (log != "") != row.logged {
+				t.Errorf("logged is %t, want %t: %s", log != "", row.logged, log)
+			}
+			stopFailing()
+			tracker.Flush(t.Context())
+			if row.kept {
+				row.writes++
+			}
+			wantWrites(t, world, row.writes)
+		})
+	}
+}
+
+// An annotation that is unreadable is logged and counted once it is replaced, and not
+// at each attempt.
+func TestUnreadableIsToldOnce(t *testing.T) {
+	world := kubetest.NewWorld(kubetest.ClockAt(kubetest.Noon), nil,
+		podUsed(1, 0, kubetest.Noon, kubetest.WithAnnotation(instance.LastActivityAnnotation, "mangled")))
+	tracker := newTracker(world)
+	stopFailing := world.FailOn("patch", "pods", errAway)
+	tracker.use(1)
+	for want := range 2 {
+		for range 10 {
+			tracker.flushDue(t)
+		}
+		if told := strings.Count(tracker.log.String(), "unreadable"); tracker.fixed != want || told != want {
+			t.Errorf("counted %d times and told %d times, want %d:\n%s", tracker.fixed, told, want, tracker.log)
+		}
+		stopFailing()
+	}
+	wantUsed(t, world, 1, kubetest.Noon)
+}
+
+// While the API server is away, one line a tick tells of all instances.
+func TestNotWrittenIsOneLine(t *testing.T) {
+	world := kubetest.NewWorld(kubetest.ClockAt(kubetest.Noon), nil)
+	tracker := newTracker(world)
+	world.FailOn("patch", "pods", errAway)
+	for n := range 3 {
+		world.PutPod(t, podUsed(n, time.Hour, kubetest.Noon))
+		tracker.use(n)
+	}
+	tracker.flushDue(t)
+	if got := tracker.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "instances=3") || !strings.Contains(got, errAway.Error()) {
+		t.Errorf("the log is %s", got)
+	}
+}
+
+func TestConflictIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := kubetest.NewWorld(time.Now, nil, podUsed(1, time.Hour, time.Now()))
+		tracker := newTracker(world)
+		go tracker.Run(t.Context())
+		world.PauseWatch()
+		world.ChangePod(t, instance.PodName(kubetest.ID(1)), func(*corev1.Pod) {})
+		tracker.use(1)
+		used := time.Now()
+		time.Sleep(3*lifetime.FlushTick + lifetime.FlushTick/2)
+		if got := tracker.count("conflict"); got != 3 {
+			t.Errorf("%d writes met a conflict, want one a tick", got)
+		}
+		world.ResumeWatch()
+		time.Sleep(3 * lifetime.FlushTick)
+		wantWrites(t, world, 4)
+		wantUsed(t, world, 1, used)
+	})
+}
+
+// After an outage, writes can work before the watch does. A replica goes by what it
+// has written itself, and never overwrites what others have written.
+func TestWritesWhileTheWatchLags(t *testing.T) {
+	now := kubetest.Noon
+	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, 0, now, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "2m")))
+	tracker := newTracker(world)
+	period := lifetime.Period(2 * time.Minute)
+	world.PauseWatch()
+	for n := range 3 {
+		now = now.Add(period + time.Second)
+		for range 2 { // the second use is not due
+			tracker.use(1)
+			tracker.flushDue(t)
+		}
+		wantWrites(t, world, n+1)
+		wantUsed(t, world, 1, now)
+	}
+	later := now.Add(time.Hour)
+	world.ChangePod(t, instance.PodName(kubetest.ID(1)), kubetest.LastUsed(later))
+	now = now.Add(period + time.Second)
+	tracker.use(1)
+	tracker.flushDue(t)
+	if want := map[string]int{"ok": 3, "conflict": 1}; !maps.Equal(tracker.written, want) {
+		t.Errorf("counted are %v, want %v", tracker.written, want)
+	}
+	world.ResumeWatch()
+	tracker.Flush(t.Context())
+	wantWrites(t, world, 4)
+	wantUsed(t, world, 1, later)
+}
+
+// No tick follows the last flush, so it tries again by itself, a few times.
+func TestFlushMeetsConflicts(t *testing.T) {
+	for _, row := range []struct {
+		conflicts int // before a write succeeds
+		writes    int
+		written   bool
+	}{{1, 2, true}, {2, 3, true}, {1000, 3, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			world := kubetest.NewWorld(time.Now, nil, podUsed(1, time.Second, time.Now()))
+			tracker := newTracker(world)
+			left := row.conflicts
+			world.React("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+				left--
+				return left >= 0, nil, kubetest.Conflict("pod")
+			})
+			tracker.use(1)
+			began := time.Now()
+			tracker.Flush(t.Context())
+			wantWrites(t, world, row.writes)
+			if got := tracker.count("ok") == 1; got != row.written {
+				t.Errorf("%d conflicts: written is %t, want %t", row.conflicts, got, row.written)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("%d conflicts: it took %s", row.conflicts, took)
+			}
+		})
+	}
+}
+
+func TestFlushEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := kubetest.NewWorld(time.Now, nil, podUsed(1, time.Second, time.Now()))
+		tracker := newTracker(world)
+		tracker.use(1)
+		ctx, cancel := context.WithCancel(t.Context())
+		world.React("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+			cancel()
+			return true, nil, kubetest.Conflict("pod")
+		})
+		began := time.Now()
+		tracker.Flush(ctx)
+		wantWrites(t, world, 1)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it took %s longer", took)
+		}
+	})
+}
+
+// An instance may be used again while its earlier use is being written.
+func TestUseDuringTheWrite(t *testing.T) {
+	now := kubetest.Noon
+	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, time.Hour, now))
+	tracker := newTracker(world)
+	tracker.use(1)
+	world.React("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		now = kubetest.Noon.Add(time.Second)
+		tracker.use(1)
+		return false, nil, nil
+	})
+	for _, want := range []time.Duration{0, time.Second} {
+		tracker.Flush(t.Context())
+		wantUsed(t, world, 1, kubetest.Noon.Add(want))
+	}
+}
+
+func TestTouchNeverGoesBack(t *testing.T) {
+	now := kubetest.Noon
+	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, time.Hour, now))
+	tracker := newTracker(world)
+	for _, step := range []time.Duration{0, -time.Minute, time.Second, 0} {
+		now = kubetest.Noon.Add(step)
+		tracker.use(1)
+	}
+	tracker.Flush(t.Context())
+	wantUsed(t, world, 1, kubetest.Noon.Add(time.Second))
+}

@@ -1,0 +1,70 @@
+package launch
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+// slowTemplates take a second to find a template.
+type slowTemplates struct{ *kubetest.World }
+
+func (s slowTemplates) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
+	time.Sleep(time.Second)
+	return s.World.Template(ctx, name)
+}
+
+// The time from the request to the first moment of use is measured once, by the
+// replica that launched.
+func TestLaunchDuration(t *testing.T) {
+	for _, key := range []string{"", "retry"} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			world := newWorld(time.Now, kubetest.Template(kubetest.TemplateName))
+			r := newReplica(t, world, func(deps *Deps) { deps.Templates = slowTemplates{world} })
+			other := newReplica(t, world)
+			id := r.launch(t, key)
+			world.PutPod(t, kubetest.Pod(id, began, kubetest.Starting))
+			time.Sleep(3*time.Second - time.Since(began))
+			for range 2 { // the second time, it has restarted
+				world.PutPod(t, kubetest.Pod(id, began))
+				world.PutPod(t, kubetest.Pod(id, began, kubetest.Starting))
+			}
+			r.wantCounted(t, "launched ok", "took 3s")
+			other.wantCounted(t)
+		})
+	}
+}
+
+// A launch whose instance never is deployed is not measured, even if its pod recovers.
+func TestFailedLaunchIsNotMeasured(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod) // nil for a pod that is gone
+		warns  bool
+	}{
+		"failed":    {kubetest.Broken, true},
+		"completed": {kubetest.Completed, false},
+		"deleting":  {kubetest.Deleting, false},
+		"gone":      {nil, false},
+	} {
+		r := noonReplica(t, kubetest.Template(kubetest.TemplateName))
+		id := r.launch(t, "")
+		if test.change == nil {
+			r.world.DropPod(t, instance.PodName(id))
+		} else {
+			r.world.PutPod(t, kubetest.Pod(id, kubetest.Noon, test.change))
+		}
+		if warned := strings.Contains(r.log.String(), "level=WARN"); warned != test.warns {
+			t.Errorf("%s: the log is %s", name, r.log)
+		}
+		r.world.PutPod(t, kubetest.Pod(id, kubetest.Noon))
+		r.wantCounted(t, "launched ok")
+	}
+}
