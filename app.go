@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,8 +92,10 @@ func (a *app) templates() podtemplate.Source {
 	if a.config.RegistryURL == "" {
 		return a.cache
 	}
-	return podtemplate.Chain{a.cache, registry.New(
-		a.config.RegistryURL, a.config.RegistryAPIKey, a.config.InstancesNamespace, userAgent(), a.metrics, a.log, a.now)}
+	return podtemplate.Chain{a.cache, registry.New(registry.Deps{
+		BaseURL: a.config.RegistryURL, Key: a.config.RegistryAPIKey, UserAgent: userAgent(),
+		Namespace: a.config.InstancesNamespace, Metrics: a.metrics, Log: a.log, Now: a.now,
+	})}
 }
 
 // makeWriters makes the parts that write to the API server.
@@ -117,12 +120,16 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
-	a.pool, err = pool.New(pods, a.cache, a.config.StartTimeout, a.metrics, a.log, a.now, random)
+	a.pool, err = pool.New(pool.Deps{
+		Pods: pods, Cache: a.cache, StartTimeout: a.config.StartTimeout, Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
+	})
 	if err != nil {
 		return err
 	}
-	a.preload, err = preload.New(a.client.AppsV1().DaemonSets(a.config.InstancesNamespace), a.cache,
-		a.config.InstancesNamespace, templates, a.config.PreloadHelperImage, a.log)
+	a.preload, err = preload.New(preload.Deps{
+		DaemonSets: a.client.AppsV1().DaemonSets(a.config.InstancesNamespace), Cache: a.cache, Templates: templates,
+		Namespace: a.config.InstancesNamespace, HelperImage: a.config.PreloadHelperImage, Log: a.log, Now: a.now,
+	})
 	if err != nil {
 		return err
 	}
@@ -168,17 +175,35 @@ func (a *app) api(proxyPort string) http.Handler {
 	return api.Routes()
 }
 
-// public is what answers on the proxy's port: the instances, and our own pages.
+// public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
 		LaunchPage: a.config.LaunchPage, Log: a.log,
 	})
-	own := &pages.LaunchPages{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, Enabled: a.config.LaunchPage,
-		Draining: a.draining, Metrics: a.metrics, Log: a.log,
-	}
-	return own.Routes(a.metrics.InstrumentProxy(instance.UserPrefix, instances))
+	own := pages.New(pages.Deps{
+		Instances: a.cache, Launcher: a.launcher, Templates: templates, Draining: a.draining, Log: a.log,
+	})
+	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
+}
+
+// routePublic routes by the first segment of the path as it was sent. It is no
+// ServeMux, which would clean the paths of applications. Without launchPage, the
+// paths of launches go to the instances' handler, which knows no such address.
+func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
+	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
+	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
+	instances = m.InstrumentProxy(instance.UserPrefix, instances)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.EscapedPath(); {
+		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
+			launch.ServeHTTP(w, r)
+		case strings.HasPrefix(path, pages.ProgressPrefix):
+			progress.ServeHTTP(w, r)
+		default:
+			instances.ServeHTTP(w, r)
+		}
+	})
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new

@@ -46,7 +46,7 @@ func (c *Cache) hasEnded(pod *corev1.Pod) bool {
 // describe is what the pod says, and what this replica has found out beyond that.
 func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
 	inst := instance.FromPod(pod, now, c.rules.StartTimeout)
-	if inst.Status == instance.StatusDeploying && c.earlyReady.Has(pod) {
+	if inst.Status == instance.StatusDeploying && c.earlyReady.Listens(pod) {
 		inst.Status, inst.Message, inst.Address = instance.StatusDeployed, "", instance.PodAddress(pod)
 	}
 	c.rules.Describe(&inst, pod, now)
@@ -92,7 +92,7 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 		if good(inst, known) || ctx.Err() != nil {
 			return inst, known
 		}
-		c.dial(id)
+		c.earlyReady.Watch(id)
 		select {
 		case <-changed:
 		case <-pulse.C:
@@ -101,16 +101,16 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 	}
 }
 
-// dial finds out when an instance listens, for as long as a client waits for it.
-func (c *Cache) dial(id string) {
-	current := func() (*corev1.Pod, bool) {
-		pod, ok := c.Pod(id)
-		return pod, ok && c.waiters.Any(id)
-	}
-	c.earlyReady.Knock(id, current, func(pod *corev1.Pod) {
-		c.waiters.Wake(id)
-		c.tellUpdated(pod)
-	})
+// awaited returns the pod of an instance, as long as a client waits for it.
+func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
+	pod, ok := c.Pod(id)
+	return pod, ok && c.waiters.Any(id)
+}
+
+// foundListening tells everybody of a pod that was found to listen.
+func (c *Cache) foundListening(pod *corev1.Pod) {
+	c.wake(pod)
+	c.tellUpdated(pod)
 }
 
 // Pod returns the pod of an instance.
@@ -118,9 +118,6 @@ func (c *Cache) Pod(id string) (*corev1.Pod, bool) {
 	pod, ok := c.ownPods.Get(instance.PodName(id))
 	return pod, ok && instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id
 }
-
-// ManagedPod returns the managed pod of a name, whosever it is.
-func (c *Cache) ManagedPod(name string) (*corev1.Pod, bool) { return c.ownPods.Get(name) }
 
 // InstancePods returns the pods of all instances.
 func (c *Cache) InstancePods() []*corev1.Pod {

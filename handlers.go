@@ -287,8 +287,8 @@ func trimSlash(next http.Handler) http.Handler {
 
 // TemplatePreloader pulls templates' images onto nodes, and tells how far that is.
 type TemplatePreloader interface {
-	Preload(ctx context.Context, template string) (preload.PreloadedTemplate, error)
-	Status(ctx context.Context, template string) (preload preload.Preload, known bool, err error)
+	Preload(ctx context.Context, template string) (preload.Template, error)
+	Status(ctx context.Context, template string) (progress preload.Progress, known bool, err error)
 }
 
 var _ TemplatePreloader = (*preload.Preloader)(nil)
@@ -296,13 +296,13 @@ var _ TemplatePreloader = (*preload.Preloader)(nil)
 // preloadResponse is a preload in the protocol's words. The fields from nodes-done on
 // are this server's additions.
 type preloadResponse struct {
-	Name      string                `json:"name"`
-	StartTime time.Time             `json:"start-time"`
-	Status    preload.PreloadStatus `json:"status"`
-	NodesDone int                   `json:"nodes-done"`
-	NodesToDo int                   `json:"nodes-to-do"`
-	Reason    string                `json:"reason,omitempty"`
-	Message   string                `json:"message,omitempty"`
+	Name      string         `json:"name"`
+	StartTime time.Time      `json:"start-time"`
+	Status    preload.Status `json:"status"`
+	NodesDone int            `json:"nodes-done"`
+	NodesToDo int            `json:"nodes-to-do"`
+	Reason    string         `json:"reason,omitempty"`
+	Message   string         `json:"message,omitempty"`
 }
 
 // preload begins to pull the images of the path's template onto all nodes.
@@ -312,7 +312,7 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	protocol.WriteJSON(w, http.StatusOK, struct {
-		Template preload.PreloadedTemplate `json:"template"`
+		Template preload.Template `json:"template"`
 	}{template})
 	return nil
 }
@@ -320,7 +320,7 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 // preloadStatus tells how far the preload of a template is. The answer is an empty
 // object if the template was never preloaded.
 func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
-	preload, known, err := a.Preloader.Status(r.Context(), r.PathValue("template"))
+	progress, known, err := a.Preloader.Status(r.Context(), r.PathValue("template"))
 	if err != nil {
 		return err
 	}
@@ -329,13 +329,13 @@ func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	protocol.WriteJSON(w, http.StatusOK, preloadResponse{
-		Name:      preload.Template,
-		StartTime: preload.Started.UTC(),
-		Status:    preload.Status,
-		NodesDone: preload.Done,
-		NodesToDo: preload.ToDo,
-		Reason:    preload.Reason,
-		Message:   preload.Message,
+		Name:      progress.Template,
+		StartTime: progress.Started.UTC(),
+		Status:    progress.Status,
+		NodesDone: progress.Done,
+		NodesToDo: progress.ToDo,
+		Reason:    progress.Reason,
+		Message:   progress.Message,
 	})
 	return nil
 }

@@ -60,6 +60,9 @@ type CacheOptions struct {
 	InstancesNamespace string
 	ProxyService       string
 	Rules              lifetime.Rules
+	// Dial opens a TCP connection to a starting instance and closes it. Nil does that
+	// over the network.
+	Dial func(ctx context.Context, address string) error
 }
 
 // NewCache makes the informers. Nothing is read before Run.
@@ -75,7 +78,6 @@ func NewCache(client kubernetes.Interface, opts CacheOptions, now func() time.Ti
 		proxyService: opts.Namespace + "/" + opts.ProxyService,
 		rules:        opts.Rules,
 		now:          now,
-		earlyReady:   earlyready.New(),
 
 		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, podIndexers, managed),
 		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
@@ -83,6 +85,7 @@ func NewCache(client kubernetes.Interface, opts CacheOptions, now func() time.Ti
 		services:   coreinformers.NewFilteredServiceInformer(client, opts.Namespace, 0, nil, proxyService),
 		preloads:   appsinformers.NewFilteredDaemonSetInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
 	}
+	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: opts.Dial})
 	c.ownPods = ownwrites.New(func(name string) (*corev1.Pod, bool) {
 		return lookup[*corev1.Pod](c.pods, c.namespace+"/"+name)
 	}, time.Now)
@@ -106,8 +109,10 @@ func NewCache(client kubernetes.Interface, opts CacheOptions, now func() time.Ti
 	return c, nil
 }
 
-// Run watches until ctx is done, and returns when the last watch has ended.
+// Run watches until ctx is done, and returns when the last watch has ended and no
+// instance is dialed any more.
 func (c *Cache) Run(ctx context.Context) {
+	defer c.earlyReady.Close()
 	var informers sync.WaitGroup
 	for _, informer := range c.informers() {
 		informers.Go(func() { informer.RunWithContext(ctx) })
@@ -312,9 +317,13 @@ func slim(obj any) (any, error) {
 }
 
 // slimPod keeps only the node of a pod's spec: all else that is read is in the
-// metadata and the status.
+// metadata and the status. A ready-when annotation that the spec contradicts goes,
+// because nobody can check it later.
 func slimPod(obj any) (any, error) {
 	if pod, ok := obj.(*corev1.Pod); ok {
+		if earlyready.NeedsMoreThanPort(pod) {
+			delete(pod.Annotations, instance.ReadyWhenAnnotation)
+		}
 		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
 		pod.Status.PodIPs, pod.Status.HostIPs = nil, nil
 	}

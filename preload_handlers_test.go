@@ -21,25 +21,25 @@ import (
 
 // fakePreloader answers what it is told to, and remembers what it was asked.
 type fakePreloader struct {
-	preload preload.Preload
+	preload preload.Progress
 	known   bool
 	err     error
 	asked   []string
 }
 
-func (f *fakePreloader) Preload(_ context.Context, template string) (preload.PreloadedTemplate, error) {
+func (f *fakePreloader) Preload(_ context.Context, template string) (preload.Template, error) {
 	f.asked = append(f.asked, "preload "+template)
-	return preload.PreloadedTemplate{Name: template, ImageSource: "app:1", Port: 8888, Images: []string{"app:1"}}, f.err
+	return preload.Template{Name: template, ImageSource: "app:1", Port: 8888, Images: []string{"app:1"}}, f.err
 }
 
-func (f *fakePreloader) Status(_ context.Context, template string) (preload.Preload, bool, error) {
+func (f *fakePreloader) Status(_ context.Context, template string) (preload.Progress, bool, error) {
 	f.asked = append(f.asked, "status "+template)
 	return f.preload, f.known, f.err
 }
 
 func TestPreloadAPI(t *testing.T) {
-	loading := preload.Preload{Template: "x", Started: kubetest.Noon, Status: preload.PreloadLoading, Done: 1, ToDo: 2}
-	failed := preload.Preload{Template: "x", Started: kubetest.Noon, Status: preload.PreloadFailed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
+	loading := preload.Progress{Template: "x", Started: kubetest.Noon, Status: preload.Loading, Done: 1, ToDo: 2}
+	failed := preload.Progress{Template: "x", Started: kubetest.Noon, Status: preload.Failed, ToDo: 1, Reason: "ImagePullBackOff", Message: "node a: no"}
 	for _, test := range []struct {
 		name, method, path, key string
 		fake                    fakePreloader

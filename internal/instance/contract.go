@@ -1,53 +1,97 @@
 package instance
 
-// The state contract: every fact about an instance is one of these labels and
-// annotations on its pod, or on the tombstone Event that outlives the pod.
-// Labels are what is selected by; annotations hold values that no label could.
+// The state contract: the labels and annotations of this service, and those of
+// their values that have a meaning of their own. The comment on a key says who
+// writes and who reads it. "Everything" are the pods, DaemonSets and Events that
+// this service creates.
 const (
-	// ManagedByLabel is the recommended Kubernetes label; with managerName it
-	// selects everything this service owns, and so is the selector of every watch.
-	ManagedByLabel = "app.kubernetes.io/managed-by"
-	ManagerName    = "binder-deploy-kubernetes"
+	// Labels, by which objects are selected and told apart.
 
-	IDLabel           = "binder-project.org/id"
-	TemplateLabel     = "binder-project.org/template"
+	// ManagedByLabel is the recommended Kubernetes label. It is ManagerName on
+	// everything. Every watch of this service selects by it.
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// IDLabel is the instance's id, on its pod and its tombstone. NewPod writes it.
+	// Everything that looks up an instance reads it.
+	IDLabel = "binder-project.org/id"
+	// TemplateLabel is the TemplateLabelValue of the template's name, on
+	// everything. Operators select by it; this service reads TemplateNameAnnotation.
+	TemplateLabel = "binder-project.org/template"
+	// TemplateHashLabel tells versions of a template apart, on everything. The pool,
+	// claims and preloads read it to find pods and DaemonSets that are out of date.
 	TemplateHashLabel = "binder-project.org/template-hash"
-	// PoolLabel is poolWarm on a pod that is nobody's yet; claiming removes it.
+	// PoolLabel is PoolWarm on a pod that waits in the pool. The pool writes it, and
+	// a claim removes it. A pod that has it is not an instance.
 	PoolLabel = "binder-project.org/pool"
-	// PreloadLabel is set on a pod that only pulls an image.
+	// PreloadLabel is "true" on the DaemonSets that pull images, and on their pods.
+	// The preloader writes it. An object that has it is not an instance.
 	PreloadLabel = "binder-project.org/preload"
-	// PreloadNameLabel on such a pod is the name of its DaemonSet.
+	// PreloadNameLabel is the name of the DaemonSet, on the pods of a preload. The
+	// preloader writes it. The DaemonSet selects its pods by it, and the read model
+	// finds them by it.
 	PreloadNameLabel = "binder-project.org/preload-name"
 
+	// Annotations on pods.
+
+	// TemplateNameAnnotation is the full name of the template, on everything. NewPod,
+	// the preloader and the tombstone writer write it. TemplateOf reads it.
 	TemplateNameAnnotation = "binder-project.org/template-name"
-	LastActivityAnnotation = "binder-project.org/last-activity"
-	// ActivitySourceAnnotation says what the last activity was, a Source.
-	ActivitySourceAnnotation = "binder-project.org/last-activity-source"
-	CullTimeoutAnnotation    = "binder-project.org/cull-timeout"
-	// LaunchedAnnotation is when the pod became somebody's: for a warm one, when
-	// it was claimed.
+	// LaunchedAnnotation is when the pod became an instance: when it was created for
+	// a launch, or claimed from the pool. The launcher writes it, and the culler
+	// replaces a wrong value. The max age counts from it.
 	LaunchedAnnotation = "binder-project.org/launched"
-	MaxAgeAnnotation   = "binder-project.org/max-age"
-	PortAnnotation     = "binder-project.org/port"
-	// StripPrefixAnnotation set to "true" takes /user/<id> off the path before
-	// the application sees it, for one that cannot be given a base URL.
-	StripPrefixAnnotation = "binder-project.org/strip-prefix"
-	// IdlePathsAnnotation is a regular expression of paths below the base URL: who
-	// only gets these does not use the instance.
-	IdlePathsAnnotation = "binder-project.org/idle-paths"
-	// ActivityProbeAnnotation is a path below the base URL at which the
-	// application says whether it is at work.
-	ActivityProbeAnnotation = "binder-project.org/activity-probe"
-	// ReadyWhenAnnotation says what makes the pod Ready, where it is no more than
-	// that its port answers: a probe of the template's own may ask for more.
+	// LastActivityAnnotation is when the instance was last used. The launcher and, for
+	// uses since, each replica's activity tracker write it; the culler writes what a
+	// probe found, and replaces a wrong value. Decisions about its end read it.
+	LastActivityAnnotation = "binder-project.org/last-activity"
+	// ActivitySourceAnnotation is the Source of the last activity, and is written
+	// with it. It is absent after the culler has replaced a wrong time. Only clients
+	// are told it; no decision reads it.
+	ActivitySourceAnnotation = "binder-project.org/last-activity-source"
+	// ReadyWhenAnnotation is ReadyWhenListening if the pod becomes Ready as soon as
+	// its port accepts connections, because nothing in the template asks for more.
+	// NewPod writes it. A replica with a waiting client then dials the port itself.
 	ReadyWhenAnnotation = "binder-project.org/ready-when"
-	ReadyWhenListening  = "listening"
-	// MaxInstancesAnnotation on a PodTemplate bounds how many instances of it live at once.
+
+	// Annotations on PodTemplates, which operators write. NewPod copies them to the
+	// pod, so that an instance does not change with its template. With an invalid port,
+	// cull timeout or max age there is no pod; invalid idle paths and probes are not
+	// copied.
+
+	// PortAnnotation is the port that the application listens on. On a pod it is
+	// always set; the proxy connects to it.
+	PortAnnotation = "binder-project.org/port"
+	// StripPrefixAnnotation is "true" if the proxy takes /user/<id> off the path, for
+	// an application that cannot be given a base URL.
+	StripPrefixAnnotation = "binder-project.org/strip-prefix"
+	// CullTimeoutAnnotation is how long an instance may be idle, a Go duration. On a
+	// pod, the launcher writes it too, for a launch that asks for a cull timeout.
+	// Decisions about the instance's end read it.
+	CullTimeoutAnnotation = "binder-project.org/cull-timeout"
+	// MaxAgeAnnotation is how long an instance may live, however active, a Go
+	// duration. Decisions about the instance's end read it.
+	MaxAgeAnnotation = "binder-project.org/max-age"
+	// IdlePathsAnnotation is a regular expression of paths below the base URL. The
+	// proxy does not count GETs of them as use of the instance.
+	IdlePathsAnnotation = "binder-project.org/idle-paths"
+	// ActivityProbeAnnotation is a path below the base URL. The culler asks there
+	// whether the application of an idle instance is at work.
+	ActivityProbeAnnotation = "binder-project.org/activity-probe"
+
+	// Annotations on PodTemplates that are not copied to pods.
+
+	// MaxInstancesAnnotation is how many instances of the template may exist at once.
+	// The launcher reads it.
 	MaxInstancesAnnotation = "binder-project.org/max-instances"
+	// PoolSizeAnnotation is how many pods of the template are kept warm. The pool
+	// reads it.
+	PoolSizeAnnotation = "binder-project.org/pool-size"
+
+	// Values.
+
+	// ManagerName is the value of ManagedByLabel, and the field manager of writes.
+	ManagerName = "binder-deploy-kubernetes"
+	// PoolWarm is the value of PoolLabel.
+	PoolWarm = "warm"
+	// ReadyWhenListening is the value of ReadyWhenAnnotation.
+	ReadyWhenListening = "listening"
 )
-
-// PoolWarm is the value of poolLabel on a pod that waits to be claimed.
-const PoolWarm = "warm"
-
-// PoolSizeAnnotation on a PodTemplate says how many of its pods are kept warm.
-const PoolSizeAnnotation = "binder-project.org/pool-size"

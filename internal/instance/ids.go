@@ -8,26 +8,27 @@ import (
 	"time"
 )
 
-// WatchDelay is how long a request for an unknown id waits for the watch to
-// bring it: another replica may have launched it a moment ago.
+// WatchDelay is how long a request that names something unknown to this replica is
+// held before it is answered with "not found". Another replica may have created it a
+// moment ago. Watches usually deliver within milliseconds; the rest is for a busy
+// API server.
 const WatchDelay = 500 * time.Millisecond
 
-const PodNamePrefix = "binder-"
+// UserPrefix is the first part of the path of every instance.
+const UserPrefix = "/user/"
 
-const TombstoneNameSuffix = ".deleted"
+const (
+	podNamePrefix       = "binder-"
+	tombstoneNameSuffix = ".deleted"
+)
 
 var idPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// ValidID reports whether s could be an instance's id: 16 bytes in hex.
+// ValidID reports whether s has the form of an instance's id: 16 bytes in
+// lower-case hex.
 func ValidID(s string) bool { return idPattern.MatchString(s) }
 
-func PodName(id string) string { return PodNamePrefix + id }
-
-func TombstoneName(id string) string { return PodName(id) + TombstoneNameSuffix }
-
-func BaseURL(id string) string { return "/user/" + id + "/" }
-
-// NewID returns 16 random bytes in hex, as every Binder client expects.
+// NewID returns 16 random bytes in hex, the form that Binder clients expect.
 func NewID(random io.Reader) (string, error) {
 	var raw [16]byte
 	if _, err := io.ReadFull(random, raw[:]); err != nil {
@@ -35,3 +36,12 @@ func NewID(random io.Reader) (string, error) {
 	}
 	return hex.EncodeToString(raw[:]), nil
 }
+
+// PodName returns the name of an instance's pod.
+func PodName(id string) string { return podNamePrefix + id }
+
+// TombstoneName returns the name of the Event that remembers an instance.
+func TombstoneName(id string) string { return PodName(id) + tombstoneNameSuffix }
+
+// BaseURL returns the path below which an instance is served.
+func BaseURL(id string) string { return UserPrefix + id + "/" }

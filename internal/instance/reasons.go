@@ -1,34 +1,38 @@
 package instance
 
-// Source is what an instance's last activity was.
+// Source says what the last activity of an instance was.
 type Source string
 
+// What counts as activity.
 const (
-	SourceLaunch    Source = "launch"    // it was launched, or claimed from a warm pool
-	SourceHTTP      Source = "http"      // a request, or its bytes
-	SourceWebSocket Source = "websocket" // a WebSocket that was opened, or a data frame
-	SourceProbe     Source = "probe"     // the application itself said that it is busy
+	SourceLaunch    Source = "launch"    // it was launched, or claimed from the pool
+	SourceHTTP      Source = "http"      // a request, or bytes of its body or its answer
+	SourceWebSocket Source = "websocket" // a WebSocket was opened, or carried a data frame
+	SourceProbe     Source = "probe"     // the application said that it is, or was, at work
 )
 
-// EndReason is the reason of a tombstone, and the label of what counts culls.
+// EndReason is why an instance ended: the reason of its tombstone, and the value of
+// a metric's label.
 type EndReason string
 
+// Why instances end.
 const (
 	EndCulled  EndReason = "Culled"  // idle for longer than its cull timeout
 	EndExpired EndReason = "Expired" // older than its max age, used or not
-	EndStopped EndReason = "Stopped" // somebody asked for it
+	EndStopped EndReason = "Stopped" // a client asked for it
 	EndFailed  EndReason = "Failed"  // did not start, or broke down
-	EndGone    EndReason = "Gone"    // ended by itself, or deleted by other means than ours
+	EndGone    EndReason = "Gone"    // ended by itself, or was not deleted by this service
 )
 
-// EndReasons lists every EndReason.
+// EndReasons returns every EndReason.
 func EndReasons() []EndReason {
 	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndGone}
 }
 
-// Reasons of our own, beside those that the kubelet and the scheduler give.
+// Reasons of an Instance that this service gives. All others are EndReasons, or come
+// from the kubelet.
 const (
-	ReasonDeleting     = "Deleting"
-	ReasonCompleted    = "Completed"
-	ReasonStartTimeout = "StartTimeout"
+	ReasonDeleting     = "Deleting"     // the pod is being deleted
+	ReasonCompleted    = "Completed"    // the application ended by itself; its pod still exists
+	ReasonStartTimeout = "StartTimeout" // it was not Ready within the start timeout
 )

@@ -1,12 +1,13 @@
 // Package kube says how this service writes to the API server: how long a write may
 // take, how many run at once, what a write is conditional on, and what a refusal
-// means.
+// means. It never decides what to write, and it does not read.
 package kube
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -19,11 +20,14 @@ import (
 )
 
 const (
-	// WriteTimeout bounds every single write in the background.
+	// WriteTimeout limits each write in the background.
 	WriteTimeout = 10 * time.Second
-	// CreateTimeout bounds the write of a launch or a preload. It is shorter, because
-	// a client waits for it and can try again.
+	// CreateTimeout limits the write of a launch or a preload. It is shorter, because a
+	// client waits for it and can try again.
 	CreateTimeout = 3 * time.Second
+	// OwnWriteWait limits how long an answer waits for the watch to deliver what was
+	// written for it.
+	OwnWriteWait = 2 * time.Second
 	// Writers is how many writes one loop runs at the same time.
 	Writers = 8
 )
@@ -33,9 +37,9 @@ type PodPatcher interface {
 	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)
 }
 
-// Annotate sets annotations of a pod, and removes those that are nil, unless
-// somebody has written to the pod since it was read: that is a conflict. It returns
-// the pod as it is now.
+// Annotate sets annotations of a pod, and removes those that are nil. If the pod was
+// written to since it was read, nothing changes and the error is a conflict. Annotate
+// returns the pod as the API server now has it. It takes at most WriteTimeout.
 func Annotate(ctx context.Context, pods PodPatcher, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()
@@ -46,32 +50,29 @@ func Annotate(ctx context.Context, pods PodPatcher, pod *corev1.Pod, annotations
 	return written, nil
 }
 
-// PatchMetadata merges changes into a pod's metadata (a JSON merge patch, in which
-// nil removes), unless somebody has written to the pod since it was read: that is a
-// conflict. It returns the pod as it is now.
+// PatchMetadata merges changes into a pod's metadata (a JSON merge patch, RFC 7396, in
+// which nil removes). If the pod was written to since it was read, nothing changes and
+// the error is a conflict. PatchMetadata returns the pod as the API server now has it.
 func PatchMetadata(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata map[string]any) (*corev1.Pod, error) {
-	metadata["resourceVersion"] = pod.ResourceVersion
-	patch, err := json.Marshal(map[string]any{"metadata": metadata})
+	guarded := maps.Clone(metadata)
+	guarded["resourceVersion"] = pod.ResourceVersion
+	patch, err := json.Marshal(map[string]any{"metadata": guarded})
 	if err != nil {
 		return nil, fmt.Errorf("encode the patch: %w", err)
 	}
 	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
 }
 
-// IsRefused reports whether the API server refused an object for what it is: by
-// validation, by admission such as pod security or a quota, or for missing rights.
-// The same request is refused again.
+// IsRefused reports whether the API server refused a request because of its content: by
+// validation, by admission (pod security, a quota), or because this service lacks a
+// right. Repeating the same request helps only if something else changes; see IsQuota.
 func IsRefused(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
-// IsQuota reports whether a ResourceQuota refused an object, or has not been
-// counted yet. The API server has no reason of its own for that: it says Forbidden,
-// and only the text tells.
+// IsQuota reports whether a ResourceQuota refused an object, or was not yet counted. The
+// API server's reason for that is Forbidden, as for much else; only the text differs.
 func IsQuota(err error) bool {
 	return apierrors.IsForbidden(err) &&
 		(strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota"))
 }
-
-// OwnWriteWait bounds how long a write waits for the watch to deliver it.
-const OwnWriteWait = 2 * time.Second

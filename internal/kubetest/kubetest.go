@@ -1,3 +1,5 @@
+// Package kubetest has what tests of this service share: pods and templates in every
+// state, one fake API server, and a read model of it. Only tests import it.
 package kubetest
 
 import (
@@ -8,14 +10,11 @@ import (
 	"time"
 )
 
-// What all fixtures have in common.
-const (
+// Patience limits every wait for something that should happen at once.
+const Patience = 10 * time.Second
 
-	// Patience limits every wait for something that comes at once.
-	Patience = 10 * time.Second
-)
-
-// Eventually waits for a condition, and fails the test when it does not come.
+// Eventually waits until a condition is met. It fails the test if that does not happen
+// within Patience. what completes the sentence "it is still not so that".
 func Eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	limit := time.Now().Add(Patience)
@@ -27,29 +26,31 @@ func Eventually(t testing.TB, what string, met func() bool) {
 	}
 }
 
-// LogBuffer holds what a logger wrote; any goroutine may write and read.
+// LogBuffer holds what a logger has written. It is safe for concurrent use.
 type LogBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
+// Write adds to what was written.
 func (b *LogBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
+// String returns all that was written so far.
 func (b *LogBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
 
-// RecordLog is a logger of every level, and what it has written, as text.
+// RecordLog returns a logger for all levels, and the text that it writes.
 func RecordLog() (*slog.Logger, *LogBuffer) {
 	b := &LogBuffer{}
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})), b
 }
 
-// NoLog is a logger that nobody reads.
+// NoLog returns a logger that discards everything.
 func NoLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

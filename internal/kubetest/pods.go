@@ -11,23 +11,26 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
+// Namespace is where the objects of all tests are.
 const Namespace = "binder-instances"
 
+// StartTimeout is the start timeout of all tests.
 const StartTimeout = 5 * time.Minute
 
+// TemplateName is the template of Pod, unless OfTemplate changes it.
 const TemplateName = "jupyter"
 
-// Noon is a time for tests that need no particular one.
+// Noon is a time for tests that do not depend on a particular one.
 var Noon = time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
 
-// ClockAt is a clock that stands still.
+// ClockAt returns a clock that always shows t.
 func ClockAt(t time.Time) func() time.Time { return func() time.Time { return t } }
 
-// ID is the id of the nth instance of a test.
+// ID returns the id of the nth instance of a test.
 func ID(n int) string { return fmt.Sprintf("%032x", n) }
 
-// Pod is the pod of an instance that was created, became ready and was last
-// used at a time, with changes made to it.
+// Pod returns the pod of an instance that was created, became Ready and was last used at
+// a time, with changes.
 func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -63,7 +66,16 @@ func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 	return pod
 }
 
-// Unscheduled is a pod for which there is no node yet.
+// All makes several changes in order.
+func All(changes ...func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		for _, change := range changes {
+			change(pod)
+		}
+	}
+}
+
+// Unscheduled makes the pod wait for a node.
 func Unscheduled(pod *corev1.Pod) {
 	pod.Spec.NodeName = ""
 	pod.Status = corev1.PodStatus{
@@ -75,7 +87,7 @@ func Unscheduled(pod *corev1.Pod) {
 	}
 }
 
-// Starting is a pod on a node that does not listen yet.
+// Starting makes the pod one that is on a node and does not listen yet.
 func Starting(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodPending
 	pod.Status.PodIP = ""
@@ -83,7 +95,25 @@ func Starting(pod *corev1.Pod) {
 	pod.Status.ContainerStatuses[0].State = Waiting("ContainerCreating", "")
 }
 
-// Broken is a pod whose container exited with code 1, at its creation.
+// StartingWith makes the pod one that is on a node and whose container waits, for a
+// reason in the kubelet's words.
+func StartingWith(reason, message string) func(*corev1.Pod) {
+	return All(Starting, func(pod *corev1.Pod) {
+		pod.Status.ContainerStatuses[0].State = Waiting(reason, message)
+	})
+}
+
+// ReadySince makes the pod Ready since a time.
+func ReadySince(at time.Time) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Status.Conditions[1].LastTransitionTime = metav1.NewTime(at) }
+}
+
+// NotReadySince makes the pod one that runs, but has not been Ready since a time.
+func NotReadySince(at time.Time) func(*corev1.Pod) {
+	return All(ReadySince(at), func(pod *corev1.Pod) { pod.Status.Conditions[1].Status = corev1.ConditionFalse })
+}
+
+// Broken makes the pod's container exit with code 1 at its creation.
 func Broken(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodFailed
 	pod.Status.Conditions[1].Status = corev1.ConditionFalse
@@ -92,7 +122,7 @@ func Broken(pod *corev1.Pod) {
 	}}
 }
 
-// Completed is a pod whose container exited with code 0, at its creation.
+// Completed makes the pod's container exit with code 0 at its creation.
 func Completed(pod *corev1.Pod) {
 	Broken(pod)
 	pod.Status.Phase = corev1.PodSucceeded
@@ -100,39 +130,49 @@ func Completed(pod *corev1.Pod) {
 	pod.Status.ContainerStatuses[0].State.Terminated.Reason = "Completed"
 }
 
-// Deleting is a pod that has been deleted and has not ended yet.
+// Deleting makes the pod one that was deleted and has not ended yet.
 func Deleting(pod *corev1.Pod) {
 	pod.DeletionTimestamp = &pod.CreationTimestamp
 }
 
+// WithLabel sets a label.
 func WithLabel(key, value string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Labels[key] = value }
 }
 
+// WithAnnotation sets an annotation.
 func WithAnnotation(key, value string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Annotations[key] = value }
 }
 
+// WithoutAnnotation removes an annotation.
+func WithoutAnnotation(key string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { delete(pod.Annotations, key) }
+}
+
+// LastUsed sets when the instance was last used.
 func LastUsed(at time.Time) func(*corev1.Pod) {
 	return WithAnnotation(instance.LastActivityAnnotation, instance.FormatTime(at))
 }
 
+// LaunchedAt sets when the instance was launched.
 func LaunchedAt(at time.Time) func(*corev1.Pod) {
 	return WithAnnotation(instance.LaunchedAnnotation, instance.FormatTime(at))
 }
 
+// OfTemplate makes the pod one of another template.
 func OfTemplate(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Labels[instance.TemplateLabel], pod.Annotations[instance.TemplateNameAnnotation] = instance.TemplateLabelValue(name), name
 	}
 }
 
+// Waiting returns the state of a container that waits.
 func Waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-// Template is a template of one container that listens on 8888, with changes
-// made to it.
+// Template returns a template of one container that listens on port 8888, with changes.
 func Template(name string, changes ...func(*corev1.PodTemplate)) *corev1.PodTemplate {
 	template := &corev1.PodTemplate{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Annotations: map[string]string{}},
@@ -146,12 +186,13 @@ func Template(name string, changes ...func(*corev1.PodTemplate)) *corev1.PodTemp
 	return template
 }
 
+// WithTemplateAnnotation sets an annotation of a template.
 func WithTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
 	return func(template *corev1.PodTemplate) { template.Annotations[key] = value }
 }
 
-// Tombstone is the Event that remembers a pod's instance, which ended an hour
-// after the pod was created.
+// Tombstone returns the Event that remembers a pod's instance. The instance ended an
+// hour after the pod was created.
 func Tombstone(pod *corev1.Pod, reason instance.EndReason, message string) *corev1.Event {
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{

@@ -19,22 +19,22 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 )
 
-// PodResource is the resource of pods.
+// PodResource names the resource of pods.
 var PodResource = corev1.SchemeGroupVersion.WithResource("pods")
 
-// Server teaches client-go's fake what this service relies on in a real API server
-// and the fake leaves out: a created object gets its creation time and UID, each
-// write of a pod a new resourceVersion, and a write or delete that names another
-// resourceVersion or UID than the pod's is a conflict.
+// Server is client-go's fake API server with what this service relies on and the fake
+// leaves out. A created object gets a creation time and a UID. Each write of a pod gives
+// it a new resourceVersion. A write or delete that requires another resourceVersion or
+// UID than the pod's is a conflict.
 type Server struct {
 	Client *fake.Clientset
 	Now    func() time.Time
 
 	version atomic.Int64
-	written func() // called after each write; nil for nobody
+	written func() // called after each write; can be nil
 }
 
-// NewServer returns a fake API server with objects in it.
+// NewServer returns a Server that has some objects. now is its clock.
 func NewServer(now func() time.Time, objects ...runtime.Object) *Server {
 	s := &Server{Client: fake.NewClientset(objects...), Now: now}
 	s.version.Store(1000)
@@ -45,7 +45,7 @@ func NewServer(now func() time.Time, objects ...runtime.Object) *Server {
 // NextVersion returns a resourceVersion that is newer than all before it.
 func (s *Server) NextVersion() string { return fmt.Sprint(s.version.Add(1)) }
 
-// answer does what client-go's fake leaves out, lets that do the rest, and tells of
+// answer does what client-go's fake leaves out, leaves the rest to the fake, and reports
 // writes.
 func (s *Server) answer(action k8stesting.Action) (handled bool, result runtime.Object, err error) {
 	switch action := action.(type) {
@@ -78,7 +78,7 @@ func (s *Server) notify() {
 	}
 }
 
-// complete fills in what the API server gives to a new object.
+// complete sets what the API server sets on a new object.
 func (s *Server) complete(object runtime.Object) {
 	if meta, ok := object.(metav1.Object); ok {
 		meta.SetCreationTimestamp(metav1.NewTime(s.Now()))
@@ -151,8 +151,8 @@ func (s *Server) StoredPod(name string) (*corev1.Pod, error) {
 	return obj.(*corev1.Pod).DeepCopy(), nil
 }
 
-// PutPod creates or replaces a pod under a new resourceVersion, as the kubelet or
-// another replica does.
+// PutPod creates or replaces a pod, as the kubelet or another replica does. It returns
+// the pod with its new resourceVersion.
 func (s *Server) PutPod(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	pod = pod.DeepCopy()
@@ -169,8 +169,7 @@ func (s *Server) PutPod(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// ChangePod changes a pod that the server has, as the kubelet or another replica
-// does.
+// ChangePod changes a pod of the server, as the kubelet or another replica does.
 func (s *Server) ChangePod(t testing.TB, name string, change func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
 	pod, err := s.StoredPod(name)
@@ -181,7 +180,7 @@ func (s *Server) ChangePod(t testing.TB, name string, change func(*corev1.Pod)) 
 	return s.PutPod(t, pod)
 }
 
-// DropPod takes a pod away, as kubectl or an eviction does.
+// DropPod removes a pod at once, as a forced deletion does.
 func (s *Server) DropPod(t testing.TB, name string) {
 	t.Helper()
 	if err := s.Client.Tracker().Delete(PodResource, Namespace, name); err != nil {
@@ -194,25 +193,25 @@ func isWrite(action k8stesting.Action) bool {
 	return slices.Contains([]string{"create", "update", "patch", "delete"}, action.GetVerb())
 }
 
-// FailOn makes calls of a verb and a resource end with an error, until the
-// function it returns is called.
-func (s *Server) FailOn(verb, resource string, err error) (mend func()) {
-	var mended atomic.Bool
-	s.React(verb, resource, func(k8stesting.Action) (bool, runtime.Object, error) { return !mended.Load(), nil, err })
-	return func() { mended.Store(true) }
+// FailOn makes calls of a verb and a resource fail with an error, until the returned
+// function is called.
+func (s *Server) FailOn(verb, resource string, err error) (stop func()) {
+	var stopped atomic.Bool
+	s.React(verb, resource, func(k8stesting.Action) (bool, runtime.Object, error) { return !stopped.Load(), nil, err })
+	return func() { stopped.Store(true) }
 }
 
-// React puts a reactor before all others, at any time.
+// React adds a reactor before all others. It can be called at any time.
 func (s *Server) React(verb, resource string, reaction k8stesting.ReactionFunc) {
 	s.Client.Lock()
 	defer s.Client.Unlock()
 	s.Client.PrependReactor(verb, resource, reaction)
 }
 
-// brokenWatch is a watch that brings nothing of what happens.
+// brokenWatch is a watch that delivers nothing.
 type brokenWatch struct{ *watch.RaceFreeFakeWatcher }
 
-// BreakFirstPodWatch makes the first watch of pods a broken one.
+// BreakFirstPodWatch makes the first watch of pods one that delivers nothing.
 func (s *Server) BreakFirstPodWatch() brokenWatch {
 	broken := brokenWatch{watch.NewRaceFreeFake()}
 	var watches atomic.Int64
@@ -222,14 +221,14 @@ func (s *Server) BreakFirstPodWatch() brokenWatch {
 	return broken
 }
 
-// Expire ends the watch as an API server does that has lost the history: all is
-// read again, after a pause, and watched anew.
+// Expire ends the watch as an API server does that no longer has the history. The
+// client lists everything again after a pause, and opens a new watch.
 func (b brokenWatch) Expire() {
 	status := apierrors.NewResourceExpired("too old resource version").Status()
 	b.Error(&status)
 }
 
-// Calls are calls of the API server, in order. They print as what they were.
+// Calls are calls to the API server, in order. They print as verb, resource and name.
 type Calls []k8stesting.Action
 
 func (c Calls) String() string {
@@ -240,7 +239,7 @@ func (c Calls) String() string {
 	return fmt.Sprintf("%q", all)
 }
 
-// NameOf is of which object a call was.
+// NameOf returns the name of the object that a call is about; "" if there is none.
 func NameOf(action k8stesting.Action) string {
 	switch action := action.(type) {
 	case k8stesting.CreateActionImpl:
@@ -251,26 +250,40 @@ func NameOf(action k8stesting.Action) string {
 	return ""
 }
 
-// Writes are the calls so far that change something.
+// Writes returns all calls so far that change something.
 func (s *Server) Writes() Calls { return s.Calls("create", "update", "patch", "delete") }
 
-// Calls are those so far of some verbs.
+// Calls returns all calls so far of some verbs, without dry runs.
 func (s *Server) Calls(verbs ...string) Calls {
 	return slices.DeleteFunc(s.Client.Actions(), func(action k8stesting.Action) bool {
 		return !slices.Contains(verbs, action.GetVerb()) || IsDryRun(action)
 	})
 }
 
-// IsDryRun tells of a delete that it is only to be tried, and changes nothing.
+// WritesOf returns the names of the objects of a resource that clients wrote with a verb,
+// in order. It includes writes that were refused.
+func (s *Server) WritesOf(verb, resource string) []string {
+	var names []string
+	for _, action := range s.Calls(verb) {
+		if action.GetResource().Resource == resource {
+			names = append(names, NameOf(action))
+		}
+	}
+	return names
+}
+
+// IsDryRun reports whether a call is a delete that changes nothing.
 func IsDryRun(action k8stesting.Action) bool {
 	deletion, ok := action.(k8stesting.DeleteActionImpl)
 	return ok && len(deletion.DeleteOptions.DryRun) > 0
 }
 
+// Conflict returns the error for a write that requires another version of a pod.
 func Conflict(podName string) error {
 	return apierrors.NewConflict(PodResource.GroupResource(), podName, fmt.Errorf("the object has been modified"))
 }
 
+// NotFound returns the error for a pod that does not exist.
 func NotFound(podName string) error {
 	return apierrors.NewNotFound(PodResource.GroupResource(), podName)
 }

@@ -2,11 +2,8 @@ package kubetest
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,9 +16,11 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/ownwrites"
 )
 
-// World is a fake API server together with a read model of it, for tests of parts
-// that read the cluster. The read model is up to date at once, without goroutines,
-// until PauseWatch; and it calls its handlers during the write.
+// World is a fake API server and a read model of it, for tests of parts that read the
+// cluster. The read model needs no goroutines: it is always up to date, and its handlers
+// are called during each write. PauseWatch stops that.
+//
+// Methods that the read model has too do what they do there.
 type World struct {
 	*Server
 
@@ -33,6 +32,7 @@ type World struct {
 	mu      sync.Mutex
 	paused  map[string][]runtime.Object // by resource: what the watch has delivered; nil while it works
 	known   map[string]*corev1.Pod      // by name: the pods that handlers were told of
+	told    map[string]metav1.Object    // by kind and name: the other objects that handlers were told of
 	changed chan struct{}               // closed at the next change
 
 	onPod      []func(*corev1.Pod)
@@ -40,24 +40,21 @@ type World struct {
 	onTemplate []func(template string)
 }
 
-// NewWorld returns a world with objects in it.
-//
-// unknownTemplate is what the error of Template wraps.
+// NewWorld returns a World that has some objects. now is its clock. The error of
+// Template wraps unknownTemplate.
 func NewWorld(now func() time.Time, unknownTemplate error, objects ...runtime.Object) *World {
 	w := &World{
 		Server: NewServer(now, objects...), unknownTemplate: unknownTemplate, known: map[string]*corev1.Pod{}, changed: make(chan struct{}),
 	}
 	w.pods = ownwrites.New(func(name string) (*corev1.Pod, bool) { return named[*corev1.Pod](w, "Pod", name) }, time.Now)
 	w.sets = ownwrites.New(func(name string) (*appsv1.DaemonSet, bool) { return named[*appsv1.DaemonSet](w, "DaemonSet", name) }, time.Now)
-	for _, pod := range w.allPods() {
-		w.known[pod.Name] = pod
-	}
+	w.deliver()
 	w.written = w.deliver
 	return w
 }
 
-// PauseWatch makes the read model miss all changes until ResumeWatch, but for what
-// is told to Wrote.
+// PauseWatch makes the read model miss all changes until ResumeWatch, except for those
+// given to Wrote and WrotePreload.
 func (w *World) PauseWatch() {
 	paused := map[string][]runtime.Object{}
 	for _, kind := range []string{"Pod", "PodTemplate", "DaemonSet", "Event"} {
@@ -68,7 +65,7 @@ func (w *World) PauseWatch() {
 	w.paused = paused
 }
 
-// ResumeWatch delivers all that was missed.
+// ResumeWatch delivers all changes that were missed.
 func (w *World) ResumeWatch() {
 	w.mu.Lock()
 	w.paused = nil
@@ -76,24 +73,32 @@ func (w *World) ResumeWatch() {
 	w.deliver()
 }
 
-// deliver tells handlers and waiting clients of what has changed.
+// deliver reports what has changed to handlers and waiting callers.
 func (w *World) deliver() {
 	w.mu.Lock()
 	if w.paused != nil {
 		w.mu.Unlock()
 		return
 	}
-	w.mu.Unlock()
 	pods := map[string]*corev1.Pod{}
 	for _, obj := range w.stored("Pod") {
 		pod := obj.(*corev1.Pod)
 		pods[pod.Name] = pod
-		w.pods.Delivered(pod)
 	}
-	w.mu.Lock()
 	before := w.known
 	w.known = pods
+	others, othersBefore := map[string]metav1.Object{}, w.told
+	for _, kind := range []string{"PodTemplate", "DaemonSet"} {
+		for _, obj := range w.stored(kind) {
+			object := obj.(metav1.Object)
+			others[kind+" "+object.GetName()] = object
+		}
+	}
+	w.told = others
 	w.mu.Unlock()
+	for _, pod := range pods {
+		w.pods.Delivered(pod)
+	}
 	for name, pod := range before {
 		if _, ok := pods[name]; !ok {
 			w.pods.Gone(pod)
@@ -108,10 +113,19 @@ func (w *World) deliver() {
 			w.tell(pod, w.onPod)
 		}
 	}
-	for _, kind := range []string{"PodTemplate", "DaemonSet"} {
-		for _, obj := range w.stored(kind) {
-			w.tellTemplate(obj.(metav1.Object))
+	for key, object := range othersBefore {
+		if _, ok := others[key]; !ok {
+			if set, ok := object.(*appsv1.DaemonSet); ok {
+				w.sets.Gone(set)
+			}
+			w.tellTemplate(object)
 		}
+	}
+	for _, object := range others {
+		if set, ok := object.(*appsv1.DaemonSet); ok {
+			w.sets.Delivered(set)
+		}
+		w.tellTemplate(object)
 	}
 	w.wake()
 }
@@ -142,7 +156,7 @@ func (w *World) wake() {
 	w.changed = make(chan struct{})
 }
 
-// stored are the objects of a kind that the server has.
+// stored returns the objects of a kind that the server has.
 func (w *World) stored(kind string) []runtime.Object {
 	kinds := map[string]schema.GroupVersionResource{
 		"Pod":         PodResource,
@@ -176,7 +190,7 @@ func (w *World) stored(kind string) []runtime.Object {
 	return objects
 }
 
-// watched are the objects of a kind that the watch has delivered.
+// watched returns the objects of a kind that the watch has delivered.
 func watched[T any](w *World, kind string) []T {
 	w.mu.Lock()
 	paused := w.paused
@@ -192,7 +206,7 @@ func watched[T any](w *World, kind string) []T {
 	return all
 }
 
-// named is the object of a kind and name that the watch has delivered.
+// named returns the object of a kind and name that the watch has delivered.
 func named[T metav1.Object](w *World, kind, name string) (found T, ok bool) {
 	for _, object := range watched[T](w, kind) {
 		if object.GetName() == name {
@@ -206,127 +220,37 @@ func (w *World) allPods() []*corev1.Pod {
 	return w.pods.Overlay(func() []*corev1.Pod { return watched[*corev1.Pod](w, "Pod") })
 }
 
-// Wrote is the read model's.
+// Wrote makes the read model know a written pod before the watch delivers it.
 func (w *World) Wrote(pod *corev1.Pod) {
 	w.pods.Add(pod.DeepCopy())
 	w.wake()
 }
 
-// WrotePreload is the read model's.
+// WrotePreload makes the read model know a written DaemonSet before the watch delivers
+// it.
 func (w *World) WrotePreload(set *appsv1.DaemonSet) {
 	w.sets.Add(set.DeepCopy())
 	w.wake()
 }
 
-// OnPod is the read model's.
+// OnPod adds handlers for instances' pods that were created or changed, and that are gone.
 func (w *World) OnPod(updated, gone func(*corev1.Pod)) error {
 	w.onPod, w.onGone = append(w.onPod, updated), append(w.onGone, gone)
 	return nil
 }
 
-// OnWarm is the read model's, and calls changed more often than that.
+// OnWarm adds a handler for changes that concern the pool of a template. It is called
+// more often than the read model calls it.
 func (w *World) OnWarm(changed func(template string)) error {
 	w.onTemplate = append(w.onTemplate, changed)
 	return nil
 }
 
-// OnPreload is the read model's, and calls changed more often than that.
+// OnPreload adds a handler for changes that concern the preloads of a template. It is
+// called more often than the read model calls it.
 func (w *World) OnPreload(changed func(template string)) error { return w.OnWarm(changed) }
 
-// Pod is the read model's.
-func (w *World) Pod(id string) (*corev1.Pod, bool) {
-	for _, pod := range w.allPods() {
-		if instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id {
-			return pod, true
-		}
-	}
-	return nil, false
-}
-
-// Instance is the read model's.
-func (w *World) Instance(id string) (instance.Instance, bool) {
-	if pod, ok := w.Pod(id); ok {
-		return instance.FromPod(pod, w.Now(), StartTimeout), true
-	}
-	for _, event := range watched[*corev1.Event](w, "Event") {
-		if event.Name == instance.TombstoneName(id) {
-			return instance.FromTombstone(event), true
-		}
-	}
-	return instance.Instance{}, false
-}
-
-// Instances is the read model's.
-func (w *World) Instances(template string) []instance.Instance {
-	var all []instance.Instance
-	for _, pod := range w.allPods() {
-		if instance.IsInstance(pod) && (template == "" || instance.TemplateOf(pod) == template) {
-			all = append(all, instance.FromPod(pod, w.Now(), StartTimeout))
-		}
-	}
-	return all
-}
-
-// Await is the read model's.
-func (w *World) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
-	for {
-		w.mu.Lock()
-		changed := w.changed
-		w.mu.Unlock()
-		inst, known := w.Instance(id)
-		if good(inst, known) || ctx.Err() != nil {
-			return inst, known
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// WarmPods is the read model's.
-func (w *World) WarmPods(template string) []*corev1.Pod {
-	return slices.DeleteFunc(w.allPods(), func(pod *corev1.Pod) bool {
-		return !instance.IsWarm(pod) || instance.TemplateOf(pod) != template
-	})
-}
-
-// WarmTemplates is the read model's.
-func (w *World) WarmTemplates() []string {
-	var names []string
-	for _, pod := range w.allPods() {
-		if instance.IsWarm(pod) {
-			names = append(names, instance.TemplateOf(pod))
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// PodTemplates is the read model's.
-func (w *World) PodTemplates() []*corev1.PodTemplate {
-	return watched[*corev1.PodTemplate](w, "PodTemplate")
-}
-
-// PodTemplate is the read model's.
-func (w *World) PodTemplate(name string) (*corev1.PodTemplate, bool) {
-	for _, template := range w.PodTemplates() {
-		if template.Name == name {
-			return template, true
-		}
-	}
-	return nil, false
-}
-
-// Template finds the templates of the world, as a source of templates does.
-func (w *World) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {
-	if template, ok := w.PodTemplate(name); ok {
-		return template, nil
-	}
-	return nil, fmt.Errorf("%w: %q", w.unknownTemplate, name)
-}
-
-// Preloads is the read model's.
+// Preloads returns the DaemonSets that preload a template; all for "".
 func (w *World) Preloads(template string) []*appsv1.DaemonSet {
 	sets := w.sets.Overlay(func() []*appsv1.DaemonSet { return watched[*appsv1.DaemonSet](w, "DaemonSet") })
 	return slices.DeleteFunc(sets, func(set *appsv1.DaemonSet) bool {
@@ -334,14 +258,15 @@ func (w *World) Preloads(template string) []*appsv1.DaemonSet {
 	})
 }
 
-// PreloadPods is the read model's.
+// PreloadPods returns the pods of a preload.
 func (w *World) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
 	return slices.DeleteFunc(w.allPods(), func(pod *corev1.Pod) bool {
 		return pod.Labels[instance.PreloadNameLabel] != set.Name
 	})
 }
 
-// AwaitPreload is the read model's.
+// AwaitPreload returns the preloads of a template once they are good, or as they are when
+// ctx is done.
 func (w *World) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
 	for {
 		w.mu.Lock()
@@ -356,29 +281,4 @@ func (w *World) AwaitPreload(ctx context.Context, template string, good func([]*
 		case <-ctx.Done():
 		}
 	}
-}
-
-// Put creates or replaces a template, as kubectl does.
-func (w *World) Put(t testing.TB, template *corev1.PodTemplate) {
-	t.Helper()
-	templates := w.Client.CoreV1().PodTemplates(Namespace)
-	_, err := templates.Update(t.Context(), template, metav1.UpdateOptions{})
-	if err != nil {
-		_, err = templates.Create(t.Context(), template, metav1.CreateOptions{})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// WritesOf are the names of the objects of a resource that a client asked to write
-// with a verb, in order, refused ones too.
-func (s *Server) WritesOf(verb, resource string) []string {
-	var names []string
-	for _, action := range s.Calls(verb) {
-		if action.GetResource().Resource == strings.ToLower(resource) {
-			names = append(names, NameOf(action))
-		}
-	}
-	return names
 }

@@ -31,7 +31,7 @@ func (l *Launcher) endMeasurement(id string) {
 		return
 	}
 	inst, known := l.deps.Cache.Instance(id)
-	if !known || !instance.Settled(inst.Status) {
+	if !known || !inst.Status.Settled() {
 		return
 	}
 	began, measured := l.launching.LoadAndDelete(id)

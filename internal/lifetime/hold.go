@@ -16,36 +16,39 @@ const (
 	clockStep = time.Second
 )
 
-// Cause says why deletes are held back.
+// Cause says why deletes are held back, in words for logs.
 type Cause string
 
+// Why deletes are held back.
 const (
-	// CauseTermStarted: the last leader may have been cut off, or all replicas may
-	// have been down.
+	// CauseTermStarted is the start of a term. The last leader may have been cut off,
+	// or all replicas may have been down.
 	CauseTermStarted Cause = "this replica has begun to lead"
-	// CauseContactLost: other replicas may be cut off from the API server as well.
+	// CauseContactLost is an API server that does not answer. Other replicas may be
+	// cut off from it too.
 	CauseContactLost Cause = "contact with the API server was lost"
-	// CauseClockStepped: times that replicas wrote and the leader's clock disagree.
+	// CauseClockStepped is a step of the leader's clock. The times that replicas wrote
+	// and its clock may disagree.
 	CauseClockStepped Cause = "the wall clock was set, or the machine slept"
 )
 
-// Hold tells while deletes of instances that may be in use are held back. It holds
-// them from a cause until SettleTime after it, and for as long as contact with the
-// API server is lost. It is safe for concurrent use.
+// Hold says when deletes of instances that may be in use are held back: from a Cause
+// until SettleTime after it, and for as long as contact with the API server is lost. It
+// is safe for concurrent use.
 //
-// All its times are of the monotonic clock, but for the wall times in Clocks.
+// All its times are of the monotonic clock, except for the wall times in Clocks.
 type Hold struct {
 	contactGap time.Duration
 
 	mu      sync.Mutex
-	since   time.Time // of the last cause; zero for none so far
-	cause   Cause
-	contact time.Time // when the API server was last reached
-	looked  Clocks
+	since   time.Time // when the last cause was seen
+	cause   Cause     // "" if there was none yet
+	contact time.Time // when the API server was last reached; zero before the first time
+	looked  Clocks    // at the last look
 }
 
-// NewHold returns a Hold that calls contact lost when the API server was not
-// reached for contactGap.
+// NewHold returns a Hold that calls contact lost once the API server was not reached for
+// longer than contactGap. Nothing is held before the first term or contact.
 func NewHold(contactGap time.Duration) *Hold { return &Hold{contactGap: contactGap} }
 
 // Clocks are both clocks at one moment: the wall clock, which times on pods are
@@ -59,7 +62,7 @@ func (c Clocks) steppedSince(earlier Clocks) bool {
 	return (byWall - c.Monotonic.Sub(earlier.Monotonic)).Abs() > clockStep
 }
 
-// StartTerm begins a hold for a replica that has been elected.
+// StartTerm begins a hold as this replica begins to lead.
 func (h *Hold) StartTerm(now Clocks) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,16 +89,16 @@ func (h *Hold) Look(now Clocks) {
 	h.looked = now
 }
 
-// Covers reports whether the delete of an instance with a Lag is held back. An
-// instance is held for its own lag where that is shorter than SettleTime: its uses
-// are written that often.
+// Covers reports whether the delete of an instance with this Lag is held back. One with
+// a Lag shorter than SettleTime is held for its Lag only: its uses are written that
+// often.
 func (h *Hold) Covers(lag time.Duration, now time.Time) bool {
 	began, cause := h.State(now)
-	return cause != "" && now.Sub(began) < min(lag, SettleTime)
+	return cause != "" && now.Sub(began) < lag
 }
 
-// State returns when the last hold began and why; the cause is "" if SettleTime
-// has passed since.
+// State returns when the hold began and why. The cause is "" if nothing is held: there
+// was no cause yet, or SettleTime has passed since.
 func (h *Hold) State(now time.Time) (began time.Time, cause Cause) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -106,7 +109,8 @@ func (h *Hold) State(now time.Time) (began time.Time, cause Cause) {
 	return h.since, h.cause
 }
 
-// noticeLostContact begins a hold now, again and again while contact is lost.
+// noticeLostContact begins a hold now if contact is lost. It does so at each call, so
+// the hold lasts until SettleTime after contact has returned. The lock must be held.
 func (h *Hold) noticeLostContact(now time.Time) {
 	if !h.contact.IsZero() && now.Sub(h.contact) > h.contactGap {
 		h.since, h.cause = now, CauseContactLost

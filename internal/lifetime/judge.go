@@ -17,13 +17,15 @@ const FailedRetention = time.Minute
 // Action is what is to be done with an instance.
 type Action int
 
+// What can be done with an instance.
 const (
-	Keep Action = iota
-	End         // delete it
-	Fix         // replace times on its pod that are wrong
+	Keep Action = iota // nothing
+	End                // delete it
+	Fix                // replace times on its pod that are wrong, see FixTimes
 )
 
-// Verdict is what Judge decides. An End has a reason and a sentence for people.
+// Verdict is what Judge decides. End has a Reason. End and Fix have a Message for
+// people.
 type Verdict struct {
 	Action  Action
 	Reason  instance.EndReason
@@ -44,7 +46,7 @@ func (r Rules) Judge(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	case corev1.PodSucceeded:
 		return Verdict{End, instance.EndGone, "the application ended by itself"}
 	case corev1.PodFailed:
-		return r.judgeFailed(pod, now, failedAt(pod))
+		return r.judgeFailed(pod, now, failedAt(pod, now))
 	}
 	v := r.judgeRunning(pod, now, held)
 	if v.Action == End && held {
@@ -59,7 +61,7 @@ func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	if !instance.IsReady(pod) && !now.Before(failed) {
 		return r.judgeFailed(pod, now, failed)
 	}
-	last, err := LastUse(pod, now)
+	last, err := lastUse(pod, now)
 	if err != nil {
 		last = now
 	}
@@ -71,7 +73,7 @@ func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
 		}
 		return Verdict{}
 	case reason == instance.EndExpired:
-		age := r.MaxAgeOf(pod)
+		age := r.maxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
 		return Verdict{End, reason, fmt.Sprintf("launched %s ago; its max age is %s", lived, age)}
 	}
@@ -88,19 +90,26 @@ func (r Rules) judgeFailed(pod *corev1.Pod, now, failed time.Time) Verdict {
 	return Verdict{End, instance.EndFailed, fmt.Sprintf("%s: %s", inst.Reason, inst.Message)}
 }
 
-// failedAt is when a pod in phase Failed got there.
-func failedAt(pod *corev1.Pod) time.Time {
+// failedAt is when a pod in phase Failed got there. The node wrote these times by its
+// own clock: where they are in the future, the pod counts as failed since its
+// creation, so that a wrong clock does not keep it.
+func failedAt(pod *corev1.Pod, now time.Time) time.Time {
 	at := instance.ReadyChangedAt(pod)
-	if ended := instance.EndedAt(pod); ended.After(at) {
-		return ended
+	for _, status := range pod.Status.ContainerStatuses {
+		if ended := status.State.Terminated; ended != nil && ended.FinishedAt.After(at) {
+			at = ended.FinishedAt.Time
+		}
+	}
+	if at.Sub(now) > clockSkew {
+		return pod.CreationTimestamp.Time
 	}
 	return at
 }
 
-// FixTimes returns the annotations to write in place of times that are wrong: nil
-// removes one. Such a time counts as now, so that nobody loses an instance by it,
-// and no instance lives for ever. The error says what is wrong; it is nil if there
-// is nothing to fix.
+// FixTimes returns the annotations to write in place of times that are wrong; a nil
+// value removes the annotation. Such a time is replaced by now: nobody loses an
+// instance by it, and the instance still ends. The error says what is wrong; it is
+// nil if there is nothing to fix.
 func (r Rules) FixTimes(pod *corev1.Pod, now time.Time, held bool) (annotations map[string]any, problem error) {
 	annotations = map[string]any{}
 	wrong := func(err error) bool {
@@ -110,11 +119,11 @@ func (r Rules) FixTimes(pod *corev1.Pod, now time.Time, held bool) (annotations 
 		problem = errors.Join(problem, err)
 		return true
 	}
-	if _, err := LastUse(pod, now); wrong(err) {
+	if _, err := lastUse(pod, now); wrong(err) {
 		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
 		annotations[instance.ActivitySourceAnnotation] = nil // the fix is not a use
 	}
-	if r.MaxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
+	if r.maxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
 		if _, err := launchedAt(pod, now); wrong(err) {
 			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
 		}

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// ClockSkew is how far ahead the clock of another replica may be. A time on a
-	// pod that is further in the future is wrong, and would keep an instance alive
-	// for ever.
-	ClockSkew = time.Minute
+	// clockSkew is how far ahead the clock of another replica or a node may be. A time
+	// on a pod that is further in the future is wrong. If it counted, the instance
+	// would live until then.
+	clockSkew = time.Minute
 	// FlushTick is how often each replica looks for uses that are due to be written.
 	FlushTick = time.Second
 	// periods is how many times within its cull timeout the use of an instance that
@@ -43,28 +43,38 @@ func Period(cullTimeout time.Duration) time.Duration { return cullTimeout / peri
 // one period, one tick and one write.
 func Lag(cullTimeout time.Duration) time.Duration { return Period(cullTimeout) + 2*FlushTick }
 
-// CullTimeoutOf is how long an instance may be idle.
+// CullTimeoutOf is how long an instance may be idle: the cull timeout on its pod, else
+// the server's. A value that is unreadable or not positive does not count.
 func (r Rules) CullTimeoutOf(pod *corev1.Pod) time.Duration {
-	return instance.CullTimeout(pod, r.CullTimeout)
+	if own, ok := positive(pod.Annotations[instance.CullTimeoutAnnotation]); ok {
+		return own
+	}
+	return r.CullTimeout
+}
+
+// positive parses a duration, and reports whether it is a valid one above 0.
+func positive(value string) (time.Duration, bool) {
+	d, err := time.ParseDuration(value)
+	return d, err == nil && d > 0
 }
 
 // LagOf is the Lag of an instance's own cull timeout.
 func (r Rules) LagOf(pod *corev1.Pod) time.Duration { return Lag(r.CullTimeoutOf(pod)) }
 
-// MaxAgeOf is how long an instance may live, however active; 0 means no limit. The
+// maxAgeOf is how long an instance may live, however active; 0 means no limit. The
 // max age on the pod, which comes from its template, can only shorten the server's.
 // A value that is unreadable or not positive does not count.
-func (r Rules) MaxAgeOf(pod *corev1.Pod) time.Duration {
-	own, err := time.ParseDuration(pod.Annotations[instance.MaxAgeAnnotation])
-	if err != nil || own <= 0 || r.MaxAge > 0 && r.MaxAge < own {
+func (r Rules) maxAgeOf(pod *corev1.Pod) time.Duration {
+	own, ok := positive(pod.Annotations[instance.MaxAgeAnnotation])
+	if !ok || r.MaxAge > 0 && r.MaxAge < own {
 		return r.MaxAge
 	}
 	return own
 }
 
-// LastUse is when an instance was last used, according to its pod. It is an error
+// lastUse is when an instance was last used, according to its pod. It is an error
 // if the annotation is missing, unreadable, or in the future.
-func LastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
+func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 	last, err := instance.LastActivity(pod)
 	if err != nil {
 		return time.Time{}, err
@@ -78,7 +88,7 @@ func LastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance.EndReason) {
 	timeout := r.CullTimeoutOf(pod)
 	idle := r.idleSince(pod, last).Add(timeout).Add(Lag(timeout)) // one by one: the sum of the durations can overflow
-	if age := r.MaxAgeOf(pod); age > 0 {
+	if age := r.maxAgeOf(pod); age > 0 {
 		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(idle) {
 			return launched.Add(age), instance.EndExpired
 		}
@@ -89,7 +99,7 @@ func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance
 // Describe adds to an instance when it was last used and when it is due to end.
 // Both stay zero if the pod does not say, and for an instance that has ended.
 func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time) {
-	last, err := LastUse(pod, now)
+	last, err := lastUse(pod, now)
 	if err != nil || !inst.Alive() {
 		return
 	}
@@ -137,7 +147,7 @@ func launchedAt(pod *corev1.Pod, now time.Time) (time.Time, error) {
 var errFuture = errors.New("in the future")
 
 func checkNotAhead(annotation string, at, now time.Time) error {
-	if at.Sub(now) <= ClockSkew {
+	if at.Sub(now) <= clockSkew {
 		return nil
 	}
 	return fmt.Errorf("annotation %s is %w: %s", annotation, errFuture, instance.FormatTime(at))

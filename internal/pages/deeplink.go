@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDeepLink bounds a deep link: what is longer is no address that browsers take.
-const MaxDeepLink = 2048
+// maxDeepLink is the longest deep link, in bytes. Some browsers and servers refuse
+// longer addresses.
+const maxDeepLink = 2048
 
 var (
 	schemePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
@@ -19,40 +20,40 @@ var (
 	errDeepLink = errors.New("it must be the path of a page below the instance's address, such as tree or notebooks/index.ipynb?x=1")
 )
 
-// DeepLink reads a path below an instance's base URL, with its query, and
-// returns it so that it can be put after one. It comes from whoever wrote a
-// link, who may want to lead a visitor elsewhere: to another host, or, by dots
-// in any disguise, to an instance that is not his.
-func DeepLink(raw string) (string, error) {
-	if len(raw) > MaxDeepLink || !plainText(raw) {
+// parseDeepLink reads a path below an instance's base URL, with an optional query. It
+// returns the link escaped, so that it can be appended to the base URL. The author of
+// a link may try to lead a visitor to another host or, by dot segments in any
+// encoding, to another person's instance; such links are errors.
+func parseDeepLink(raw string) (string, error) {
+	if len(raw) > maxDeepLink || !isPlainText(raw) {
 		return "", errDeepLink
 	}
-	raw = strings.TrimPrefix(raw, "/") // as binder-web writes them
+	raw = strings.TrimPrefix(raw, "/") // binder-web writes one
 	link, err := url.Parse("/" + raw)
 	if err != nil || link.Host != "" {
 		return "", errDeepLink
 	}
 	path, _, _ := strings.Cut(raw, "#")
 	path, _, _ = strings.Cut(path, "?")
-	if !below(path) {
+	if !staysBelow(path) {
 		return "", errDeepLink
 	}
-	if !plainQuery(link.RawQuery) {
+	if !isPlainQuery(link.RawQuery) {
 		return "", errDeepLink
 	}
 	link.RawQuery = escapeQuery(link.RawQuery)
 	return strings.TrimPrefix(link.String(), "/"), nil
 }
 
-// below reports whether a path stays below what it is put after, however often
-// it is unescaped on the way.
-func below(path string) bool {
+// staysBelow reports whether a path stays below the URL that it is appended to, no
+// matter how often a server on the way unescapes it.
+func staysBelow(path string) bool {
 	for {
-		if !plainText(path) || strings.HasPrefix(path, "/") || strings.Contains(path, "//") || schemePattern.MatchString(path) {
+		if !isPlainText(path) || strings.HasPrefix(path, "/") || strings.Contains(path, "//") || schemePattern.MatchString(path) {
 			return false
 		}
 		for segment := range strings.SplitSeq(path, "/") {
-			// What follows one of these is not part of the name to some servers.
+			// Some servers end the name of a segment at one of these.
 			if end := strings.IndexAny(segment, ";?#"); end >= 0 {
 				segment = segment[:end]
 			}
@@ -61,26 +62,27 @@ func below(path string) bool {
 			}
 		}
 		unescaped, err := url.PathUnescape(path)
-		if err != nil || unescaped == path { // each time it gets shorter
+		if err != nil || unescaped == path { // ends: each round makes it shorter
 			return true
 		}
 		path = unescaped
 	}
 }
 
-// plainQuery reports whether a query holds nothing that could break out of a header.
-func plainQuery(query string) bool {
+// isPlainQuery reports whether a query is well-formed and has no control characters,
+// which could end a header.
+func isPlainQuery(query string) bool {
 	decoded, err := url.QueryUnescape(query)
 	return err == nil && !strings.ContainsFunc(decoded, unicode.IsControl)
 }
 
-// plainText reports whether a text has neither control characters nor
-// backslashes, which browsers take for slashes.
-func plainText(s string) bool {
+// isPlainText reports whether a text is UTF-8 without control characters and without
+// backslashes, which browsers treat as slashes.
+func isPlainText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
 }
 
-// escapeQuery escapes what no header may hold, and leaves the rest as it is.
+// escapeQuery escapes the bytes that are not allowed in a header, and only those.
 func escapeQuery(query string) string {
 	var b strings.Builder
 	for _, c := range []byte(query) {

@@ -5,99 +5,108 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
-// launchAnew is what the button of an instance that is over says.
-const launchAnew = "Launch a new one"
+// launchAgain is the text of the button that replaces an instance.
+const launchAgain = "Launch a new one"
 
+// NothingHereNotice is for addresses that do not exist.
 func NothingHereNotice() Notice {
 	const text = "There is nothing at this address."
 	return Notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
 }
 
+// NoInstanceNotice is for ids of which nothing is known.
 func NoInstanceNotice() Notice {
 	return Notice{
 		Code: http.StatusNotFound, Plain: "There is no such instance.",
 		Title: "No such instance",
-		Text:  "There is no instance at this address. It may have been over for so long that nothing is known of it any more, or the address may not be complete.",
+		Text:  "There is no instance at this address. It may have ended so long ago that nothing is known about it any more, or the address may be incomplete.",
 	}
 }
 
+// StartingNotice is for an instance that is not ready yet. Browsers get a page that
+// shows its progress and opens the instance when it is ready.
 func StartingNotice(inst instance.Instance) Notice {
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
 		Plain: "This instance is starting. Try again in a moment.",
-		Waiting: &progressView{
+		progress: &progressView{
 			Title: "Starting " + inst.Template, Template: inst.Template,
 			Phase: inst.Status, Message: inst.Message, Events: ProgressPrefix + inst.ID,
 		},
 	}
 }
 
+// FailedNotice is for an instance that has failed and still has a pod.
 func FailedNotice(inst instance.Instance) Notice {
 	return Notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + inst.Message,
 		Title:  inst.Template + " failed",
-		Text:   "This instance did not start, or broke down. It will be deleted.",
+		Text:   "This instance did not start, or it broke down. It will be deleted.",
 		Reason: inst.Reason, Message: inst.Message,
-		Template: inst.Template, Button: launchAnew,
+		Template: inst.Template, Button: launchAgain,
 	}
 }
 
+// NoAnswerNotice is for an instance whose application does not accept a connection
+// or does not answer.
 func NoAnswerNotice(inst instance.Instance) Notice {
 	const text = "The instance did not answer."
 	return Notice{
 		Code: http.StatusBadGateway, Plain: text,
 		Title:    inst.Template + " does not answer",
-		Text:     "The instance is there, but the application in it did not answer. Loading this page again may help; if it does not, launch a new one.",
-		Template: inst.Template, Button: launchAnew,
+		Text:     "The instance exists, but the application in it did not answer. Load this page again; if that does not help, launch a new instance.",
+		Template: inst.Template, Button: launchAgain,
 	}
 }
 
-// OverNotice says of an instance that has been deleted what happened to it.
+// OverNotice is for an instance that has ended. It says why.
 func OverNotice(inst instance.Instance) Notice {
 	n := Notice{
-		Code: http.StatusGone, Plain: "This instance is over: " + inst.Message,
+		Code: http.StatusGone, Plain: "This instance has ended: " + inst.Message,
 		Reason: inst.Reason, Message: inst.Message, When: inst.Ended,
-		Template: inst.Template, Button: launchAnew,
+		Template: inst.Template, Button: launchAgain,
 	}
+	const lost = " Everything in it is gone."
 	switch inst.Reason {
 	case string(instance.EndCulled):
 		n.Title = inst.Template + " was closed because it was not used"
-		n.Text = "To make room for others, instances are deleted when nobody has used them for a while. What was in it is gone."
+		n.Text = "An instance is deleted when nobody has used it for a while, to make room for others." + lost
 	case string(instance.EndExpired):
 		n.Title = inst.Template + " was closed because its time was up"
-		n.Text = "Instances of this kind are deleted when they have lived for a set time, used or not. What was in it is gone."
+		n.Text = "Instances of this kind are deleted at a fixed age, even if they are in use." + lost
 	case string(instance.EndStopped):
 		n.Title = inst.Template + " was stopped"
-		n.Text = "This instance was stopped on request. What was in it is gone."
+		n.Text = "This instance was stopped on request." + lost
 	case string(instance.EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
-		n.Text = "This instance did not start, or broke down."
+		n.Text = "This instance did not start, or it broke down."
 	case instance.ReasonCompleted:
 		n.Title = inst.Template + " has ended"
-		n.Text = "The application in this instance ended by itself. What was in it is gone."
+		n.Text = "The application in this instance ended by itself." + lost
 	case instance.ReasonDeleting:
 		n.Title = inst.Template + " is being deleted"
-		n.Text = "This instance is over. In a moment this page can say why."
+		n.Text = "This instance has ended. In a moment this page can say why."
 	default:
 		n.Title = inst.Template + " is gone"
-		n.Text = "This instance ended by itself, or was deleted by the cluster. What was in it is gone."
+		n.Text = "This instance ended by itself, or the cluster deleted it." + lost
 	}
 	return n
 }
 
-// foreignNotice is for a launch that another site's page asked for.
-func foreignNotice() Notice {
+// crossOriginNotice is for a launch that another site's page asked for.
+func crossOriginNotice() Notice {
+	const rule = "Only this service's own pages can launch."
 	return Notice{
-		Code: http.StatusForbidden, Plain: "Launches are taken only from this service's own pages.",
+		Code: http.StatusForbidden, Plain: rule,
 		Title: "Not launched",
-		Text:  "Another site asked to launch this in your name. Launches are taken only from this service's own pages.",
+		Text:  "Another site asked to launch this in your name. " + rule,
 	}
 }
 
+// badPathNotice is for a deep link that parseDeepLink refused.
 func badPathNotice(err error) Notice {
 	return Notice{
 		Code: http.StatusBadRequest, Plain: "The parameter path is not right: " + err.Error() + ".",
@@ -106,15 +115,18 @@ func badPathNotice(err error) Notice {
 	}
 }
 
-func badFormNotice(code int) Notice {
-	return Notice{
-		Code: code, Plain: "The form could not be read, or is larger than 64 KiB.",
-		Title: "Not launched", Text: "The form could not be read, or is larger than 64 KiB.",
+// badFormNotice is for a form that parseForm refused.
+func badFormNotice(err error) Notice {
+	const text = "The form could not be read, or it is larger than 64 KiB."
+	n := Notice{Code: http.StatusBadRequest, Plain: text, Title: "Not launched", Text: text}
+	if isTooLarge(err) {
+		n.Code = http.StatusRequestEntityTooLarge
 	}
+	return n
 }
 
-// notLaunched says why there is no instance. Where trying again may help, there
-// is a button that does.
+// notLaunchedNotice is for a launch that failed. It has a button to try again if that
+// can help.
 func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
@@ -123,12 +135,12 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	switch {
 	case answer.Code == http.StatusNotFound:
 		n.Title = "There is no " + template
-		n.Text = "There is no template of this name here. The link may be old, or its name misspelt."
+		n.Text = "There is no template with this name here. The link may be old, or the name may be misspelt."
 	case answer.RetryAfter > 0:
-		n.Text = "It was not possible just now."
+		n.Text = "This was not possible just now."
 		n.Template, n.Path, n.Button = template, path, "Try again"
 	default:
-		n.Text = "Something is wrong on our side, and trying again will not help for now."
+		n.Text = "Something is wrong on our side. Trying again will not help for now."
 	}
 	return n
 }

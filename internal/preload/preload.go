@@ -1,3 +1,10 @@
+// Package preload pulls the images of templates onto nodes before anybody waits for
+// them. A preload is a DaemonSet: Kubernetes brings it to every node, also to those
+// that join later, and counts the nodes that have the images. Any replica may begin
+// a preload and tell how far it is; the elected leader keeps it in step with its
+// template.
+//
+// It must never know of instances: a launch neither needs nor waits for a preload.
 package preload
 
 import (
@@ -7,225 +14,167 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// preloadInterval is how often preloads are looked at without a cause: for
-// templates that no watch tells of, and to try again what has failed.
-const preloadInterval = time.Minute
-
-// Preloads is what a preloader asks the read model.
-type Preloads interface {
+// Cache is what a Preloader asks the read model.
+type Cache interface {
+	// Preloads returns the preloads of a template, or all for "", own writes
+	// included and without those that are being deleted.
 	Preloads(template string) []*appsv1.DaemonSet
+	// PreloadPods returns the pods of a preload.
 	PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod
+	// AwaitPreload returns the preloads of a template as soon as good accepts them, or
+	// else when ctx is done.
 	AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet
+	// OnPreload calls changed with the name of a template when the template or a
+	// preload of it changes. It must be called before the cache runs.
 	OnPreload(changed func(template string)) error
+	// WrotePreload adds what a write has returned. A DaemonSet whose deletion was
+	// accepted is given with its deletion time set.
+	WrotePreload(set *appsv1.DaemonSet)
 }
 
-// Preloader pulls templates' images onto nodes before anybody waits for them. A
-// preload is a DaemonSet: Kubernetes brings it to every node, to those that join
-// later too, and counts how far it is. Any replica may begin one and tell of it;
-// the leader keeps it in step with its template.
+// DaemonSetWriter is the part of client-go's DaemonSet client that a Preloader uses.
+type DaemonSetWriter interface {
+	Create(ctx context.Context, set *appsv1.DaemonSet, opts metav1.CreateOptions) (*appsv1.DaemonSet, error)
+	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
+}
+
+// Deps are what a Preloader needs.
+type Deps struct {
+	DaemonSets DaemonSetWriter
+	Cache      Cache
+	// Templates is where templates come from: the cluster, or also a registry.
+	Templates podtemplate.Source
+	// Namespace is where instances and preloads live.
+	Namespace string
+	// HelperImage is the image of the container that waits while its pod holds the
+	// template's images.
+	HelperImage string
+	Log         *slog.Logger
+	Now         func() time.Time
+}
+
+// Preloader begins preloads, tells how far they are, and keeps them in step with
+// their templates.
 type Preloader struct {
-	DaemonSets  typedappsv1.DaemonSetInterface
-	Cluster     Preloads
-	namespace   string
-	templates   podtemplate.Source
-	helperImage string
-	log         *slog.Logger
-	changed     chan struct{} // a template or a preload has
+	deps Deps
+
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[string] // of the last term; nil before the first
 }
 
-// New makes a preloader. helperImage is what waits while its pod holds
-// the images.
-func New(daemonSets typedappsv1.DaemonSetInterface, cluster Preloads, namespace string, templates podtemplate.Source, helperImage string,
-	log *slog.Logger) (*Preloader, error) {
-	p := &Preloader{
-		DaemonSets: daemonSets, Cluster: cluster, namespace: namespace, templates: templates, helperImage: helperImage,
-		log: log, changed: make(chan struct{}, 1),
-	}
-	return p, cluster.OnPreload(func(string) {
-		select {
-		case p.changed <- struct{}{}:
-		default: // will be seen with the change before
-		}
-	})
+// New returns a Preloader. It must be called before the cache runs.
+func New(deps Deps) (*Preloader, error) {
+	p := &Preloader{deps: deps}
+	return p, deps.Cache.OnPreload(p.enqueue)
 }
 
-// PreloadedTemplate is a template in the protocol's words, as far as it
-// concerns its images.
-type PreloadedTemplate struct {
+// Template is what the protocol tells of a template when its preload begins.
+type Template struct {
 	Name        string   `json:"name"`
-	ImageSource string   `json:"image-source"` // what the application runs in
-	Port        int      `json:"port"`
-	Images      []string `json:"images"` // all that are pulled
+	ImageSource string   `json:"image-source"` // the image that the application runs in
+	Port        int      `json:"port"`         // where the application listens
+	Images      []string `json:"images"`       // all images that are pulled
 }
 
-// Preload begins to pull a template's images onto all nodes. Doing so again
-// changes nothing, unless the template has changed.
-func (p *Preloader) Preload(ctx context.Context, name string) (PreloadedTemplate, error) {
-	template, err := p.templates.Template(ctx, name)
+// Preload begins to pull a template's images onto all nodes. Repeating it changes
+// nothing, unless the template has changed. The error is a *podtemplate.Error if the
+// template, or the cluster, does not allow a preload.
+func (p *Preloader) Preload(ctx context.Context, name string) (Template, error) {
+	template, err := p.deps.Templates.Template(ctx, name)
 	if err != nil {
-		return PreloadedTemplate{}, err
+		return Template{}, err
 	}
-	set, err := BuildPreload(template, p.namespace, p.helperImage)
+	set, err := newDaemonSet(template, p.deps.Namespace, p.deps.HelperImage)
 	if err != nil {
-		return PreloadedTemplate{}, PreloadRefused(name, err)
+		return Template{}, notPreloaded(name, err)
 	}
 	port, err := podtemplate.Port(template)
 	if err != nil {
-		return PreloadedTemplate{}, PreloadRefused(name, err)
+		return Template{}, notPreloaded(name, err)
 	}
 	if err := p.create(ctx, set); err != nil {
-		return PreloadedTemplate{}, err
+		return Template{}, err
 	}
-	waitCtx, cancel := context.WithTimeout(ctx, kube.OwnWriteWait)
-	defer cancel()
-	p.Cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool {
-		return slices.ContainsFunc(sets, func(s *appsv1.DaemonSet) bool { return s.Name == set.Name })
-	})
-	answer := PreloadedTemplate{Name: name, ImageSource: podtemplate.ServingContainer(&template.Template.Spec, port).Image, Port: port}
+	answer := Template{Name: name, ImageSource: podtemplate.ServingContainer(&template.Template.Spec, port).Image, Port: port}
 	for _, volume := range set.Spec.Template.Spec.Volumes {
 		answer.Images = append(answer.Images, volume.Image.Reference)
 	}
 	return answer, nil
 }
 
-// Status tells how far the preload of a template is; known is false when there
-// has never been one. It costs the cluster nothing.
-func (p *Preloader) Status(ctx context.Context, name string) (preload Preload, known bool, err error) {
-	template, err := p.templates.Template(ctx, name)
+// Status tells how far the preload of a template is; known is false if there is
+// none. It costs the API server nothing.
+func (p *Preloader) Status(ctx context.Context, name string) (progress Progress, known bool, err error) {
+	template, err := p.deps.Templates.Template(ctx, name)
 	if errors.Is(err, podtemplate.ErrUnknown) {
-		return Preload{}, false, err
+		return Progress{}, false, err
 	}
 	// Another replica may have begun it a moment ago.
 	waitCtx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
-	sets := p.Cluster.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
+	sets := p.deps.Cache.AwaitPreload(waitCtx, name, func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 })
 	if len(sets) == 0 {
-		return Preload{}, false, err
+		return Progress{}, false, err
 	}
 	hash := ""
 	if err == nil {
 		hash = podtemplate.Hash(template)
 	}
-	set := currentPreload(sets, hash)
-	return ComputeStatus(set, p.Cluster.PreloadPods(set), hash), true, nil
+	set := current(sets, hash)
+	return progressOf(set, p.deps.Cache.PreloadPods(set), hash), true, nil
 }
 
-// currentPreload is the one of the template's present version, else the newest.
-func currentPreload(sets []*appsv1.DaemonSet, hash string) *appsv1.DaemonSet {
+// current returns the preload of the template's current version, or else the newest.
+func current(sets []*appsv1.DaemonSet, hash string) *appsv1.DaemonSet {
+	rank := func(set *appsv1.DaemonSet) int {
+		if set.Labels[instance.TemplateHashLabel] == hash {
+			return 1
+		}
+		return 0
+	}
 	return slices.MaxFunc(sets, func(a, b *appsv1.DaemonSet) int {
-		if aIs, bIs := a.Labels[instance.TemplateHashLabel] == hash, b.Labels[instance.TemplateHashLabel] == hash; aIs != bIs {
-			if aIs {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(
+			cmp.Compare(rank(a), rank(b)),
+			a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			cmp.Compare(a.Name, b.Name),
+		)
 	})
-}
-
-// Run keeps the preloads in step with their templates until ctx is done.
-func (p *Preloader) Run(ctx context.Context) {
-	ticker := time.NewTicker(preloadInterval)
-	defer ticker.Stop()
-	for {
-		p.Settle(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.changed:
-		case <-ticker.C:
-		}
-	}
-}
-
-// Settle looks at every preload once. One whose template is gone ends; one whose
-// template has changed begins anew, and the old one ends when the new one has
-// been seen, so that a stop in between loses nothing.
-func (p *Preloader) Settle(ctx context.Context) {
-	byTemplate := map[string][]*appsv1.DaemonSet{}
-	for _, set := range p.Cluster.Preloads("") {
-		byTemplate[instance.TemplateOf(set)] = append(byTemplate[instance.TemplateOf(set)], set)
-	}
-	for name, sets := range byTemplate {
-		if ctx.Err() != nil {
-			return // no longer ours to do
-		}
-		if err := p.settleTemplate(ctx, name, sets); err != nil && ctx.Err() == nil {
-			p.log.ErrorContext(ctx, "preload not in step with its template, will be tried again", "template", name, "error", err)
-		}
-	}
-}
-
-func (p *Preloader) settleTemplate(ctx context.Context, name string, sets []*appsv1.DaemonSet) error {
-	template, err := p.templates.Template(ctx, name)
-	if errors.Is(err, podtemplate.ErrUnknown) {
-		p.log.InfoContext(ctx, "preload ends: its template is gone", "template", name)
-		return p.delete(ctx, sets)
-	}
-	if err != nil {
-		return err // where templates come from is away; nothing follows from that
-	}
-	wanted, err := BuildPreload(template, p.namespace, p.helperImage)
-	if err != nil {
-		return err
-	}
-	isWanted := func(set *appsv1.DaemonSet) bool { return set.Name == wanted.Name }
-	if !slices.ContainsFunc(sets, isWanted) {
-		return p.create(ctx, wanted)
-	}
-	return p.delete(ctx, slices.DeleteFunc(slices.Clone(sets), isWanted))
 }
 
 func (p *Preloader) create(ctx context.Context, set *appsv1.DaemonSet) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	_, err := p.DaemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
+	template := instance.TemplateOf(set)
+	created, err := p.deps.DaemonSets.Create(ctx, set, metav1.CreateOptions{FieldManager: instance.ManagerName})
 	switch {
-	case apierrors.IsAlreadyExists(err): // its name says what it is
+	case apierrors.IsAlreadyExists(err): // the name is a hash of what is preloaded, so it is the same
 		return nil
-	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		return PreloadRefused(instance.TemplateOf(set), err)
+	case kube.IsRefused(err):
+		return notPreloaded(template, err)
 	case err != nil:
 		return fmt.Errorf("create DaemonSet %s: %w", set.Name, err)
 	}
-	p.log.InfoContext(ctx, "preloading", "template", instance.TemplateOf(set), "daemonset", set.Name)
+	p.deps.Cache.WrotePreload(created)
+	p.deps.Log.InfoContext(ctx, "preload begins", "template", template, "daemonset", set.Name)
 	return nil
 }
 
-// delete deletes just these, and with them, by Kubernetes, their pods.
-func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error {
-	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
-	defer cancel()
-	var errs []error
-	for _, set := range sets {
-		err := p.DaemonSets.Delete(ctx, set.Name, metav1.DeleteOptions{
-			Preconditions:     metav1.NewUIDPreconditions(string(set.UID)),
-			PropagationPolicy: new(metav1.DeletePropagationBackground),
-		})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			errs = append(errs, fmt.Errorf("delete DaemonSet %s: %w", set.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// PreloadRefused is the error of a preload that the template, or the cluster, does
-// not allow.
-func PreloadRefused(template string, err error) error {
+// notPreloaded is the error of a preload that the template, or the cluster, does not
+// allow.
+func notPreloaded(template string, err error) error {
 	return &podtemplate.Error{Template: template, Use: "preloaded", Err: err}
 }

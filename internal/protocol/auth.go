@@ -8,15 +8,18 @@ import (
 	"strings"
 )
 
-// APIKey is what authorised requests must show. Only its hash is kept, so that
-// it can neither be printed nor be told by the time a comparison takes.
+// APIKey is the key that authorised requests carry. Only its hash is kept, so the
+// key cannot be printed, and a comparison takes the same time for every wrong key.
+// The zero APIKey opens for no header.
 type APIKey struct{ hash [sha256.Size]byte }
 
+// NewAPIKey returns the APIKey of a key.
 func NewAPIKey(key string) APIKey { return APIKey{sha256.Sum256([]byte(key))} }
 
-// InstanceID makes an id of an idempotency key and a template: the same on every
-// replica that has the same API key, and not to be guessed by who has not. The
-// idempotency key holds no zero byte, so that no two pairs read the same.
+// InstanceID returns the id of the instance that an idempotency key launches from a
+// template. The id is the same on every replica that has the same API key, and
+// cannot be guessed without it. idempotencyKey must hold no zero byte: one separates
+// it from the template.
 func (k APIKey) InstanceID(idempotencyKey, template string) string {
 	mac := hmac.New(sha256.New, k.hash[:])
 	for _, part := range []string{"instance id", idempotencyKey, template} {
@@ -25,8 +28,8 @@ func (k APIKey) InstanceID(idempotencyKey, template string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// Opens reports whether an Authorization header carries the key: bare, as the
-// protocol has it, or after the scheme "token" or "Bearer".
+// Opens reports whether an Authorization header carries the key. The key stands
+// alone, as binder-client sends it, or after the scheme "token" or "Bearer".
 func (k APIKey) Opens(header string) bool {
 	credential := strings.TrimSpace(header)
 	if scheme, rest, found := strings.Cut(credential, " "); found &&

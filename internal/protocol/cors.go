@@ -3,36 +3,40 @@ package protocol
 import (
 	"net/http"
 	"slices"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
 const (
+	// anyOrigin in a list of origins allows all of them.
+	anyOrigin = "*"
+
 	corsMethods = "GET, POST, DELETE"
 	corsHeaders = "Authorization, Content-Type, Prefer, Idempotency-Key, Accept"
 	corsExposed = "Preference-Applied, Retry-After"
-	// corsMaxAge is how long, in seconds, a browser need not ask again.
+	// corsMaxAge is how long, in seconds, a browser may keep the answer to a preflight.
 	corsMaxAge = "600"
 )
 
-// AllowOrigins lets pages of some origins call the API from a browser. They
-// never do so with a cookie: there is none, and the key is in a header.
+// AllowOrigins lets web pages of some origins call next from a browser, by the CORS
+// protocol of the Fetch standard. An origin is what browsers send, such as
+// "https://hub.example"; "*" allows all. Browsers send no credentials of their own
+// with these calls: this API has no cookies, and the page itself adds the API key.
 func AllowOrigins(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}
-	all := slices.Contains(origins, config.AnyOrigin)
+	all := slices.Contains(origins, anyOrigin)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header, origin := w.Header(), r.Header.Get("Origin")
 		if !all {
-			header.Add("Vary", "Origin") // also where the answer is no: a cache must not give it to others
+			// Refusals need it too: a cache must not serve them to an allowed origin.
+			header.Add("Vary", "Origin")
 		}
 		if origin == "" || !all && !slices.Contains(origins, origin) {
 			next.ServeHTTP(w, r)
 			return
 		}
 		if all {
-			origin = config.AnyOrigin
+			origin = anyOrigin
 		}
 		header.Set("Access-Control-Allow-Origin", origin)
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {

@@ -9,41 +9,55 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// The error names of the Binder deploy protocol that this service answers with.
-// binder-client knows registryError on deploy and noRecord on status.
+// The names of errors in the Binder deploy protocol. binder-client expects
+// registryError when a launch fails and noRecord when a status is not found.
 const (
-	typeRegistryError    = "registryError"
-	typeNoRecord         = "noRecord"
-	TypeBadKubeRequest   = "badKubeRequest"
-	TypeUnauthorized     = "unauthorized"
+	typeRegistryError = "registryError"
+	typeNoRecord      = "noRecord"
+	// TypeBadKubeRequest: the cluster refused the request or did not answer.
+	TypeBadKubeRequest = "badKubeRequest"
+	// TypeUnauthorized: the request does not carry the API key.
+	TypeUnauthorized = "unauthorized"
+	// TypeMalformedRequest: the client made a mistake, which Error.Message names.
 	TypeMalformedRequest = "malformedRequest"
 )
 
-// Error is an answer that is not what was asked for. Every one is sent as a
-// JSON object with the protocol's type and error, for binder-client reads both
-// on any code other than 200 and 403.
+const (
+	// retryShortly is for outages of the API server or the registry.
+	retryShortly = 5 * time.Second
+	// retryWhenFull is for launches beyond the capacity: places become free only as
+	// instances end.
+	retryWhenFull = time.Minute
+)
+
+// Error is an answer that reports an error. It is sent as a JSON object with the
+// keys "type" and "error", which binder-client reads on any code but 200 and 403.
 type Error struct {
-	Code int    // HTTP status
-	Type string // the protocol's name
-	// Message is for the client: it names the field and the allowed values.
+	// Code is the HTTP status code.
+	Code int
+	// Type is the protocol's name of the error.
+	Type string
+	// Message is for the client. It names the field and the values it may have.
 	Message string
-	// RetryAfter, where it is not 0, tells when the same request may succeed.
+	// RetryAfter is the time after which the same request can succeed. It is sent in
+	// whole seconds; 0 sends nothing.
 	RetryAfter time.Duration
 }
 
+// Error implements error.
 func (e *Error) Error() string { return e.Message }
 
+// Malformed returns a 422 answer of TypeMalformedRequest, with a formatted message.
 func Malformed(format string, args ...any) *Error {
 	return &Error{Code: http.StatusUnprocessableEntity, Type: TypeMalformedRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// AnswerFor says how an error is answered. Texts of the API server stay in the
-// log: the client is not told how the cluster is made.
+// AnswerFor returns the answer to a request that failed with err. Texts of the API
+// server are not in it: clients are not told about the cluster.
 func AnswerFor(err error) *Error {
 	var answer *Error
 	var template *podtemplate.Error
@@ -54,14 +68,14 @@ func AnswerFor(err error) *Error {
 		return &Error{Code: http.StatusNotFound, Type: typeRegistryError, Message: err.Error()}
 	case errors.Is(err, podtemplate.ErrUnavailable):
 		return &Error{
-			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: 5 * time.Second,
+			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: retryShortly,
 			Message: podtemplate.ErrUnavailable.Error() + "; try again shortly",
 		}
 	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
 	case errors.Is(err, launch.ErrCapacity):
 		return &Error{
-			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: time.Minute,
+			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryWhenFull,
 			Message: "all places are taken; try again in a minute",
 		}
 	case errors.As(err, &template):
@@ -70,20 +84,25 @@ func AnswerFor(err error) *Error {
 			Message: template.Summary() + "; the server's log says why",
 		}
 	}
-	// What is left is the API server's: away, overloaded, or refusing us.
+	// All other errors are the API server's: it is away, overloaded or refuses.
 	return &Error{
-		Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: 5 * time.Second,
-		Message: "the cluster does not take requests at the moment; try again shortly",
+		Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly,
+		Message: "the cluster does not accept requests at the moment; try again shortly",
 	}
 }
 
-// WriteError is the one place where an error becomes an answer, and where it is
-// logged if it is ours and not the client's.
-func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
-	answer := AnswerFor(err)
+// LogFailure logs the error of a request, unless the fault is the client's or the
+// client has gone. answer is what AnswerFor returned for err.
+func LogFailure(r *http.Request, log *slog.Logger, answer *Error, err error) {
 	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
 		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
 	}
+}
+
+// WriteError answers a request that failed with err. It also logs err, by LogFailure.
+func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	answer := AnswerFor(err)
+	LogFailure(r, log, answer, err)
 	if answer.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(answer.RetryAfter.Seconds())))
 	}
@@ -93,8 +112,8 @@ func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 	}{answer.Type, answer.Message})
 }
 
-// WriteJSON sends a body. A client that has gone is all that can fail here, and
-// nobody is left to be told.
+// WriteJSON answers with an HTTP status code and a JSON body. Writing fails only
+// when the client has gone, so the error is ignored.
 func WriteJSON(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -8,28 +8,39 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// Locator knows where visitors find the proxy.
+// Services finds the Service that leads visitors to the proxy. false means that
+// there is none, or that it is not known yet.
+type Services interface {
+	ProxyService() (*corev1.Service, bool)
+}
+
+// Locator computes the addresses at which visitors reach instances through the proxy.
 type Locator struct {
-	PublicHost string // as configured; "" to find out
-	ProxyPort  string // where this replica's proxy listens
-	Services   interface {
-		ProxyService() (*corev1.Service, bool)
-	}
+	// PublicHost is the host, with a port if it is not 80, that the operator
+	// configured; "" to find it out.
+	PublicHost string
+	// ProxyPort is the port on which this replica's proxy listens.
+	ProxyPort string
+	// Services finds the proxy's Service.
+	Services Services
 }
 
-// Location is where a browser finds an instance: host and path with no scheme,
-// as the protocol has it.
+// Location returns the address of an instance: host and path without a scheme, as
+// the Binder deploy protocol defines it. requestHost is the Host header of the
+// request that asks.
 func (l *Locator) Location(id, requestHost string) string {
-	return l.Host(requestHost) + "/user/" + id
+	return l.host(requestHost) + instance.UserPrefix + id
 }
 
-// Host is, in this order: what the operator says; the address that the cluster
-// gave the proxy's Service; the host by which the API was reached, with the
-// proxy's port. Only the last comes from the request, and goes back to whoever
-// sent it and to nobody else.
-func (l *Locator) Host(requestHost string) string {
+// host returns the first of these that is known: the host that the operator
+// configured; the address that the cluster gave to the proxy's Service; the host by
+// which the client reached the API, with the proxy's port. Only the last comes from
+// a request, and only the client that sent the request gets it back.
+func (l *Locator) host(requestHost string) string {
 	if l.PublicHost != "" {
 		return l.PublicHost
 	}
@@ -41,7 +52,7 @@ func (l *Locator) Host(requestHost string) string {
 	return hostWithPort(hostname(requestHost), l.ProxyPort)
 }
 
-// ingressHost is the first address that a LoadBalancer Service was given.
+// ingressHost returns the first address of a LoadBalancer Service, with its first port.
 func ingressHost(service *corev1.Service) (string, bool) {
 	for _, ingress := range service.Status.LoadBalancer.Ingress {
 		host := ingress.Hostname
@@ -56,7 +67,7 @@ func ingressHost(service *corev1.Service) (string, bool) {
 	return "", false
 }
 
-// hostWithPort leaves out the port that goes without saying.
+// hostWithPort joins a host and a port. It leaves out 80, the default port of HTTP.
 func hostWithPort(host, port string) string {
 	if port != "80" {
 		return net.JoinHostPort(host, port)
@@ -72,15 +83,15 @@ var (
 	portPattern     = regexp.MustCompile(`^[0-9]*$`)
 )
 
-// hostname takes the name or address out of a Host header. Whatever else a
-// client may have put there becomes localhost, and reaches no page.
+// hostname returns the name or address in a Host header. Any other text becomes
+// "localhost", so that no client can put text of its choice into a location.
 func hostname(hostHeader string) string {
 	host := hostHeader
 	if name, port, err := net.SplitHostPort(hostHeader); err == nil && portPattern.MatchString(port) {
 		host = name
 	}
 	host = strings.Trim(host, "[]")
-	// A zone may be any text, and means nothing on another machine.
+	// The zone of an address can be any text, and has no meaning on another machine.
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" || hostnamePattern.MatchString(host) {
 		return host
 	}

@@ -3,6 +3,7 @@ package protocol
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,32 +12,40 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// longestWait is for how long a request may be held at most. The API server's
-// write timeout (shortRequests) leaves room for it.
+// longestWait is the longest time for which a request is held. The write timeout of
+// the API's server must be longer.
 const longestWait = 60 * time.Second
 
-// AwaitSettled holds a request until the launch of an instance has come to
-// something, or the time is up. It ends early with the client, or when draining
-// is done: a status that is not final is an answer too.
+// Awaiter waits for changes of instances.
+type Awaiter interface {
+	// Await returns what is known of an id as soon as good accepts it, or when ctx is
+	// done. known is false if nothing is known of the id.
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (inst instance.Instance, known bool)
+}
+
+// AwaitSettled holds a request until the launch of an instance has ended, in success
+// or failure, or until wait has passed. It returns early when the client goes or
+// draining is done; a status that is not final is an answer too. It adds the header
+// Preference-Applied to the answer.
 func AwaitSettled(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
-	wait time.Duration, draining context.Context) (instance.Instance, bool) {
+	wait time.Duration, draining context.Context) (inst instance.Instance, known bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	defer context.AfterFunc(draining, cancel)()
-	inst, known := instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
-		return known && instance.Settled(inst.Status)
+	inst, known = instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
+		return known && inst.Status.Settled()
 	})
 	w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	return inst, known
 }
 
-// PreferredWait reads for how long a client is willing to wait for an answer,
-// from its Prefer headers (RFC 7240). Where a preference is given twice, the
-// first one counts; what is unknown or malformed is as good as absent.
+// PreferredWait reads from Prefer headers (RFC 7240) how long a client is willing to
+// wait for an answer, at most longestWait. If a preference occurs twice, the first
+// counts. A preference that is unknown or malformed is ignored.
 func PreferredWait(headers []string) (wait time.Duration, given bool) {
 	for _, header := range headers {
 		for preference := range splitUnquoted(header, ',') {
-			for first := range splitUnquoted(preference, ';') { // the rest are its parameters
+			for first := range splitUnquoted(preference, ';') { // its parameters follow
 				name, value, _ := strings.Cut(first, "=")
 				if strings.EqualFold(strings.Trim(name, " \t"), "wait") {
 					return parseSeconds(unquote(strings.Trim(value, " \t")))
@@ -48,21 +57,21 @@ func PreferredWait(headers []string) (wait time.Duration, given bool) {
 	return 0, false
 }
 
-// parseSeconds reads delta-seconds, which are digits and nothing else.
+// parseSeconds reads delta-seconds (RFC 9111, section 1.2.2): digits only.
 func parseSeconds(digits string) (time.Duration, bool) {
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
 		return 0, false
 	}
 	seconds, err := strconv.Atoi(digits)
-	if err != nil || seconds > int(longestWait.Seconds()) { // err: more than an int can hold
+	if err != nil || seconds > int(longestWait.Seconds()) { // err: too large for an int
 		return longestWait, true
 	}
 	return time.Duration(seconds) * time.Second, true
 }
 
-// splitUnquoted yields the parts between separators that are in no quoted
-// string. A quoted string that does not end takes the rest with it.
-func splitUnquoted(s string, separator byte) func(yield func(string) bool) {
+// splitUnquoted yields the parts of s between separators that are outside quoted
+// strings. A quoted string that is not closed is dropped, with all that follows.
+func splitUnquoted(s string, separator byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		start, quoted := 0, false
 		for i := 0; i < len(s); i++ {
@@ -84,30 +93,22 @@ func splitUnquoted(s string, separator byte) func(yield func(string) bool) {
 	}
 }
 
-// unquote takes a quoted string for what it says; "" for one that is broken.
+// unquote returns the content of a quoted string (RFC 9110, section 5.6.4) that
+// splitUnquoted has yielded, or word itself if it does not begin with a quote. A quoted
+// string with text after it becomes "".
 func unquote(word string) string {
 	if !strings.HasPrefix(word, `"`) {
 		return word
 	}
 	var b strings.Builder
-	for i := 1; i < len(word); i++ {
+	for i := 1; i < len(word)-1; i++ {
 		switch word[i] {
 		case '"':
-			if i == len(word)-1 {
-				return b.String()
-			}
 			return ""
 		case '\\':
-			if i++; i == len(word) {
-				return ""
-			}
+			i++
 		}
 		b.WriteByte(word[i])
 	}
-	return ""
-}
-
-// Awaiter waits for a change of an instance.
-type Awaiter interface {
-	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
+	return b.String()
 }

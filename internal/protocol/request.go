@@ -1,3 +1,8 @@
+// Package protocol is the Binder deploy protocol on the wire: it reads requests,
+// turns errors into answers, and holds or streams answers for waiting clients. It
+// also computes locations, checks the API key and answers browsers that ask for CORS.
+//
+// It must never know routes, the Kubernetes API or how instances are stored.
 package protocol
 
 import (
@@ -11,20 +16,23 @@ import (
 	"unicode"
 )
 
-// MaxBody bounds the body of every API request.
+// MaxBody is the largest body of a request, in bytes.
 const MaxBody = 64 << 10
 
-// maxIdempotencyKey bounds the Idempotency-Key header, in bytes.
+// maxIdempotencyKey is the longest Idempotency-Key header, in bytes.
 const maxIdempotencyKey = 255
 
-// DeployRequest is the body of a deploy request, read.
+// DeployRequest is the body of a deploy request.
 type DeployRequest struct {
-	TemplateName string        // "" when the body has none
-	CullTimeout  time.Duration // 0 when the body has none
+	// TemplateName is "" if the body has none.
+	TemplateName string
+	// CullTimeout is 0 if the body has none.
+	CullTimeout time.Duration
 }
 
-// ReadDeployRequest reads the body of a deploy request; none at all is an empty
-// one. Parameters come from nowhere else: the query string is not looked at.
+// ReadDeployRequest reads the body of a deploy request. No body is the same as an
+// empty object. maxTimeout is the longest cull timeout that a client may ask for.
+// Every error is an *Error.
 func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.Duration) (DeployRequest, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
@@ -36,13 +44,13 @@ func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.D
 	if err != nil {
 		return DeployRequest{}, Malformed("the body could not be read")
 	}
-	return ParseDeployRequest(body, maxTimeout)
+	return parseDeployRequest(body, maxTimeout)
 }
 
-// ParseDeployRequest reads {"template-name": …, "cull-timeout": …}. Keys are
-// brought to kebab-case first, as the Node server did, so that templateName and
-// template_name mean the same; others are ignored, for clients send more.
-func ParseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, error) {
+// parseDeployRequest reads {"template-name": …, "cull-timeout": …}. It converts keys
+// to kebab-case first, as the original server in Node.js did, so templateName and
+// template_name mean the same. Other keys are ignored: clients send more.
+func parseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, error) {
 	var req DeployRequest
 	if len(strings.TrimSpace(string(body))) == 0 {
 		return req, nil
@@ -53,13 +61,13 @@ func ParseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, e
 	}
 	seen := map[string]string{}
 	for name, value := range fields {
-		key := KebabCase(name)
+		key := kebabCase(name)
 		var err error
 		switch key {
 		case "template-name":
 			req.TemplateName, err = parseTemplateName(value)
 		case "cull-timeout":
-			req.CullTimeout, err = ParseCullTimeout(value, maxTimeout)
+			req.CullTimeout, err = parseCullTimeout(value, maxTimeout)
 		default:
 			continue
 		}
@@ -82,10 +90,10 @@ func parseTemplateName(value json.RawMessage) (string, error) {
 	return name, nil
 }
 
-// ParseCullTimeout reads milliseconds from a number, or from a string that is
-// one: the client's command line sends strings. null is as good as absent,
-// because binder-client insists on the key being there.
-func ParseCullTimeout(value json.RawMessage, most time.Duration) (time.Duration, error) {
+// parseCullTimeout reads milliseconds, at most longest. The value is a number or a
+// string that holds one, because binder-client's command line sends strings. null
+// means that there is none, because binder-client requires the key.
+func parseCullTimeout(value json.RawMessage, longest time.Duration) (time.Duration, error) {
 	text := string(value)
 	if text == "null" {
 		return 0, nil
@@ -94,19 +102,19 @@ func ParseCullTimeout(value json.RawMessage, most time.Duration) (time.Duration,
 	if json.Unmarshal(value, &quoted) == nil {
 		text = strings.TrimSpace(quoted)
 	}
-	// JSON's own number syntax, so that "Infinity", "0x10" and "1_000" are none.
+	// JSON's syntax of numbers has no "Infinity", "0x10" or "1_000".
 	var millis float64
 	if err := json.Unmarshal([]byte(text), &millis); err != nil || text == "null" || millis <= 0 || math.IsInf(millis, 0) {
-		return 0, Malformed("cull-timeout must be a positive number of milliseconds, at most %d (%s)", most.Milliseconds(), most)
+		return 0, Malformed("cull-timeout must be a positive number of milliseconds, at most %d (%s)", longest.Milliseconds(), longest)
 	}
-	if millis > float64(most)/float64(time.Millisecond) {
-		return 0, Malformed("cull-timeout must be at most %d milliseconds (%s)", most.Milliseconds(), most)
+	if millis > float64(longest)/float64(time.Millisecond) {
+		return 0, Malformed("cull-timeout must be at most %d milliseconds (%s)", longest.Milliseconds(), longest)
 	}
 	return max(time.Duration(millis*float64(time.Millisecond)), time.Millisecond), nil
 }
 
-// ReadIdempotencyKey reads the header by which a repeated request is known; ""
-// for none.
+// ReadIdempotencyKey reads the header Idempotency-Key, which identifies a repeated
+// request; "" if there is none. The error is an *Error.
 func ReadIdempotencyKey(r *http.Request) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
@@ -120,23 +128,20 @@ func ReadIdempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// KebabCase brings camelCase, snake_case and words apart to kebab-case.
-func KebabCase(s string) string {
+// kebabCase converts camelCase, snake_case and separate words to kebab-case.
+func kebabCase(s string) string {
 	var b strings.Builder
 	dash := false // a dash is due before the next letter
-	for i, r := range s {
-		switch {
-		case r == '_' || r == '-' || r == ' ':
-			dash = b.Len() > 0
+	for _, r := range s {
+		if r == '_' || r == '-' || r == ' ' {
+			dash = true
 			continue
-		case unicode.IsUpper(r):
-			dash = dash || i > 0 && !strings.HasSuffix(b.String(), "-") && b.Len() > 0
 		}
-		if dash {
+		if (dash || unicode.IsUpper(r)) && b.Len() > 0 {
 			b.WriteByte('-')
-			dash = false
 		}
 		b.WriteRune(unicode.ToLower(r))
+		dash = false
 	}
 	return b.String()
 }

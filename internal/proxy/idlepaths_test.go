@@ -12,36 +12,22 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 )
 
 const exampleTemplate = "../../manifests/base/instances/template-jupyter.yaml"
 
-// exampleAnnotation reads an annotation of the example template.
-func exampleAnnotation(t testing.TB, name string) string {
+// jupyterIdlePaths is the idle-paths annotation of the example template.
+func jupyterIdlePaths(t testing.TB) string {
 	t.Helper()
 	manifest, err := os.ReadFile(exampleTemplate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	value := regexp.MustCompile(`(?m)^    ` + name + `: "?([^"\n]+)"?$`).FindSubmatch(manifest)
+	value := regexp.MustCompile(`(?m)^    ` + instance.IdlePathsAnnotation + `: "?([^"\n]+)"?$`).FindSubmatch(manifest)
 	if value == nil {
-		t.Fatalf("the example template has no annotation %s", name)
+		t.Fatal("the example template has no idle paths")
 	}
 	return string(value[1])
-}
-
-// jupyterIdlePaths is the idle-paths annotation of the example template.
-func jupyterIdlePaths(t testing.TB) string { return exampleAnnotation(t, instance.IdlePathsAnnotation) }
-
-// Templates from a registry are idle when the example template is.
-func TestExampleTemplateIsLikeThoseOfARegistry(t *testing.T) {
-	if got := jupyterIdlePaths(t); got != registry.JupyterIdlePaths {
-		t.Errorf("idle-paths is %s, want %s", got, registry.JupyterIdlePaths)
-	}
-	if got := exampleAnnotation(t, instance.ActivityProbeAnnotation); got != registry.JupyterActivityProbe {
-		t.Errorf("activity-probe is %s, want %s", got, registry.JupyterActivityProbe)
-	}
 }
 
 // idle reports whether a GET of a path below the base URL is idle.

@@ -1,273 +1,250 @@
+// Package registry gets templates from a Binder registry and makes PodTemplates of
+// them.
+//
+// A Binder registry is an HTTP service that answers GET /templates/<name> with a JSON
+// object. It is neither a registry of container images nor one of metrics. Clients
+// choose the names that it is asked for, so this package bounds what made-up names
+// can cost: the registry, this process, and the templates that exist.
+//
+// It does not know the cluster, and nothing of instances but their annotations.
 package registry
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"k8s.io/apimachinery/pkg/util/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
-	// registryTimeout bounds one question to the registry.
-	registryTimeout = 5 * time.Second
-	// RegistryFresh is how long a template is used before it is asked for again,
-	// and how long a registry is left alone that failed while there is a copy.
-	RegistryFresh = 10 * time.Second
-	// RegistryRetry is how long everything else is remembered: that there is no
-	// such template, that it is a wrong one, that the registry failed.
-	RegistryRetry = 2 * time.Second
-	// RegistryStale is how old a copy may be that is used while the registry fails.
-	RegistryStale = time.Hour
+	// freshFor is how long a template is used before the registry is asked again. While
+	// the registry fails and there is a copy, it is also the time between two attempts.
+	freshFor = 10 * time.Second
+	// errorsFor is how long all other answers are used.
+	errorsFor = 2 * time.Second
+	// copiesFor is how long a template is used while the registry fails.
+	copiesFor = time.Hour
 
-	// Clients choose the names: these bound what they can make of it.
-	MaxRegistryEntries     = 1000
-	maxRegistryConnections = 16
-	maxRegistryAnswer      = 1 << 20
-	maxRegistryHeader      = 64 << 10
+	// maxAnswers bounds the recent answers, maxCopies the last good copies.
+	maxAnswers = 1000
+	maxCopies  = 1000
+	// maxQuestions bounds the questions under way, each of which holds a request.
+	maxQuestions = 1000
 )
 
-// registryName is what a registry is asked for. It is one segment of a path, and
-// none with a meaning of its own.
-var registryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+// validName matches the names that the registry is asked for: one path segment
+// without special characters. No other name can be a template's.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
 
-// Registry is a Binder registry as a source of templates. What it has answered
-// is used again for a short time, and for longer while it fails. However many
-// ask for a template at once, the registry is asked once.
+// Metrics counts what the registry answers.
+type Metrics interface {
+	// RegistryAsked counts one question, by its podtemplate.Result.
+	RegistryAsked(result string)
+}
+
+// Deps are what a Registry works with.
+type Deps struct {
+	// BaseURL is the registry's address. It may have a path and end with a slash.
+	BaseURL string
+	// Key is the Authorization header of every question; "" sends none.
+	Key string
+	// UserAgent is the User-Agent header of every question.
+	UserAgent string
+	// Namespace is the namespace of the PodTemplates that are made.
+	Namespace string
+	Metrics   Metrics
+	Log       *slog.Logger
+	// Now is the clock by which answers and copies expire.
+	Now func() time.Time
+}
+
+// Registry is a podtemplate.Source. It remembers answers for a short time, and uses
+// the last good copy of a template while the registry fails. Its methods may be
+// called at the same time.
 type Registry struct {
-	url       string // of its templates, with a slash at the end
-	Key       string // "" sends none
-	namespace string
-	userAgent string
-	Timeout   time.Duration // of one question
-	Client    *http.Client
-	Metrics   *metrics.Metrics
-	log       *slog.Logger
-	now       func() time.Time
+	deps    Deps
+	client  *http.Client
+	timeout time.Duration // of one question
 
-	mu      sync.Mutex
-	Entries map[string]*RegistryEntry // by template name
+	mu     sync.Mutex
+	asking map[string]*question // by template name: the questions under way
+	// Both by template name. Made-up names fill recent; only names that the registry
+	// has confirmed get into copies.
+	recent *cache.LRUExpireCache // answer
+	copies *cache.LRUExpireCache // *goodCopy
 }
 
-// RegistryEntry is what is known of one template.
-type RegistryEntry struct {
-	Template *corev1.PodTemplate // the last that was had, or nil
-	had      time.Time           // when that was
-	err      error               // of the last answer
-	askAgain time.Time
-	Used     time.Time
-	Asking   chan struct{} // closed when the answer is there; nil when nobody asks
-	warned   bool          // of services
+// answer is what Template returns. Either template or err is nil.
+type answer struct {
+	template *corev1.PodTemplate
+	err      error
 }
 
-// New makes a source of the templates at a base URL, which become
-// PodTemplates of a namespace.
-func New(baseURL, key, namespace, userAgent string, metrics *metrics.Metrics, log *slog.Logger, now func() time.Time) *Registry {
+// question is a request to the registry that is shared by all who ask for one name.
+type question struct {
+	answered chan struct{} // closed when answer is set
+	answer   answer
+}
+
+// goodCopy is the last template of a name that the registry had.
+type goodCopy struct {
+	template *corev1.PodTemplate
+	received time.Time
+	failing  bool // the registry has failed since
+	warned   bool // that the template's services are ignored
+}
+
+// clock makes a function a cache.Clock.
+type clock func() time.Time
+
+func (c clock) Now() time.Time { return c() }
+
+// New returns a Registry that has asked nothing yet.
+func New(d Deps) *Registry {
 	return &Registry{
-		url:       strings.TrimRight(baseURL, "/") + "/templates/",
-		Key:       key,
-		namespace: namespace,
-		userAgent: userAgent,
-		Timeout:   registryTimeout,
-		Client: &http.Client{
-			Transport: &http.Transport{
-				Proxy:                  http.ProxyFromEnvironment,
-				MaxConnsPerHost:        maxRegistryConnections,
-				MaxIdleConnsPerHost:    maxRegistryConnections,
-				IdleConnTimeout:        90 * time.Second,
-				MaxResponseHeaderBytes: maxRegistryHeader,
-			},
-			// The key is for the registry alone: no answer sends it elsewhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		Metrics: metrics,
-		log:     log,
-		now:     now,
-		Entries: map[string]*RegistryEntry{},
+		deps:    d,
+		client:  newClient(),
+		timeout: questionTimeout,
+		asking:  map[string]*question{},
+		recent:  cache.NewLRUExpireCacheWithClock(maxAnswers, clock(d.Now)),
+		copies:  cache.NewLRUExpireCacheWithClock(maxCopies, clock(d.Now)),
 	}
 }
 
-// Template returns the registry's template of a name. Errors wrap
-// errUnknownTemplate, errRegistry or a *templateError.
+// Template implements podtemplate.Source. Its errors wrap podtemplate.ErrUnknown,
+// podtemplate.ErrUnavailable, a *podtemplate.Error, or ctx's.
 func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
-	if !registryName.MatchString(name) {
+	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
-	r.mu.Lock()
-	now := r.now()
-	entry := r.entry(name, now)
-	if now.Before(entry.askAgain) {
-		defer r.mu.Unlock()
-		return entry.answer(now)
-	}
-	asking, first := entry.Asking, entry.Asking == nil
+	q, first := r.question(name)
 	if first {
-		asking = make(chan struct{})
-		entry.Asking = asking
-	}
-	r.mu.Unlock()
-
-	if first {
-		r.ask(ctx, name, entry)
+		r.ask(ctx, name, q)
 	}
 	select {
-	case <-asking:
+	case <-q.answered:
+		return q.answer.template, q.answer.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for the registry: %w", ctx.Err())
 	}
+}
+
+// question returns the question for a name: one that a recent answer has answered,
+// the one under way, or a new one, which the caller must ask.
+func (r *Registry) question(name string) (q *question, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return entry.answer(r.now())
+	if recent, ok := r.recent.Get(name); ok {
+		return answered(recent.(answer)), false
+	}
+	if q, ok := r.asking[name]; ok {
+		return q, false
+	}
+	if len(r.asking) >= maxQuestions {
+		if good, ok := r.copyOf(name); ok {
+			return answered(answer{template: good.template}), false
+		}
+		return answered(answer{err: fmt.Errorf("%w: too many questions at once", podtemplate.ErrUnavailable)}), false
+	}
+	q = &question{answered: make(chan struct{})}
+	r.asking[name] = q
+	return q, true
 }
 
-// ask brings an entry up to date. It goes on when the client that asked has
-// gone: others may be waiting for the same answer.
-func (r *Registry) ask(ctx context.Context, name string, entry *RegistryEntry) {
+func answered(a answer) *question {
+	q := &question{answered: make(chan struct{}), answer: a}
+	close(q.answered)
+	return q
+}
+
+// ask asks the registry and answers the question. It goes on when the client of ctx
+// has gone, because others may wait for the same answer. A panic passes through it,
+// but answers the question first: otherwise nobody could ask for the name again.
+func (r *Registry) ask(ctx context.Context, name string, q *question) {
 	var template *corev1.PodTemplate
-	services, err := false, fmt.Errorf("%w: the question was broken off", podtemplate.ErrUnavailable)
-	defer func() { // after a panic too, or nobody would ever ask again
-		r.Metrics.RegistryAsked(podtemplate.Result(err))
+	hasServices, err := false, fmt.Errorf("%w: the question was broken off", podtemplate.ErrUnavailable)
+	defer func() {
+		r.deps.Metrics.RegistryAsked(podtemplate.Result(err))
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.record(name, entry, template, err)
-		if services && !entry.warned {
-			entry.warned = true
-			r.log.Warn("the services of a template are ignored", "template", name)
+		if err == nil {
+			q.answer = r.keep(name, template, hasServices)
+		} else {
+			q.answer = r.fail(name, err)
 		}
-		close(entry.Asking)
-		entry.Asking = nil
+		delete(r.asking, name)
+		close(q.answered)
 	}()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
 	defer cancel()
-	template, services, err = r.read(ctx, name)
+	template, hasServices, err = r.get(ctx, name)
 }
 
-// read asks the registry and makes a PodTemplate of its answer.
-func (r *Registry) read(ctx context.Context, name string) (template *corev1.PodTemplate, services bool, err error) {
-	answer, err := r.fetch(ctx, name)
+// get gets a template from the registry and makes a PodTemplate of it.
+func (r *Registry) get(ctx context.Context, name string) (template *corev1.PodTemplate, hasServices bool, err error) {
+	described, err := r.fetch(ctx, name)
 	if err != nil {
 		return nil, false, err
 	}
-	if template, err = answer.PodTemplate(r.namespace); err != nil {
+	template, err = described.podTemplate(r.deps.Namespace)
+	if err != nil {
 		return nil, false, &podtemplate.Error{Template: name, Err: err}
 	}
-	return template, answer.HasServices(), nil
+	return template, described.hasServices(), nil
 }
 
-// record keeps what came of a question.
-func (r *Registry) record(name string, entry *RegistryEntry, template *corev1.PodTemplate, err error) {
-	now := r.now()
-	failedBefore := errors.Is(entry.err, podtemplate.ErrUnavailable)
-	entry.err = err
-	switch {
-	case err == nil:
-		entry.Template, entry.had, entry.askAgain = template, now, now.Add(RegistryFresh)
-	case errors.Is(err, podtemplate.ErrUnavailable) && entry.hasCopy(now):
-		if !failedBefore {
-			r.log.Warn("the registry fails: a template is used as it was", "template", name, "age", now.Sub(entry.had).Round(time.Second).String(), "error", err)
-		}
-		entry.askAgain = now.Add(RegistryFresh)
-	case errors.Is(err, podtemplate.ErrUnavailable):
-		entry.askAgain = now.Add(RegistryRetry)
-	default: // the registry's own word: what it had is no more
-		entry.Template, entry.askAgain = nil, now.Add(RegistryRetry)
+// keep remembers a template that the registry has. The lock must be held.
+func (r *Registry) keep(name string, template *corev1.PodTemplate, hasServices bool) answer {
+	good := &goodCopy{template: template, received: r.deps.Now()}
+	if before, ok := r.copyOf(name); ok {
+		good.warned = before.warned
 	}
-}
-
-func (e *RegistryEntry) hasCopy(now time.Time) bool {
-	return e.Template != nil && now.Sub(e.had) < RegistryStale
-}
-
-func (e *RegistryEntry) answer(now time.Time) (*corev1.PodTemplate, error) {
-	if e.err == nil || errors.Is(e.err, podtemplate.ErrUnavailable) && e.hasCopy(now) {
-		return e.Template, nil
+	if hasServices && !good.warned {
+		good.warned = true
+		r.deps.Log.Warn("the services of a template are ignored", "template", name)
 	}
-	return nil, e.err
+	r.copies.Add(name, good, copiesFor)
+	a := answer{template: template}
+	r.recent.Add(name, a, freshFor)
+	return a
 }
 
-// entry returns the entry of a name, and makes room for it if it is new.
-func (r *Registry) entry(name string, now time.Time) *RegistryEntry {
-	entry, ok := r.Entries[name]
+// fail remembers that a question failed. If the registry is unavailable, the answer
+// is the last good copy. Any other error is the registry's word on the template, and
+// ends the use of the copy. The lock must be held.
+func (r *Registry) fail(name string, err error) answer {
+	if !errors.Is(err, podtemplate.ErrUnavailable) {
+		r.copies.Remove(name)
+	}
+	good, ok := r.copyOf(name)
 	if !ok {
-		if len(r.Entries) >= MaxRegistryEntries {
-			r.evict()
-		}
-		entry = &RegistryEntry{}
-		r.Entries[name] = entry
+		r.recent.Add(name, answer{err: err}, errorsFor)
+		return answer{err: err}
 	}
-	entry.Used = now
-	return entry
+	age := r.deps.Now().Sub(good.received)
+	if !good.failing {
+		good.failing = true
+		r.deps.Log.Warn("the registry fails, using the last copy of a template",
+			"template", name, "age", age.Round(time.Second).String(), "error", err)
+	}
+	r.recent.Add(name, answer{template: good.template}, min(freshFor, copiesFor-age))
+	return answer{template: good.template}
 }
 
-// evict drops the entry that was not used for longest, those of no template
-// first: names that somebody made up must not drive out copies. An entry that is
-// being asked for stays, so there may be more by as many as there are requests.
-func (r *Registry) evict() {
-	var victim string
-	for name, entry := range r.Entries {
-		if entry.Asking == nil && (victim == "" || entry.lessWorth(r.Entries[victim])) {
-			victim = name
-		}
+func (r *Registry) copyOf(name string) (*goodCopy, bool) {
+	value, ok := r.copies.Get(name)
+	if !ok {
+		return nil, false
 	}
-	delete(r.Entries, victim)
-}
-
-func (e *RegistryEntry) lessWorth(than *RegistryEntry) bool {
-	if (e.Template == nil) != (than.Template == nil) {
-		return e.Template == nil
-	}
-	return e.Used.Before(than.Used)
-}
-
-// fetch asks the registry. Whatever is not its word on the template is errRegistry.
-func (r *Registry) fetch(ctx context.Context, name string) (RegistryTemplate, error) {
-	failed := func(err error) (RegistryTemplate, error) {
-		return RegistryTemplate{}, fmt.Errorf("%w: GET %s%s: %w", podtemplate.ErrUnavailable, r.url, name, err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+name, nil) // a name needs no escape
-	if err != nil {
-		return failed(err)
-	}
-	request.Header.Set("Accept", "application/json")
-	request.Header.Set("User-Agent", r.userAgent)
-	if r.Key != "" {
-		request.Header.Set("Authorization", r.Key)
-	}
-	response, err := r.Client.Do(request)
-	if err != nil {
-		return failed(errors.Unwrap(err)) // without the URL once more
-	}
-	defer response.Body.Close()
-	switch code := response.StatusCode; {
-	case code == http.StatusOK:
-	case code == http.StatusNotFound:
-		return RegistryTemplate{}, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
-	case code >= 300 && code < 400:
-		return failed(fmt.Errorf("it redirects (%d) to %.100q", code, response.Header.Get("Location")))
-	default:
-		return failed(fmt.Errorf("it answers with code %d", code))
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxRegistryAnswer+1))
-	if err != nil {
-		return failed(fmt.Errorf("read the answer: %w", err))
-	}
-	if len(body) > maxRegistryAnswer {
-		return failed(errors.New("the answer is larger than 1 MiB"))
-	}
-	template, err := ParseRegistryTemplate(name, body)
-	if err != nil && !errors.Is(err, podtemplate.ErrUnknown) {
-		return failed(err)
-	}
-	return template, err
+	good, ok := value.(*goodCopy)
+	return good, ok
 }

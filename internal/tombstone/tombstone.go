@@ -1,3 +1,10 @@
+// Package tombstone deletes instances and remembers them.
+//
+// A tombstone is an Event about the pod of an instance, with the reason and the
+// message of the instance's end. The API server drops Events after a TTL, an hour by
+// default, so tombstones need no clean-up. Package instance reads them.
+//
+// This package does not know when an instance ends, or why.
 package tombstone
 
 import (
@@ -12,82 +19,87 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
-// Remover deletes instances and remembers them. The memory is a tombstone: an
-// Event which the API server itself drops after its TTL, an hour by default, so
-// that nobody has to clean up.
+// Remover deletes instances and writes their tombstones. All fields must be set.
 type Remover struct {
-	Client    kubernetes.Interface
+	// Client needs the rights to delete pods, and to create and patch Events.
+	Client kubernetes.Interface
+	// Namespace is where instances and tombstones are.
 	Namespace string
-	Now       func() time.Time
+	// Now is the clock that says when an instance ended.
+	Now func() time.Time
 }
 
-// Remove writes the tombstone, then deletes the pod: in this order, for a crash
-// in between leaves a pod that will be looked at again, and not an instance
-// that nobody remembers.
+// Remove writes the tombstone of a pod's instance and then deletes the pod. In this
+// order a crash in between leaves a pod, which will be removed later; the other
+// order would leave an instance that nobody remembers.
 //
-// Only this very pod is deleted, and with unchangedOnly only if nobody has
-// written to it since it was read; else the error is a conflict, by which
-// apierrors.IsConflict knows it. That is asked first, so that no tombstone says
-// of what lives that it is over. A pod that is gone already is an error that
-// apierrors.IsNotFound knows: somebody else has ended it.
+// The pod's UID is a precondition of the delete. With unchangedOnly, so is its
+// resourceVersion: a pod that was written to since it was read stays. A failed
+// precondition is an error for which apierrors.IsConflict is true. With
+// unchangedOnly the preconditions are tried before the tombstone is written, so that
+// a living instance gets none. If the pod is already gone, apierrors.IsNotFound is
+// true for the error.
 func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*kube.WriteTimeout)
 	defer cancel()
 
-	only := metav1.NewUIDPreconditions(string(pod.UID))
+	preconditions := metav1.NewUIDPreconditions(string(pod.UID))
 	if unchangedOnly {
-		only.ResourceVersion = &pod.ResourceVersion
-		if err := r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only, DryRun: []string{metav1.DryRunAll}}); err != nil {
+		preconditions.ResourceVersion = &pod.ResourceVersion
+		dryRun := metav1.DeleteOptions{Preconditions: preconditions, DryRun: []string{metav1.DryRunAll}}
+		if err := r.deletePod(ctx, pod.Name, dryRun); err != nil {
 			return err
 		}
 	}
-	if err := r.bury(ctx, pod, reason, message, metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}); err != nil {
+	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
+	if err := r.writeTombstone(ctx, pod, reason, message, options); err != nil {
 		return err
 	}
-	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})
+	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 }
 
-func (r *Remover) deletePod(ctx context.Context, name string, how metav1.DeleteOptions) error {
-	if err := r.Client.CoreV1().Pods(r.Namespace).Delete(ctx, name, how); err != nil {
+func (r *Remover) deletePod(ctx context.Context, name string, options metav1.DeleteOptions) error {
+	if err := r.Client.CoreV1().Pods(r.Namespace).Delete(ctx, name, options); err != nil {
 		return fmt.Errorf("delete pod %s: %w", name, err)
 	}
 	return nil
 }
 
-// Remember writes a tombstone for an instance that somebody else has deleted.
-// One that exists already says more and stays as it is: its fields have another
-// manager, which the API server calls a conflict.
+// Remember writes a tombstone for an instance whose pod somebody else deleted. A
+// tombstone that exists is kept, because it says more. Its fields belong to another
+// field manager, so the API server answers with a conflict.
 func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, message string) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 
-	err := r.bury(ctx, pod, instance.EndGone, message, metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"})
+	options := metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"}
+	err := r.writeTombstone(ctx, pod, instance.EndGone, message, options)
 	if apierrors.IsConflict(err) {
 		return nil
 	}
 	return err
 }
 
-// bury applies the tombstone rather than creating it: an earlier one may be
-// left from a delete that was refused because the instance was in use after
-// all, and writing it anew also starts its hour anew.
-func (r *Remover) bury(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, how metav1.ApplyOptions) error {
-	tombstone := New(pod, r.Namespace, reason, message, r.Now())
-	if _, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, tombstone, how); err != nil {
-		return fmt.Errorf("write tombstone %s: %w", *tombstone.Name, err)
+// writeTombstone applies the tombstone instead of creating it, because one can be
+// left from a delete that failed. Writing it again also restarts its TTL.
+func (r *Remover) writeTombstone(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, options metav1.ApplyOptions) error {
+	event := newEvent(pod, r.Namespace, reason, message, r.Now())
+	if _, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, event, options); err != nil {
+		return fmt.Errorf("write tombstone %s: %w", *event.Name, err)
 	}
 	return nil
 }
 
-// New says of an instance all that a client may still ask for.
-func New(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
-	kind := corev1.EventTypeNormal
+// newEvent returns the tombstone of a pod's instance that ends now. It has the pod's
+// labels, so that both are selected and indexed alike. The API server requires it to
+// be in the pod's namespace.
+func newEvent(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
+	eventType := corev1.EventTypeNormal
 	if reason == instance.EndFailed {
-		kind = corev1.EventTypeWarning
+		eventType = corev1.EventTypeWarning
 	}
 	return applycorev1.Event(instance.TombstoneName(pod.Labels[instance.IDLabel]), namespace).
 		WithLabels(map[string]string{
@@ -99,7 +111,7 @@ func New(pod *corev1.Pod, namespace string, reason instance.EndReason, message s
 		WithAnnotations(map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)}).
 		WithInvolvedObject(applycorev1.ObjectReference().
 			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).
-		WithType(kind).
+		WithType(eventType).
 		WithReason(string(reason)).
 		WithMessage(message).
 		WithSource(applycorev1.EventSource().WithComponent(instance.ManagerName)).

@@ -1,4 +1,4 @@
-package tombstone
+package tombstone_test
 
 import (
 	"errors"
@@ -13,218 +13,185 @@ import (
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-func newTestRemover(server *kubetest.Server) *Remover {
-	return &Remover{Client: server.Client, Namespace: kubetest.Namespace, Now: server.Now}
+var errAway = errors.New("the API server is away")
+
+// remover returns a Remover and the fake API server, which has these objects.
+func remover(objects ...runtime.Object) (*tombstone.Remover, *kubetest.Server) {
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), objects...)
+	return &tombstone.Remover{Client: server.Client, Namespace: kubetest.Namespace, Now: server.Now}, server
 }
 
-// mustTombstone reads the Event of an instance from the API server.
-func mustTombstone(t testing.TB, server *kubetest.Server, id string) *corev1.Event {
+func newPod(changes ...func(*corev1.Pod)) *corev1.Pod {
+	return kubetest.Pod(kubetest.ID(1), kubetest.Noon, changes...)
+}
+
+// used is a change of a pod whose activity was written since it was read.
+func used(pod *corev1.Pod) { pod.ResourceVersion = "8" }
+
+// wantEvent returns the tombstone at the API server, which must have a reason and a
+// message.
+func wantEvent(t testing.TB, server *kubetest.Server, reason, message string) *corev1.Event {
 	t.Helper()
-	event, err := server.Client.CoreV1().Events(kubetest.Namespace).Get(t.Context(), "binder-"+id+".deleted", metav1.GetOptions{})
+	name := "binder-" + kubetest.ID(1) + ".deleted"
+	event, err := server.Client.CoreV1().Events(kubetest.Namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if event.Reason != reason || event.Message != message {
+		t.Errorf("the tombstone says %s %q, want %s %q", event.Reason, event.Message, reason, message)
 	}
 	return event
 }
 
-func TestRemove(t *testing.T) {
-	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon)
-	for _, test := range []struct {
-		name          string
-		unchangedOnly bool
-		only          metav1.Preconditions
-	}{
-		{"in use or not", false, metav1.Preconditions{UID: &pod.UID}},
-		{"only if unchanged", true, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), pod)
-			if err := newTestRemover(server).Remove(t.Context(), pod, instance.EndStopped, "stopped by request", test.unchangedOnly); err != nil {
-				t.Fatal(err)
-			}
-			kubetest.WantRemoved(t, server.Writes(), pod, test.only)
-			got := instance.FromTombstone(mustTombstone(t, server, kubetest.ID(1)))
-			if got.Status != instance.StatusDeleted || got.Reason != "Stopped" || got.Message != "stopped by request" {
-				t.Errorf("what is remembered is %+v", got)
-			}
-		})
+func wantPodKept(t testing.TB, server *kubetest.Server) {
+	t.Helper()
+	if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
+		t.Errorf("the pod was deleted: %v", err)
 	}
 }
 
-// Nobody else's pod is deleted, and none that was used in between.
+func TestRemove(t *testing.T) {
+	pod := newPod()
+	for unchangedOnly, only := range map[bool]metav1.Preconditions{
+		false: {UID: &pod.UID},
+		true:  {UID: &pod.UID, ResourceVersion: &pod.ResourceVersion},
+	} {
+		r, server := remover(pod)
+		if err := r.Remove(t.Context(), pod, instance.EndStopped, "stopped by request", unchangedOnly); err != nil {
+			t.Fatal(err)
+		}
+		kubetest.WantRemoved(t, server.Writes(), pod, only)
+		got := instance.FromTombstone(wantEvent(t, server, "Stopped", "stopped by request"))
+		if got.Status != instance.StatusDeleted || got.ID != kubetest.ID(1) || !got.Ended.Equal(kubetest.Noon) {
+			t.Errorf("the tombstone is read as %+v", got)
+		}
+	}
+}
+
 func TestRemoveConflicts(t *testing.T) {
-	used := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
-	other := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.UID = "another" })
-	for _, test := range []struct {
-		name          string
+	other := newPod(func(p *corev1.Pod) { p.UID = "another" })
+	for name, row := range map[string]struct {
 		live          *corev1.Pod
 		unchangedOnly bool
+		usedMeanwhile bool // after the preconditions were tried
 	}{
-		{"used in between", used, true},
-		{"another pod of that name", other, true},
-		{"another pod of that name, changed or not", other, false},
+		"used since it was read":               {live: newPod(used), unchangedOnly: true},
+		"another pod of the name":              {live: other, unchangedOnly: true},
+		"another pod of the name, used or not": {live: other},
+		"used while the tombstone was written": {live: newPod(), unchangedOnly: true, usedMeanwhile: true},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), test.live)
-			err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", test.unchangedOnly)
+		t.Run(name, func(t *testing.T) {
+			r, server := remover(row.live)
+			server.React("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
+				if row.usedMeanwhile {
+					return false, nil, server.Client.Tracker().Update(kubetest.PodResource, newPod(used), kubetest.Namespace)
+				}
+				return false, nil, nil
+			})
+			err := r.Remove(t.Context(), newPod(), instance.EndCulled, "", row.unchangedOnly)
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
-			if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
-				t.Errorf("the pod was deleted: %v", err)
-			}
-			if writes := server.Writes(); test.unchangedOnly && len(writes) > 0 {
-				t.Errorf("the writes are %v, though it lives", writes)
+			wantPodKept(t, server)
+			if writes := server.Writes(); row.unchangedOnly && !row.usedMeanwhile && len(writes) > 0 {
+				t.Errorf("the instance lives, and yet there are the writes %v", writes)
 			}
 		})
 	}
 }
 
-// Somebody may use it just then.
-func TestRemoveConflictsAtLast(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
-	server.React("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
-		used := kubetest.Pod(kubetest.ID(1), kubetest.Noon, func(p *corev1.Pod) { p.ResourceVersion = "8" })
-		return false, nil, server.Client.Tracker().Update(kubetest.PodResource, used, kubetest.Namespace)
-	})
-	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
-	if !apierrors.IsConflict(err) {
-		t.Errorf("got error %v, want a conflict", err)
+func TestRemovePodThatIsGone(t *testing.T) {
+	r, server := remover()
+	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "", false); !apierrors.IsNotFound(err) {
+		t.Errorf("got error %v, want not found", err)
 	}
-	if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
-		t.Errorf("the pod was deleted: %v", err)
+	wantEvent(t, server, "Stopped", "")
+}
+
+// Without a tombstone nothing is deleted.
+func TestTombstoneCannotBeWritten(t *testing.T) {
+	r, server := remover(newPod())
+	server.FailOn("patch", "events", errAway)
+	if err := r.Remove(t.Context(), newPod(), instance.EndCulled, "", true); !errors.Is(err, errAway) {
+		t.Errorf("Remove: got error %v, want %v", err, errAway)
+	}
+	wantPodKept(t, server)
+	if err := r.Remember(t.Context(), newPod(), ""); !errors.Is(err, errAway) {
+		t.Errorf("Remember: got error %v, want %v", err, errAway)
 	}
 }
 
-func TestRemoveWhatIsGone(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
-	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "", false)
-	if !apierrors.IsNotFound(err) {
-		t.Errorf("got error %v, want that it is not found", err)
-	}
-	mustTombstone(t, server, kubetest.ID(1))
-}
-
-// An instance that cannot be remembered is not deleted.
-func TestRemoveKeepsWhatItCannotRemember(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
-	away := errors.New("the API server is away")
-	server.FailOn("patch", "events", away)
-	err := newTestRemover(server).Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "", true)
-	if !errors.Is(err, away) {
-		t.Errorf("got error %v, want %v", err, away)
-	}
-	if _, err := server.StoredPod(instance.PodName(kubetest.ID(1))); err != nil {
-		t.Errorf("the pod was deleted: %v", err)
-	}
-}
-
-// A tombstone may be left from a delete that was refused.
-func TestRemoveReplacesAnEarlierTombstone(t *testing.T) {
+// A failed delete leaves a tombstone, which the next attempt replaces.
+func TestRemoveReplacesATombstone(t *testing.T) {
 	now := kubetest.Noon
-	server := kubetest.NewServer(func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
-	remover := newTestRemover(server)
-	away := errors.New("the API server is away")
+	r, server := remover(newPod())
+	r.Now = func() time.Time { return now }
 	broken := true
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
-		return broken && !kubetest.IsDryRun(action), nil, away
+		return broken && !kubetest.IsDryRun(action), nil, errAway
 	})
-	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); !errors.Is(err, away) {
-		t.Fatalf("got error %v, want %v", err, away)
+	if err := r.Remove(t.Context(), newPod(), instance.EndCulled, "not used", true); !errors.Is(err, errAway) {
+		t.Fatalf("got error %v, want %v", err, errAway)
 	}
-	broken = false
-	now = kubetest.Noon.Add(time.Hour)
-	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndStopped, "stopped by request", false); err != nil {
+	wantEvent(t, server, "Culled", "not used")
+	broken, now = false, now.Add(time.Hour)
+	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "stopped by request", false); err != nil {
 		t.Fatal(err)
 	}
-	event := mustTombstone(t, server, kubetest.ID(1))
-	if event.Reason != "Stopped" || event.Message != "stopped by request" || !event.LastTimestamp.Time.Equal(now) {
-		t.Errorf("got %s %q of %s, want the latest", event.Reason, event.Message, event.LastTimestamp)
+	if event := wantEvent(t, server, "Stopped", "stopped by request"); !event.LastTimestamp.Time.Equal(now) {
+		t.Errorf("it ended at %s, want %s", event.LastTimestamp, now)
 	}
 }
 
+// What Remove wrote says more than what Remember would write, whichever comes first.
 func TestRemember(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
-	if err := newTestRemover(server).Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
-		t.Fatal(err)
+	remember := func(r *tombstone.Remover) error { return r.Remember(t.Context(), newPod(), "deleted from outside") }
+	remove := func(r *tombstone.Remover) error {
+		return r.Remove(t.Context(), newPod(), instance.EndCulled, "not used", true)
 	}
-	event := mustTombstone(t, server, kubetest.ID(1))
-	if event.Reason != "Gone" || event.Message != "deleted from outside" {
-		t.Errorf("got %s %q", event.Reason, event.Message)
-	}
-}
-
-// What ended an instance says more than that it is gone.
-func TestRememberKeepsWhatIsKnown(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
-	remover := newTestRemover(server)
-	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
-		t.Fatal(err)
-	}
-	if err := remover.Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
-		t.Errorf("a tombstone that exists is an error: %v", err)
-	}
-	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
-		t.Errorf("got %s %q, want what was there", event.Reason, event.Message)
-	}
-}
-
-// And what ends an instance that was thought to be gone says more as well.
-func TestRemoveReplacesWhatOthersRemember(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
-	remover := newTestRemover(server)
-	if err := remover.Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), "deleted from outside"); err != nil {
-		t.Fatal(err)
-	}
-	if err := remover.Remove(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used", true); err != nil {
-		t.Fatal(err)
-	}
-	if event := mustTombstone(t, server, kubetest.ID(1)); event.Reason != "Culled" || event.Message != "not used" {
-		t.Errorf("got %s %q, want why it was ended", event.Reason, event.Message)
+	for name, row := range map[string]struct {
+		steps           []func(*tombstone.Remover) error
+		reason, message string
+	}{
+		"nothing is known":   {[]func(*tombstone.Remover) error{remember}, "Gone", "deleted from outside"},
+		"removed before":     {[]func(*tombstone.Remover) error{remove, remember}, "Culled", "not used"},
+		"removed afterwards": {[]func(*tombstone.Remover) error{remember, remove}, "Culled", "not used"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, server := remover(newPod())
+			for _, step := range row.steps {
+				if err := step(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantEvent(t, server, row.reason, row.message)
+		})
 	}
 }
 
-func TestRememberFails(t *testing.T) {
-	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon))
-	away := errors.New("the API server is away")
-	server.FailOn("patch", "events", away)
-	if err := newTestRemover(server).Remember(t.Context(), kubetest.Pod(kubetest.ID(1), kubetest.Noon), ""); !errors.Is(err, away) {
-		t.Errorf("got error %v, want %v", err, away)
-	}
-}
-
-// The tombstone is selected and indexed like the pod, and the API server takes
-// it: an Event must be in the namespace of what it is about.
-func TestNewTombstone(t *testing.T) {
-	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.OfTemplate("org/image"))
-	bury := func(reason instance.EndReason) *corev1.Event {
-		server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), pod)
-		if err := newTestRemover(server).Remove(t.Context(), pod, reason, "message", false); err != nil {
-			t.Fatal(err)
-		}
-		return mustTombstone(t, server, kubetest.ID(1))
-	}
-	for reason, kind := range map[instance.EndReason]string{
+func TestEvent(t *testing.T) {
+	pod := newPod(kubetest.OfTemplate("org/image"))
+	for reason, eventType := range map[instance.EndReason]string{
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
-		event := bury(reason)
-		if event.Type != kind || event.Reason != string(reason) {
-			t.Errorf("%s: got type %s and reason %s, want type %s", reason, event.Type, event.Reason, kind)
+		r, server := remover(pod)
+		if err := r.Remove(t.Context(), pod, reason, "message", false); err != nil {
+			t.Fatal(err)
 		}
-	}
-	event := bury(instance.EndCulled)
-	if event.Name != "binder-"+kubetest.ID(1)+".deleted" || event.Namespace != kubetest.Namespace {
-		t.Errorf("it is %s/%s", event.Namespace, event.Name)
-	}
-	if !maps.Equal(event.Labels, pod.Labels) {
-		t.Errorf("its labels are %v, want the pod's %v", event.Labels, pod.Labels)
-	}
-	want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: kubetest.Namespace, Name: pod.Name, UID: pod.UID}
-	if event.InvolvedObject != want {
-		t.Errorf("it is about %+v, want %+v", event.InvolvedObject, want)
+		event := wantEvent(t, server, string(reason), "message")
+		if event.Type != eventType {
+			t.Errorf("%s: got type %s, want %s", reason, event.Type, eventType)
+		}
+		if !maps.Equal(event.Labels, pod.Labels) || instance.TemplateOf(event) != "org/image" {
+			t.Errorf("got labels %v of template %s, want the pod's %v", event.Labels, instance.TemplateOf(event), pod.Labels)
+		}
+		want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: kubetest.Namespace, Name: pod.Name, UID: pod.UID}
+		if event.InvolvedObject != want || event.Namespace != kubetest.Namespace {
+			t.Errorf("the event in %s is about %+v, want %+v", event.Namespace, event.InvolvedObject, want)
+		}
 	}
 }

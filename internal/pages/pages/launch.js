@@ -1,6 +1,7 @@
 'use strict';
-// The page launches by itself, once somebody really looks at it. Submitted while
-// the page still loads, it leaves no step in the history to launch from again.
+// The page launches by itself, as soon as somebody looks at it. A form that is
+// submitted while its page loads adds no entry to the history, so the Back button does
+// not launch again.
 (() => {
   const form = document.getElementById('launch');
   const button = form.querySelector('button');
@@ -11,7 +12,7 @@
     form.submit();
   };
   addEventListener('pageshow', (event) => {
-    if (event.persisted) { // come back to
+    if (event.persisted) { // the visitor came back
       message.textContent = '';
       button.disabled = false;
     }

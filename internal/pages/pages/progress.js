@@ -1,10 +1,11 @@
 'use strict';
-// Shows each step, and loads the same address again once there is something else
-// to see there: the application, or why there is none.
+// The page shows each step. When the launch has ended, it loads the same address
+// again, which then shows the application or says why there is none.
 (() => {
   const progress = document.getElementById('progress');
   const message = document.getElementById('message');
-  // Another replica may be a moment behind: one that reloaded already takes its time.
+  // Another replica may be a moment behind and serve this page again. After a reload,
+  // the page pauses before the next one.
   const [navigation] = performance.getEntriesByType('navigation');
   const pause = navigation && navigation.type === 'reload' ? 2000 : 0;
   const events = new EventSource(progress.dataset.events);
@@ -24,7 +25,7 @@
     }
   });
   events.addEventListener('error', () => {
-    if (events.readyState === EventSource.CLOSED) { // the browser does not try again
+    if (events.readyState === EventSource.CLOSED) { // the browser does not reconnect
       setTimeout(() => location.reload(), 5000);
     }
   });

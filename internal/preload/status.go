@@ -13,83 +13,84 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// PreloadStatus is how far a preload is. The protocol has the first two; failed
-// is this server's addition, so that nobody waits for what will not come.
-type PreloadStatus string
+// Status is the state of a preload. The Binder deploy protocol has loading and
+// completed; failed is this service's addition, so that no client waits in vain.
+type Status string
 
 const (
-	PreloadLoading   PreloadStatus = "loading"
-	PreloadCompleted PreloadStatus = "completed"
-	// PreloadFailed may yet become the others: the kubelet goes on trying.
-	PreloadFailed PreloadStatus = "failed"
+	Loading   Status = "loading"
+	Completed Status = "completed"
+	// Failed is not final: the kubelet keeps trying.
+	Failed Status = "failed"
 )
 
-// Reasons of a preload, beside those of the kubelet and the scheduler.
+// Reasons why a preload is not completed. Other reasons are those of the kubelet and
+// the scheduler.
 const (
-	ReasonTemplateChanged = "TemplateChanged"
+	reasonTemplateChanged = "TemplateChanged"
 	reasonNoNodes         = "NoNodes"
 	reasonNoPod           = "NoPod"
 )
 
-// Preload is what there is to know about the pulling of a template's images. It
-// is computed from its DaemonSet and that one's pods; nothing is kept.
-type Preload struct {
+// Progress is how far the preload of a template is. It is computed from its
+// DaemonSet and that DaemonSet's pods; it is not stored anywhere.
+type Progress struct {
 	Template string
 	Started  time.Time
-	Status   PreloadStatus
+	Status   Status
 	Done     int // nodes that have the images
 	ToDo     int // nodes that do not
-	// Reason and Message say why it is not completed, where there is more to say
-	// than that images are being pulled.
+	// Reason and Message say what delays the preload. They are empty while images are
+	// simply being pulled.
 	Reason  string
 	Message string
 }
 
-// ComputeStatus says how far a DaemonSet is. hash is that of the template as it
-// is now, "" when that cannot be told.
-func ComputeStatus(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Preload {
+// progressOf computes how far a DaemonSet is. hash is that of the template's current
+// version, or "" if that is not known.
+func progressOf(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Progress {
 	nodes, ready := int(set.Status.DesiredNumberScheduled), int(set.Status.NumberReady)
-	p := Preload{
+	p := Progress{
 		Template: instance.TemplateOf(set),
 		Started:  set.CreationTimestamp.Time,
-		Status:   PreloadLoading,
+		Status:   Loading,
 		Done:     ready,
 		ToDo:     max(nodes-ready, 0),
 	}
 	switch {
 	case hash != "" && set.Labels[instance.TemplateHashLabel] != hash:
 		p.Done, p.ToDo = 0, nodes
-		p.Reason, p.Message = ReasonTemplateChanged, "the template has changed and is not pulled anew yet; if it stays so, the server's log says why"
+		p.Reason, p.Message = reasonTemplateChanged, "the template has changed and its new images are not being pulled yet; if this lasts, the server's log says why"
 	case set.Status.ObservedGeneration < set.Generation:
-		// Nothing has been counted yet, and 0 of 0 is not all of them.
+		// Kubernetes has not counted yet: 0 of 0 nodes does not mean completed.
 	case nodes == 0:
 		p.Reason, p.Message = reasonNoNodes, "there is no node that instances of the template may run on"
 	case ready >= nodes:
-		p.Status = PreloadCompleted
+		p.Status = Completed
 	default:
-		p.Status, p.Reason, p.Message = preloadTrouble(pods)
+		p.Status, p.Reason, p.Message = trouble(pods)
 		if without := nodes - int(set.Status.CurrentNumberScheduled); p.Reason == "" && without > 0 {
 			p.Reason = reasonNoPod
-			p.Message = fmt.Sprintf("%d of %d nodes have no pod yet; if it stays so, the events of DaemonSet %s say why", without, nodes, set.Name)
+			p.Message = fmt.Sprintf("%d of %d nodes have no pod yet; if this lasts, the events of DaemonSet %s say why", without, nodes, set.Name)
 		}
 	}
 	return p
 }
 
-// preloadTrouble says what holds up the pods that are not ready: what has
-// failed before what may only be slow, and of several nodes the first by name.
-func preloadTrouble(pods []*corev1.Pod) (status PreloadStatus, reason, message string) {
+// trouble says what delays the pods that are not ready. A failure comes before what
+// may only be slow, and the first node by name before others.
+func trouble(pods []*corev1.Pod) (status Status, reason, message string) {
 	pods = slices.SortedFunc(slices.Values(pods), func(a, b *corev1.Pod) int {
 		return cmp.Or(strings.Compare(a.Spec.NodeName, b.Spec.NodeName), strings.Compare(a.Name, b.Name))
 	})
-	status = PreloadLoading
+	status = Loading
 	for _, pod := range pods {
 		if pod.DeletionTimestamp != nil || instance.IsReady(pod) {
 			continue
 		}
 		why, text, failed := podTrouble(pod)
 		if failed {
-			return PreloadFailed, why, text
+			return Failed, why, text
 		}
 		if reason == "" {
 			reason, message = why, text
@@ -98,12 +99,12 @@ func preloadTrouble(pods []*corev1.Pod) (status PreloadStatus, reason, message s
 	return status, reason, message
 }
 
-// podTrouble says what one pod is held up by; nothing while it makes progress.
+// podTrouble says what delays one pod; nothing while it makes progress.
 func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
 	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
-		return scheduled.Reason, instance.Clip(scheduled.Message), false // a node may yet have room
+		return scheduled.Reason, instance.Clip(scheduled.Message), false // a node may have room later
 	}
-	if pod.Status.Phase == corev1.PodFailed { // evicted, say; the DaemonSet replaces it
+	if pod.Status.Phase == corev1.PodFailed { // for example evicted; the DaemonSet replaces it
 		reason, message = instance.Failure(pod)
 		return reason, onNode(pod, message), false
 	}
@@ -114,7 +115,7 @@ func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
 		}
 		switch waiting.Reason {
 		case "", "ContainerCreating", "PodInitializing":
-		case "ErrImagePull": // may be a hiccup; from the second time on it is ImagePullBackOff
+		case "ErrImagePull": // one failed pull; further ones are ImagePullBackOff
 			return waiting.Reason, onNode(pod, waiting.Message), false
 		default:
 			return waiting.Reason, onNode(pod, waiting.Message), true

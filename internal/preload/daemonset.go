@@ -15,21 +15,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// preloadUser is what the waiting process runs as: nobody in particular, and
-// not root.
-const preloadUser = 65532
+// user is the user and group id of the waiting process: any but root. 65532 is what
+// images without a user of their own commonly call "nonroot".
+const user = 65532
 
-// BuildPreload makes the DaemonSet that pulls a template's images onto every
-// node that its instances may run on, and keeps them there. The images are
-// volumes of a pod that only waits: the kubelet pulls them, and nothing of them
-// runs. It is never changed: another version of the template, or of what is
-// built here, has another name.
-func BuildPreload(template *corev1.PodTemplate, namespace, helperImage string) (*appsv1.DaemonSet, error) {
-	volumes := preloadVolumes(&template.Template.Spec)
+// newDaemonSet makes the DaemonSet that pulls a template's images onto every node
+// that its instances may run on, and keeps them there. The images are volumes of a
+// pod that only waits: the kubelet pulls them, and nothing in them runs. A DaemonSet
+// is never changed: another version of the template, or of this function, gives
+// another name.
+func newDaemonSet(template *corev1.PodTemplate, namespace, helperImage string) (*appsv1.DaemonSet, error) {
+	volumes := imageVolumes(&template.Template.Spec)
 	if len(volumes) == 0 {
 		return nil, errors.New("it has no image")
 	}
@@ -42,10 +41,11 @@ func BuildPreload(template *corev1.PodTemplate, namespace, helperImage string) (
 	annotations := map[string]string{instance.TemplateNameAnnotation: template.Name}
 	pod := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: annotations},
-		Spec:       preloadPodSpec(&template.Template.Spec, volumes, helperImage),
+		Spec:       podSpec(&template.Template.Spec, volumes, helperImage),
 	}
-	name := preloadName(pod)
-	// Of its own pods only: two versions exist for a moment.
+	name := nameOf(pod)
+	// The selector must match no other preload's pods: for a moment, two versions of
+	// a template have one.
 	pod.Labels = maps.Clone(labels)
 	pod.Labels[instance.PreloadNameLabel] = name
 	return &appsv1.DaemonSet{
@@ -57,8 +57,8 @@ func BuildPreload(template *corev1.PodTemplate, namespace, helperImage string) (
 	}, nil
 }
 
-// preloadName tells by its hash what is pulled, where and how.
-func preloadName(pod corev1.PodTemplateSpec) string {
+// nameOf returns a name that is a hash of what is pulled, where and how.
+func nameOf(pod corev1.PodTemplateSpec) string {
 	data, err := json.Marshal(pod)
 	if err != nil { // plain data cannot fail to encode
 		panic(err)
@@ -67,8 +67,8 @@ func preloadName(pod corev1.PodTemplateSpec) string {
 	return "binder-preload-" + hex.EncodeToString(sum[:5])
 }
 
-// preloadVolumes are the images that an instance needs, each once.
-func preloadVolumes(spec *corev1.PodSpec) []corev1.Volume {
+// imageVolumes returns the images that an instance needs, each once.
+func imageVolumes(spec *corev1.PodSpec) []corev1.Volume {
 	var sources []corev1.ImageVolumeSource
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for _, c := range containers {
@@ -95,13 +95,13 @@ func preloadVolumes(spec *corev1.PodSpec) []corev1.Volume {
 	return volumes
 }
 
-// preloadPodSpec takes from the template's pod what says on which nodes and with
-// which credentials images are pulled, and nothing else. The rest is the least
-// that any namespace of instances allows: the restricted pod security standard,
-// small limits, no token.
-func preloadPodSpec(spec *corev1.PodSpec, volumes []corev1.Volume, helperImage string) corev1.PodSpec {
+// podSpec takes from the template's pod only what says onto which nodes and with
+// which credentials images are pulled. The rest is accepted by any namespace of
+// instances: it meets the restricted pod security standard, has small limits and
+// needs no token.
+func podSpec(spec *corev1.PodSpec, volumes []corev1.Volume, helperImage string) corev1.PodSpec {
 	var mounts []corev1.VolumeMount
-	for _, v := range volumes { // the kubelet waits only for what is mounted
+	for _, v := range volumes { // the kubelet does not wait for volumes that are not mounted
 		mounts = append(mounts, corev1.VolumeMount{Name: v.Name, MountPath: "/images/" + v.Name, ReadOnly: true})
 	}
 	pod := corev1.PodSpec{
@@ -109,15 +109,15 @@ func preloadPodSpec(spec *corev1.PodSpec, volumes []corev1.Volume, helperImage s
 		Tolerations:        slices.Clone(spec.Tolerations),
 		RuntimeClassName:   spec.RuntimeClassName,
 		ImagePullSecrets:   slices.Clone(spec.ImagePullSecrets),
-		ServiceAccountName: spec.ServiceAccountName, // it may have pull secrets of its own
+		ServiceAccountName: spec.ServiceAccountName, // it may have pull secrets
 
 		AutomountServiceAccountToken:  new(false),
 		EnableServiceLinks:            new(false),
-		TerminationGracePeriodSeconds: new(int64(1)), // it has nothing to put in order
+		TerminationGracePeriodSeconds: new(int64(1)), // the process has nothing to clean up
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot:   new(true),
-			RunAsUser:      new(int64(preloadUser)),
-			RunAsGroup:     new(int64(preloadUser)),
+			RunAsUser:      new(int64(user)),
+			RunAsGroup:     new(int64(user)),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers: []corev1.Container{{
@@ -136,7 +136,7 @@ func preloadPodSpec(spec *corev1.PodSpec, volumes []corev1.Volume, helperImage s
 		}},
 		Volumes: volumes,
 	}
-	// Affinity to other pods would be to instances, and keep nodes out.
+	// Affinity to other pods is meant for instances, and would exclude nodes here.
 	if spec.Affinity != nil && spec.Affinity.NodeAffinity != nil {
 		pod.Affinity = &corev1.Affinity{NodeAffinity: spec.Affinity.NodeAffinity.DeepCopy()}
 	}

@@ -1,0 +1,45 @@
+package instance
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// timeFormat is RFC 3339 with milliseconds: the unit of cull timeouts in requests.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// FormatTime returns a time as it is written to annotations and sent to clients: RFC
+// 3339 in UTC, with milliseconds.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
+
+// LaunchAnnotations returns the annotations that make a pod an instance: when it is
+// created for a launch, or claimed from the pool. cullTimeout is what the launch asked
+// for; 0 leaves the template's.
+func LaunchAnnotations(now time.Time, cullTimeout time.Duration) map[string]string {
+	annotations := map[string]string{
+		LaunchedAnnotation:       FormatTime(now),
+		LastActivityAnnotation:   FormatTime(now),
+		ActivitySourceAnnotation: string(SourceLaunch),
+	}
+	if cullTimeout != 0 {
+		annotations[CullTimeoutAnnotation] = cullTimeout.String()
+	}
+	return annotations
+}
+
+// LastActivity returns when an instance was last used. A missing or unreadable
+// annotation is an error, and never means "long ago". The time can be in the future:
+// package lifetime checks that.
+func LastActivity(pod *corev1.Pod) (time.Time, error) {
+	value, ok := pod.Annotations[LastActivityAnnotation]
+	if !ok {
+		return time.Time{}, fmt.Errorf("annotation %s is missing", LastActivityAnnotation)
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("annotation %s: %q is not an RFC 3339 time", LastActivityAnnotation, value)
+	}
+	return t, nil
+}

@@ -1,0 +1,170 @@
+package instance_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+
+	. "github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+func TestStatus(t *testing.T) {
+	starting, notReady, all := kubetest.StartingWith, kubetest.NotReadySince, kubetest.All
+	noIP := func(p *corev1.Pod) { p.Status.PodIP = "" }
+	sandboxReady := func(p *corev1.Pod) { // the pod has a network
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue})
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		after  time.Duration // since the pod's creation
+		want   Status
+		reason string
+		says   string // part of the message
+	}{
+		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "waiting for a node"},
+		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, StatusPending, "", "waiting for a node: 0/1 nodes are available"},
+		{"on a node", kubetest.Starting, 4 * time.Minute, StatusDeploying, "", "preparing the pod"},
+		{"pulling", all(kubetest.Starting, sandboxReady), time.Minute, StatusDeploying, "", "pulling image jupyter:1"},
+		{"running but not Ready", notReady(kubetest.Noon), 4 * time.Minute, StatusDeploying, "", "starting the application"},
+		{"Ready without an IP", noIP, 4 * time.Minute, StatusDeploying, "", ""},
+		{"first pull failed", starting("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
+		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "starting the application again"},
+		{"not Ready again after days", notReady(kubetest.Noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
+		{"reached a node late", notReady(kubetest.Noon.Add(time.Minute)), 5 * time.Minute, StatusDeploying, "", ""},
+
+		{"deployed", all(), 0, StatusDeployed, "", ""},
+		{"deployed for days", all(), 72 * time.Hour, StatusDeployed, "", ""},
+
+		{"no image", starting("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ImagePullBackOff", "image jupyter:1: manifest unknown"},
+		{"invalid image name", starting("InvalidImageName", ""), 0, StatusFailed, "InvalidImageName", "jupyter:1"},
+		{"image must not be pulled", starting("ErrImageNeverPull", ""), 0, StatusFailed, "ErrImageNeverPull", "jupyter:1"},
+		{"image cannot be inspected", starting("ImageInspectError", ""), 0, StatusFailed, "ImageInspectError", "jupyter:1"},
+		{"no image for an init container", all(kubetest.Starting, func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "denied")}}
+		}), 0, StatusFailed, "ImagePullBackOff", "image init:1: denied"},
+		{"exited", kubetest.Broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
+		{"no node in time", kubetest.Unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
+		{"did not start in time", starting("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
+			"not ready within 5m0s: container notebook: CrashLoopBackOff: back-off 5m"},
+		{"did not listen in time", notReady(kubetest.Noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s"},
+		{"condition older than the pod", notReady(kubetest.Noon.Add(-time.Minute)), 5*time.Minute - 1, StatusDeploying, "", ""},
+		{"no IP in time", noIP, 5 * time.Minute, StatusFailed, "StartTimeout", ""},
+		{"lost its node", notReady(kubetest.Noon.Add(time.Hour)), 65 * time.Minute, StatusFailed, "StartTimeout", ""},
+
+		{"completed", kubetest.Completed, 0, StatusDeleted, "Completed", "ended by itself"},
+		{"being deleted", kubetest.Deleting, 0, StatusDeleted, "Deleting", ""},
+		{"failed and being deleted", all(kubetest.Broken, kubetest.Deleting), 0, StatusDeleted, "Deleting", ""},
+		{"not started and being deleted", all(kubetest.Unscheduled, kubetest.Deleting), time.Hour, StatusDeleted, "Deleting", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inst := FromPod(kubetest.Pod(anID, kubetest.Noon, test.change), kubetest.Noon.Add(test.after), kubetest.StartTimeout)
+			if inst.Status != test.want || inst.Reason != test.reason {
+				t.Errorf("got %s (%s), want %s (%s)", inst.Status, inst.Reason, test.want, test.reason)
+			}
+			if !strings.Contains(inst.Message, test.says) {
+				t.Errorf("the message is %q, want %q in it", inst.Message, test.says)
+			}
+			if (inst.Message == "") != (inst.Status == StatusDeployed) {
+				t.Errorf("%s with message %q: all but deployed have one", inst.Status, inst.Message)
+			}
+		})
+	}
+}
+
+func TestAliveAndSettled(t *testing.T) {
+	alive := map[Status]bool{StatusPending: true, StatusDeploying: true, StatusDeployed: true}
+	settled := map[Status]bool{StatusDeployed: true, StatusFailed: true, StatusDeleted: true}
+	for _, status := range Statuses() {
+		if got := (Instance{Status: status}).Alive(); got != alive[status] {
+			t.Errorf("%s: alive is %t, want %t", status, got, alive[status])
+		}
+		if got := status.Settled(); got != settled[status] {
+			t.Errorf("%s: settled is %t, want %t", status, got, settled[status])
+		}
+	}
+}
+
+func TestFailure(t *testing.T) {
+	ended := func(name string, code int32, reason, message string) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, Message: message},
+		}}
+	}
+	type statuses = []corev1.ContainerStatus
+	for _, test := range []struct {
+		name            string
+		status          corev1.PodStatus
+		reason, message string
+	}{
+		{"nothing is known", corev1.PodStatus{}, "Failed", "the pod failed"},
+		{"the pod's own reason first",
+			corev1.PodStatus{Reason: "DeadlineExceeded", Message: "too long", ContainerStatuses: statuses{ended("a", 1, "Error", "")}},
+			"DeadlineExceeded", "too long"},
+		{"the container with an error, not one that ended well",
+			corev1.PodStatus{ContainerStatuses: statuses{ended("a", 0, "Completed", ""), ended("b", 137, "OOMKilled", "")}},
+			"OOMKilled", "container b exited with code 137"},
+		{"an init container first",
+			corev1.PodStatus{
+				InitContainerStatuses: statuses{ended("init", 2, "Error", "no such file")},
+				ContainerStatuses:     statuses{ended("a", 1, "Error", "")},
+			},
+			"Error", "container init exited with code 2: no such file"},
+		{"a container that still runs", corev1.PodStatus{ContainerStatuses: statuses{{Name: "a"}}}, "Failed", "the pod failed"},
+	} {
+		reason, message := Failure(&corev1.Pod{Status: test.status})
+		if reason != test.reason || message != test.message {
+			t.Errorf("%s: got %q, %q; want %q, %q", test.name, reason, message, test.reason, test.message)
+		}
+	}
+}
+
+func TestIsServing(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		{"serving", kubetest.All(), true},
+		{"starting", kubetest.Starting, false},
+		{"not Ready", kubetest.NotReadySince(kubetest.Noon), false},
+		{"without an IP", func(p *corev1.Pod) { p.Status.PodIP = "" }, false},
+		{"being deleted", kubetest.Deleting, false},
+		{"on a lost node", func(p *corev1.Pod) { p.Status.Phase = corev1.PodUnknown }, false},
+	} {
+		if got := IsServing(kubetest.Pod(anID, kubetest.Noon, test.change)); got != test.want {
+			t.Errorf("%s: got %t, want %t", test.name, got, test.want)
+		}
+	}
+}
+
+func TestRestarts(t *testing.T) {
+	pod := kubetest.Pod(anID, kubetest.Noon, func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{RestartCount: 3}, {RestartCount: 5}}
+		p.Status.ContainerStatuses[0].RestartCount = 4
+	})
+	if got := Restarts(pod); got != 5 {
+		t.Errorf("got %d, want 5", got)
+	}
+}
+
+// What a container says of its end can be long, and no valid text.
+func TestClip(t *testing.T) {
+	long := strings.Repeat("é", 512)
+	for message, want := range map[string]string{
+		"":                  "",
+		" spaced \n":        "spaced",
+		"one\xfftwo":        "one\uFFFDtwo",
+		long:                long,
+		long + "é":          long + "…",
+		long[:1023] + "abc": long[:1022] + "\uFFFD…",
+	} {
+		if got := Clip(message); got != want || !utf8.ValidString(got) {
+			t.Errorf("Clip(%.20q, of %d bytes) is %.20q of %d bytes, want %d bytes", message, len(message), got, len(got), len(want))
+		}
+	}
+}

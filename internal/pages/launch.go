@@ -1,0 +1,166 @@
+package pages
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+)
+
+// The paths of the pages begin with these.
+const (
+	LaunchPrefix   = "/launch/"
+	ProgressPrefix = "/progress/"
+)
+
+// formTimeout is how long a form may take to arrive. The public port has no read
+// timeout, because applications receive uploads; a form needs none of that.
+const formTimeout = 30 * time.Second
+
+// Instances is what the pages ask the read model.
+type Instances interface {
+	// Await returns what is known of an id as soon as good accepts it, or when ctx is
+	// done.
+	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (inst instance.Instance, known bool)
+}
+
+// Launcher launches instances.
+type Launcher interface {
+	Launch(ctx context.Context, req launch.Request) (id string, err error)
+}
+
+// Templates finds templates. An error is turned into a page by protocol.AnswerFor.
+type Templates interface {
+	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
+}
+
+// Deps is what the pages need.
+type Deps struct {
+	// Instances tells the state of instances and waits for changes.
+	Instances Instances
+	// Launcher launches instances for visitors.
+	Launcher Launcher
+	// Templates tells which templates exist.
+	Templates Templates
+	// Draining is done when streams must end, because the server stops.
+	Draining context.Context
+	// Log gets the errors that are this service's fault.
+	Log *slog.Logger
+}
+
+// Pages serves this service's own pages on the public port, beside the instances.
+type Pages struct{ deps Deps }
+
+// New returns the pages.
+func New(d Deps) *Pages { return &Pages{d} }
+
+// Launch returns the handler of all paths that begin with LaunchPrefix:
+// /launch/<template> is the page that a badge in a README links to.
+func (p *Pages) Launch() http.Handler {
+	mux := http.NewServeMux()
+	for _, path := range []string{LaunchPrefix + "{template}", LaunchPrefix + "{template}/{$}"} {
+		mux.HandleFunc("GET "+path, p.showLaunchPage)
+		mux.HandleFunc("POST "+path, p.launch)
+	}
+	mux.HandleFunc(LaunchPrefix, func(w http.ResponseWriter, r *http.Request) { NothingHereNotice().Serve(w, r) })
+	// Another site must not start instances in the names of its visitors.
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { crossOriginNotice().Serve(w, r) }))
+	return protection.Handler(mux)
+}
+
+// showLaunchPage serves the page that a link leads to. It launches nothing, because
+// crawlers and link previews follow links too: the page itself sends the POST.
+func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("template")
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		badPathNotice(errDeepLink).Serve(w, r)
+		return
+	}
+	path, err := parseDeepLink(query.Get("path"))
+	if err != nil {
+		badPathNotice(err).Serve(w, r)
+		return
+	}
+	if _, err := p.deps.Templates.Template(r.Context(), name); err != nil {
+		p.refuse(w, r, name, path, err)
+		return
+	}
+	writePage(w, http.StatusOK, launchTemplate, launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"})
+}
+
+// launch launches an instance and redirects the visitor to it.
+func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("template")
+	if err := parseForm(w, r); err != nil {
+		badFormNotice(err).Serve(w, r)
+		return
+	}
+	path, err := parseDeepLink(r.PostForm.Get("path"))
+	if err != nil {
+		badPathNotice(err).Serve(w, r)
+		return
+	}
+	id, err := p.deps.Launcher.Launch(r.Context(), launch.Request{Template: name})
+	if err != nil {
+		p.refuse(w, r, name, path, err)
+		return
+	}
+	setPrivacyHeaders(w.Header())
+	w.Header().Set("Location", instance.BaseURL(id)+path)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// parseForm reads the form of a request, which is limited in size and time.
+func parseForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, protocol.MaxBody)
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Now().Add(formTimeout)) // not every writer supports deadlines
+	defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
+	return r.ParseForm()
+}
+
+// refuse serves a page that says why nothing was launched.
+func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path string, err error) {
+	answer := protocol.AnswerFor(err)
+	protocol.LogFailure(r, p.deps.Log, answer, err)
+	notLaunchedNotice(template, path, answer).Serve(w, r)
+}
+
+// Progress returns the handler of all paths that begin with ProgressPrefix:
+// /progress/<id> streams the changes of an instance to the page that shows them.
+// Anyone who knows an id can read them. They have no location, because the page is
+// there already.
+func (p *Pages) Progress() http.Handler {
+	describe := func(inst instance.Instance) protocol.ProgressEvent { return protocol.NewProgressEvent(inst, "") }
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
+		if !instance.ValidID(id) || r.Method != http.MethodGet {
+			NothingHereNotice().Serve(w, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
+		defer cancel()
+		if _, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
+			NoInstanceNotice().Serve(w, r)
+			return
+		}
+		protocol.StreamEvents(w, r, p.deps.Instances, id, p.deps.Draining, describe)
+	})
+}
+
+// isTooLarge reports whether a body was larger than protocol.MaxBody.
+func isTooLarge(err error) bool {
+	tooLarge := (*http.MaxBytesError)(nil)
+	return errors.As(err, &tooLarge)
+}

@@ -1,0 +1,67 @@
+package pages
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Notice is an answer that explains itself: a page for browsers, a line of text for
+// other clients.
+type Notice struct {
+	// Code is the HTTP status code.
+	Code int
+	// RetryAfter is when the same request can succeed; 0 if trying again is useless.
+	RetryAfter time.Duration
+	// Plain is the line of text.
+	Plain string
+	// Title is the heading of the page.
+	Title string
+	// Text explains what happened.
+	Text string
+	// Reason and Message are details that pods, registries and the kubelet wrote.
+	Reason, Message string
+	// When is the time at which the instance ended; zero if it is not known.
+	When time.Time
+	// Template is what the page's button launches; "" for no button. Path is the deep
+	// link that the new instance opens at. Button is the button's text.
+	Template, Path, Button string
+
+	// progress, if it is not nil, makes the page that shows the progress of a launch,
+	// in place of the fields from Title on.
+	progress *progressView
+}
+
+// Serve writes the page, or plain text to clients that do not accept HTML.
+func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
+	if !acceptsHTML(r) {
+		n.ServePlain(w)
+		return
+	}
+	n.setRetryAfter(w)
+	if n.progress != nil {
+		writePage(w, n.Code, progressTemplate, n.progress)
+		return
+	}
+	writePage(w, n.Code, noticeTemplate, n)
+}
+
+// ServePlain writes the plain text.
+func (n Notice) ServePlain(w http.ResponseWriter) {
+	n.setRetryAfter(w)
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, n.Plain, n.Code)
+}
+
+func (n Notice) setRetryAfter(w http.ResponseWriter) {
+	if n.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(n.RetryAfter.Seconds())))
+	}
+}
+
+// acceptsHTML reports whether a client asks for a page. Browsers name HTML only when
+// they are going to show it, and not for what a page loads.
+func acceptsHTML(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}

@@ -1,0 +1,166 @@
+package pages
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+const (
+	browserAccept = "text/html,application/xhtml+xml,*/*;q=0.8"
+	// hostileText is what a pod or a registry may write.
+	hostileText = `</script><script>alert("x")</script><img src=x onerror=alert(1)>`
+)
+
+// serve sends a request of a browser to a handler. A form makes it a form; headers are
+// names and values in turn.
+func serve(h http.Handler, method, target, form string, header ...string) *httptest.ResponseRecorder {
+	r, w := httptest.NewRequest(method, target, strings.NewReader(form)), httptest.NewRecorder()
+	r.Header.Set("Accept", browserAccept)
+	if form != "" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// serveNotice serves a notice to a browser, or to a client with another Accept header.
+func serveNotice(n Notice, accept string) *httptest.ResponseRecorder {
+	return serve(http.HandlerFunc(n.Serve), http.MethodGet, "/", "", "Accept", accept)
+}
+
+// wantPage checks what is true of every page, and that this one contains some texts.
+func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...string) {
+	t.Helper()
+	body := w.Body.String()
+	if w.Code != code {
+		t.Errorf("answered %d, want %d: %s", w.Code, code, body)
+	}
+	for header, want := range map[string]string{
+		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store",
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
+	} {
+		if got := w.Header().Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	policy := w.Header().Get("Content-Security-Policy")
+	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} {
+		if !strings.Contains(policy, want) {
+			t.Errorf("the policy has no %q: %s", want, policy)
+		}
+	}
+	for _, inlined := range regexp.MustCompile(`(?s)<(style|script)>(.*?)</`).FindAllStringSubmatch(body, -1) {
+		sum := sha256.Sum256([]byte(inlined[2]))
+		allowed := regexp.MustCompile(inlined[1] + `-src[^;]*'sha256-` + regexp.QuoteMeta(base64.StdEncoding.EncodeToString(sum[:])) + `'`)
+		if !allowed.MatchString(policy) {
+			t.Errorf("the policy does not allow this %s:\n%s", inlined[1], inlined[2])
+		}
+	}
+	for _, want := range append(texts, `<html lang="en">`, `<meta name="viewport"`, "<main>") {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page does not contain %q:\n%s", want, body)
+		}
+	}
+	if !regexp.MustCompile(`(?s)<title>.+</title>.*<h1>.+</h1>`).MatchString(body) {
+		t.Errorf("the page has no title:\n%s", body)
+	}
+	if found := regexp.MustCompile(`(?i)https?://|src=|url\(|@import`).FindString(body); found != "" {
+		t.Errorf("the page loads something (%s):\n%s", found, body)
+	}
+}
+
+func TestNotices(t *testing.T) {
+	ended := time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
+	is := func(status instance.Status, reason, message string) instance.Instance {
+		return instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: status, Reason: reason, Message: message}
+	}
+	over := func(reason, message string) Notice {
+		inst := is(instance.StatusDeleted, reason, message)
+		inst.Ended = ended
+		return OverNotice(inst)
+	}
+	for _, row := range []struct {
+		name   string
+		notice Notice
+		code   int
+		button bool
+		texts  []string
+	}{
+		{"nothing here", NothingHereNotice(), 404, false, []string{"nothing at this address"}},
+		{"unknown", NoInstanceNotice(), 404, false, []string{"<title>No such instance</title>"}},
+		{"pending", StartingNotice(is(instance.StatusPending, "", "waiting for a node")), 503, false, []string{
+			"<title>Starting jupyter</title>", "waiting for a node</p>", `role="status" aria-live="polite"`,
+			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
+			`data-phase="pending" aria-current="step"`,
+		}},
+		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "pulling image x")), 503, false, []string{
+			"pulling image x", `data-phase="deploying" aria-current="step"`,
+		}},
+		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
+			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
+		}},
+		{"no answer", NoAnswerNotice(is(instance.StatusDeployed, "", "")), 502, true, []string{"jupyter does not answer"}},
+		{"culled", over("Culled", "not used for 1h0m0s"), 410, true, []string{
+			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
+			`<time datetime="2026-01-02T12:00:00Z">2 January 2026, 12:00 UTC</time>`, "Launch a new one",
+		}},
+		{"expired", over("Expired", "launched 12h0m9s ago"), 410, true, []string{"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired"}},
+		{"stopped", over("Stopped", "stopped by request"), 410, true, []string{"jupyter was stopped", "stopped by request"}},
+		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
+		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
+		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
+		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "the instance is being deleted")), 410, true, []string{"jupyter is being deleted"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := serveNotice(row.notice, browserAccept)
+			wantPage(t, w, row.code, row.texts...)
+			if got := strings.Contains(w.Body.String(), `<form id="launch" method="post" action="/launch/jupyter">`); got != row.button {
+				t.Errorf("the page has a button: %t, want %t", got, row.button)
+			}
+			if got, want := strings.Contains(w.Body.String(), "http-equiv"), row.code == 503; got != want {
+				t.Errorf("the page reloads by itself: %t, want %t: only a starting instance changes", got, want)
+			}
+			retryAfter := map[int]string{503: "1"}[row.code]
+			if got := w.Header().Get("Retry-After"); got != retryAfter {
+				t.Errorf("Retry-After is %q, want %q", got, retryAfter)
+			}
+			for _, accept := range []string{"application/json", "*/*", ""} {
+				w := serveNotice(row.notice, accept)
+				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" ||
+					w.Header().Get("Retry-After") != retryAfter || strings.TrimSpace(w.Body.String()) != row.notice.Plain || row.notice.Plain == "" {
+					t.Errorf("a client that accepts %q got %d, %v: %q", accept, w.Code, w.Header(), w.Body)
+				}
+			}
+			row.notice.Template = "" // as the proxy does if there is no launch page
+			if body := serveNotice(row.notice, browserAccept).Body.String(); strings.Contains(body, "<form") {
+				t.Errorf("the page has a button without a template:\n%s", body)
+			}
+		})
+	}
+}
+
+// TestPagesEscape: texts of pods and registries are shown and never run.
+func TestPagesEscape(t *testing.T) {
+	inst := instance.Instance{ID: kubetest.ID(1), Template: hostileText, Reason: hostileText, Message: hostileText, Ended: kubetest.Noon}
+	for name, notice := range map[string]Notice{"starting": StartingNotice(inst), "failed": FailedNotice(inst), "over": OverNotice(inst)} {
+		body := serveNotice(notice, browserAccept).Body.String()
+		if strings.Contains(body, "<img") || strings.Contains(body, "alert(\"x\")") || strings.Count(body, "<script>") > 1 {
+			t.Errorf("%s: the page runs what a pod wrote:\n%s", name, body)
+		}
+		if !strings.Contains(body, "&lt;img src=x") {
+			t.Errorf("%s: the page does not show what a pod wrote:\n%s", name, body)
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package preload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+)
+
+const (
+	// workers is how many templates are reconciled at the same time. Their source may
+	// be a registry that answers slowly.
+	workers = 2
+	// resync is how often a template with a preload is looked at when no event tells
+	// of a change: no watch covers the templates of a registry.
+	resync = time.Minute
+	// firstRetry and longestRetry bound the wait before a template is reconciled
+	// again after an error. Each wait is twice as long as the one before.
+	firstRetry   = time.Second
+	longestRetry = time.Minute
+)
+
+// enqueue has a template reconciled soon. While not leading it does nothing: the
+// queue is shut down then, and a term begins with every preload there is.
+func (p *Preloader) enqueue(template string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.queue != nil {
+		p.queue.Add(template)
+	}
+}
+
+// Run keeps preloads in step with their templates for one term of leading: until ctx
+// is done. When it returns, nothing of it is running.
+func (p *Preloader) Run(ctx context.Context) {
+	queue := workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, longestRetry))
+	p.mu.Lock()
+	p.queue = queue
+	p.mu.Unlock()
+	for _, set := range p.deps.Cache.Preloads("") {
+		p.enqueue(instance.TemplateOf(set))
+	}
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() { p.work(ctx, queue) })
+	}
+	<-ctx.Done()
+	queue.ShutDown()
+	running.Wait()
+}
+
+// work reconciles templates until the queue is shut down. What is still queued then
+// is left to the next leader.
+func (p *Preloader) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string]) {
+	for {
+		template, stopped := queue.Get()
+		if stopped {
+			return
+		}
+		if ctx.Err() == nil {
+			p.process(ctx, queue, template)
+		}
+		queue.Done(template)
+	}
+}
+
+func (p *Preloader) process(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], template string) {
+	err := p.reconcile(ctx, template)
+	if err == nil {
+		queue.Forget(template)
+		if len(p.deps.Cache.Preloads(template)) > 0 {
+			queue.AddAfter(template, resync)
+		}
+		return
+	}
+	if ctx.Err() == nil {
+		p.deps.Log.ErrorContext(ctx, "preload not in step with its template, will retry", "template", template, "error", err)
+	}
+	queue.AddRateLimited(template)
+}
+
+// reconcile brings the preloads of a template in step with it. A template that is
+// gone has none. One that has changed gets a new preload first; the old one is
+// deleted once the watch has delivered the new one, so that a crash in between loses
+// nothing.
+func (p *Preloader) reconcile(ctx context.Context, name string) error {
+	sets := p.deps.Cache.Preloads(name)
+	if len(sets) == 0 {
+		return nil // nobody asked for one, or somebody deletes it
+	}
+	template, err := p.deps.Templates.Template(ctx, name)
+	if errors.Is(err, podtemplate.ErrUnknown) {
+		p.deps.Log.InfoContext(ctx, "preload ends, its template is gone", "template", name)
+		return p.delete(ctx, sets)
+	}
+	if err != nil {
+		return err // the source of templates is away, which says nothing about the template
+	}
+	wanted, err := newDaemonSet(template, p.deps.Namespace, p.deps.HelperImage)
+	if err != nil {
+		return notPreloaded(name, err)
+	}
+	isWanted := func(set *appsv1.DaemonSet) bool { return set.Name == wanted.Name }
+	if !slices.ContainsFunc(sets, isWanted) {
+		return p.create(ctx, wanted)
+	}
+	return p.delete(ctx, slices.DeleteFunc(slices.Clone(sets), isWanted))
+}
+
+// delete deletes DaemonSets; Kubernetes then deletes their pods.
+func (p *Preloader) delete(ctx context.Context, sets []*appsv1.DaemonSet) error {
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
+	defer cancel()
+	var errs []error
+	for _, set := range sets {
+		err := p.deps.DaemonSets.Delete(ctx, set.Name, metav1.DeleteOptions{
+			Preconditions:     metav1.NewUIDPreconditions(string(set.UID)),
+			PropagationPolicy: new(metav1.DeletePropagationBackground),
+		})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("delete DaemonSet %s: %w", set.Name, err))
+			continue
+		}
+		// After a conflict, another DaemonSet has the name, which is newer than this.
+		deleted := set.DeepCopy()
+		deleted.DeletionTimestamp = new(metav1.NewTime(p.deps.Now()))
+		p.deps.Cache.WrotePreload(deleted)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,67 @@
+package protocol
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+const testKey = "0123456789abcdef"
+
+func TestAPIKeyOpens(t *testing.T) {
+	for header, want := range map[string]bool{
+		testKey:                       true, // as binder-client sends it
+		"token " + testKey:            true,
+		"Bearer " + testKey:           true,
+		"TOKEN " + testKey:            true,
+		"bearer   " + testKey + " ":   true,
+		"  " + testKey + "\t":         true,
+		"":                            false,
+		" ":                           false,
+		"token":                       false,
+		"token ":                      false,
+		"Bearer":                      false,
+		"Basic " + testKey:            false,
+		"token Bearer " + testKey:     false,
+		"token" + testKey:             false,
+		testKey + " " + testKey:       false,
+		testKey[:15]:                  false,
+		testKey + "0":                 false,
+		strings.ToUpper(testKey):      false,
+		"token " + testKey + ", more": false,
+	} {
+		if got := NewAPIKey(testKey).Opens(header); got != want {
+			t.Errorf("Opens(%q) = %v, want %v", header, got, want)
+		}
+		if (APIKey{}).Opens(header) {
+			t.Errorf("the zero key opens for %q", header)
+		}
+	}
+}
+
+func TestAPIKeyCannotBePrinted(t *testing.T) {
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		if printed := fmt.Sprintf(format, NewAPIKey(testKey)); strings.Contains(printed, testKey) {
+			t.Errorf("%s prints the key: %s", format, printed)
+		}
+	}
+}
+
+func TestInstanceIDOfIdempotencyKey(t *testing.T) {
+	id := NewAPIKey(testKey).InstanceID("retry", "echo")
+	if again := NewAPIKey(testKey).InstanceID("retry", "echo"); again != id || !instance.ValidID(id) {
+		t.Errorf("one replica makes the id %q, another %q; want one valid id", id, again)
+	}
+	for name, other := range map[string]string{
+		"API key":         NewAPIKey("another").InstanceID("retry", "echo"),
+		"idempotency key": NewAPIKey(testKey).InstanceID("retry2", "echo"),
+		"template":        NewAPIKey(testKey).InstanceID("retry", "echo2"),
+		"boundary":        NewAPIKey(testKey).InstanceID("retrye", "cho"),
+	} {
+		if other == id {
+			t.Errorf("another %s makes the same id", name)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package protocol
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+const (
+	// keepAlivePeriod is how often a stream without news sends a comment, so that no
+	// proxy on the way takes the connection for dead.
+	keepAlivePeriod = 10 * time.Second
+	// eventWriteTimeout bounds the write of one event. It ends the stream of a client
+	// that does not read.
+	eventWriteTimeout = 30 * time.Second
+)
+
+// keepAliveComment is a line that clients of server-sent events ignore.
+const keepAliveComment = ":\n\n"
+
+// AcceptsEvents reports whether a client asks for a stream of server-sent events.
+func AcceptsEvents(r *http.Request) bool {
+	return r.Method == http.MethodGet &&
+		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/event-stream")
+}
+
+// StreamEvents sends server-sent events (section 9.2 of the HTML standard) about an
+// instance: one for its present state and one for each change. describe makes the
+// events. The stream ends with the event that says how the launch ended: deployed,
+// failed or deleted. It ends early when draining is done: the client then connects
+// to another replica, which starts with the present state.
+func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
+	draining context.Context, describe func(instance.Instance) ProgressEvent) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(draining, cancel)()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
+	w.WriteHeader(http.StatusOK)
+
+	var sent ProgressEvent
+	for {
+		period, stop := context.WithTimeout(ctx, keepAlivePeriod)
+		inst, known := instances.Await(period, id, func(inst instance.Instance, known bool) bool {
+			return !known || describe(inst) != sent
+		})
+		stop()
+		if !known || ctx.Err() != nil {
+			return
+		}
+		text := keepAliveComment
+		if event := describe(inst); event != sent {
+			text, sent = encodeEvent(event), event
+		}
+		if err := writeNow(w, text); err != nil || sent.Phase.Settled() {
+			return
+		}
+	}
+}
+
+// encodeEvent returns an event as it is sent.
+func encodeEvent(event ProgressEvent) string {
+	data, err := json.Marshal(event)
+	if err != nil { // impossible: its fields are strings
+		panic(err)
+	}
+	return fmt.Sprintf("event: progress\ndata: %s\n\n", data)
+}
+
+// writeNow writes a text and flushes it. It gives up after eventWriteTimeout.
+func writeNow(w http.ResponseWriter, text string) error {
+	connection := http.NewResponseController(w)
+	_ = connection.SetWriteDeadline(time.Now().Add(eventWriteTimeout)) // not every writer supports deadlines
+	if _, err := fmt.Fprint(w, text); err != nil {
+		return err
+	}
+	return connection.Flush()
+}

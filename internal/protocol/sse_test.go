@@ -1,0 +1,193 @@
+package protocol
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+// stream is a stream of events and the client that reads it, in a synctest bubble. It
+// is the client's connection too: the client receives only what was flushed.
+type stream struct {
+	http.ResponseWriter
+	written       strings.Builder
+	flushed       kubetest.LogBuffer
+	seen          int // bytes of flushed that received has returned
+	deadline      time.Time
+	stuck         bool // the client reads nothing
+	ended         bool
+	goAway, drain func()
+}
+
+// openStream begins to stream the events of an instance.
+func openStream(t *testing.T, world *kubetest.World, stuck bool) *stream {
+	t.Helper()
+	s := &stream{ResponseWriter: httptest.NewRecorder(), stuck: stuck}
+	ctx, goAway := context.WithCancel(t.Context())
+	draining, drain := context.WithCancel(t.Context())
+	s.goAway, s.drain = goAway, drain
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	go func() {
+		StreamEvents(s, r, world, kubetest.ID(1), draining, func(inst instance.Instance) ProgressEvent {
+			return NewProgressEvent(inst, "binder.example/user/"+inst.ID)
+		})
+		s.ended = true
+	}()
+	return s
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	if s.stuck {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return s.written.Write(p)
+}
+
+func (s *stream) Flush() {
+	_, _ = s.flushed.Write([]byte(s.written.String()))
+	s.written.Reset()
+}
+
+func (s *stream) SetWriteDeadline(at time.Time) error {
+	s.deadline = at
+	return nil
+}
+
+// received returns what the client has received since the last call.
+func (s *stream) received() string {
+	synctest.Wait()
+	text := s.flushed.String()[s.seen:]
+	s.seen += len(text)
+	return text
+}
+
+// want checks which events the client has received since the last call.
+func (s *stream) want(t *testing.T, events ...string) {
+	t.Helper()
+	want := ""
+	for _, event := range events {
+		want += "event: progress\ndata: " + event + "\n\n"
+	}
+	if got := s.received(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func (s *stream) wantEnd(t *testing.T) {
+	t.Helper()
+	if s.want(t); !s.ended {
+		t.Error("the stream goes on")
+	}
+}
+
+const (
+	startingEvent = `{"phase":"deploying","message":"preparing the pod on its node"}`
+	readyEvent    = `{"phase":"deployed","message":"ready","location":"binder.example/user/00000000000000000000000000000001"}`
+)
+
+func TestStreamEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := startingWorld()
+		becomes(t, world, kubetest.Unscheduled)
+		early := openStream(t, world, false)
+		early.want(t, `{"phase":"pending","message":"waiting for a node: 0/1 nodes are available"}`)
+		becomes(t, world, kubetest.Starting)
+		early.want(t, startingEvent)
+		becomes(t, world, kubetest.Starting, kubetest.WithLabel("more", "of no interest"))
+		early.want(t)
+
+		late := openStream(t, world, false) // begins with the present state
+		late.want(t, startingEvent)
+		becomes(t, world)
+		for _, s := range []*stream{early, late, openStream(t, world, false)} {
+			s.want(t, readyEvent)
+			s.wantEnd(t)
+			if got := s.Header().Get("Content-Type"); got != "text/event-stream" {
+				t.Errorf("Content-Type is %q", got)
+			}
+		}
+	})
+}
+
+func TestStreamEventsEnds(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		end  func(t testing.TB, s *stream, world *kubetest.World)
+		want []string
+	}{
+		{"when the instance failed", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Broken) },
+			[]string{`{"phase":"failed","message":"container notebook exited with code 1","reason":"Error"}`}},
+		{"when it is being deleted", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Deleting) },
+			[]string{`{"phase":"deleted","message":"the instance is being deleted","reason":"Deleting"}`}},
+		{"when nothing is known of it any more", func(t testing.TB, _ *stream, world *kubetest.World) {
+			world.DropPod(t, instance.PodName(kubetest.ID(1)))
+		}, nil},
+		{"when the server stops", func(_ testing.TB, s *stream, _ *kubetest.World) { s.drain() }, nil},
+		{"when the client goes", func(_ testing.TB, s *stream, _ *kubetest.World) { s.goAway() }, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := startingWorld()
+				s := openStream(t, world, false)
+				s.want(t, startingEvent)
+				row.end(t, s, world)
+				s.want(t, row.want...)
+				s.wantEnd(t)
+			})
+		})
+	}
+}
+
+// TestStreamEventsKeepsAlive: a stream without news shows that it is alive. It also
+// notices the start timeout, which no change of the pod tells.
+func TestStreamEventsKeepsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStream(t, startingWorld(), false)
+		s.want(t, startingEvent)
+		time.Sleep(keepAlivePeriod)
+		if got := s.received(); got != ":\n\n" {
+			t.Errorf("after %s the client got %q, want a comment", keepAlivePeriod, got)
+		}
+		time.Sleep(kubetest.StartTimeout)
+		if got := s.received(); !s.ended || !strings.Contains(got, `"reason":"StartTimeout"`) {
+			t.Errorf("after the start timeout the stream has ended: %t; the client got %q", s.ended, got)
+		}
+	})
+}
+
+func TestStreamEventsLetsSlowClientsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStream(t, startingWorld(), true)
+		s.wantEnd(t)
+		if want := time.Now().Add(eventWriteTimeout); !s.deadline.Equal(want) {
+			t.Errorf("the write must end by %s, want %s", s.deadline, want)
+		}
+	})
+}
+
+func TestAcceptsEvents(t *testing.T) {
+	for _, row := range []struct {
+		method string
+		accept []string
+		want   bool
+	}{
+		{"GET", []string{"text/event-stream"}, true},
+		{"GET", []string{"text/html;q=0.1, Text/Event-Stream"}, true},
+		{"GET", []string{"text/html", "text/event-stream"}, true},
+		{"GET", []string{"application/json"}, false},
+		{"GET", nil, false},
+		{"HEAD", []string{"text/event-stream"}, false}, // its events would not be sent
+	} {
+		if got := AcceptsEvents(&http.Request{Method: row.method, Header: http.Header{"Accept": row.accept}}); got != row.want {
+			t.Errorf("%s with Accept %q: %t, want %t", row.method, row.accept, got, row.want)
+		}
+	}
+}
