@@ -1,0 +1,151 @@
+package main
+
+import (
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+)
+
+func readDoc(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// wantRow checks that a page has a table row that begins with some text.
+func wantRow(t testing.TB, page, row string) {
+	t.Helper()
+	if !strings.Contains(readDoc(t, page), "\n"+row) {
+		t.Errorf("%s has no row %q", page, row)
+	}
+}
+
+func TestDocsHaveEveryFlag(t *testing.T) {
+	new(config.Config).Flags().VisitAll(func(f *flag.Flag) {
+		row := "| `--" + f.Name + "` | `" + config.EnvName(f.Name) + "` |"
+		if f.Name == "version" {
+			row = "| `--version` | |"
+		}
+		wantRow(t, "docs/operate.md", row)
+	})
+}
+
+// Every key of the state contract has a row, labels and annotations of pods in one
+// table, and annotations of templates in another.
+func TestDocsHaveEveryKey(t *testing.T) {
+	keys := stringConstants(t, "internal/instance/contract.go")
+	if len(keys) < 15 {
+		t.Fatalf("only %d constants are found", len(keys))
+	}
+	for name, key := range keys {
+		switch {
+		case !strings.Contains(key, "/"): // a value
+		case strings.HasSuffix(name, "Label"):
+			wantRow(t, "docs/state.md", "| `"+key+"` | label |")
+		case name == "MaxInstancesAnnotation" || name == "PoolSizeAnnotation": // of templates only
+			wantRow(t, "docs/templates.md", "| `"+key+"` |")
+		default:
+			wantRow(t, "docs/state.md", "| `"+key+"` | annotation |")
+		}
+	}
+	for _, name := range []string{"Port", "CullTimeout", "MaxAge", "StripPrefix", "IdlePaths", "ActivityProbe"} {
+		wantRow(t, "docs/templates.md", "| `"+keys[name+"Annotation"]+"` |")
+	}
+}
+
+// stringConstants are the constants of a file that are string literals.
+func stringConstants(t testing.TB, path string) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := map[string]string{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for i, value := range spec.Values {
+			if literal, ok := value.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+				constants[spec.Names[i].Name], _ = strconv.Unquote(literal.Value)
+			}
+		}
+		return true
+	})
+	return constants
+}
+
+func TestDocsHaveEveryMetric(t *testing.T) {
+	names := regexp.MustCompile(`"(binder_[a-z_]+)"`)
+	found := 0
+	for _, path := range []string{"internal/metrics/metrics.go", "collectors.go"} {
+		for _, match := range names.FindAllStringSubmatch(readDoc(t, path), -1) {
+			found++
+			wantRow(t, "docs/operate.md", "| `"+match[1]+"` |")
+		}
+	}
+	if found < 15 {
+		t.Errorf("only %d metrics are found", found)
+	}
+}
+
+// Every link from one page to another, or to a heading, leads somewhere.
+func TestDocsLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md")
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for _, page := range pages {
+		for _, match := range link.FindAllStringSubmatch(readDoc(t, page), -1) {
+			target, heading, _ := strings.Cut(match[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			path := page
+			if target != "" {
+				path = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: link to %s: %v", page, match[1], err)
+				continue
+			}
+			if heading != "" && !hasHeading(readDoc(t, path), heading) {
+				t.Errorf("%s: link to %s: there is no such heading", page, match[1])
+			}
+		}
+	}
+}
+
+// hasHeading reports whether a page has a heading whose anchor is this.
+func hasHeading(page, anchor string) bool {
+	drop := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	for line := range strings.Lines(page) {
+		text, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " ")
+		if ok && strings.HasPrefix(line, "#") &&
+			strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(strings.TrimSpace(text)), ""), " ", "-") == anchor {
+			return true
+		}
+	}
+	return false
+}
+
+func TestREADMEIsShort(t *testing.T) {
+	if lines := strings.Count(readDoc(t, "README.md"), "\n"); lines > 150 {
+		t.Errorf("README.md has %d lines: it may have 150, the rest belongs in docs", lines)
+	}
+}
