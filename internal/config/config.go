@@ -40,7 +40,7 @@ type Config struct {
 	// every visitor a link that leads nowhere.
 	PublicHost string
 	// CORSAllowOrigins are the origins whose pages can call the API from a browser, in
-	// the form that browsers send, or AnyOrigin for all. By default there are none.
+	// the form that browsers send, or anyOrigin for all. By default there are none.
 	CORSAllowOrigins []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, whoever reaches the proxy can launch.

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// AnyOrigin in CORSAllowOrigins allows the pages of all origins.
-const AnyOrigin = "*"
+// anyOrigin in CORSAllowOrigins allows the pages of all origins.
+const anyOrigin = "*"
 
 // originList is a flag that can be repeated, or hold several origins at once.
 type originList []string
@@ -26,15 +26,15 @@ func (l *originList) Set(value string) error {
 // parseOrigin returns an origin in the form that browsers send in the Origin header:
 // lower case, without the scheme's default port (RFC 6454, section 6.2).
 func parseOrigin(origin string) (string, error) {
-	if origin == AnyOrigin {
-		return AnyOrigin, nil
+	if origin == anyOrigin {
+		return anyOrigin, nil
 	}
 	lower := strings.ToLower(origin)
 	u, err := url.Parse(lower)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || lower != u.Scheme+"://"+u.Host ||
 		strings.ContainsAny(u.Host, "*%") || strings.HasSuffix(u.Host, ":") || len(u.Port()) > len("65535") {
 		return "", fmt.Errorf("%q is not an origin: it must be scheme://host or scheme://host:port, such as https://example.org, or %s for all",
-			origin, AnyOrigin)
+			origin, anyOrigin)
 	}
 	switch u.Scheme {
 	case "http":

@@ -25,9 +25,6 @@ const (
 	// CreateTimeout limits the write of a launch or a preload. It is shorter, because a
 	// client waits for it and can try again.
 	CreateTimeout = 3 * time.Second
-	// OwnWriteWait limits how long an answer waits for the watch to deliver what was
-	// written for it.
-	OwnWriteWait = 2 * time.Second
 	// Writers is how many writes one loop runs at the same time.
 	Writers = 8
 )
