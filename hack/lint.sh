@@ -30,6 +30,9 @@ for module in "${go_modules[@]}"; do
   check go -C "$module" mod tidy -diff
 done
 
+say "looking for dead code"
+check "$build/bin/deadcode" -test -tags "$go_tags" ./...
+
 say "checking the scripts"
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard 'hack/*.sh' .ci/run)
 if command -v shellcheck >/dev/null; then
