@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs gofmt, go vet, staticcheck and go mod tidy on every module, and shellcheck
-# on the scripts. Prints the findings and fails if there are any.
+# Runs gofmt, go vet, staticcheck and go mod tidy on every module, deadcode on the
+# root module, and shellcheck on the scripts. Prints the findings and fails if there are any.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
