@@ -24,7 +24,7 @@ import (
 // pageFiles are the pages and what they need. Style and scripts are inlined, so that
 // a page loads nothing else.
 //
-//go:embed pages
+//go:embed assets
 var pageFiles embed.FS
 
 // These never change. The files are embedded, so an error in one is found by any test.
@@ -85,11 +85,11 @@ func parsePage(name string) *template.Template {
 		"pathEscape": url.PathEscape,
 		"style":      func() template.CSS { return template.CSS(pageFile("style.css")) },
 		"script":     func(name string) template.JS { return template.JS(pageFile(name)) },
-	}).ParseFS(pageFiles, "pages/layout.html", "pages/"+name))
+	}).ParseFS(pageFiles, "assets/layout.html", "assets/"+name))
 }
 
 func pageFile(name string) string {
-	data, err := pageFiles.ReadFile(path.Join("pages", name))
+	data, err := pageFiles.ReadFile(path.Join("assets", name))
 	if err != nil { // impossible: it is embedded
 		panic(err)
 	}
