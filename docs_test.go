@@ -11,8 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
 func readDoc(t testing.TB, path string) string {
@@ -147,5 +152,42 @@ func hasHeading(page, anchor string) bool {
 func TestREADMEIsShort(t *testing.T) {
 	if lines := strings.Count(readDoc(t, "README.md"), "\n"); lines > 150 {
 		t.Errorf("README.md has %d lines: it may have 150, the rest belongs in docs", lines)
+	}
+}
+
+// The worked timeline of docs/activity.md is what the rules say.
+func TestDocsTimeline(t *testing.T) {
+	at := func(clock string) time.Time {
+		parsed, err := time.Parse("15:04:05", clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kubetest.Noon.Truncate(24 * time.Hour).Add(parsed.Sub(parsed.Truncate(24 * time.Hour)))
+	}
+	ready := func(pod *corev1.Pod) { kubetest.ReadySince(at("12:00:09"))(pod) }
+	for _, row := range []struct {
+		when, last string
+		change     func(*corev1.Pod)
+		cullAt     string
+	}{
+		{"12:00:00", "12:00:00", kubetest.Starting, "13:10:02"},
+		{"12:00:09", "12:00:00", ready, "13:05:11"},
+		{"12:05:30", "12:05:30", ready, "13:10:32"},
+	} {
+		pod := kubetest.Pod(kubetest.ID(1), at("12:00:00"), row.change, kubetest.LastUsed(at(row.last)))
+		got, _ := testRules().DueEnd(pod, at(row.last), at(row.when))
+		if got.Format("15:04:05") != row.cullAt {
+			t.Errorf("at %s cull-at is %s, want %s", row.when, got.Format("15:04:05"), row.cullAt)
+		}
+		if !regexp.MustCompile(`(?m)^\| ` + row.when + ` \|.*\| ` + row.cullAt).MatchString(readDoc(t, "docs/activity.md")) {
+			t.Errorf("docs/activity.md has no row of %s with cull-at %s", row.when, row.cullAt)
+		}
+	}
+	pod := kubetest.Pod(kubetest.ID(1), at("12:00:00"), ready, kubetest.LastUsed(at("12:05:30")))
+	for clock, want := range map[string]lifetime.Action{"13:10:15": lifetime.Keep, "13:10:45": lifetime.End} {
+		verdict := testRules().Judge(pod, at(clock), false)
+		if verdict.Action != want || want == lifetime.End && !strings.Contains(readDoc(t, "docs/activity.md"), verdict.Message) {
+			t.Errorf("at %s the verdict is %+v", clock, verdict)
+		}
 	}
 }
