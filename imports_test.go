@@ -17,13 +17,14 @@ const modulePath = "github.com/binder-project/binder-deploy-kubernetes"
 // why in the commit.
 func rooms() map[string][]string {
 	return map[string][]string{
-		"instance":  {},
-		"ownwrites": {},
-		"waiters":   {},
-		"config":    {},
-		"metrics":   {},
-		"leader":    {},
-		"logging":   {},
+		"instance":   {},
+		"ownwrites":  {},
+		"waiters":    {},
+		"controller": {},
+		"config":     {},
+		"metrics":    {},
+		"leader":     {},
+		"logging":    {},
 
 		"lifetime":    {"instance"},
 		"kube":        {"instance"},
@@ -33,8 +34,8 @@ func rooms() map[string][]string {
 		"activity":    {"instance", "kube", "lifetime"},
 		"registry":    {"instance", "podtemplate"},
 		"launch":      {"instance", "kube", "podtemplate"},
-		"pool":        {"instance", "kube", "podtemplate"},
-		"preload":     {"instance", "kube", "podtemplate"},
+		"pool":        {"controller", "instance", "kube", "podtemplate"},
+		"preload":     {"controller", "instance", "kube", "podtemplate"},
 
 		"protocol": {"instance", "launch", "podtemplate"},
 		"pages":    {"instance", "launch", "protocol"},

@@ -14,8 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/controller"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
@@ -74,117 +74,57 @@ type Deps struct {
 
 // Pool keeps the warm pods of all templates that ask for some.
 type Pool struct {
-	deps Deps
-
-	mu    sync.Mutex
-	queue workqueue.TypedRateLimitingInterface[string] // of the last term; nil before the first
+	deps       Deps
+	controller *controller.Controller
 }
 
 // New returns a Pool that does nothing until Run. It must be called before the cache
 // runs.
 func New(deps Deps) (*Pool, error) {
-	p := &Pool{deps: deps}
-	return p, deps.Cache.OnWarm(p.enqueue)
-}
-
-// enqueue has a template reconciled soon. While not leading it does nothing: the
-// queue is shut down then, and a term begins with every template there is.
-func (p *Pool) enqueue(template string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queue != nil {
-		p.queue.Add(template)
-	}
+	p := &Pool{deps: deps, controller: controller.New(controller.Options{
+		Subject: "warm pool", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
+	})}
+	return p, deps.Cache.OnWarm(p.controller.Enqueue)
 }
 
 // Run keeps the pools for one term of leading: until ctx is done. When it returns,
 // nothing of it is running.
 func (p *Pool) Run(ctx context.Context) {
-	t := &term{
-		deps: p.deps,
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, longestRetry)),
-		remembered: map[string]memory{},
-	}
-	p.mu.Lock()
-	p.queue = t.queue
-	p.mu.Unlock()
-	p.enqueueAll()
-	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() { t.work(ctx) })
-	}
-	<-ctx.Done()
-	t.queue.ShutDown()
-	running.Wait()
+	t := &term{deps: p.deps, failures: map[string]failures{}}
+	p.controller.Run(ctx, p.templates, t.reconcile)
 }
 
-// enqueueAll has every template reconciled that has warm pods or asks for some.
-func (p *Pool) enqueueAll() {
+// templates are the names of all templates that have warm pods or ask for some.
+func (p *Pool) templates() []string {
+	names := p.deps.Cache.WarmTemplates()
 	for _, template := range p.deps.Cache.PodTemplates() {
 		if _, ok := template.Annotations[instance.PoolSizeAnnotation]; ok {
-			p.enqueue(template.Name)
+			names = append(names, template.Name)
 		}
 	}
-	for _, template := range p.deps.Cache.WarmTemplates() {
-		p.enqueue(template)
-	}
+	return names
 }
 
 // term is one term of leading. What it remembers ends with it.
 type term struct {
-	deps  Deps
-	queue workqueue.TypedRateLimitingInterface[string]
+	deps Deps
 
-	mu         sync.Mutex
-	remembered map[string]memory // by template
+	mu       sync.Mutex
+	failures map[string]failures // by template; only those that count
 }
 
-// memory is what is remembered of a template's pool from one reconcile to the next.
-type memory struct {
-	failures failures
-	problem  string // of the pool-size annotation, as it was last logged
-}
-
-func (t *term) recall(template string) memory {
+func (t *term) recall(template string) failures {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.remembered[template]
+	return t.failures[template]
 }
 
-func (t *term) remember(template string, m memory) {
+func (t *term) remember(template string, f failures) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.failures.count == 0 && m.problem == "" {
-		delete(t.remembered, template)
+	if f.count == 0 {
+		delete(t.failures, template)
 		return
 	}
-	t.remembered[template] = m
-}
-
-// work reconciles templates until the queue is shut down. What is still queued then
-// is left to the next leader.
-func (t *term) work(ctx context.Context) {
-	for {
-		template, stopped := t.queue.Get()
-		if stopped {
-			return
-		}
-		if ctx.Err() == nil {
-			t.process(ctx, template)
-		}
-		t.queue.Done(template)
-	}
-}
-
-func (t *term) process(ctx context.Context, template string) {
-	err := t.reconcile(ctx, template)
-	if err == nil {
-		t.queue.Forget(template)
-		return
-	}
-	if ctx.Err() == nil {
-		t.deps.Log.ErrorContext(ctx, "warm pool not reconciled, will retry", "template", template, "error", err)
-	}
-	t.queue.AddRateLimited(template)
+	t.failures[template] = f
 }

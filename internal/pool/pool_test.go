@@ -197,7 +197,7 @@ func TestLife(t *testing.T) {
 func TestReadsOwnWrites(t *testing.T) {
 	lookAgain := func(p *testPool) {
 		for range 5 {
-			p.pool.enqueue(kubetest.TemplateName)
+			p.pool.controller.Enqueue(kubetest.TemplateName)
 			synctest.Wait()
 		}
 	}
@@ -342,7 +342,7 @@ func TestBadTemplates(t *testing.T) {
 		warnings   int
 		failures   int64
 	}{
-		{"bad size", "two", image("app:1"), 1, 0},
+		{"bad size", "two", image("app:1"), 0, 0}, // an Event on the template tells
 		{"no pod can be made", "2", kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http"), 2, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -353,7 +353,7 @@ func TestBadTemplates(t *testing.T) {
 				if got := p.failures.Load(); got != test.failures {
 					t.Errorf("%d failures are counted, want %d", got, test.failures)
 				}
-				p.pool.enqueue(kubetest.TemplateName)
+				p.pool.controller.Enqueue(kubetest.TemplateName)
 				synctest.Wait()
 				p.want("nothing to create", 0, 0, 0)
 				p.wantLines("WARN", test.warnings)
@@ -409,7 +409,11 @@ func TestNoTemplateNoConclusion(t *testing.T) {
 		log, lines := kubetest.RecordLog()
 		pod := kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.WithLabel(instance.PoolLabel, instance.PoolWarm))
 		p := &testPool{World: kubetest.NewWorld(time.Now, errAway, pod), t: t, log: lines}
-		p.pool = &Pool{deps: Deps{Cache: p, Metrics: p, Log: log, Now: time.Now}}
+		pool, err := New(Deps{Cache: p, Metrics: p, Log: log, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.pool = pool
 		p.lead()
 		p.want("one attempt", 1, 0, 0)
 		p.wantLines("ERROR", 1)

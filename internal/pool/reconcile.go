@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,49 +17,37 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// reconcile gives a template the warm pods that it asks for. A template whose pods
-// fail or are refused is no error: its pool pauses. An error is the API server's.
-func (t *term) reconcile(ctx context.Context, name string) error {
+// reconcile gives a template the warm pods that it asks for, and returns when to look
+// again. A template whose pods fail or are refused is no error: its pool pauses. An
+// error is the API server's.
+func (t *term) reconcile(ctx context.Context, name string) (again time.Duration, err error) {
 	template, err := t.deps.Cache.Template(ctx, name)
 	if err != nil && !errors.Is(err, podtemplate.ErrUnknown) {
-		return err
+		return 0, err
 	}
 	before := t.recall(name)
-	v, problem := t.look(name, template, before)
-	if problem != "" && problem != before.problem {
-		t.deps.Log.WarnContext(ctx, "template has no warm pool", "template", name, "problem", problem)
-	}
-	todo := planPool(v, t.deps.Now(), t.deps.StartTimeout)
+	todo := planPool(t.look(name, template, before), t.deps.Now(), t.deps.StartTimeout)
 	refused, err := t.carryOut(ctx, template, todo)
 	if refused != nil {
 		todo.failures = todo.failures.withOneMore(t.deps.Now())
 		todo.lookAgain = min(todo.lookAgain, todo.failures.pause())
 	}
-	if todo.failures.last.After(before.failures.last) {
+	if todo.failures.last.After(before.last) {
 		t.reportFailure(ctx, name, todo.failures, refused)
 	}
-	t.remember(name, memory{failures: todo.failures, problem: problem})
-	if err == nil && todo.lookAgain > 0 {
-		t.queue.AddAfter(name, todo.lookAgain)
-	}
-	return err
+	t.remember(name, todo.failures)
+	return todo.lookAgain, err
 }
 
-// look gathers what planPool decides by. problem says what is wrong with the
-// template's pool size, if anything is; the template then has no pool. template is
-// nil if there is none of the name.
-func (t *term) look(name string, template *corev1.PodTemplate, before memory) (v view, problem string) {
-	v = view{pods: t.deps.Cache.WarmPods(name), failures: before.failures}
-	if template == nil {
-		return v, ""
+// look gathers what planPool decides by. template is nil if there is none of the name.
+// A template whose pool size is not valid has no pool; an Event on it says so.
+func (t *term) look(name string, template *corev1.PodTemplate, before failures) view {
+	v := view{pods: t.deps.Cache.WarmPods(name), failures: before}
+	if template != nil {
+		v.hash = podtemplate.Hash(template)
+		v.size, _ = podtemplate.PoolSize(template) // 0 with an error
 	}
-	v.hash = podtemplate.Hash(template)
-	size, err := podtemplate.PoolSize(template)
-	if err != nil {
-		return v, err.Error()
-	}
-	v.size = size
-	return v, ""
+	return v
 }
 
 // reportFailure tells of a failure that made the pool pause. refused is the cause if

@@ -14,15 +14,14 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/controller"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
@@ -70,16 +69,16 @@ type Deps struct {
 // Preloader begins preloads, tells how far they are, and keeps them in step with
 // their templates.
 type Preloader struct {
-	deps Deps
-
-	mu    sync.Mutex
-	queue workqueue.TypedRateLimitingInterface[string] // of the last term; nil before the first
+	deps       Deps
+	controller *controller.Controller
 }
 
 // New returns a Preloader. It must be called before the cache runs.
 func New(deps Deps) (*Preloader, error) {
-	p := &Preloader{deps: deps}
-	return p, deps.Cache.OnPreload(p.enqueue)
+	p := &Preloader{deps: deps, controller: controller.New(controller.Options{
+		Subject: "preload", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
+	})}
+	return p, deps.Cache.OnPreload(p.controller.Enqueue)
 }
 
 // Template is what the protocol tells of a template when its preload begins.

@@ -222,7 +222,7 @@ func TestReadsOwnWrites(t *testing.T) {
 		p.preload() // repeated
 		p.source(nil, nil)
 		p.lead()
-		p.preloader.enqueue("x")
+		p.preloader.controller.Enqueue("x")
 		synctest.Wait()
 		if creates, deletes := p.WritesOf("create", "daemonsets"), p.WritesOf("delete", "daemonsets"); len(creates) != 2 || len(deletes) != 1 {
 			t.Errorf("creates %q and deletes %q, want that of each call and one delete", creates, deletes)

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
@@ -31,69 +29,29 @@ const (
 	longestRetry = time.Minute
 )
 
-// enqueue has a template reconciled soon. While not leading it does nothing: the
-// queue is shut down then, and a term begins with every preload there is.
-func (p *Preloader) enqueue(template string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queue != nil {
-		p.queue.Add(template)
-	}
-}
-
 // Run keeps preloads in step with their templates for one term of leading: until ctx
 // is done. When it returns, nothing of it is running.
 func (p *Preloader) Run(ctx context.Context) {
-	queue := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, longestRetry))
-	p.mu.Lock()
-	p.queue = queue
-	p.mu.Unlock()
+	p.controller.Run(ctx, p.preloaded, func(ctx context.Context, template string) (time.Duration, error) {
+		if err := p.reconcile(ctx, template); err != nil || len(p.deps.Cache.Preloads(template)) == 0 {
+			return 0, err
+		}
+		return resync, nil
+	})
+}
+
+// preloaded are the names of all templates that have a preload.
+func (p *Preloader) preloaded() []string {
+	var names []string
 	for _, set := range p.deps.Cache.Preloads("") {
-		p.enqueue(instance.TemplateOf(set))
+		names = append(names, instance.TemplateOf(set))
 	}
-	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() { p.work(ctx, queue) })
-	}
-	<-ctx.Done()
-	queue.ShutDown()
-	running.Wait()
-}
-
-// work reconciles templates until the queue is shut down. What is still queued then
-// is left to the next leader.
-func (p *Preloader) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string]) {
-	for {
-		template, stopped := queue.Get()
-		if stopped {
-			return
-		}
-		if ctx.Err() == nil {
-			p.process(ctx, queue, template)
-		}
-		queue.Done(template)
-	}
-}
-
-func (p *Preloader) process(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], template string) {
-	err := p.reconcile(ctx, template)
-	if err == nil {
-		queue.Forget(template)
-		if len(p.deps.Cache.Preloads(template)) > 0 {
-			queue.AddAfter(template, resync)
-		}
-		return
-	}
-	if ctx.Err() == nil {
-		p.deps.Log.ErrorContext(ctx, "preload not in step with its template, will retry", "template", template, "error", err)
-	}
-	queue.AddRateLimited(template)
+	return names
 }
 
 // reconcile brings the preloads of a template in step with it. A template that is
 // gone has none. One that has changed gets a new preload first; the old one is
-// deleted once the watch has delivered the new one, so that a crash in between loses
+// deleted at a later look, once the new one is known, so that a crash in between loses
 // nothing.
 func (p *Preloader) reconcile(ctx context.Context, name string) error {
 	sets := p.deps.Cache.Preloads(name)
