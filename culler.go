@@ -142,7 +142,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 		return
 	}
 	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.Reason)
-	switch err := c.deps.Remover.Remove(ctx, pod, v.Reason, v.Message, true); {
+	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, v.Reason, v.Message); {
 	case err == nil:
 		c.deps.Metrics.Ended(string(v.Reason))
 		log.InfoContext(ctx, "culled", "message", v.Message)

@@ -326,7 +326,7 @@ func TestRemembersWhatOthersDelete(t *testing.T) {
 		synctest.Wait()
 		c.drop(t, kubetest.ID(2))
 		third, _ := c.Pod(kubetest.ID(3))
-		if err := culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request", false); err != nil {
+		if err := culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -132,7 +132,7 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))
 	ended := map[string]instance.EndReason{kubetest.ID(7): instance.EndCulled, kubetest.ID(8): instance.EndStopped, kubetest.ID(9): instance.EndFailed}
 	for id, reason := range ended {
-		if err := s.remover().Remove(t.Context(), s.createPod(t, id), reason, "why "+id, true); err != nil {
+		if err := s.remover().RemoveIfUnchanged(t.Context(), s.createPod(t, id), reason, "why "+id); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
 	s.touch(t, kubetest.ID(1), used)
 
-	if err := s.remover().Remove(t.Context(), read, instance.EndCulled, "not used", true); !apierrors.IsConflict(err) {
+	if err := s.remover().RemoveIfUnchanged(t.Context(), read, instance.EndCulled, "not used"); !apierrors.IsConflict(err) {
 		t.Fatalf("got error %v, want a conflict", err)
 	}
 	pod := s.wantAlive(t, kubetest.ID(1), read.UID)
@@ -70,7 +71,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	}
 
 	// The next attempt has read what was written since.
-	if err := s.remover().Remove(t.Context(), pod, instance.EndFailed, "broke down", true); err != nil {
+	if err := s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndFailed, "broke down"); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
@@ -92,14 +93,14 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 	s := newSandbox(t, nil)
 	read := s.createPod(t, kubetest.ID(1))
 	s.touch(t, kubetest.ID(1), time.Now())
-	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request", false); err != nil {
+	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request"); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
 		t.Error("the pod is still there")
 	}
 	// Once more: it is gone, by somebody else's doing.
-	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request", false); !apierrors.IsNotFound(err) {
+	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request"); !apierrors.IsNotFound(err) {
 		t.Errorf("stopped again: %v, want that it is not found", err)
 	}
 }
@@ -107,7 +108,8 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, nil)
-	for n, unchangedOnly := range []bool{true, false} {
+	remover := s.remover()
+	for n, remove := range []func(context.Context, *corev1.Pod, instance.EndReason, string) error{remover.RemoveIfUnchanged, remover.Remove} {
 		id := kubetest.ID(n)
 		read := s.createPod(t, id)
 		s.deletePod(t, id)
@@ -115,8 +117,8 @@ func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 		if other.UID == read.UID {
 			t.Fatalf("both pods have the UID %s", other.UID)
 		}
-		if err := s.remover().Remove(t.Context(), read, instance.EndCulled, "not used", unchangedOnly); !apierrors.IsConflict(err) {
-			t.Errorf("unchangedOnly %t: got error %v, want a conflict", unchangedOnly, err)
+		if err := remove(t.Context(), read, instance.EndCulled, "not used"); !apierrors.IsConflict(err) {
+			t.Errorf("method %d: got error %v, want a conflict", n, err)
 		}
 		s.wantAlive(t, id, other.UID)
 	}
@@ -130,7 +132,7 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 	name := "org/Émile's image:" + strings.Repeat("x", 200)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.OfTemplate(name))
 	message := instance.Clip(strings.Repeat("…", 2000)) // of three bytes each
-	if err := s.remover().Remove(t.Context(), pod, instance.EndCulled, message, true); err != nil {
+	if err := s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndCulled, message); err != nil {
 		t.Fatal(err)
 	}
 	if _, exists := s.pod(t, kubetest.ID(1)); exists {
@@ -176,7 +178,7 @@ func TestIntegrationRemember(t *testing.T) {
 	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside, as another leader has it")
 
 	// What this service ended says more, before or after.
-	if err := s.remover().Remove(t.Context(), pod, instance.EndCulled, "not used", true); err != nil {
+	if err := s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndCulled, "not used"); err != nil {
 		t.Fatal(err)
 	}
 	said := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used")

@@ -65,7 +65,7 @@ type Cache interface {
 
 // Remover writes the tombstone of an instance and deletes its pod.
 type Remover interface {
-	Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error
+	Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error
 }
 
 // Metrics counts what a Launcher does.
@@ -254,7 +254,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.deps.Remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage, false)
+	err := l.deps.Remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage)
 	endedByOther := apierrors.IsNotFound(err)
 	if err != nil && !endedByOther {
 		return err

@@ -126,9 +126,9 @@ type fakeRemover struct {
 	removed []string
 }
 
-func (r *fakeRemover) Remove(_ context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
-	if reason != instance.EndStopped || message != StoppedMessage || unchangedOnly {
-		return errors.New("removed as something else than stopped, in use or not")
+func (r *fakeRemover) Remove(_ context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
+	if reason != instance.EndStopped || message != StoppedMessage {
+		return errors.New("removed as something else than stopped")
 	}
 	r.removed = append(r.removed, pod.Name)
 	return r.err

@@ -22,6 +22,9 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 )
 
+// removeTimeout limits a whole removal, of up to three requests.
+const removeTimeout = 3 * kube.WriteTimeout
+
 // Remover deletes instances and writes their tombstones. All fields must be set.
 type Remover struct {
 	// Client needs the rights to delete pods, and to create and patch Events.
@@ -32,28 +35,41 @@ type Remover struct {
 	Now func() time.Time
 }
 
-// Remove writes the tombstone of a pod's instance and then deletes the pod. In this
-// order a crash in between leaves a pod, which will be removed later; the other
-// order would leave an instance that nobody remembers.
+// Remove deletes an instance, in use or not. It writes the tombstone of a pod's instance
+// and then deletes the pod. In this order a crash in between leaves a pod, which will be
+// removed later; the other order would leave an instance that nobody remembers.
 //
-// The pod's UID is a precondition of the delete. With unchangedOnly, so is its
-// resourceVersion: a pod that was written to since it was read stays. A failed
-// precondition is an error for which apierrors.IsConflict is true. With
-// unchangedOnly the preconditions are tried before the tombstone is written, so that
-// a living instance gets none. If the pod is already gone, apierrors.IsNotFound is
-// true for the error.
-func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, unchangedOnly bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*kube.WriteTimeout)
+// The pod's UID is a precondition of the delete. If another pod has the name,
+// apierrors.IsConflict is true for the error. If the pod is already gone,
+// apierrors.IsNotFound is true.
+func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
+	return r.remove(ctx, pod, reason, message, metav1.NewUIDPreconditions(string(pod.UID)))
+}
 
+// RemoveIfUnchanged is Remove for a pod that nobody has written to since it was read.
+// The pod's resourceVersion is a precondition too. If the pod has changed, it stays, and
+// apierrors.IsConflict is true for the error.
+//
+// A dry run tries the preconditions before the tombstone is written, so that a living
+// instance seldom gets one. It gets one if its pod changes between the dry run and the
+// delete. That does no harm while the pod lives. If somebody else deletes the pod before
+// the tombstone expires, clients are told the tombstone's reason.
+func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
 	preconditions := metav1.NewUIDPreconditions(string(pod.UID))
-	if unchangedOnly {
-		preconditions.ResourceVersion = &pod.ResourceVersion
-		dryRun := metav1.DeleteOptions{Preconditions: preconditions, DryRun: []string{metav1.DryRunAll}}
-		if err := r.deletePod(ctx, pod.Name, dryRun); err != nil {
-			return err
-		}
+	preconditions.ResourceVersion = &pod.ResourceVersion
+	dryRun := metav1.DeleteOptions{Preconditions: preconditions, DryRun: []string{metav1.DryRunAll}}
+	if err := r.deletePod(ctx, pod.Name, dryRun); err != nil {
+		return err
 	}
+	return r.remove(ctx, pod, reason, message, preconditions)
+}
+
+// remove writes the tombstone and then deletes the pod.
+func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, preconditions *metav1.Preconditions) error {
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
 	if err := r.writeTombstone(ctx, pod, reason, message, options); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package tombstone_test
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"testing"
@@ -54,6 +55,14 @@ func wantPodKept(t testing.TB, server *kubetest.Server) {
 	}
 }
 
+// removal returns the method that removes a pod: only if it is unchanged, or in any case.
+func removal(r *tombstone.Remover, unchangedOnly bool) func(context.Context, *corev1.Pod, instance.EndReason, string) error {
+	if unchangedOnly {
+		return r.RemoveIfUnchanged
+	}
+	return r.Remove
+}
+
 func TestRemove(t *testing.T) {
 	pod := newPod()
 	for unchangedOnly, only := range map[bool]metav1.Preconditions{
@@ -61,7 +70,7 @@ func TestRemove(t *testing.T) {
 		true:  {UID: &pod.UID, ResourceVersion: &pod.ResourceVersion},
 	} {
 		r, server := remover(pod)
-		if err := r.Remove(t.Context(), pod, instance.EndStopped, "stopped by request", unchangedOnly); err != nil {
+		if err := removal(r, unchangedOnly)(t.Context(), pod, instance.EndStopped, "stopped by request"); err != nil {
 			t.Fatal(err)
 		}
 		kubetest.WantRemoved(t, server.Writes(), pod, only)
@@ -92,7 +101,7 @@ func TestRemoveConflicts(t *testing.T) {
 				}
 				return false, nil, nil
 			})
-			err := r.Remove(t.Context(), newPod(), instance.EndCulled, "", row.unchangedOnly)
+			err := removal(r, row.unchangedOnly)(t.Context(), newPod(), instance.EndCulled, "")
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
@@ -106,7 +115,7 @@ func TestRemoveConflicts(t *testing.T) {
 
 func TestRemovePodThatIsGone(t *testing.T) {
 	r, server := remover()
-	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "", false); !apierrors.IsNotFound(err) {
+	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, ""); !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want not found", err)
 	}
 	wantEvent(t, server, "Stopped", "")
@@ -116,7 +125,7 @@ func TestRemovePodThatIsGone(t *testing.T) {
 func TestTombstoneCannotBeWritten(t *testing.T) {
 	r, server := remover(newPod())
 	server.FailOn("patch", "events", errAway)
-	if err := r.Remove(t.Context(), newPod(), instance.EndCulled, "", true); !errors.Is(err, errAway) {
+	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, ""); !errors.Is(err, errAway) {
 		t.Errorf("Remove: got error %v, want %v", err, errAway)
 	}
 	wantPodKept(t, server)
@@ -134,12 +143,12 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		return broken && !kubetest.IsDryRun(action), nil, errAway
 	})
-	if err := r.Remove(t.Context(), newPod(), instance.EndCulled, "not used", true); !errors.Is(err, errAway) {
+	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, "not used"); !errors.Is(err, errAway) {
 		t.Fatalf("got error %v, want %v", err, errAway)
 	}
 	wantEvent(t, server, "Culled", "not used")
 	broken, now = false, now.Add(time.Hour)
-	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "stopped by request", false); err != nil {
+	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "stopped by request"); err != nil {
 		t.Fatal(err)
 	}
 	if event := wantEvent(t, server, "Stopped", "stopped by request"); !event.LastTimestamp.Time.Equal(now) {
@@ -151,7 +160,7 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 func TestRemember(t *testing.T) {
 	remember := func(r *tombstone.Remover) error { return r.Remember(t.Context(), newPod(), "deleted from outside") }
 	remove := func(r *tombstone.Remover) error {
-		return r.Remove(t.Context(), newPod(), instance.EndCulled, "not used", true)
+		return r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, "not used")
 	}
 	for name, row := range map[string]struct {
 		steps           []func(*tombstone.Remover) error
@@ -179,7 +188,7 @@ func TestEvent(t *testing.T) {
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
 		r, server := remover(pod)
-		if err := r.Remove(t.Context(), pod, reason, "message", false); err != nil {
+		if err := r.Remove(t.Context(), pod, reason, "message"); err != nil {
 			t.Fatal(err)
 		}
 		event := wantEvent(t, server, string(reason), "message")
