@@ -26,7 +26,7 @@ type CullerMetrics interface {
 	Ended(reason string)
 	CullFailed()
 	Probed(result string)
-	TimeFixed()
+	WrongTimeFixed()
 }
 
 // CullerDeps are what a Culler needs.
@@ -125,7 +125,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	}
 	workqueue.ParallelizeUntil(ctx, kube.Writers, len(work), func(i int) {
 		if work[i].verdict.Action == lifetime.Fix {
-			c.fixTimes(ctx, work[i].pod)
+			c.fixWrongTimes(ctx, work[i].pod)
 			return
 		}
 		c.end(ctx, work[i].pod, work[i].verdict)
@@ -181,9 +181,9 @@ func (c *Culler) isAtWork(ctx context.Context, pod *corev1.Pod) bool {
 	return true
 }
 
-// fixTimes replaces the times on a pod that are wrong.
-func (c *Culler) fixTimes(ctx context.Context, pod *corev1.Pod) {
-	annotations, problem := c.deps.Rules.FixTimes(pod, c.deps.Now(), c.held(pod))
+// fixWrongTimes replaces the wrong times on a pod by now.
+func (c *Culler) fixWrongTimes(ctx context.Context, pod *corev1.Pod) {
+	annotations, problem := c.deps.Rules.FixWrongTimes(pod, c.deps.Now(), c.held(pod))
 	if problem == nil {
 		return
 	}
@@ -191,7 +191,7 @@ func (c *Culler) fixTimes(ctx context.Context, pod *corev1.Pod) {
 	switch written, err := kube.Annotate(ctx, c.deps.Pods, pod, annotations); {
 	case err == nil:
 		c.deps.Cache.Wrote(written)
-		c.deps.Metrics.TimeFixed()
+		c.deps.Metrics.WrongTimeFixed()
 		log.WarnContext(ctx, "a time on the pod was wrong and has been replaced by now")
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 	default:

@@ -45,8 +45,8 @@ type Cache interface {
 type Metrics interface {
 	// ActivityWritten counts a write, by its result: one of Results.
 	ActivityWritten(result string)
-	// TimeFixed counts an unreadable time on a pod that was replaced.
-	TimeFixed()
+	// WrongTimeFixed counts a wrong time on a pod that was replaced.
+	WrongTimeFixed()
 }
 
 // Deps are what a Tracker needs.
@@ -200,7 +200,7 @@ func (t *Tracker) write(ctx context.Context, w dueWrite) error {
 		t.deps.Cache.Wrote(written)
 		t.drop(id, w.use)
 		if w.problem != nil { // logged once it is fixed, not at each attempt
-			t.deps.Metrics.TimeFixed()
+			t.deps.Metrics.WrongTimeFixed()
 			t.deps.Log.WarnContext(ctx, "last activity was unreadable and has been replaced",
 				"id", id, "template", instance.TemplateOf(w.pod), "problem", w.problem)
 		}

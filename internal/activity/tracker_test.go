@@ -48,7 +48,7 @@ func (t *testTracker) ActivityWritten(result string) {
 	t.written[result]++
 }
 
-func (t *testTracker) TimeFixed() { t.fixed++ }
+func (t *testTracker) WrongTimeFixed() { t.fixed++ }
 
 // count returns how many writes had a result.
 func (t *testTracker) count(result string) int {

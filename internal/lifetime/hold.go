@@ -48,7 +48,7 @@ type Hold struct {
 }
 
 // NewHold returns a Hold that calls contact lost once the API server was not reached for
-// longer than contactGap. Nothing is held before the first term or contact.
+// longer than contactGap. Until the first term or contact, nothing is held.
 func NewHold(contactGap time.Duration) *Hold { return &Hold{contactGap: contactGap} }
 
 // Clocks are both clocks at one moment: the wall clock, which times on pods are
@@ -90,8 +90,8 @@ func (h *Hold) Look(now Clocks) {
 }
 
 // Covers reports whether the delete of an instance with this Lag is held back. One with
-// a Lag shorter than SettleTime is held for its Lag only: its uses are written that
-// often.
+// a Lag shorter than SettleTime is held for its Lag only. Every use is written within
+// the Lag, so waiting longer is useless.
 func (h *Hold) Covers(lag time.Duration, now time.Time) bool {
 	began, cause := h.State(now)
 	return cause != "" && now.Sub(began) < lag

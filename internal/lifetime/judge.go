@@ -21,7 +21,7 @@ type Action int
 const (
 	Keep Action = iota // nothing
 	End                // delete it
-	Fix                // replace times on its pod that are wrong, see FixTimes
+	Fix                // replace wrong times on its pod, see FixWrongTimes
 )
 
 // Verdict is what Judge decides. End has a Reason. End and Fix have a Message for
@@ -68,7 +68,7 @@ func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	at, reason := r.DueEnd(pod, last, now)
 	switch {
 	case now.Before(at):
-		if _, problem := r.FixTimes(pod, now, held); problem != nil {
+		if _, problem := r.FixWrongTimes(pod, now, held); problem != nil {
 			return Verdict{Fix, "", problem.Error()}
 		}
 		return Verdict{}
@@ -106,11 +106,11 @@ func failedAt(pod *corev1.Pod, now time.Time) time.Time {
 	return at
 }
 
-// FixTimes returns the annotations to write in place of times that are wrong; a nil
-// value removes the annotation. Such a time is replaced by now: nobody loses an
-// instance by it, and the instance still ends. The error says what is wrong; it is
-// nil if there is nothing to fix.
-func (r Rules) FixTimes(pod *corev1.Pod, now time.Time, held bool) (annotations map[string]any, problem error) {
+// FixWrongTimes returns the annotations to write in place of wrong times; a nil value
+// removes the annotation. A wrong time is replaced by now: nobody loses an instance by
+// it, and the instance still ends. The error says what is wrong; it is nil if there is
+// nothing to fix.
+func (r Rules) FixWrongTimes(pod *corev1.Pod, now time.Time, held bool) (annotations map[string]any, problem error) {
 	annotations = map[string]any{}
 	wrong := func(err error) bool {
 		if err == nil || held && errors.Is(err, errFuture) {

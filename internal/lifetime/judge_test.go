@@ -204,7 +204,7 @@ func TestJudgeAgreesWithStatus(t *testing.T) {
 	}
 }
 
-func TestFixTimes(t *testing.T) {
+func TestFixWrongTimes(t *testing.T) {
 	const now = "2026-01-02T12:00:00.000Z"
 	lastUse := map[string]any{instance.LastActivityAnnotation: now, instance.ActivitySourceAnnotation: nil}
 	launch := map[string]any{instance.LaunchedAnnotation: now}
@@ -224,7 +224,7 @@ func TestFixTimes(t *testing.T) {
 		{"launch time unreadable", launched(""), launch},
 		{"both are wrong", kubetest.All(used("?"), launched("?")), both},
 	} {
-		got, problem := rules.FixTimes(podWith(test.change), kubetest.Noon, false)
+		got, problem := rules.FixWrongTimes(podWith(test.change), kubetest.Noon, false)
 		if !maps.Equal(got, test.want) || (problem != nil) != (len(test.want) > 0) {
 			t.Errorf("%s: got %v, %v; want %v", test.name, got, problem, test.want)
 		}
@@ -235,7 +235,7 @@ func TestFixTimes(t *testing.T) {
 		}
 	}
 	ageless := Rules{CullTimeout: time.Hour}
-	if got, problem := ageless.FixTimes(podWith(launched("?")), kubetest.Noon, false); problem != nil {
+	if got, problem := ageless.FixWrongTimes(podWith(launched("?")), kubetest.Noon, false); problem != nil {
 		t.Errorf("without any max age, the launch time is fixed: %v, %v", got, problem)
 	}
 }
@@ -243,7 +243,7 @@ func TestFixTimes(t *testing.T) {
 // A mangled launch time is worth one more max age, and not more.
 func TestFixedLaunchTimeExpires(t *testing.T) {
 	pod := podWith(usedAt(5*time.Hour), launched("never"), maxAge("1h"))
-	annotations, _ := rules.FixTimes(pod, at(5*time.Hour), false)
+	annotations, _ := rules.FixWrongTimes(pod, at(5*time.Hour), false)
 	launched(annotations[instance.LaunchedAnnotation].(string))(pod)
 	usedAt(6 * time.Hour)(pod)
 	if got := rules.Judge(pod, at(6*time.Hour-moment), false); got.Action != Keep {

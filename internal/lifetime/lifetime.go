@@ -1,10 +1,10 @@
 // Package lifetime decides when an instance ends: when it was last used, when it
-// is due to end, what is to be done with it now, which times on its pod must be
-// fixed, and when deletes are held back.
+// is due to end, what is to be done with it now, which times on its pod are
+// wrong, and when deletes are held back.
 //
 // The culler acts on these decisions, and clients are told them as cull-at: both
-// ask the same functions. The package is pure. It never talks to the API server,
-// starts a goroutine, reads a clock or logs.
+// ask the same functions. The package is pure: it never talks to the API server,
+// starts a goroutine, reads a clock or logs. Only Hold has state.
 package lifetime
 
 import (
@@ -24,8 +24,8 @@ const (
 	clockSkew = time.Minute
 	// FlushTick is how often each replica looks for uses that are due to be written.
 	FlushTick = time.Second
-	// periods is how many times within its cull timeout the use of an instance that
-	// is always in use is written.
+	// periods: an instance in constant use is written this many times in one cull
+	// timeout.
 	periods = 12
 )
 

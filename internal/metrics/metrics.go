@@ -25,7 +25,7 @@ type Metrics struct {
 	launchDuration  prometheus.Histogram
 	ends            *prometheus.CounterVec
 	cullErrors      prometheus.Counter
-	fixedTimes      prometheus.Counter
+	wrongTimes      prometheus.Counter
 	activityWrites  *prometheus.CounterVec
 	activityProbes  *prometheus.CounterVec
 	registryAsks    *prometheus.CounterVec
@@ -37,8 +37,7 @@ type Metrics struct {
 	poolFailures    prometheus.Counter
 }
 
-// Values are all values that a label can have, for the labels whose values other packages
-// name. Their series exist from the start, at zero: otherwise a rate over a series would
+// Values lists the label values that other packages define. Their series exist from the start, at zero: otherwise a rate over a series would
 // miss its first event.
 type Values struct {
 	Launches        []string // results of launches, as given to Launched
@@ -56,7 +55,7 @@ func New(version string, values Values) *Metrics {
 	m.ends = m.results("binder_culls_total", "Instances that this replica ended, by reason.", "reason", values.Ends)
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
-	m.fixedTimes = m.counter("binder_activity_unreadable_total",
+	m.wrongTimes = m.counter("binder_activity_unreadable_total",
 		"Unreadable or future times of use or launch on pods, which were counted as now.")
 	m.activityWrites = m.results("binder_activity_patches_total", "Writes of last activity to pods, by result.",
 		"result", values.ActivityPatches)
@@ -67,7 +66,7 @@ func New(version string, values Values) *Metrics {
 		"result", values.RegistryAsks)
 	m.poolClaims = m.results("binder_pool_claims_total",
 		"Claims of warm pods by this replica's launches, by result: warm (a pod was claimed), "+
-			"lost_race (the pod had changed, and the next was tried), empty (there was no pod).",
+			"lost_race (the pod had changed, and the next was tried), empty (no pod could be claimed).",
 		"result", values.Claims)
 	m.poolFailures = m.counter("binder_pool_failures_total",
 		"Times that a warm pool stopped growing for a while, because its pods failed or were refused.")
@@ -152,8 +151,8 @@ func (m *Metrics) Ended(reason string) { m.ends.WithLabelValues(reason).Inc() }
 // CullFailed counts a failed delete of an ended instance.
 func (m *Metrics) CullFailed() { m.cullErrors.Inc() }
 
-// TimeFixed counts a time on a pod that was unreadable or in the future.
-func (m *Metrics) TimeFixed() { m.fixedTimes.Inc() }
+// WrongTimeFixed counts a wrong time on a pod that was replaced by a right one.
+func (m *Metrics) WrongTimeFixed() { m.wrongTimes.Inc() }
 
 // ActivityWritten counts a write of last activity to a pod, by its result.
 func (m *Metrics) ActivityWritten(result string) { m.activityWrites.WithLabelValues(result).Inc() }

@@ -81,7 +81,7 @@ func TestEvents(t *testing.T) {
 		`binder_launches_total{result="ok"}`:               func(m *metrics.Metrics) { m.Launched("ok") },
 		`binder_culls_total{reason="Culled"}`:              func(m *metrics.Metrics) { m.Ended("Culled") },
 		`binder_cull_errors_total`:                         func(m *metrics.Metrics) { m.CullFailed() },
-		`binder_activity_unreadable_total`:                 func(m *metrics.Metrics) { m.TimeFixed() },
+		`binder_activity_unreadable_total`:                 func(m *metrics.Metrics) { m.WrongTimeFixed() },
 		`binder_activity_patches_total{result="conflict"}`: func(m *metrics.Metrics) { m.ActivityWritten("conflict") },
 		`binder_activity_probes_total{result="busy"}`:      func(m *metrics.Metrics) { m.Probed("busy") },
 		`binder_registry_requests_total{result="error"}`:   func(m *metrics.Metrics) { m.RegistryAsked("error") },
