@@ -4,7 +4,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
