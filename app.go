@@ -187,8 +187,8 @@ func (a *app) public(templates podtemplate.Source) http.Handler {
 	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
 }
 
-// routePublic routes by the first segment of the path as it was sent. It is no
-// ServeMux, which would clean the paths of applications. Without launchPage, the
+// routePublic routes by the first segment of the path as it was sent. It is not a
+// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without launchPage, the
 // paths of launches go to the instances' handler, which knows no such address.
 func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
 	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
@@ -241,7 +241,7 @@ func (a *app) run(ctx context.Context) error {
 	cause := context.Cause(working)
 	a.health.stopping.Store(true)
 	a.log.Info("stopping", "cause", cause)
-	if ctx.Err() != nil { // asked to, and not broken
+	if ctx.Err() != nil { // the end was requested; no part is broken
 		<-time.After(a.config.ShutdownDelay)
 	}
 	a.shutdown()

@@ -16,8 +16,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// awaitPulse is how often a waiting client looks without having been woken: the
-// start timeout passes without an event.
+// awaitPulse is how often a waiting client looks without having been woken. No event
+// tells that the start timeout has passed.
 const awaitPulse = 5 * time.Second
 
 // Instance returns what is known of an id. A pod has precedence over a tombstone,
@@ -33,8 +33,8 @@ func (c *Cache) Instance(id string) (instance.Instance, bool) {
 	return instance.Instance{}, false
 }
 
-// hasEnded reports whether this service is deleting a pod, and its tombstone says
-// so.
+// hasEnded reports whether a pod counts as ended: it is being deleted, and it has a
+// tombstone.
 func (c *Cache) hasEnded(pod *corev1.Pod) bool {
 	if pod.DeletionTimestamp == nil {
 		return false

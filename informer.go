@@ -29,8 +29,8 @@ const (
 
 // Cache is the read model: what the watches have delivered of the pods, the
 // PodTemplates, the tombstones, the preloads and the proxy's Service, and what this
-// replica has written since. It answers every question from memory, and nothing
-// else reads the cluster.
+// replica has written since. It answers every question from memory. Nothing else
+// reads the cluster, except for the election, which reads its Lease.
 //
 // This file holds what is watched and who is told of changes; cache.go holds the
 // answers. Returned objects are shared with the cache: DeepCopy before any change.
@@ -136,8 +136,8 @@ func (c *Cache) informers() []cache.SharedIndexInformer {
 }
 
 // handle calls changed for every version of an object of type T, with the version
-// before it, or nil; and gone, if it is not nil, for its last version. After a
-// broken watch the last version is what is remembered of the object.
+// before it, or nil. It calls gone, if that is not nil, for the last version of a
+// deleted object. After a broken watch that is the last version that was delivered.
 func handle[T any](informer cache.SharedIndexInformer, changed func(before, object T), gone func(object T)) error {
 	var none T
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -164,7 +164,7 @@ func handle[T any](informer cache.SharedIndexInformer, changed func(before, obje
 	return err
 }
 
-// delivered notes what the watch has delivered, and wakes who waits for it.
+// delivered notes what the watch has delivered, and wakes the clients that wait for it.
 func (c *Cache) delivered(_, object metav1.Object) {
 	switch object := object.(type) {
 	case *corev1.Pod:
@@ -176,7 +176,7 @@ func (c *Cache) delivered(_, object metav1.Object) {
 	c.wake(object)
 }
 
-// gone notes what the watch has reported as deleted, and wakes who waits for it.
+// gone notes what the watch has reported as deleted, and wakes the clients that wait for it.
 func (c *Cache) gone(object metav1.Object) {
 	switch object := object.(type) {
 	case *corev1.Pod:

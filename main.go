@@ -1,5 +1,5 @@
 // Command binder-deploy-kubernetes is Binder's deploy service for Kubernetes. It launches
-// a container for each visitor, tells where it is, routes the browser to it, and deletes
+// a container for each visitor, tells clients where it is, routes the browser to it, and deletes
 // it when it has been idle for too long.
 //
 // There is no database. The id, template and last activity of an instance are labels and

@@ -61,7 +61,7 @@ func (s *server) shutdown(timeout time.Duration) {
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.log.Warn("requests were cut off at the end", "server", s.name, "error", err)
-		_ = s.http.Close() // its error says no more than the last
+		_ = s.http.Close() // Shutdown's error was logged already
 	}
 }
 

@@ -33,7 +33,7 @@ const (
 	longestPause  = 100 * time.Millisecond
 )
 
-// Deps are what a Dialer works with.
+// Deps are what a Dialer needs.
 type Deps struct {
 	// Awaited returns the pod of an instance, as long as a client waits for that
 	// instance. It must not call the Dialer.

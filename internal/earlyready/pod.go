@@ -23,8 +23,8 @@ func needsOnlyPort(pod *corev1.Pod) bool {
 	return initContainersDone(pod) && containersStarted(pod)
 }
 
-// NeedsMoreThanPort reports whether the spec of a pod says that the pod can be not
-// Ready although its port is open. The ready-when annotation was written when the
+// NeedsMoreThanPort reports whether the spec of a pod says that the pod can stay not
+// Ready while its port is open. The ready-when annotation was written when the
 // pod was made from its template; admission webhooks may since have added readiness
 // gates, sidecars or other probes. With host network the port may be another pod's.
 //

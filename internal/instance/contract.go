@@ -2,19 +2,23 @@ package instance
 
 // The state contract: the labels and annotations of this service, and those of
 // their values that have a meaning of their own. The comment on a key says who
-// writes and who reads it. "Everything" are the pods, DaemonSets and Events that
-// this service creates.
+// writes and who reads it. "Everything" means the pods, DaemonSets and tombstones
+// that this service creates. It does not mean the Lease, nor the Warning Events on
+// templates: those have none of these keys.
 const (
 	// Labels, by which objects are selected and told apart.
 
 	// ManagedByLabel is the recommended Kubernetes label. It is ManagerName on
-	// everything. Every watch of this service selects by it.
+	// everything. The watches of pods, tombstones and preloads select by it. The
+	// watches of PodTemplates and of the proxy's Service do not.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// IDLabel is the instance's id, on its pod and its tombstone. NewPod writes it.
+	// IDLabel is the instance's id, on its pod and its tombstone. NewPod and the
+	// tombstone writer write it.
 	// Everything that looks up an instance reads it.
 	IDLabel = "binder-project.org/id"
 	// TemplateLabel is the TemplateLabelValue of the template's name, on
-	// everything. Operators select by it; this service reads TemplateNameAnnotation.
+	// everything. Operators select by it. This service reads TemplateNameAnnotation;
+	// TemplateOf falls back to the label.
 	TemplateLabel = "binder-project.org/template"
 	// TemplateHashLabel tells versions of a template apart, on everything. The pool,
 	// claims and preloads read it to find pods and DaemonSets that are out of date.

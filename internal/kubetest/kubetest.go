@@ -14,13 +14,13 @@ import (
 const Patience = 10 * time.Second
 
 // Eventually waits until a condition is met. It fails the test if that does not happen
-// within Patience. what completes the sentence "it is still not so that".
+// within Patience. what completes the message "still waiting until".
 func Eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	limit := time.Now().Add(Patience)
 	for !met() {
 		if time.Now().After(limit) {
-			t.Fatalf("after %s it is still not so that %s", Patience, what)
+			t.Fatalf("after %s still waiting until %s", Patience, what)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -20,7 +20,7 @@ import (
 // cluster. The read model needs no goroutines: it is always up to date, and its handlers
 // are called during each write. PauseWatch stops that.
 //
-// Methods that the read model has too do what they do there.
+// Methods with the same name as in the read model behave the same.
 type World struct {
 	*Server
 

@@ -72,7 +72,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 	return "", poolEmpty, nil
 }
 
-// claimPod takes a pod out of its pool and makes it somebody's, in one write.
+// claimPod takes a pod out of its pool and makes it an instance, in one write.
 func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()

@@ -1,8 +1,7 @@
 // Package launch starts and stops instances. A launch claims a warm pod or creates a
 // new one, within the template's limit.
 //
-// It must never know HTTP or pages, nor decide when an instance that nobody stops
-// ends.
+// It must never know HTTP or pages. It never decides when an instance ends by itself.
 package launch
 
 import (

@@ -30,7 +30,7 @@ const (
 	RetryPeriod = 2 * time.Second
 )
 
-// Deps is what an election needs.
+// Deps are what an election needs.
 type Deps struct {
 	// Leases is how the Lease is read and written.
 	Leases coordinationv1.LeasesGetter
@@ -42,7 +42,7 @@ type Deps struct {
 	// Leading is told when this replica starts to lead, and when it no longer does.
 	Leading func(leads bool)
 	// Written is called after each successful write of the Lease, which a leader makes
-	// every RetryPeriod. It must not block. nil means that nobody asks.
+	// every RetryPeriod. It must not block. It may be nil.
 	Written func()
 	// Log gets a line at the start and at the end of each term.
 	Log *slog.Logger

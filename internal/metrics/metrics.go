@@ -37,8 +37,8 @@ type Metrics struct {
 	poolFailures    prometheus.Counter
 }
 
-// Values lists the label values that other packages define. Their series exist from the start, at zero: otherwise a rate over a series would
-// miss its first event.
+// Values lists the label values that other packages define. Their series exist from the
+// start, at zero: otherwise a rate over a series would miss its first event.
 type Values struct {
 	Launches        []string // results of launches, as given to Launched
 	Ends            []string // reasons of ends, as given to Ended

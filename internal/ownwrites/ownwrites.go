@@ -51,9 +51,8 @@ func New[T metav1.Object](cached func(name string) (T, bool), now func() time.Ti
 	return &Store[T]{cached: cached, now: now, byName: map[string]entry[T]{}, gone: cache.NewLRUExpireCache(maxGone)}
 }
 
-// Add remembers an object as the API server returned it. The caller gives an object whose
-// deletion was accepted with the resourceVersion that was deleted, and with a deletion
-// time.
+// Add remembers an object as the API server returned it. To report a deletion, give the
+// object with the deleted resourceVersion and a deletion time.
 //
 // The watch can be faster than the answer to a write. An object that it has already
 // reported as deleted is not remembered: it would seem to exist until it expires.

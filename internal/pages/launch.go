@@ -43,7 +43,7 @@ type Templates interface {
 	Template(ctx context.Context, name string) (*corev1.PodTemplate, error)
 }
 
-// Deps is what the pages need.
+// Deps are what the pages need.
 type Deps struct {
 	// Instances tells the state of instances and waits for changes.
 	Instances Instances

@@ -13,7 +13,7 @@ import (
 // maxPoolSize bounds a pool: a typing error must not fill the cluster.
 const maxPoolSize = 1000
 
-// annotation is one that a template can have.
+// annotation describes one template annotation.
 type annotation struct {
 	key string
 	// check returns what is wrong with a value.
@@ -26,7 +26,7 @@ type annotation struct {
 	copied bool
 }
 
-// annotationTable returns all that a template can have.
+// annotationTable returns every template annotation.
 func annotationTable() []annotation {
 	return []annotation{
 		{key: instance.PortAnnotation, check: check(parsePort), preventsLaunch: true},

@@ -11,7 +11,8 @@ import (
 type Error struct {
 	// Template is the template's name.
 	Template string
-	// Use is what the template cannot be: "launched", the default, or "preloaded".
+	// Use is what the template cannot be: "launched", the default, "preloaded" or "kept
+	// warm".
 	Use string
 	// Err is the cause.
 	Err error

@@ -65,8 +65,8 @@ func podLabels(template *corev1.PodTemplate, id string) map[string]string {
 }
 
 // podAnnotations returns the annotations of the template's own pod and what the
-// template's annotations say of its instances. Those that the pod of a template has
-// in their place are dropped: nobody has checked them.
+// template's annotations say of its instances. The same keys on
+// template.metadata are dropped, because they are not checked.
 func podAnnotations(template *corev1.PodTemplate) (map[string]string, error) {
 	timeout, err := cullTimeout(template)
 	if err != nil {

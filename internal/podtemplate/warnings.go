@@ -46,7 +46,7 @@ type EventWriter interface {
 	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Event, error)
 }
 
-// Deps is what Warnings need.
+// Deps are what Warnings need.
 type Deps struct {
 	// Events writes Events in the namespace of the templates.
 	Events EventWriter

@@ -130,7 +130,7 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 	return p
 }
 
-// untilNextLook returns how long the passing of time alone changes nothing.
+// untilNextLook returns when to look again if no event comes, as a duration from now.
 func untilNextLook(kept []*corev1.Pod, missing int, f failures, now time.Time, startTimeout time.Duration) time.Duration {
 	next := now.Add(resync)
 	earlier := func(at time.Time) {

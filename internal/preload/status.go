@@ -99,7 +99,8 @@ func trouble(pods []*corev1.Pod) (status Status, reason, message string) {
 	return status, reason, message
 }
 
-// podTrouble says what delays one pod; nothing while it makes progress.
+// podTrouble says what delays one pod. It returns empty texts while the pod makes
+// progress.
 func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
 	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
 		return scheduled.Reason, instance.Clip(scheduled.Message), false // a node may have room later

@@ -18,11 +18,12 @@ import (
 const (
 	typeRegistryError = "registryError"
 	typeNoRecord      = "noRecord"
-	// TypeBadKubeRequest: the cluster refused the request or did not answer.
+	// TypeBadKubeRequest means that the cluster refused the request or did not answer.
 	TypeBadKubeRequest = "badKubeRequest"
-	// TypeUnauthorized: the request does not carry the API key.
+	// TypeUnauthorized means that the request does not carry the API key.
 	TypeUnauthorized = "unauthorized"
-	// TypeMalformedRequest: the client made a mistake, which Error.Message names.
+	// TypeMalformedRequest means that the client made a mistake, which Error.Message
+	// names.
 	TypeMalformedRequest = "malformedRequest"
 )
 

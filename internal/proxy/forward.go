@@ -43,7 +43,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	reverse.ServeHTTP(w, r)
 }
 
-// rewrite makes of a visitor's request the one that the application gets.
+// rewrite turns a visitor's request into the one that the application gets.
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst instance.Instance, touch func()) {
 	out := pr.Out
 	out.URL.Scheme, out.URL.Host = "http", inst.Address

@@ -21,8 +21,8 @@ func (p *Proxy) toucher(inst instance.Instance, r *http.Request) (touch func()) 
 	return func() { p.deps.Touch(inst.ID, source) }
 }
 
-// watchResponse counts an answer as use, and what then moves in either direction.
-// Only the application's answer makes a request count: a forgotten page keeps
+// watchResponse counts an answer as use. It counts all later bytes too, but of a
+// WebSocket only data frames. Only the application's answer makes a request count: a forgotten page keeps
 // asking for what is broken. For the same reason a refused WebSocket does not
 // count: a forgotten page keeps trying to open it.
 func watchResponse(res *http.Response, touch func()) {

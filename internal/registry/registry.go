@@ -1,5 +1,5 @@
-// Package registry gets templates from a Binder registry and makes PodTemplates of
-// them.
+// Package registry gets templates from a Binder registry and turns them into
+// PodTemplates.
 //
 // A Binder registry is an HTTP service that answers GET /templates/<name> with a JSON
 // object. It is neither a registry of container images nor one of metrics. Clients
@@ -51,7 +51,7 @@ type Metrics interface {
 	RegistryAsked(result string)
 }
 
-// Deps are what a Registry works with.
+// Deps are what a Registry needs.
 type Deps struct {
 	// BaseURL is the registry's address. It may have a path and end with a slash.
 	BaseURL string

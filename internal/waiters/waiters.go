@@ -1,7 +1,6 @@
 // Package waiters wakes clients that wait for a change of something with a name.
 //
-// It must never know what the names mean: what has changed, and whether that is what a
-// client waits for, each client finds out for itself.
+// It must never know what the names mean. Each client checks for itself what changed.
 package waiters
 
 import "sync"
