@@ -9,12 +9,9 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
