@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,26 +49,46 @@ func TestDocsHaveEveryFlag(t *testing.T) {
 }
 
 // Every key of the state contract has a row, labels and annotations of pods in one
-// table, and annotations of templates in another.
+// table, and annotations of templates in others. An annotation of templates is on pods
+// too if the template's hash covers it.
 func TestDocsHaveEveryKey(t *testing.T) {
 	keys := stringConstants(t, "internal/instance/contract.go")
 	if len(keys) < 15 {
 		t.Fatalf("only %d constants are found", len(keys))
 	}
+	templates := matches(t, "internal/podtemplate/annotations.go", `\{key: instance\.(\w+),`)
+	hashed := matches(t, "internal/podtemplate/hash.go", `template\.Annotations\[instance\.(\w+)\]`)
 	for name, key := range keys {
 		switch {
 		case !strings.Contains(key, "/"): // a value
 		case strings.HasSuffix(name, "Label"):
 			wantRow(t, "docs/state.md", "| `"+key+"` | label |")
-		case name == "MaxInstancesAnnotation" || name == "PoolSizeAnnotation": // of templates only
-			wantRow(t, "docs/templates.md", "| `"+key+"` |")
+		case slices.Contains(templates, name) && !slices.Contains(hashed, name): // of templates only
 		default:
 			wantRow(t, "docs/state.md", "| `"+key+"` | annotation |")
 		}
 	}
-	for _, name := range []string{"Port", "CullTimeout", "MaxAge", "StripPrefix", "IdlePaths", "ActivityProbe"} {
-		wantRow(t, "docs/templates.md", "| `"+keys[name+"Annotation"]+"` |")
+	_, ofTemplates, _ := strings.Cut(readDoc(t, "docs/state.md"), "\n## On a PodTemplate\n")
+	for _, name := range templates {
+		row := "| `" + keys[name] + "` |"
+		wantRow(t, "docs/templates.md", row)
+		if !strings.Contains(ofTemplates, "\n"+row) {
+			t.Errorf("docs/state.md has no row %q for templates", row)
+		}
 	}
+}
+
+// matches returns what the group of an expression matches in a file. It fails the test
+// if that is nothing.
+func matches(t testing.TB, path, expression string) (found []string) {
+	t.Helper()
+	for _, match := range regexp.MustCompile(expression).FindAllStringSubmatch(readDoc(t, path), -1) {
+		found = append(found, match[1])
+	}
+	if len(found) == 0 {
+		t.Fatalf("%s has nothing that matches %s", path, expression)
+	}
+	return found
 }
 
 // stringConstants are the constants of a file that are string literals.
