@@ -3,7 +3,7 @@
 // It must never know what the leader does: it runs a function. Leases are no fence: after
 // a pause of the process, or with clocks that run at different speeds, two replicas can
 // lead for a moment. Whatever the leader does must be safe then, for example because
-// every delete names the resourceVersion that it judged.
+// a delete names the resourceVersion that was judged.
 package leader
 
 import (
