@@ -36,7 +36,7 @@ const lastFlushTimeout = 10 * time.Second
 
 // contactGap is how long a leader may write nothing to its Lease, which it does
 // every leader.RetryPeriod, before contact with the API server counts as lost.
-const contactGap = 2 * leader.RetryPeriod
+const contactGap = 3 * leader.RetryPeriod
 
 // app is all parts of the service, put together. It is the only thing that knows
 // every part.
@@ -101,7 +101,7 @@ func (a *app) templates() podtemplate.Source {
 // makeWriters makes the parts that write to the API server.
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
-	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now}
+	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.log}
 	a.activity = activity.New(activity.Deps{
 		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now,
 	})

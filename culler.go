@@ -67,13 +67,13 @@ func (c *Culler) Run(ctx context.Context) {
 	defer c.leading.Store(false)
 	ticker := time.NewTicker(c.deps.Interval)
 	defer ticker.Stop()
-	var held lifetime.Cause
+	held := c.checkHold(ctx, "")
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			held = c.look(ctx, held)
+			held = c.checkHold(ctx, held)
 			c.sweep(ctx, c.deps.Now())
 		}
 	}
@@ -84,16 +84,17 @@ func (c *Culler) clocks() lifetime.Clocks {
 	return lifetime.Clocks{Wall: c.deps.Now(), Monotonic: time.Now()}
 }
 
-// look compares the clocks, and logs when a hold of deletes begins or ends. held is
-// the cause of the hold at the last look.
-func (c *Culler) look(ctx context.Context, held lifetime.Cause) lifetime.Cause {
+// checkHold compares the clocks, and logs when a hold of deletes begins or ends. held
+// is the cause of the hold at the last check.
+func (c *Culler) checkHold(ctx context.Context, held lifetime.Cause) lifetime.Cause {
 	c.deps.Hold.Look(c.clocks())
 	_, cause := c.deps.Hold.State(time.Now())
 	switch {
 	case cause == held:
+	case cause == lifetime.CauseTermStarted: // as at every start
+		c.deps.Log.InfoContext(ctx, "deletes are held back until all replicas can have written their activity", "cause", cause)
 	case cause != "":
-		c.deps.Log.WarnContext(ctx, "deletes are held back until all replicas can have written their activity",
-			"cause", cause, "for", lifetime.SettleTime.String())
+		c.deps.Log.WarnContext(ctx, "deletes are held back until all replicas can have written their activity", "cause", cause)
 	default:
 		c.deps.Log.InfoContext(ctx, "deletes are no longer held back")
 	}
@@ -144,6 +145,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.Reason)
 	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, v.Reason, v.Message); {
 	case err == nil:
+		c.deps.Cache.Wrote(instance.Deleted(pod, c.deps.Now()))
 		c.deps.Metrics.Ended(string(v.Reason))
 		log.InfoContext(ctx, "culled", "message", v.Message)
 	case apierrors.IsConflict(err):

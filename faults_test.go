@@ -34,7 +34,7 @@ func apiOnCluster(t testing.TB, c *testCache) *API {
 	metrics, log := newTestMetrics(), kubetest.NoLog()
 	launcher, err := launch.New(launch.Deps{
 		Pods: c.Client.CoreV1().Pods(kubetest.Namespace), Cache: c.Cache, Templates: c.Cache,
-		Remover:      &tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now},
+		Remover:      &tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now, Log: kubetest.NoLog()},
 		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
 		Metrics: metrics, Log: log, Now: c.Server.Now, Random: rand.Reader,
 	})

@@ -258,7 +258,7 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 func (r *replica) podClient() typedcorev1.PodInterface { return r.client.CoreV1().Pods(r.namespace) }
 
 func (r *replica) remover() *tombstone.Remover {
-	return &tombstone.Remover{Client: r.client, Namespace: r.namespace, Now: r.now}
+	return &tombstone.Remover{Client: r.client, Namespace: r.namespace, Now: r.now, Log: kubetest.NoLog()}
 }
 
 func (r *replica) tracker() *activity.Tracker {

@@ -23,7 +23,7 @@ import (
 )
 
 func (s *sandbox) remover() *tombstone.Remover {
-	return &tombstone.Remover{Client: s.client, Namespace: s.namespace, Now: time.Now}
+	return &tombstone.Remover{Client: s.client, Namespace: s.namespace, Now: time.Now, Log: kubetest.NoLog()}
 }
 
 // wantAlive checks that a pod is there, the very same, and not being deleted.

@@ -18,9 +18,12 @@ const (
 )
 
 func TestSizes(t *testing.T) {
-	rootFiles := 0
+	rootFiles, functions := 0, 0
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || strings.HasPrefix(path, ".") && path != "." {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && strings.HasPrefix(path, ".") && path != "." {
 			return fs.SkipDir
 		}
 		if entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -42,6 +45,7 @@ func TestSizes(t *testing.T) {
 			if !ok {
 				continue
 			}
+			functions++
 			if lines := positions.Position(function.End()).Line - positions.Position(function.Pos()).Line + 1; lines > maxFunctionLines {
 				t.Errorf("%s: %s has %d lines, and may have %d", path, function.Name.Name, lines, maxFunctionLines)
 			}
@@ -50,6 +54,9 @@ func TestSizes(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if functions < 100 {
+		t.Errorf("only %d functions are found", functions)
 	}
 	if rootFiles > maxRootFiles {
 		t.Errorf("the root has %d files beside tests, and may have %d: the rest belongs below internal", rootFiles, maxRootFiles)

@@ -26,11 +26,10 @@ const (
 	// flushLimit is how long one flush starts writes. The rest is sorted again in the
 	// next flush, so that the instance with the least time left is written first.
 	flushLimit = 5 * time.Second
-	// lastFlushes is how many flushes are made when this replica ends. One is not
-	// enough if the API server is slow, or if another replica writes to the same
-	// instance.
-	lastFlushes    = 3
-	lastFlushPause = 100 * time.Millisecond
+	// lastFlushPause is the time between two flushes when this replica ends. One is not
+	// enough if the API server is slow or fails, or if another replica writes to the
+	// same instance.
+	lastFlushPause = 500 * time.Millisecond
 )
 
 // Cache is what a Tracker asks of the read model.
@@ -109,12 +108,10 @@ func (t *Tracker) Run(ctx context.Context) {
 	}
 }
 
-// Flush writes all uses, due or not, when this replica ends.
+// Flush writes all uses, due or not, when this replica ends. It returns when they are
+// written, or when ctx is done.
 func (t *Tracker) Flush(ctx context.Context) {
-	for range lastFlushes {
-		if left := t.flush(ctx, true); left == 0 {
-			return
-		}
+	for t.flush(ctx, true) > 0 {
 		select {
 		case <-time.After(lastFlushPause): // for the watch to deliver what others wrote
 		case <-ctx.Done():
@@ -161,7 +158,7 @@ func (t *Tracker) due(all bool) []dueWrite {
 }
 
 // flush writes the uses that are due, or all of them, several at a time. It returns
-// how many are left, because of a conflict or because there was no time. The map is
+// how many are left: those that failed, and those for which there was no time. The map is
 // the queue: it holds the latest use of an instance until that is written, so a
 // write that fails is repeated at the next tick.
 func (t *Tracker) flush(ctx context.Context, all bool) (left int) {
@@ -177,12 +174,11 @@ func (t *Tracker) flush(ctx context.Context, all bool) (left int) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case apierrors.IsConflict(err):
-			return
-		case err != nil && !apierrors.IsNotFound(err):
+		case err == nil || apierrors.IsNotFound(err):
+			left--
+		case !apierrors.IsConflict(err):
 			failed, last = failed+1, err
 		}
-		left--
 	})
 	if failed > 0 { // one line for all: they all fail while the API server is away
 		t.deps.Log.WarnContext(ctx, "activity not written, will be tried again", "instances", failed, "error", last)

@@ -153,12 +153,15 @@ func needsMore() map[string]func(*corev1.Pod) {
 		"container was restarted":  func(p *corev1.Pod) { p.Status.ContainerStatuses[0].LastTerminationState = exited },
 		"a readiness gate":         func(p *corev1.Pod) { p.Spec.ReadinessGates = make([]corev1.PodReadinessGate, 1) },
 		"host network":             func(p *corev1.Pod) { p.Spec.HostNetwork = true },
-		"a startup probe":          func(p *corev1.Pod) { p.Spec.Containers[0].StartupProbe = own },
-		"another readiness probe":  func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe = own },
-		"a probe of another port":  func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.TCPSocket.Port = intstr.FromInt32(80) },
-		"a probe of another host":  func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.TCPSocket.Host = "10.0.0.1" },
-		"a probe with a delay":     func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.InitialDelaySeconds = 5 },
-		"a probe of three dials":   func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.SuccessThreshold = 3 },
+		"a postStart hook": func(p *corev1.Pod) {
+			p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+		},
+		"a startup probe":         func(p *corev1.Pod) { p.Spec.Containers[0].StartupProbe = own },
+		"another readiness probe": func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe = own },
+		"a probe of another port": func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.TCPSocket.Port = intstr.FromInt32(80) },
+		"a probe of another host": func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.TCPSocket.Host = "10.0.0.1" },
+		"a probe with a delay":    func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.InitialDelaySeconds = 5 },
+		"a probe of three dials":  func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe.SuccessThreshold = 3 },
 		"a startup probe of an init container": func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{StartupProbe: own}}
 		},

@@ -36,7 +36,7 @@ func NeedsMoreThanPort(pod *corev1.Pod) bool {
 	probes := 0
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
-			if containers[i].StartupProbe != nil {
+			if containers[i].StartupProbe != nil || hasPostStart(&containers[i]) {
 				return true
 			}
 			if probe := containers[i].ReadinessProbe; probe != nil {
@@ -48,6 +48,12 @@ func NeedsMoreThanPort(pod *corev1.Pod) bool {
 		}
 	}
 	return probes > 1
+}
+
+// hasPostStart reports whether a container has a hook that must end before it counts
+// as running.
+func hasPostStart(c *corev1.Container) bool {
+	return c.Lifecycle != nil && c.Lifecycle.PostStart != nil
 }
 
 // probesOnlyPort reports whether a readiness probe succeeds at once when a port is

@@ -101,3 +101,11 @@ func IsWarm(meta metav1.Object) bool {
 func Selector() labels.Selector {
 	return labels.SelectorFromSet(labels.Set{ManagedByLabel: ManagerName})
 }
+
+// Deleted returns a copy of a pod whose deletion the API server has accepted, for the
+// read model: the watch reports it only later.
+func Deleted(pod *corev1.Pod, at time.Time) *corev1.Pod {
+	deleted := pod.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.NewTime(at))
+	return deleted
+}

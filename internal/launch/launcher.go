@@ -258,9 +258,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if err != nil && !endedByOther {
 		return err
 	}
-	deleted := pod.DeepCopy()
-	deleted.DeletionTimestamp = new(metav1.NewTime(l.deps.Now()))
-	l.deps.Cache.Wrote(deleted)
+	l.deps.Cache.Wrote(instance.Deleted(pod, l.deps.Now()))
 	if !endedByOther {
 		l.deps.Metrics.Ended(string(instance.EndStopped))
 		l.deps.Log.InfoContext(ctx, "stopped", "id", id, "template", template)

@@ -147,13 +147,13 @@ func (s *Store[T]) own(name string) (T, bool) {
 	return own.object, s.now().Sub(own.at) <= maxAge
 }
 
-// newer reports whether a written object is newer than a cached one. A deletion has the
-// resourceVersion of what it deleted, and is newer than that. If the resourceVersions
-// cannot be compared, the cached object counts as newer.
+// newer reports whether a written object is newer than a cached one. An object that is
+// being deleted is newer than any other version of itself. If the resourceVersions cannot
+// be compared, the cached object counts as newer.
 func newer(own, cached metav1.Object) bool {
-	order, err := resourceversion.CompareResourceVersion(own.GetResourceVersion(), cached.GetResourceVersion())
-	if err != nil {
-		return false
+	if own.GetUID() == cached.GetUID() && (own.GetDeletionTimestamp() != nil) != (cached.GetDeletionTimestamp() != nil) {
+		return own.GetDeletionTimestamp() != nil // a deletion cannot be undone
 	}
-	return order > 0 || order == 0 && own.GetDeletionTimestamp() != nil && cached.GetDeletionTimestamp() == nil
+	order, err := resourceversion.CompareResourceVersion(own.GetResourceVersion(), cached.GetResourceVersion())
+	return err == nil && order > 0
 }

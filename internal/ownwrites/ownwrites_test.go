@@ -59,6 +59,8 @@ func TestOwnWritesAreReadUntilTheWatchHasThem(t *testing.T) {
 		{name: "deleted before the delete was answered", events: "gone a@10-x add a@9-x!"},
 		{name: "another pod of the name is gone", events: "add a@9-x gone a@5-y", want: "a@9-x"},
 		{name: "made again after it was gone", events: "gone a@5-y add a@9-x", want: "a@9-x"},
+		{name: "deleted by us, and a later change is delivered", events: "add a@5-x! delivered a@7-x", cached: "a@7-x", want: "a@5-x!"},
+		{name: "deleted by us, and a change is answered later", events: "add a@5-x! add a@7-x", cached: "a@5-x", want: "a@5-x!"},
 		{name: "deleted by us", events: "add a@5-x!", cached: "a@5-x", want: "a@5-x!"},
 		{name: "deleted by us, and the cache knows", events: "add a@5-x!", cached: "a@7-x!", want: "a@7-x!"},
 		{name: "the list lacks what the cache has", events: "add a@9-x", cached: "a@12-x", lacks: true, want: "a@12-x"},

@@ -49,7 +49,8 @@ func readyWhenListens(spec *corev1.PodSpec, port int) bool {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			c := &containers[i]
-			if c.StartupProbe != nil || c != serving && c.ReadinessProbe != nil {
+			hook := c.Lifecycle != nil && c.Lifecycle.PostStart != nil // it must end before the container counts as running
+			if hook || c.StartupProbe != nil || c != serving && c.ReadinessProbe != nil {
 				return false
 			}
 		}

@@ -69,6 +69,9 @@ func TestReadyWhenListens(t *testing.T) {
 		{"a liveness probe", func(spec *corev1.PodSpec) { spec.Containers[0].LivenessProbe = ownProbe }, true},
 		{"a readiness probe", func(spec *corev1.PodSpec) { spec.Containers[0].ReadinessProbe = ownProbe }, false},
 		{"a TCP probe with a delay", func(spec *corev1.PodSpec) { spec.Containers[0].ReadinessProbe = delayed }, false},
+		{"a postStart hook", func(spec *corev1.PodSpec) {
+			spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+		}, false},
 		{"a startup probe", func(spec *corev1.PodSpec) { spec.Containers[0].StartupProbe = ownProbe }, false},
 		{"a probe of a second container", func(spec *corev1.PodSpec) {
 			spec.Containers = append(spec.Containers, corev1.Container{ReadinessProbe: ownProbe})

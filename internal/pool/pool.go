@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// workers is how many templates are reconciled at the same time.
-	workers = 4
+	// workers is how many templates are reconciled at the same time: one, because the
+	// writes of a template run kube.Writers at a time already.
+	workers = 1
 	// firstRetry and longestRetry bound the wait before a template is reconciled
 	// again after an error of the API server. Each wait is twice as long as the one
 	// before. The longest is short, because launches are slower until the pool is

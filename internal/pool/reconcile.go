@@ -64,7 +64,10 @@ func (t *term) reportFailure(ctx context.Context, name string, f failures, refus
 // carryOut does what a plan says, several writes at the same time. refused says why
 // a pod of this template cannot be created. err is the first error of another kind.
 func (t *term) carryOut(ctx context.Context, template *corev1.PodTemplate, todo plan) (refused, err error) {
-	pods, refused := t.newPods(template, todo.create)
+	pods, err := t.newPods(template, todo.create)
+	if errors.As(err, new(*podtemplate.Error)) {
+		refused, err = err, nil
+	}
 	var mu sync.Mutex
 	workqueue.ParallelizeUntil(ctx, kube.Writers, len(todo.remove)+len(pods), func(i int) {
 		var failed error
@@ -143,9 +146,7 @@ func (t *term) remove(ctx context.Context, r removal) error {
 		return fmt.Errorf("delete warm pod %s: %w", pod.Name, err)
 	}
 	now := t.deps.Now()
-	deleted := pod.DeepCopy()
-	deleted.DeletionTimestamp = new(metav1.NewTime(now))
-	t.deps.Cache.Wrote(deleted)
+	t.deps.Cache.Wrote(instance.Deleted(pod, now))
 	if r.reason == removeFailed {
 		message := instance.FromPod(pod, now, t.deps.StartTimeout).Message
 		log = log.With("message", message)

@@ -10,6 +10,7 @@ package tombstone
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,11 +34,15 @@ type Remover struct {
 	Namespace string
 	// Now is the clock that says when an instance ended.
 	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Remove deletes an instance, in use or not. It writes the tombstone of a pod's instance
 // and then deletes the pod. In this order a crash in between leaves a pod, which will be
 // removed later; the other order would leave an instance that nobody remembers.
+//
+// The delete is the duty, the tombstone a courtesy: the pod is deleted even if its
+// tombstone cannot be written, which is logged.
 //
 // The pod's UID is a precondition of the delete. If another pod has the name,
 // apierrors.IsConflict is true for the error. If the pod is already gone,
@@ -72,7 +77,8 @@ func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, reason
 func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, preconditions *metav1.Preconditions) error {
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
 	if err := r.writeTombstone(ctx, pod, reason, message, options); err != nil {
-		return err
+		r.Log.WarnContext(ctx, "the tombstone of an instance was not written, its pod is deleted all the same",
+			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", reason, "error", err)
 	}
 	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ var errAway = errors.New("the API server is away")
 // remover returns a Remover and the fake API server, which has these objects.
 func remover(objects ...runtime.Object) (*tombstone.Remover, *kubetest.Server) {
 	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), objects...)
-	return &tombstone.Remover{Client: server.Client, Namespace: kubetest.Namespace, Now: server.Now}, server
+	return &tombstone.Remover{Client: server.Client, Namespace: kubetest.Namespace, Now: server.Now, Log: kubetest.NoLog()}, server
 }
 
 func newPod(changes ...func(*corev1.Pod)) *corev1.Pod {
@@ -121,14 +122,21 @@ func TestRemovePodThatIsGone(t *testing.T) {
 	wantEvent(t, server, "Stopped", "")
 }
 
-// Without a tombstone nothing is deleted.
+// The tombstone is a courtesy: the pod goes without it, too.
 func TestTombstoneCannotBeWritten(t *testing.T) {
 	r, server := remover(newPod())
 	server.FailOn("patch", "events", errAway)
-	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, ""); !errors.Is(err, errAway) {
-		t.Errorf("Remove: got error %v, want %v", err, errAway)
+	log, lines := kubetest.RecordLog()
+	r.Log = log
+	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, ""); err != nil {
+		t.Errorf("Remove: got error %v", err)
 	}
-	wantPodKept(t, server)
+	if _, err := server.StoredPod(newPod().Name); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod: got error %v, want that it is gone", err)
+	}
+	if got := strings.Count(lines.String(), "level=WARN"); got != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", got, lines)
+	}
 	if err := r.Remember(t.Context(), newPod(), ""); !errors.Is(err, errAway) {
 		t.Errorf("Remember: got error %v, want %v", err, errAway)
 	}
