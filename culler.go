@@ -133,7 +133,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	})
 }
 
-// end deletes an instance, unless it has been used or deletes have come to be held
+// end deletes an instance, unless it was used or a hold of deletes began
 // since it was judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	if v.Reason == instance.EndCulled && c.isAtWork(ctx, pod) {

@@ -251,7 +251,7 @@ func (c *Cache) OnTemplate(changed func(before, template *corev1.PodTemplate)) e
 }
 
 // OnWarm calls changed with the name of a template whenever the template changes,
-// or a warm pod of it comes, changes, is claimed or goes. It must not block.
+// or a warm pod of it is created, changed, claimed or deleted. It must not block.
 func (c *Cache) OnWarm(changed func(template string)) error {
 	err := handle(c.pods, func(before, pod *corev1.Pod) {
 		if instance.IsWarm(pod) || before != nil && instance.IsWarm(before) {
@@ -280,7 +280,7 @@ func (c *Cache) OnPreload(changed func(template string)) error {
 	return c.onTemplateName(changed)
 }
 
-// onTemplateName calls changed when a PodTemplate comes, changes or goes.
+// onTemplateName calls changed when a PodTemplate is created, changed or deleted.
 func (c *Cache) onTemplateName(changed func(template string)) error {
 	err := handle(c.templates,
 		func(_, template *corev1.PodTemplate) { changed(template.Name) },

@@ -32,6 +32,8 @@ done
 
 say "looking for dead code"
 check "$build/bin/deadcode" -test -tags "$go_tags" ./...
+# Without tests, too: code that only tests use is dead, except for their fixtures.
+check bash -c "'$build/bin/deadcode' ./... | grep -v ^internal/kubetest/ || true"
 
 say "checking the scripts"
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard 'hack/*.sh' .ci/run)

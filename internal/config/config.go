@@ -27,7 +27,7 @@ type Config struct {
 	// Where the service listens.
 
 	// APIAddress is where the Binder deploy API listens, as host:port; the default is
-	// ":8084". Launching needs no key: whoever reaches this address can launch.
+	// ":8084". Launching needs no key: anyone who can reach this address can launch.
 	APIAddress string
 	// ProxyAddress is where the proxy listens, as host:port; the default is ":8000".
 	// Visitors reach their instances, and the launch page, through it.
@@ -43,7 +43,7 @@ type Config struct {
 	// the form that browsers send, or anyOrigin for all. By default there are none.
 	CORSAllowOrigins []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
-	// With it, whoever reaches the proxy can launch.
+	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool
 
 	// The cluster.

@@ -2,7 +2,7 @@
 // launch page, the progress of a launch, and notices that say why an instance cannot
 // be reached.
 //
-// It must never know how visitors are brought to instances, nor the Kubernetes API.
+// It must never know how visitors are brought to instances, nor call the API server.
 package pages
 
 import (

@@ -2,7 +2,8 @@
 // turns errors into answers, and holds or streams answers for waiting clients. It
 // also computes locations, checks the API key and answers browsers that ask for CORS.
 //
-// It must never know routes, the Kubernetes API or how instances are stored.
+// It must never know routes or how instances are stored. Of Kubernetes it knows one
+// object: the proxy's Service, whose address becomes the host of locations.
 package protocol
 
 import (
