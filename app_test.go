@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,53 +14,24 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
-// testConfig is a configuration as its parser makes it: on free ports of this
-// machine, with no wait at the end, and with flags beside that.
-func testConfig(t testing.TB, flags ...string) *config.Config {
-	t.Helper()
-	nowhere := config.Environment{
-		Env:      func(string) (string, bool) { return "", false },
-		ReadFile: func(string) ([]byte, error) { return nil, errors.New("there are no files") },
-		Hostname: func() (string, error) { return "test", nil },
-		Random:   rand.Reader,
-	}
-	args := []string{
-		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
-		"--api-key=" + testAPIKey, "--shutdown-delay=0s",
-	}
-	config, err := config.Parse(append(args, flags...), nowhere, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return config
-}
+// url returns the URL of a path at one of the app's servers: metrics, API, proxy.
+func (a *app) url(server int, path string) string { return "http://" + a.servers[server].addr() + path }
 
-func newTestApp(t testing.TB, config *config.Config, client kubernetes.Interface, log *slog.Logger) *app {
-	t.Helper()
-	a, err := newApp(config, client, log, time.Now, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
+const metricsServer, apiServer, proxyServer = 0, 1, 2
 
-// runApp runs an app and returns what ends it, and gives its error.
+// runApp runs an app until stop, which returns its error, or the end of the test.
 func runApp(t testing.TB, a *app) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -74,230 +44,319 @@ func runApp(t testing.TB, a *app) (stop func() error) {
 	}
 }
 
-// call sends a request with the API key to one of an app's servers, and returns
-// the code and the body; 0 when there is no answer.
-func call(t testing.TB, address, method, path string) (int, string) {
+func awaitCode(t testing.TB, url string, code int) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", testAPIKey)
-	r.Close = true
-	client := &http.Client{Timeout: kubetest.Patience}
-	res, err := client.Do(r)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	return res.StatusCode, string(body)
+	kubetest.Eventually(t, fmt.Sprintf("%s answers %d", url, code), func() bool { return call(t, "GET", url, "").code == code })
 }
 
-// podAt is the pod of an instance that listens at an address of this machine.
-func podAt(t testing.TB, id string, listener net.Addr) *corev1.Pod {
+// listensAt puts the application of an instance at a local address.
+func listensAt(t testing.TB, listener net.Addr) func(*corev1.Pod) {
 	t.Helper()
 	ip, port, err := net.SplitHostPort(listener.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	pod := kubetest.Pod(id, time.Now().Add(-time.Minute), kubetest.WithAnnotation(instance.PortAnnotation, port))
-	pod.Status.PodIP = ip
-	return pod
+	noError(t, err)
+	return func(pod *corev1.Pod) { pod.Status.PodIP, pod.Annotations[instance.PortAnnotation] = ip, port }
 }
 
-// TestAppServes goes the way of a visitor through the whole service: list,
-// launch, status, use, stop; and looks for the API key in every line it logs.
+// isActivityPatch reports whether a call writes the last activity of instance 1.
+func isActivityPatch(action k8stesting.Action) bool {
+	patch, ok := action.(k8stesting.PatchAction)
+	return ok && patch.GetName() == instance.PodName(kubetest.ID(1)) && strings.Contains(string(patch.GetPatch()), instance.LastActivityAnnotation)
+}
+
+// TestAppServes does what a visitor does: list, launch, status, use, stop. The API key
+// must not be in the log.
 func TestAppServes(t *testing.T) {
 	notebook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s with %q", r.URL.Path, r.Header.Get("Authorization"))
 	}))
 	defer notebook.Close()
-	server := kubetest.NewServer(time.Now, podAt(t, kubetest.ID(1), notebook.Listener.Addr()), kubetest.Template("jupyter"))
+	pod := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Minute), listensAt(t, notebook.Listener.Addr()))
+	server := kubetest.NewServer(time.Now, pod, kubetest.Template("jupyter"))
 	log, out := kubetest.RecordLog()
-	a := newTestApp(t, testConfig(t), server.Client, log)
-	metrics, api, proxy := a.servers[0].addr(), a.servers[1].addr(), a.servers[2].addr()
+	a := newTestApp(t, server.Client, log)
 	stop := runApp(t, a)
-	kubetest.Eventually(t, "it is ready", func() bool {
-		code, _ := call(t, metrics, "GET", "/readyz")
-		return code == http.StatusOK
-	})
+	awaitCode(t, a.url(metricsServer, "/readyz"), 200)
 
-	_, proxyPort, _ := net.SplitHostPort(proxy)
-	location := "127.0.0.1:" + proxyPort + "/user/" + kubetest.ID(1)
-	if code, body := call(t, api, "GET", "/applications/"); code != 200 || !strings.Contains(body, location) {
-		t.Errorf("list: got %d %s, want %s in it", code, body, location)
+	want := func(server int, method, path string, code int, contains string) answer {
+		t.Helper()
+		got := call(t, method, a.url(server, path), "")
+		if got.code != code || !strings.Contains(got.body, contains) {
+			t.Errorf("%s %s: got %d %s, want %d with %q", method, path, got.code, got.body, code, contains)
+		}
+		return got
 	}
-	code, body := call(t, api, "POST", "/applications/jupyter")
+	user := "/user/" + kubetest.ID(1)
+	want(apiServer, "GET", "/applications/", 200, a.servers[proxyServer].addr()+user)
 	var launched struct{ ID string }
-	if err := json.Unmarshal([]byte(body), &launched); code != 200 || err != nil || !instance.ValidID(launched.ID) {
-		t.Errorf("deploy: got %d %s, want an id", code, body)
+	if err := json.Unmarshal([]byte(want(apiServer, "POST", "/applications/jupyter", 200, "id").body), &launched); err != nil || !instance.ValidID(launched.ID) {
+		t.Errorf("launched %q, %v", launched.ID, err)
 	}
-	if code, body := call(t, api, "GET", "/applications/jupyter/"+launched.ID); code != 200 || !strings.Contains(body, "pending") {
-		t.Errorf("status: got %d %s, want pending", code, body)
+	want(apiServer, "GET", "/applications/jupyter/"+launched.ID, 200, "pending")
+	if got := want(proxyServer, "GET", "/user/"+launched.ID+"/", 503, ""); got.header.Get("Refresh") != "" {
+		t.Errorf("the answer for an instance that starts reloads itself: %v", got.header)
 	}
-	if code, body := call(t, api, "POST", "/applications/rstudio"); code != 404 {
-		t.Errorf("deploy of an unknown template: got %d %s, want 404", code, body)
+	want(apiServer, "POST", "/applications/rstudio", 404, "registryError")
+	want(proxyServer, "GET", user+"/tree?token="+testAPIKey, 200, user+`/tree with ""`)
+	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user"} {
+		for _, method := range []string{"GET", "POST", "DELETE"} {
+			want(proxyServer, method, path, 404, "")
+		}
 	}
-	want := "/user/" + kubetest.ID(1) + `/tree with ""`
-	if code, body := call(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/tree?token="+testAPIKey); code != 200 || body != want {
-		t.Errorf("the notebook: got %d %q, want %q", code, body, want)
-	}
-	if code, body := call(t, proxy, "GET", "/applications"); code != 404 {
-		t.Errorf("the API on the proxy's port: got %d %s, want 404", code, body)
-	}
-	if code, body := call(t, api, "DELETE", "/applications/jupyter/"+launched.ID); code != 200 || !strings.Contains(body, "Stopped") {
-		t.Errorf("stop: got %d %s", code, body)
-	}
+	want(apiServer, "DELETE", "/applications/jupyter/"+launched.ID, 200, "Stopped")
 	server.FailOn("create", "pods", errors.New("the API server is away"))
-	if code, body := call(t, api, "POST", "/applications/jupyter"); code != 503 {
-		t.Errorf("deploy while the API server is away: got %d %s, want 503", code, body)
-	}
-	if code, body := call(t, metrics, "GET", "/metrics"); code != 200 || !strings.Contains(body, `binder_launches_total{result="ok"} 1`) ||
-		!strings.Contains(body, "binder_cache_synced 1") {
-		t.Errorf("metrics: got %d %s", code, body)
-	}
+	want(apiServer, "POST", "/applications/jupyter", 503, "badKubeRequest")
+	want(metricsServer, "GET", "/metrics", 200, `binder_launches_total{result="ok"} 1`)
+	want(metricsServer, "GET", "/metrics", 200, "binder_cache_synced 1")
 	notebook.Close()
-	if code, body := call(t, proxy, "GET", "/user/"+kubetest.ID(1)+"/tree"); code != 502 {
-		t.Errorf("a notebook that does not answer: got %d %s, want 502", code, body)
-	}
+	want(proxyServer, "GET", user+"/tree", 502, "")
 
-	if err := stop(); err != nil {
-		t.Errorf("ended with %v", err)
+	noError(t, stop())
+	if !strings.Contains(out.String(), launched.ID) || strings.Contains(out.String(), testAPIKey) {
+		t.Errorf("want the instance in the log, and not the API key:\n%s", out)
 	}
-	for _, want := range []string{"msg=ready", "msg=launched", "msg=stopped", "request failed", "did not answer", "msg=stopping"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in the log", want)
-		}
+	for i, ended := range a.servers {
+		wantEqual(t, "a request to "+ended.name+" after the end", call(t, "GET", a.url(i, "/"), "").code, 0)
 	}
-	if strings.Contains(out.String(), testAPIKey) {
-		t.Errorf("the API key is in the log:\n%s", out)
-	}
-	for _, address := range []string{metrics, api, proxy} {
-		if code, _ := call(t, address, "GET", "/"); code != 0 {
-			t.Errorf("%s still answers, with %d", address, code)
-		}
-	}
-	if !slices.ContainsFunc(server.Writes(), isActivityPatch(kubetest.ID(1))) {
+	if !slices.ContainsFunc(server.Writes(), isActivityPatch) {
 		t.Error("the activity was not written at the end")
 	}
 }
 
-// isActivityPatch tells a write of an instance's last activity.
-func isActivityPatch(id string) func(k8stesting.Action) bool {
-	return func(action k8stesting.Action) bool {
-		patch, ok := action.(k8stesting.PatchAction)
-		return ok && patch.GetName() == instance.PodName(id) && strings.Contains(string(patch.GetPatch()), instance.LastActivityAnnotation)
-	}
-}
-
-// Before the first read of the cluster an absent instance may only be one that
-// has not been read yet.
+// Before the first read of the cluster, an unknown instance may be one that has not been
+// read yet.
 func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {
 	server := kubetest.NewServer(time.Now)
-	mend := server.FailOn("list", "pods", errors.New("not yet"))
-	tried := make(chan struct{}, 1)
-	server.React("list", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
-		select {
-		case tried <- struct{}{}:
-		default:
-		}
-		return false, nil, nil
-	})
-	log, out := kubetest.RecordLog()
-	a := newTestApp(t, testConfig(t), server.Client, log)
-	metrics := a.servers[0].addr()
+	restore := server.FailOn("list", "pods", errors.New("not yet"))
+	a := newTestApp(t, server.Client, kubetest.NoLog())
 	stop := runApp(t, a)
-	receive(t, tried)
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/metrics": 200} {
-		if code, body := call(t, metrics, "GET", path); code != want {
-			t.Errorf("before the first read: %s: got %d %q, want %d", path, code, body, want)
-		}
+	awaitCode(t, a.url(metricsServer, "/healthz"), 200)
+	wantEqual(t, "readyz before the first read", call(t, "GET", a.url(metricsServer, "/readyz"), "").code, 503)
+	restore()
+	awaitCode(t, a.url(metricsServer, "/readyz"), 200)
+	if got := call(t, "GET", a.url(apiServer, "/applications"), ""); got.code != 200 || got.body != "[]\n" {
+		t.Errorf("list: got %d %q, want 200 []", got.code, got.body)
 	}
-	if strings.Contains(out.String(), "msg=ready") {
-		t.Errorf("it serves before the first read: %s", out)
-	}
-	mend()
-	kubetest.Eventually(t, "it is ready", func() bool {
-		code, _ := call(t, metrics, "GET", "/readyz")
-		return code == http.StatusOK
-	})
-	if code, body := call(t, a.servers[1].addr(), "GET", "/applications"); code != 200 || body != "[]\n" {
-		t.Errorf("list: got %d %q, want 200 []", code, body)
-	}
-	if err := stop(); err != nil {
-		t.Errorf("ended with %v", err)
-	}
+	noError(t, stop())
 }
 
 func TestAppEndsBeforeTheFirstRead(t *testing.T) {
 	server := kubetest.NewServer(time.Now)
 	server.FailOn("list", "*", errors.New("the API server is away"))
-	a := newTestApp(t, testConfig(t), server.Client, kubetest.NoLog())
+	a := newTestApp(t, server.Client, kubetest.NoLog())
 	stop := runApp(t, a)
-	kubetest.Eventually(t, "it is alive", func() bool {
-		code, _ := call(t, a.servers[0].addr(), "GET", "/healthz")
-		return code == http.StatusOK
-	})
-	if err := stop(); err != nil {
-		t.Errorf("ended with %v", err)
-	}
+	awaitCode(t, a.url(metricsServer, "/healthz"), 200)
+	noError(t, stop())
 }
 
-func TestAppNamesTheFlagOfAPortThatIsTaken(t *testing.T) {
+func TestAppNamesTheFlagOfAPortInUse(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	defer listener.Close()
 	for _, flag := range []string{"--api-address", "--proxy-address", "--metrics-address"} {
-		config := testConfig(t, flag+"="+listener.Addr().String())
-		_, err := newApp(config, kubetest.NewServer(time.Now).Client, kubetest.NoLog(), time.Now, rand.Reader)
-		if !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), flag+": ") {
-			t.Errorf("%s taken: got %v, want the flag and that it is in use", flag, err)
+		c := testConfig(t, flag+"="+listener.Addr().String())
+		_, err := newApp(c, kubetest.NewServer(time.Now).Client, kubetest.NoLog(), time.Now, rand.Reader)
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%s in use: got %v, want an error that names it", flag, err)
 		}
 	}
 }
 
-// One server that breaks ends the process, for the kubelet to start it anew.
+// One broken server ends the process, so that the kubelet restarts it.
 func TestAppEndsWhenAServerBreaks(t *testing.T) {
 	for i, name := range []string{"metrics", "api", "proxy"} {
-		a := newTestApp(t, testConfig(t), kubetest.NewServer(time.Now).Client, kubetest.NoLog())
+		a := newTestApp(t, kubetest.NewServer(time.Now).Client, kubetest.NoLog())
 		a.servers[i].listener.Close()
 		ended := make(chan error, 1)
 		go func() { ended <- a.run(t.Context()) }()
-		if err := receive(t, ended); !errors.Is(err, net.ErrClosed) || !strings.HasPrefix(err.Error(), "serve "+name+": ") {
-			t.Errorf("the listener of %s is closed: ended with %v, want to hear of it", name, err)
+		if err := receive(t, ended); !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), name) {
+			t.Errorf("the listener of %s is closed: ended with %v, want an error that names it", name, err)
 		}
 	}
 }
 
-// What flags and parts say reaches the culler, and what templates have wrong the
-// operator.
-func TestAppIsWiredForActivity(t *testing.T) {
-	old := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Minute), kubetest.LastUsed(time.Now()))
-	server := kubetest.NewServer(time.Now, old, kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
-	log, out := kubetest.RecordLog()
-	a := newTestApp(t, testConfig(t, "--cull-timeout=1s", "--max-age=30s", "--cull-interval=50ms"), server.Client, log)
-	stop := runApp(t, a)
-	kubetest.Eventually(t, "the pod has expired", func() bool {
-		inst, _ := a.cache.Instance(kubetest.ID(1))
-		return inst.Reason == string(instance.EndExpired)
+// inMemory replaces the app's listeners by listeners in memory. It returns transports to
+// the metrics server and the API.
+func inMemory(t testing.TB, a *app) (metrics, api http.RoundTripper) {
+	transports := make([]http.RoundTripper, len(a.servers))
+	for i, s := range a.servers {
+		s.listener.Close()
+		listener := newPipeListener()
+		s.listener, transports[i] = listener, listener.transport(t)
+	}
+	return transports[metricsServer], transports[apiServer]
+}
+
+// runInMemory runs an app with listeners in memory until ctx is done. It returns when the
+// app is ready.
+func runInMemory(ctx context.Context, t testing.TB, a *app) (metrics, api http.RoundTripper, ended <-chan error) {
+	metrics, api = inMemory(t, a)
+	end := make(chan error, 1)
+	go func() { end <- a.run(ctx) }()
+	time.Sleep(time.Second)
+	if got := callWith(t, metrics, "GET", "http://binder.example/readyz", nil); got.code != 200 {
+		t.Fatalf("readyz is %d", got.code)
+	}
+	return metrics, api, end
+}
+
+// slowLaunch begins to post a launch. send is where the body is written to.
+func slowLaunch(t testing.TB, api http.RoundTripper) (send *io.PipeWriter, answered <-chan answer) {
+	body, send := io.Pipe()
+	got := make(chan answer, 1)
+	go func() { got <- callWith(t, api, "POST", "http://binder.example/applications", body) }()
+	synctest.Wait() // until the handler waits for the body
+	return send, got
+}
+
+// The shutdown delays so that load balancers notice, then drains, then writes the
+// activity.
+func TestAppEndsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now()), kubetest.Template("jupyter"))
+		a := newTestApp(t, server.Client, kubetest.NoLog(), "--shutdown-delay=5s", "--drain-timeout=20s")
+		ctx, cancel := context.WithCancel(t.Context())
+		metrics, api, ended := runInMemory(ctx, t, a)
+		send, launched := slowLaunch(t, api)
+
+		began := time.Now()
+		cancel()
+		synctest.Wait()
+		wantEqual(t, "readyz during the delay", callWith(t, metrics, "GET", "http://binder.example/readyz", nil).code, 503)
+		time.Sleep(4 * time.Second)
+		wantEqual(t, "a request during the delay", callWith(t, api, "GET", "http://binder.example"+firstPath, nil).code, 200)
+		a.activity.Touch(kubetest.ID(1), instance.SourceHTTP)
+
+		time.Sleep(10 * time.Second) // it drains now
+		wantEqual(t, "a new request while the app drains", callWith(t, api, "GET", "http://binder.example"+firstPath, nil).code, 0)
+		if len(ended) > 0 {
+			t.Fatal("the app has ended before its last request")
+		}
+		_, _ = io.WriteString(send, `{"template-name": "jupyter"}`)
+		send.Close()
+		if got := receive(t, launched); got.code != 200 || !strings.Contains(got.body, `"id"`) {
+			t.Errorf("the request under way got %d %s, want 200 and an id", got.code, got.body)
+		}
+		noError(t, receive(t, ended))
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("the app ended after %s, its last request after 14s", took)
+		}
+		writes := server.Writes()
+		created := slices.IndexFunc(writes, func(action k8stesting.Action) bool { return action.Matches("create", "pods") })
+		flushed := slices.IndexFunc(writes, isActivityPatch)
+		if created < 0 || flushed < created {
+			t.Errorf("the writes are %v, want the activity after the launch", writes)
+		}
 	})
-	kubetest.Eventually(t, "the template's Event is there", func() bool {
+}
+
+func TestAppCutsOffSlowRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, out := kubetest.RecordLog()
+		a := newTestApp(t, kubetest.NewServer(time.Now, kubetest.Template("jupyter")).Client, log, "--drain-timeout=3s")
+		ctx, cancel := context.WithCancel(t.Context())
+		_, api, ended := runInMemory(ctx, t, a)
+		send, launched := slowLaunch(t, api)
+		began := time.Now()
+		cancel()
+		noError(t, receive(t, ended))
+		if took := time.Since(began); took < 3*time.Second || took > 4*time.Second {
+			t.Errorf("ended after %s, want the drain timeout of 3s", took)
+		}
+		send.Close() // else the transport waits for the body
+		if got := receive(t, launched); got.code != 0 {
+			t.Errorf("the slow request got %d", got.code)
+		}
+		if !strings.Contains(out.String(), "level=WARN") {
+			t.Errorf("the log has no warning of the request that was cut off:\n%s", out)
+		}
+	})
+}
+
+// While the app waits for the first read, it repeats a warning.
+func TestAppSaysThatItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := kubetest.NewServer(time.Now)
+		server.FailOn("list", "pods", errors.New("away"))
+		log, out := kubetest.RecordLog()
+		a := newTestApp(t, server.Client, log)
+		inMemory(t, a)
+		broken := errors.New("a server broke")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		waited := make(chan error, 1)
+		go func() { waited <- a.awaitSync(ctx) }()
+		for _, row := range []struct {
+			after    time.Duration
+			warnings int
+		}{{9 * time.Second, 0}, {2 * time.Second, 1}, {20 * time.Second, 3}} {
+			time.Sleep(row.after)
+			synctest.Wait()
+			wantEqual(t, "warnings after another "+row.after.String(), strings.Count(out.String(), "level=WARN"), row.warnings)
+		}
+		cancel(broken)
+		if err := receive(t, waited); !errors.Is(err, broken) {
+			t.Errorf("ended with %v, want what ended it", err)
+		}
+	})
+}
+
+// The flags reach the culler, leader election reports contact with the API server to it,
+// and a mistake in a template becomes an Event.
+func TestAppLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		server := kubetest.NewServer(time.Now,
+			kubetest.Pod(kubetest.ID(1), now.Add(-3*time.Hour), kubetest.LastUsed(now)), kubetest.Pod(kubetest.ID(2), now.Add(-time.Hour)),
+			kubetest.Template("jupyter", kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "(")))
+		a := newTestApp(t, server.Client, kubetest.NoLog(), "--cull-timeout=10m", "--max-age=2h", "--cull-interval=50ms")
+		ctx, cancel := context.WithCancel(t.Context())
+		_, api, ended := runInMemory(ctx, t, a)
+		wantIn := func(id, want string) {
+			t.Helper()
+			if got := callWith(t, api, "GET", "http://binder.example/applications/jupyter/"+id, nil); !strings.Contains(got.body, want) {
+				t.Errorf("got %d %s, want %s", got.code, got.body, want)
+			}
+		}
+		wantIn(kubetest.ID(1), string(instance.StatusDeployed)) // a new leader holds deletes back
+		wantIn(kubetest.ID(2), string(instance.StatusDeployed))
+		time.Sleep(lifetime.SettleTime)
+		wantIn(kubetest.ID(1), string(instance.EndExpired)) // without contact they would still be held
+		wantIn(kubetest.ID(2), string(instance.EndCulled))
 		events, err := server.Client.CoreV1().Events(kubetest.Namespace).List(t.Context(), metav1.ListOptions{})
-		return err == nil && slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" })
+		if err != nil || !slices.ContainsFunc(events.Items, func(event corev1.Event) bool { return event.Reason == "InvalidAnnotation" }) {
+			t.Errorf("the Events are %v, %v; want one about the template", events, err)
+		}
+		cancel()
+		noError(t, receive(t, ended))
 	})
-	if !strings.Contains(out.String(), instance.IdlePathsAnnotation) {
-		t.Errorf("the log is\n%s", out)
+}
+
+func TestProbes(t *testing.T) {
+	for _, row := range []struct {
+		name             string
+		synced, stopping bool
+		healthz, readyz  int
+	}{
+		{"serving", true, false, 200, 200},
+		{"before the first read", false, false, 200, 503},
+		{"ending", true, true, 200, 503},
+		{"ending before the first read", false, true, 200, 503},
+	} {
+		h := &health{synced: func() bool { return row.synced }}
+		h.stopping.Store(row.stopping)
+		routes := h.routes(http.NotFoundHandler())
+		for path, want := range map[string]int{"/healthz": row.healthz, "/readyz": row.readyz, "/applications": 404} {
+			wantEqual(t, row.name+": "+path, ask(routes, "GET", path, "").Code, want)
+		}
 	}
-	if _, cause := a.hold.State(time.Now().Add(time.Minute)); cause != lifetime.CauseContactLost {
-		t.Errorf("a minute after the last write of the Lease the hold has the cause %q", cause)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
+}
+
+func TestOperatorsRoutes(t *testing.T) {
+	h := &health{synced: func() bool { return true }}
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	for request, code := range map[string]int{
+		"GET /metrics": http.StatusTeapot, "HEAD /readyz": 200, "POST /metrics": 405, "POST /readyz": 405, "DELETE /healthz": 405,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		wantEqual(t, request, ask(h.routes(metrics), method, path, "").Code, code)
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 func warm(pod *corev1.Pod) { pod.Labels[instance.PoolLabel] = instance.PoolWarm }
 
-// names are those of pods or DaemonSets, sorted, without what all of them have.
+// names returns the names of objects, sorted, without the prefix and zeros of pods' names.
 func names[T metav1.Object](objects []T) []string {
 	var all []string
 	for _, object := range objects {
@@ -29,22 +29,19 @@ func names[T metav1.Object](objects []T) []string {
 	return all
 }
 
-// What a replica has written, it reads at once, by every question, whether or not
-// the watch works.
+// A replica reads its own writes at once, even if the watch is broken.
 func TestWrote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), warm), kubetest.Pod(kubetest.ID(2), time.Now()))
 		server.BreakFirstPodWatch()
 		c := startCacheOn(t, server)
 		var updated []string
-		if err := c.OnPod(func(pod *corev1.Pod) { updated = append(updated, pod.Name) }, func(*corev1.Pod) {}); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, c.OnPod(func(pod *corev1.Pod) { updated = append(updated, pod.Name) }, func(*corev1.Pod) {}))
 		synctest.Wait()
 		updated = nil
 		waiting := make(chan instance.Instance)
 		go func() {
-			inst, _ := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool { return known })
+			inst, _ := c.Await(t.Context(), kubetest.ID(1), isKnown)
 			waiting <- inst
 		}()
 		synctest.Wait()
@@ -74,16 +71,16 @@ func TestWrote(t *testing.T) {
 			t.Errorf("the instances are %v, want %v", statuses, want)
 		}
 		if pod, ok := c.Pod(kubetest.ID(3)); !ok || pod.ManagedFields != nil || pod.Spec.Containers != nil {
-			t.Errorf("the created pod is %v, %t; want it slimmed", pod, ok)
+			t.Errorf("the created pod is %v, %t; want only what is read", pod, ok)
 		}
 		if len(updated) != 3 {
-			t.Errorf("handlers were told of %v, want all three", updated)
+			t.Errorf("the handler was called for %v, want all three", updated)
 		}
 	})
 }
 
-// Warm pods are nobody's instance, are found by their template, and whatever happens
-// to them is told.
+// Warm pods belong to a template and are not instances. A handler hears of all their
+// changes.
 func TestWarmPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), warm),
@@ -99,28 +96,24 @@ func TestWarmPods(t *testing.T) {
 			t.Errorf("templates %v, want %v", templates, want)
 		}
 		var changed []string
-		if err := c.OnWarm(func(template string) { changed = append(changed, template) }); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, c.OnWarm(func(template string) { changed = append(changed, template) }))
 		steps := []struct {
 			name string
 			do   func()
 			want string
 		}{
-			{"those that are there", func() {}, "jupyter,other"},
-			{"another comes", func() { c.put(t, kubetest.Pod(kubetest.ID(4), time.Now(), warm)) }, "jupyter"},
+			{"pods at the start", func() {}, "jupyter,other"},
+			{"a warm pod is created", func() { c.put(t, kubetest.Pod(kubetest.ID(4), time.Now(), warm)) }, "jupyter"},
 			{"it is claimed", func() { c.put(t, kubetest.Pod(kubetest.ID(4), time.Now())) }, "jupyter"},
 			{"an instance changes", func() { c.put(t, kubetest.Pod(kubetest.ID(4), time.Now(), kubetest.Starting)) }, ""},
-			{"one goes", func() { c.DropPod(t, instance.PodName(kubetest.ID(2))) }, "other"},
-			{"a template comes", func() { _ = c.Client.Tracker().Add(kubetest.Template("third")) }, "third"},
+			{"a warm pod is deleted", func() { c.DropPod(t, instance.PodName(kubetest.ID(2))) }, "other"},
+			{"a template is created", func() { _ = c.Client.Tracker().Add(kubetest.Template("third")) }, "third"},
 		}
 		for _, step := range steps {
 			step.do()
 			synctest.Wait()
 			slices.Sort(changed)
-			if got := strings.Join(changed, ","); got != step.want {
-				t.Errorf("%s: told of %q, want %q", step.name, got, step.want)
-			}
+			wantEqual(t, "heard of at: "+step.name, strings.Join(changed, ","), step.want)
 			changed = nil
 		}
 		m := newTestMetrics()
@@ -147,20 +140,16 @@ func TestPreloads(t *testing.T) {
 		c := startCache(t, time.Now, preloadSet("one", "a"), preloadSet("two", "b"), foreign, deleting, pulling,
 			kubetest.Pod(kubetest.ID(2), time.Now(), kubetest.OfTemplate("a")))
 		for template, want := range map[string]string{"a": "one", "b": "two", "": "one two", "c": ""} {
-			if got := strings.Join(names(c.Preloads(template)), " "); got != want {
-				t.Errorf("of %q: %q, want %q", template, got, want)
-			}
+			wantEqual(t, "preloads of "+template, strings.Join(names(c.Preloads(template)), " "), want)
 		}
 		if got := names(c.PreloadPods(preloadSet("one", "a"))); !slices.Equal(got, []string{"1"}) {
 			t.Errorf("the pods are %v", got)
 		}
 		changed := map[string]int{}
-		if err := c.OnPreload(func(template string) { changed[template]++ }); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, c.OnPreload(func(template string) { changed[template]++ }))
 		synctest.Wait()
 		if fmt.Sprint(changed) != "map[a:3 b:1]" {
-			t.Errorf("told of %v", changed)
+			t.Errorf("heard of %v", changed)
 		}
 
 		waiting := make(chan string)
@@ -170,23 +159,51 @@ func TestPreloads(t *testing.T) {
 		}()
 		synctest.Wait()
 		c.WrotePreload(preloadSet("three", "c"))
-		if got := receive(t, waiting); got != "three" {
-			t.Errorf("a waiting client got %q", got)
-		}
+		wantEqual(t, "the preload of a waiting client", receive(t, waiting), "three")
 		deleted := preloadSet("two", "b")
 		deleted.DeletionTimestamp = new(metav1.Now())
 		c.WrotePreload(deleted)
 		if got := c.Preloads("b"); len(got) > 0 {
 			t.Errorf("a deleted preload is still there: %v", names(got))
 		}
-		if err := c.Client.Tracker().Delete(appsv1.SchemeGroupVersion.WithResource("daemonsets"), kubetest.Namespace, "one"); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, c.Client.Tracker().Delete(appsv1.SchemeGroupVersion.WithResource("daemonsets"), kubetest.Namespace, "one"))
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if sets := c.AwaitPreload(ctx, "a", func(sets []*appsv1.DaemonSet) bool { return len(sets) > 0 }); len(sets) > 0 {
-			t.Errorf("what is gone is still there: %v", names(sets))
+			t.Errorf("a preload that is gone is still there: %v", names(sets))
 		}
 	})
+}
+
+func TestInstancesByStatus(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
+		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Starting),
+		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")))
+	m := newTestMetrics()
+	registerCollectors(m, c.Cache, newTestCuller(t, c).Culler)
+	wantMetrics(t, m, "binder_instances", `
+binder_instances{status="deleted"} 0
+binder_instances{status="deployed"} 2
+binder_instances{status="deploying"} 1
+binder_instances{status="failed"} 1
+binder_instances{status="pending"} 0`)
+	c.put(t, kubetest.Pod(kubetest.ID(3), kubetest.Noon))
+	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting))
+	wantMetrics(t, m, "binder_instances", `
+binder_instances{status="deleted"} 1
+binder_instances{status="deployed"} 2
+binder_instances{status="deploying"} 0
+binder_instances{status="failed"} 1
+binder_instances{status="pending"} 0`)
+}
+
+func TestSyncedGauge(t *testing.T) {
+	running := startCache(t, kubetest.ClockAt(kubetest.Noon))
+	unread := newTestCache(t, running.Server)
+	for c, want := range map[*testCache]string{running: "1", unread: "0"} {
+		m := newTestMetrics()
+		registerCollectors(m, c.Cache, newTestCuller(t, c).Culler)
+		wantMetrics(t, m, "binder_cache_synced", "binder_cache_synced "+want)
+	}
 }

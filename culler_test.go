@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,69 +17,59 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-// testCuller is a culler of a read model, and what it says of itself.
+// testCuller is a culler, its metrics, its log, and the contact that leader election has
+// with the API server.
 type testCuller struct {
 	*Culler
 	metrics *metrics.Metrics
 	log     *kubetest.LogBuffer
+	lost    *atomic.Bool // contact, while startLeading runs
 }
 
 func newTestCuller(t testing.TB, c *testCache) testCuller {
 	t.Helper()
 	log, lines := kubetest.RecordLog()
-	m := newTestMetrics()
-	culler, err := NewCuller(CullerDeps{
-		Pods: c.Client.CoreV1().Pods(kubetest.Namespace), Cache: c.Cache,
-		Remover: &tombstone.Remover{Client: c.Client, Namespace: kubetest.Namespace, Now: c.Server.Now, Log: kubetest.NoLog()},
-		Rules:   testRules(), Hold: lifetime.NewHold(contactGap), Interval: 30 * time.Second,
-		Metrics: m, Log: log, Now: c.Server.Now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testCuller{culler, m, lines}
+	parts := c.parts()
+	return testCuller{parts.culler(t, 30*time.Second, log), parts.metrics, lines, &atomic.Bool{}}
 }
 
-// leads notes contact with the API server as leader election does, all the time.
-func (c testCuller) leads(t testing.TB) {
+// startLeading runs the culler, and reports contact with the API server as leader election
+// does. stop ends the term.
+func (c testCuller) startLeading(t testing.TB) (stop func()) {
 	runUntilEnd(t, func(ctx context.Context) {
 		for ctx.Err() == nil {
-			c.deps.Hold.Contact(time.Now())
+			if !c.lost.Load() {
+				c.deps.Hold.Contact(time.Now())
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(contactGap / 2):
 			}
 		}
 	})
+	return runUntilEnd(t, c.Run)
 }
 
-// wantCounts checks how many instances were ended for each reason, how many
-// attempts failed, and how many times were fixed.
-func (c testCuller) wantCounts(t testing.TB, ends map[instance.EndReason]float64, failed, fixed float64) {
+// wantCounts checks the metrics: ended instances by reason, failed deletes, fixed times.
+func wantCounts(t testing.TB, m *metrics.Metrics, ends map[instance.EndReason]float64, failed, fixed float64) {
 	t.Helper()
 	for _, reason := range instance.EndReasons() {
-		if got := metric(t, c.metrics, "binder_culls_total", string(reason)); got != ends[reason] {
-			t.Errorf("counted as %s: %v, want %v", reason, got, ends[reason])
-		}
+		wantEqual(t, "counted as "+string(reason), metric(t, m, "binder_culls_total", string(reason)), ends[reason])
 	}
-	if got := metric(t, c.metrics, "binder_cull_errors_total"); got != failed {
-		t.Errorf("counted as cull errors: %v, want %v", got, failed)
-	}
-	if got := metric(t, c.metrics, "binder_activity_unreadable_total"); got != fixed {
-		t.Errorf("counted as fixed times: %v, want %v", got, fixed)
-	}
+	wantEqual(t, "failed deletes", metric(t, m, "binder_cull_errors_total"), failed)
+	wantEqual(t, "fixed times", metric(t, m, "binder_activity_unreadable_total"), fixed)
 }
 
-// wantLog checks how many lines of each level were logged.
+// wantLog checks the number of warnings and errors in the log.
 func (c testCuller) wantLog(t testing.TB, warnings, failures int) {
 	t.Helper()
 	log := c.log.String()
@@ -86,7 +78,7 @@ func (c testCuller) wantLog(t testing.TB, warnings, failures int) {
 	}
 }
 
-// ago is a pod that was created, became Ready and was last used a while before noon.
+// ago returns a pod that was created, became Ready and was last used a while before noon.
 func ago(n int, while time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 	return kubetest.Pod(kubetest.ID(n), kubetest.Noon.Add(-while), changes...)
 }
@@ -94,25 +86,25 @@ func ago(n int, while time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 func mangled(pod *corev1.Pod) { pod.Annotations[instance.LastActivityAnnotation] = "mangled" }
 
 func TestSweep(t *testing.T) {
-	idle, failed, done := ago(1, 2*time.Hour), ago(2, 2*time.Hour, kubetest.Broken), ago(3, time.Minute, kubetest.Completed)
+	ended := []*corev1.Pod{ago(1, 2*time.Hour), ago(2, 2*time.Hour, kubetest.Broken), ago(3, time.Minute, kubetest.Completed)}
 	kept := []*corev1.Pod{
 		ago(5, time.Hour), ago(6, time.Minute, kubetest.Starting), ago(7, 2*time.Hour, kubetest.Deleting),
 		ago(8, 2*time.Hour, kubetest.WithLabel(instance.PoolLabel, "warm")), ago(9, 2*time.Hour, kubetest.WithLabel(instance.PreloadLabel, "true")),
 	}
-	objects := []runtime.Object{idle, failed, done, ago(4, 2*time.Hour, mangled)}
-	for _, pod := range kept {
+	objects := []runtime.Object{ago(4, 2*time.Hour, mangled)}
+	for _, pod := range slices.Concat(ended, kept) {
 		objects = append(objects, pod)
 	}
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon), objects...)
 	culler := newTestCuller(t, c)
 	culler.sweep(t.Context(), kubetest.Noon)
 
-	of := map[string]kubetest.Calls{} // the writes about each instance
+	of := map[string]kubetest.Calls{} // writes by id
 	for _, write := range c.Writes() {
 		id := strings.TrimSuffix(strings.TrimPrefix(kubetest.NameOf(write), "binder-"), ".deleted")
 		of[id] = append(of[id], write)
 	}
-	for _, pod := range []*corev1.Pod{idle, failed, done} {
+	for _, pod := range ended {
 		kubetest.WantRemoved(t, of[pod.Labels[instance.IDLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	}
 	for _, pod := range kept {
@@ -123,7 +115,7 @@ func TestSweep(t *testing.T) {
 	if fixed, _ := c.Pod(kubetest.ID(4)); fixed.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) || len(of[kubetest.ID(4)]) != 1 {
 		t.Errorf("the unreadable time is now %q, after %v", fixed.Annotations[instance.LastActivityAnnotation], of[kubetest.ID(4)])
 	}
-	culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndGone: 1}, 0, 1)
+	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndGone: 1}, 0, 1)
 	culler.wantLog(t, 1, 0)
 	for id, reason := range map[string]string{kubetest.ID(1): "Culled", kubetest.ID(2): "Failed", kubetest.ID(3): "Gone"} {
 		kubetest.Eventually(t, "the tombstone is in the cache and the pod is not", func() bool {
@@ -133,9 +125,9 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A pod that another replica has written to, or deleted, since it was judged is left
-// alone. That is neither an error nor a cull.
-func TestEndOfWhatHasChanged(t *testing.T) {
+// The culler spares a pod that another replica has written to since it was judged. That,
+// and a pod that is gone already, count neither as errors nor as culls.
+func TestPodChangesBeforeItsEnd(t *testing.T) {
 	for name, change := range map[string]func(c *testCache){
 		"used":    func(c *testCache) { c.put(t, ago(1, 2*time.Hour, kubetest.LastUsed(kubetest.Noon))) },
 		"deleted": func(c *testCache) { c.drop(t, kubetest.ID(1)) },
@@ -149,14 +141,13 @@ func TestEndOfWhatHasChanged(t *testing.T) {
 			if _, err := c.StoredPod(judged.Name); (err == nil) != (name == "used") {
 				t.Errorf("the pod: %v", err)
 			}
-			culler.wantCounts(t, nil, 0, 0)
+			wantCounts(t, culler.metrics, nil, 0, 0)
 			culler.wantLog(t, 0, 0)
 		})
 	}
 }
 
-// What fails is logged and counted, and the next sweep tries again. A conflict is no
-// failure.
+// Errors are logged and counted, and the next sweep tries again. Conflicts do not count.
 func TestSweepMeetsErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		err    error
@@ -169,20 +160,19 @@ func TestSweepMeetsErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := startCache(t, kubetest.ClockAt(kubetest.Noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour, mangled))
 			culler := newTestCuller(t, c)
-			recover := []func(){c.FailOn("delete", "pods", test.err), c.FailOn("patch", "pods", test.err)}
+			deletes, patches := c.FailOn("delete", "pods", test.err), c.FailOn("patch", "pods", test.err)
 			culler.sweep(t.Context(), kubetest.Noon)
-			culler.wantCounts(t, nil, test.failed, 0)
+			wantCounts(t, culler.metrics, nil, test.failed, 0)
 			culler.wantLog(t, 0, test.errors)
-			for _, r := range recover {
-				r()
-			}
+			deletes()
+			patches()
 			culler.sweep(t.Context(), kubetest.Noon)
-			culler.wantCounts(t, map[instance.EndReason]float64{instance.EndCulled: 1}, test.failed, 1)
+			wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1}, test.failed, 1)
 		})
 	}
 }
 
-// A replica that no longer leads does nothing more.
+// A replica that no longer leads writes nothing.
 func TestSweepEndsWithItsTerm(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon), ago(1, 2*time.Hour), ago(2, 2*time.Hour))
 	culler := newTestCuller(t, c)
@@ -190,20 +180,18 @@ func TestSweepEndsWithItsTerm(t *testing.T) {
 	cancel()
 	culler.sweep(ctx, kubetest.Noon)
 	culler.end(ctx, ago(1, 2*time.Hour), lifetime.Verdict{Action: lifetime.End, Reason: instance.EndFailed})
-	if writes := c.Writes(); len(writes) > 0 {
-		t.Errorf("the writes are %v", writes)
-	}
+	wantNoWrites(t, c.Server)
 }
 
-// An idle instance lives on while its application says that it is at work, and that
-// is written to its pod.
+// An idle instance is kept while its application says that it is at work. The culler
+// writes that to the pod.
 func TestApplicationsAtWork(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*corev1.Pod)
 		answer string // of the application
-		lost   bool   // contact with the API server, while the application is asked
+		lost   bool   // contact with the API server is lost during the probe
 		err    error  // of the write
-		result string // counted; "" for an application that is not asked
+		result string // counted; "" if there is no probe
 		culled bool
 		last   time.Time // written
 		errors int
@@ -230,10 +218,7 @@ func TestApplicationsAtWork(t *testing.T) {
 				_, _ = w.Write([]byte(test.answer))
 			}))
 			defer application.Close()
-			address, _ := url.Parse(application.URL)
-			pod := ago(1, 2*time.Hour, kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "api/kernels"),
-				kubetest.WithAnnotation(instance.PortAnnotation, address.Port()))
-			pod.Status.PodIP = address.Hostname()
+			pod := ago(1, 2*time.Hour, listensAt(t, application.Listener.Addr()), kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "api/kernels"))
 			if test.change != nil {
 				test.change(pod)
 			}
@@ -252,9 +237,7 @@ func TestApplicationsAtWork(t *testing.T) {
 				if string(result) == test.result {
 					want = 1
 				}
-				if got := metric(t, culler.metrics, "binder_activity_probes_total", string(result)); got != want {
-					t.Errorf("counted as %s: %v, want %v", result, got, want)
-				}
+				wantEqual(t, "counted as "+string(result), metric(t, culler.metrics, "binder_activity_probes_total", string(result)), want)
 			}
 			culler.wantLog(t, 0, test.errors)
 			if !test.last.IsZero() && (stored.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(test.last) ||
@@ -265,100 +248,86 @@ func TestApplicationsAtWork(t *testing.T) {
 	}
 }
 
-// Deletes are held back after each cause for the settle time, are then done, and the
-// gauge says so meanwhile. What has plainly ended goes at once.
+// Each cause holds deletes back for the settle time. The gauge and the log tell of it.
+// What has plainly ended is deleted at once.
 func TestDeletesAreHeld(t *testing.T) {
-	for name, cause := range map[string]func(c testCuller, clock *time.Duration, lost *bool){
-		"a term begins":     func(testCuller, *time.Duration, *bool) {},
-		"contact was lost":  func(c testCuller, _ *time.Duration, lost *bool) { *lost = true; time.Sleep(time.Minute); *lost = false },
-		"the clock was set": func(_ testCuller, clock *time.Duration, _ *bool) { *clock = 24 * time.Hour },
+	for name, cause := range map[string]func(c testCuller, ahead *atomic.Int64){
+		"a term begins":     nil,
+		"contact was lost":  func(c testCuller, _ *atomic.Int64) { c.lost.Store(true); time.Sleep(time.Minute); c.lost.Store(false) },
+		"the clock was set": func(_ testCuller, ahead *atomic.Int64) { ahead.Store(int64(24 * time.Hour)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var ahead time.Duration
-				var lost bool
-				now := func() time.Time { return time.Now().Add(ahead) }
+				var ahead atomic.Int64 // of the clock
+				now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 				c := startCache(t, now)
 				culler := newTestCuller(t, c)
-				runUntilEnd(t, func(ctx context.Context) {
-					for ctx.Err() == nil {
-						if !lost {
-							culler.deps.Hold.Contact(time.Now())
-						}
-						select {
-						case <-ctx.Done():
-						case <-time.After(contactGap / 2):
-						}
-					}
-				})
-				runUntilEnd(t, culler.Run)
-				if name != "a term begins" {
+				registerCollectors(culler.metrics, c.Cache, culler.Culler)
+				culler.startLeading(t)
+				warnings := 0 // the hold of a new term is none
+				if cause != nil {
 					time.Sleep(lifetime.SettleTime + time.Minute)
+					cause(culler, &ahead)
+					warnings++
 				}
-				cause(culler, &ahead, &lost)
 				began := time.Now()
 				c.put(t, kubetest.Pod(kubetest.ID(1), now().Add(-3*time.Hour)))
 				c.put(t, kubetest.Pod(kubetest.ID(2), now().Add(-time.Hour), kubetest.Completed))
+				want := func(id, reason string, held float64) {
+					t.Helper()
+					synctest.Wait()
+					if inst, _ := c.Instance(id); inst.Reason != reason {
+						t.Errorf("after %s: got %+v, want reason %q", time.Since(began), inst, reason)
+					}
+					wantEqual(t, "the gauge of held deletes after "+time.Since(began).String(), metric(t, culler.metrics, "binder_deletes_held"), held)
+				}
 				time.Sleep(lifetime.SettleTime - 10*time.Second)
-				synctest.Wait()
-				if inst, _ := c.Instance(kubetest.ID(1)); inst.Status != instance.StatusDeployed || !culler.Holding() {
-					t.Errorf("after %s it is %+v, held is %t", time.Since(began), inst, culler.Holding())
-				}
-				if inst, _ := c.Instance(kubetest.ID(2)); inst.Reason != "Gone" {
-					t.Errorf("after %s what has completed is %+v", time.Since(began), inst)
-				}
+				want(kubetest.ID(1), "", 1)
+				want(kubetest.ID(2), "Gone", 1)
 				time.Sleep(50 * time.Second)
-				synctest.Wait()
-				if inst, _ := c.Instance(kubetest.ID(1)); inst.Reason != "Culled" || culler.Holding() {
-					t.Errorf("after %s it is %+v, held is %t", time.Since(began), inst, culler.Holding())
+				want(kubetest.ID(1), "Culled", 0)
+				culler.wantLog(t, warnings, 0)
+				if began, ended := strings.Count(culler.log.String(), "deletes are held"), strings.Count(culler.log.String(), "no longer held"); began != warnings+1 || ended != began {
+					t.Errorf("the log tells of %d holds and %d ends:\n%s", began, ended, culler.log)
 				}
 			})
 		})
 	}
 }
 
+// The leader writes a tombstone for an instance that others delete.
 func TestRemembersWhatOthersDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()), kubetest.Pod(kubetest.ID(2), time.Now()), kubetest.Pod(kubetest.ID(3), time.Now()))
 		culler := newTestCuller(t, c)
-		c.drop(t, kubetest.ID(1)) // nobody leads yet
-		stop := runUntilEnd(t, culler.Run)
+		c.drop(t, kubetest.ID(1)) // before the term
+		stop := culler.startLeading(t)
 		synctest.Wait()
 		c.drop(t, kubetest.ID(2))
 		third, _ := c.Pod(kubetest.ID(3))
-		if err := culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request"); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request"))
 		synctest.Wait()
 		stop()
 		c.put(t, kubetest.Pod(kubetest.ID(4), time.Now()))
-		c.drop(t, kubetest.ID(4)) // nobody leads any longer
+		c.drop(t, kubetest.ID(4)) // after the term
 		synctest.Wait()
 		for n, want := range map[int]string{1: "", 2: "Gone", 3: "Stopped", 4: ""} {
 			if inst, known := c.Instance(kubetest.ID(n)); inst.Reason != want || known != (want != "") {
-				t.Errorf("instance %d is known %t as %+v, want reason %q", n, known, inst, want)
+				t.Errorf("instance %d is known: %t, %+v; want reason %q", n, known, inst, want)
 			}
 		}
-		culler.wantCounts(t, nil, 0, 0)
+		wantCounts(t, culler.metrics, nil, 0, 0)
 	})
 }
 
-// blockedPatcher is a pod client whose patches wait.
-type blockedPatcher chan struct{}
-
-func (b blockedPatcher) Patch(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (*corev1.Pod, error) {
-	<-b
-	return nil, errors.New("too late")
-}
-
-// A long sweep does not hold up what is to be remembered.
+// A long sweep does not delay tombstones.
 func TestRemembersDuringASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), mangled), kubetest.Pod(kubetest.ID(2), time.Now()))
 		culler := newTestCuller(t, c)
 		release := make(chan struct{})
 		culler.deps.Pods = blockedPatcher(release)
-		runUntilEnd(t, culler.Run)
+		culler.startLeading(t)
 		time.Sleep(culler.deps.Interval + time.Second)
 		c.drop(t, kubetest.ID(2))
 		synctest.Wait()
@@ -369,12 +338,20 @@ func TestRemembersDuringASweep(t *testing.T) {
 	})
 }
 
-func TestCannotRemember(t *testing.T) {
+// blockedPatcher is a pod client whose patches wait and fail.
+type blockedPatcher chan struct{}
+
+func (b blockedPatcher) Patch(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (*corev1.Pod, error) {
+	<-b
+	return nil, errors.New("too late")
+}
+
+func TestTombstoneCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
 		culler := newTestCuller(t, c)
 		c.FailOn("patch", "events", errors.New("the API server is away"))
-		runUntilEnd(t, culler.Run)
+		culler.startLeading(t)
 		synctest.Wait()
 		c.drop(t, kubetest.ID(1))
 		synctest.Wait()
@@ -382,29 +359,128 @@ func TestCannotRemember(t *testing.T) {
 	})
 }
 
-// The goroutine of the watch is not held up by more than can be remembered.
-func TestNoticeGoneNeverBlocks(t *testing.T) {
-	culler := newTestCuller(t, startCache(t, time.Now))
-	culler.leading.Store(true) // and nobody takes from the queue
-	for n := range maxUnremembered + 1 {
-		culler.noticeGone(kubetest.Pod(kubetest.ID(n), time.Now()))
-	}
-	if len(culler.gone) != maxUnremembered {
-		t.Errorf("%d are held, want %d", len(culler.gone), maxUnremembered)
-	}
-	culler.wantLog(t, 1, 0)
+// When too many instances are deleted at once, some are not remembered. The goroutine of
+// the watch does not wait.
+func TestManyInstancesAreDeletedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now)
+		culler := newTestCuller(t, c)
+		release := make(chan struct{})
+		c.React("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
+			<-release
+			return true, nil, errors.New("too late")
+		})
+		culler.startLeading(t)
+		synctest.Wait()
+		culler.noticeGone(kubetest.Pod(kubetest.ID(0), time.Now()))
+		synctest.Wait() // until its tombstone is being written
+		for n := range maxUnremembered + 1 {
+			culler.noticeGone(kubetest.Pod(kubetest.ID(n+1), time.Now()))
+		}
+		culler.wantLog(t, 1, 0)
+		close(release)
+		synctest.Wait()
+		wantEqual(t, "written tombstones", len(c.WritesOf("patch", "events")), maxUnremembered+1)
+	})
 }
 
-func TestHoldIsLogged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		culler := newTestCuller(t, startCache(t, time.Now))
-		culler.leads(t)
-		runUntilEnd(t, culler.Run)
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		culler.wantLog(t, 0, 0)
-		if log := culler.log.String(); !strings.Contains(log, string(lifetime.CauseTermStarted)) || strings.Count(log, "held back") != 2 {
-			t.Errorf("want the cause, the beginning and the end of the hold:\n%s", log)
+// lifetimes holds when instances were last used, and when they were deleted.
+type lifetimes struct {
+	mu      sync.Mutex
+	used    map[string]time.Time
+	deleted map[string]time.Time
+}
+
+// watchDeletes records each delete at the API server, even a refused one.
+func (l *lifetimes) watchDeletes(server *kubetest.Server) {
+	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), "binder-")
+		l.deleted[id] = time.Now()
+		return false, nil, nil
+	})
+}
+
+// use uses an instance at regular intervals until a time, unless it is deleted. The uses
+// go to the replicas in turn.
+func (l *lifetimes) use(id string, every time.Duration, until time.Time, replicas ...*activity.Tracker) {
+	for n := 0; time.Now().Before(until); n++ {
+		l.mu.Lock()
+		if _, gone := l.deleted[id]; !gone {
+			l.used[id] = time.Now()
+			replicas[n%len(replicas)].Touch(id, instance.SourceHTTP)
 		}
+		l.mu.Unlock()
+		time.Sleep(every)
+	}
+}
+
+// wantDeleted checks that an instance was deleted when it was due or shortly after.
+func (l *lifetimes) wantDeleted(t testing.TB, name, id string, due time.Time, within time.Duration) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, deleted := l.deleted[id]
+	if late := at.Sub(due); !deleted || late < 0 || late > within {
+		t.Errorf("%s: deleted %t, %s after it was due; want from 0s to %s", name, deleted, late, within)
+	}
+}
+
+// TestLifetimes runs a leader and a follower for an hour and a half. Whichever replica
+// carries the uses, an instance lives for its cull timeout after the last one, and not
+// much longer. That holds even when a replica dies before it has written the last uses.
+func TestLifetimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			timeout  = 10 * time.Minute
+			lag      = timeout/12 + 2*time.Second
+			interval = 30 * time.Second // of the sweeps
+		)
+		began := time.Now()
+		pod := func(n int) runtime.Object {
+			return kubetest.Pod(kubetest.ID(n), began, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
+		}
+		server := kubetest.NewServer(time.Now, pod(1), pod(2), pod(3), pod(4), pod(5), kubetest.Pod(kubetest.ID(6), began, kubetest.Unscheduled))
+		seen := &lifetimes{used: map[string]time.Time{}, deleted: map[string]time.Time{}}
+		seen.watchDeletes(server)
+		leading, other := startCacheOn(t, server), startCacheOn(t, server)
+		culler := newTestCuller(t, leading)
+		culler.startLeading(t)
+		leader, follower := leading.parts().tracker(), other.parts().tracker()
+		runUntilEnd(t, leader.Run)
+		kill := runUntilEnd(t, follower.Run)
+
+		var visitors sync.WaitGroup
+		killed := began.Add(time.Hour)
+		visitors.Go(func() { seen.use(kubetest.ID(1), 7*time.Second, began.Add(90*time.Minute), leader) })
+		visitors.Go(func() { seen.use(kubetest.ID(2), timeout-time.Second, killed, follower) })
+		visitors.Go(func() { seen.use(kubetest.ID(3), 11*time.Second, killed, follower, leader) })
+		visitors.Go(func() { // mangles an annotation twice
+			for range 2 {
+				time.Sleep(5 * time.Minute)
+				patch := []byte(`{"metadata":{"annotations":{"` + instance.LastActivityAnnotation + `":"mangled"}}}`)
+				_, err := server.Client.CoreV1().Pods(kubetest.Namespace).Patch(t.Context(), instance.PodName(kubetest.ID(5)), types.MergePatchType, patch, metav1.PatchOptions{})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		time.Sleep(time.Until(killed))
+		kill() // loses what it has not written
+		visitors.Wait()
+		time.Sleep(timeout + 2*lag + interval)
+		synctest.Wait()
+
+		for name, id := range map[string]string{
+			"used at the leader": kubetest.ID(1), "used at the follower": kubetest.ID(2), "used at both": kubetest.ID(3),
+		} {
+			// The annotation can trail the last use by at most the lag.
+			seen.wantDeleted(t, name, id, seen.used[id].Add(timeout), lag+interval+time.Second)
+		}
+		seen.wantDeleted(t, "never used", kubetest.ID(4), began.Add(timeout+lag), interval)
+		seen.wantDeleted(t, "mangled, and never used", kubetest.ID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
+		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+lifetime.FailedRetention), interval)
+		wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 5, instance.EndFailed: 1}, 0, 2)
 	})
 }

@@ -2,72 +2,98 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-// testRules are the server's settings in tests.
+// testAPIKey is the API key of all tests.
+const testAPIKey = "5f2e0c6ab1d94e33"
+
+// withKey is the header of an authorised request.
+var withKey = []string{"Authorization", testAPIKey}
+
 func testRules() lifetime.Rules {
 	return lifetime.Rules{CullTimeout: time.Hour, StartTimeout: kubetest.StartTimeout}
 }
 
-// testCache is a read model that runs, on a fake API server.
+func newTestMetrics() *metrics.Metrics { return metrics.New("test", metricValues()) }
+
+// testCache is a running read model and its fake API server.
 type testCache struct {
 	*Cache
 	*kubetest.Server
+	dials   atomic.Int64 // to starting instances
+	listens atomic.Bool  // whether these succeed
 }
 
-// startCache starts a read model on a fake API server with objects in it, and
-// returns when it has read them and watches. It ends with the test.
+// startCache starts a read model on a fake API server that has some objects. It returns
+// when the watches are open. The read model ends with the test.
 func startCache(t testing.TB, now func() time.Time, objects ...runtime.Object) *testCache {
 	t.Helper()
 	return startCacheOn(t, kubetest.NewServer(now, objects...))
 }
 
-// startCacheOn starts one more read model on a fake API server.
+// startCacheOn starts another read model on a fake API server.
 func startCacheOn(t testing.TB, server *kubetest.Server) *testCache {
 	t.Helper()
 	c := newTestCache(t, server)
-	c.start(t)
-	return c
-}
-
-// newTestCache makes a read model that has not read anything yet.
-func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
-	t.Helper()
-	cache, err := NewCache(server.Client, CacheOptions{
-		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
-	}, server.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &testCache{cache, server}
-}
-
-func (c *testCache) start(t testing.TB) {
-	t.Helper()
 	watches := len(c.Calls("watch"))
 	runUntilEnd(t, c.Cache.Run)
 	kubetest.Eventually(t, "the caches have synced and the watches are open", func() bool {
 		return c.Synced() && len(c.Calls("watch")) >= watches+len(c.informers())
 	})
+	return c
 }
 
-// put creates or replaces a pod at the fake API server, and returns when the cache
+// newTestCache returns a read model that does not run.
+func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
+	t.Helper()
+	c := &testCache{Server: server}
+	var err error
+	c.Cache, err = NewCache(server.Client, CacheOptions{
+		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
+		Dial: func(context.Context, string) error {
+			c.dials.Add(1)
+			if c.listens.Load() {
+				return nil
+			}
+			return errRefused
+		},
+	}, server.Now)
+	noError(t, err)
+	return c
+}
+
+// put creates or replaces a pod at the fake API server. It returns when the read model
 // has it.
 func (c *testCache) put(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
@@ -78,8 +104,8 @@ func (c *testCache) put(t testing.TB, pod *corev1.Pod) {
 	})
 }
 
-// drop takes a pod away at the fake API server, and returns when the cache has lost
-// it.
+// drop removes an instance's pod at the fake API server. It returns when the read model
+// has lost it.
 func (c *testCache) drop(t testing.TB, id string) {
 	t.Helper()
 	c.DropPod(t, instance.PodName(id))
@@ -89,15 +115,60 @@ func (c *testCache) drop(t testing.TB, id string) {
 	})
 }
 
-// tracker makes a Tracker of activity on a read model.
-func (c *testCache) tracker() *activity.Tracker {
-	return activity.New(activity.Deps{
-		Pods: c.Client.CoreV1().Pods(kubetest.Namespace), Cache: c.Cache, Rules: testRules(),
-		Metrics: newTestMetrics(), Log: kubetest.NoLog(), Now: c.Server.Now,
-	})
+// parts makes the parts that write, as newApp does, on one read model.
+type parts struct {
+	client    kubernetes.Interface
+	namespace string
+	cache     *Cache
+	metrics   *metrics.Metrics
+	now       func() time.Time
 }
 
-// runUntilEnd runs something until the test ends, or until stop is called.
+func (c *testCache) parts() parts {
+	return parts{c.Client, kubetest.Namespace, c.Cache, newTestMetrics(), c.Server.Now}
+}
+
+func (p parts) pods() typedcorev1.PodInterface { return p.client.CoreV1().Pods(p.namespace) }
+
+func (p parts) remover() *tombstone.Remover {
+	return &tombstone.Remover{Client: p.client, Namespace: p.namespace, Now: p.now, Log: kubetest.NoLog()}
+}
+
+func (p parts) tracker() *activity.Tracker {
+	return activity.New(activity.Deps{Pods: p.pods(), Cache: p.cache, Rules: testRules(), Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now})
+}
+
+func (p parts) launcher(t testing.TB) *launch.Launcher {
+	t.Helper()
+	launcher, err := launch.New(launch.Deps{
+		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
+		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
+		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
+	})
+	noError(t, err)
+	return launcher
+}
+
+func (p parts) culler(t testing.TB, interval time.Duration, log *slog.Logger) *Culler {
+	t.Helper()
+	culler, err := NewCuller(CullerDeps{
+		Pods: p.pods(), Cache: p.cache, Remover: p.remover(), Rules: testRules(), Hold: lifetime.NewHold(contactGap),
+		Interval: interval, Metrics: p.metrics, Log: log, Now: p.now,
+	})
+	noError(t, err)
+	return culler
+}
+
+// wantNoWrites checks that the API server was not asked to change anything.
+func wantNoWrites(t testing.TB, server *kubetest.Server) {
+	t.Helper()
+	if writes := server.Writes(); len(writes) > 0 {
+		t.Errorf("the writes are %v, want none", writes)
+	}
+}
+
+// runUntilEnd runs a function in the background. stop ends it and waits for it; the end
+// of the test does too.
 func runUntilEnd(t testing.TB, run func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -110,52 +181,80 @@ func runUntilEnd(t testing.TB, run func(context.Context)) (stop func()) {
 	return stop
 }
 
-func newTestMetrics() *metrics.Metrics { return metrics.New("test", metricValues()) }
-
-// metric is the value of a series whose labels have these values, in the order of
-// their names; of a histogram, how much was observed.
-func metric(t testing.TB, m *metrics.Metrics, name string, labels ...string) float64 {
-	t.Helper()
-	scraped := httptest.NewRecorder()
-	m.Handler().ServeHTTP(scraped, httptest.NewRequest("GET", "/metrics", nil))
-	for line := range strings.Lines(scraped.Body.String()) {
-		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		family, pairs, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
-		if family != name && family != name+"_count" {
-			continue
-		}
-		var values []string
-		for pair := range strings.SplitSeq(pairs, ",") {
-			if _, quoted, ok := strings.Cut(pair, "="); ok {
-				values = append(values, strings.Trim(quoted, `"`))
-			}
-		}
-		if strings.Join(values, ",") == strings.Join(labels, ",") {
-			number, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return number
-		}
-	}
-	t.Fatalf("there is no metric %s with labels %q", name, labels)
-	return 0
-}
-
-// receive takes one value from a channel, and fails the test when none comes.
-func receive[T any](t testing.TB, from <-chan T) T {
-	t.Helper()
-	select {
-	case value := <-from:
-		return value
-	case <-time.After(kubetest.Patience):
-		t.Fatalf("nothing came within %s", kubetest.Patience)
-		panic("unreachable")
+// emptyHost is a machine without environment variables and files.
+func emptyHost() config.Environment {
+	return config.Environment{
+		Env:      func(string) (string, bool) { return "", false },
+		ReadFile: func(string) ([]byte, error) { return nil, os.ErrNotExist },
+		Hostname: func() (string, error) { return "test", nil },
+		Random:   rand.Reader,
 	}
 }
 
-// wantError checks that an answer is an error as binder-client can read it, and
-// returns its message.
+// testConfig parses flags. The listeners are on free local ports, and the process does
+// not delay its shutdown.
+func testConfig(t testing.TB, flags ...string) *config.Config {
+	t.Helper()
+	c, err := config.Parse(append([]string{
+		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
+		"--api-key=" + testAPIKey, "--shutdown-delay=0s",
+	}, flags...), emptyHost(), io.Discard)
+	noError(t, err)
+	return c
+}
+
+func newTestApp(t testing.TB, client kubernetes.Interface, log *slog.Logger, flags ...string) *app {
+	t.Helper()
+	a, err := newApp(testConfig(t, flags...), client, log, time.Now, rand.Reader)
+	noError(t, err)
+	return a
+}
+
+// answer is the answer to a request; code is 0 if there was none.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// call sends a request with the API key over the network. It follows no redirects.
+func call(t testing.TB, method, url, body string) answer {
+	t.Helper()
+	return callWith(t, http.DefaultTransport, method, url, strings.NewReader(body))
+}
+
+func callWith(t testing.TB, transport http.RoundTripper, method, url string, body io.Reader) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*kubetest.Patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, url, body)
+	noError(t, err)
+	r.Close = true
+	r.Header.Set("Authorization", testAPIKey)
+	res, err := transport.RoundTrip(r)
+	if err != nil {
+		return answer{body: err.Error()}
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return answer{res.StatusCode, res.Header, string(raw)}
+}
+
+// ask sends a request to a handler. The header is given as name, value, name, value.
+func ask(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
+	r, w := httptest.NewRequest(method, target, strings.NewReader(body)), httptest.NewRecorder()
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// wantError checks that an answer is an error in the form that binder-client reads. It
+// returns the message.
 func wantError(t testing.TB, res *httptest.ResponseRecorder, code int, kind string) string {
 	t.Helper()
 	if res.Code != code {
@@ -164,17 +263,127 @@ func wantError(t testing.TB, res *httptest.ResponseRecorder, code int, kind stri
 	for header, want := range map[string]string{
 		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
 	} {
-		if got := res.Header().Get(header); got != want {
-			t.Errorf("%s is %q, want %q", header, got, want)
-		}
+		wantEqual(t, header, res.Header().Get(header), want)
 	}
 	var body map[string]string
-	if err := json.Unmarshal(res.Body.Bytes(), &body); err != nil {
-		t.Errorf("the body is no JSON object of strings: %v: %q", err, res.Body)
-		return ""
-	}
-	if len(body) != 2 || body["type"] != kind || body["error"] == "" {
-		t.Errorf("got body %v, want the type %s, an error, and no more", body, kind)
+	err := json.Unmarshal(res.Body.Bytes(), &body)
+	if err != nil || len(body) != 2 || body["type"] != kind || body["error"] == "" {
+		t.Errorf("got %q, %v; want a JSON object with the type %s and an error, and nothing else", res.Body, err, kind)
 	}
 	return body["error"]
+}
+
+// pipeListener is a listener in memory, so that tests with synctest's clock can use
+// servers.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// errRefused is the error of a dial when nothing listens.
+var errRefused = errors.New("connection refused")
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// transport returns a transport whose connections all go to the listener. It ends with
+// the test.
+func (l *pipeListener) transport(t testing.TB) *http.Transport {
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		select {
+		case l.conns <- server:
+			return client, nil
+		case <-l.closed:
+			return nil, errRefused
+		}
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+// scrape returns the series whose names begin with a prefix, sorted, one per line.
+func scrape(t testing.TB, m *metrics.Metrics, prefix string) string {
+	t.Helper()
+	res := ask(m.Handler(), http.MethodGet, "/metrics", "")
+	if res.Code != http.StatusOK {
+		t.Fatalf("the scrape got %d: %s", res.Code, res.Body)
+	}
+	var series []string
+	for line := range strings.Lines(res.Body.String()) {
+		if strings.HasPrefix(line, prefix) {
+			series = append(series, strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(series)
+	return strings.Join(series, "\n")
+}
+
+// wantMetrics checks the series whose names begin with a prefix.
+func wantMetrics(t testing.TB, m *metrics.Metrics, prefix, want string) {
+	t.Helper()
+	if got := scrape(t, m, prefix); got != strings.TrimSpace(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", prefix, got, strings.TrimSpace(want))
+	}
+}
+
+// metric returns the value of a series; label is the value of its only label, if it has
+// one.
+func metric(t testing.TB, m *metrics.Metrics, name string, label ...string) float64 {
+	t.Helper()
+	for line := range strings.Lines(scrape(t, m, name)) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if series != name && (len(label) == 0 || !strings.HasPrefix(series, name+"{") || !strings.HasSuffix(series, `="`+label[0]+`"}`)) {
+			continue
+		}
+		number, err := strconv.ParseFloat(value, 64)
+		noError(t, err)
+		return number
+	}
+	t.Fatalf("there is no metric %s with label %q", name, label)
+	return 0
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("unexpected error: %v", err)
+	}
+}
+
+func wantEqual[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// receive takes a value from a channel. It fails the test if none comes.
+func receive[T any](t testing.TB, from <-chan T) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(kubetest.Patience):
+		t.Fatalf("nothing was received within %s", kubetest.Patience)
+		panic("unreachable")
+	}
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"bufio"
-	"context"
+	"encoding/json"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -17,144 +15,121 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
-// firstLauncher launches what is there already: the first instance.
-type firstLauncher struct{}
-
-func (firstLauncher) Launch(context.Context, launch.Request) (string, error) {
-	return kubetest.ID(1), nil
-}
-
-func (firstLauncher) Stop(context.Context, string, string) error { return nil }
-
-// waitingAPI is an API over a read model.
-func waitingAPI(t testing.TB, instances InstanceReader) *API {
-	return &API{
-		Instances: instances, Launcher: firstLauncher{}, Key: protocol.NewAPIKey("key"), MaxCullTimeout: time.Hour,
-		Location: func(id, _ string) string { return "binder.example/user/" + id },
-		Draining: t.Context(), Metrics: metrics.New("test", metricValues()), Log: kubetest.NoLog(),
-	}
-}
-
-// askWaiting sends a request through all routes; headers are names and values in turn.
-func askWaiting(h http.Handler, method, path string, header ...string) *httptest.ResponseRecorder {
-	r, w := httptest.NewRequest(method, path, nil), httptest.NewRecorder()
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	h.ServeHTTP(w, r)
-	return w
-}
-
+// firstPath is the endpoint of instance 1.
 var firstPath = "/applications/jupyter/" + kubetest.ID(1)
 
-// becomesFirst makes the first instance's pod what it would be after changes.
-func becomesFirst(t testing.TB, world *kubetest.World, changes ...func(*corev1.Pod)) {
+// putFirst creates or changes the pod of instance 1.
+func (c *testCache) putFirst(t testing.TB, changes ...func(*corev1.Pod)) {
 	t.Helper()
-	world.PutPod(t, kubetest.Pod(kubetest.ID(1), time.Now(), changes...))
+	c.put(t, kubetest.Pod(kubetest.ID(1), time.Now(), changes...))
 }
 
-// TestAnswersToWaitingClients: the answer to a request that waits is a whole status. It
-// comes when the launch has ended, here after two seconds.
+// A request that waits is answered with a whole status when the launch has ended, which
+// takes two seconds here.
 func TestAnswersToWaitingClients(t *testing.T) {
-	const (
-		is       = `{"id":"00000000000000000000000000000001","template-name":"jupyter",`
-		starting = is + `"status":"deploying","message":"preparing the pod on its node"}`
-		deployed = is + `"location":"binder.example/user/00000000000000000000000000000001","status":"deployed"}`
-		launched = `{"id":"00000000000000000000000000000001"}`
-	)
 	for _, row := range []struct {
 		name, method, path, prefer string
-		want, applied              string
+		want                       instance.Status // "" for the id alone
+		applied                    string
 		took                       time.Duration
 	}{
-		{"GET", "GET", firstPath, "respond-async, wait=90", deployed, "wait=60", 2 * time.Second},
-		{"POST", "POST", "/applications/jupyter", "wait=60", deployed, "wait=60", 2 * time.Second},
-		{"GET for a second", "GET", firstPath, "wait=1", starting, "wait=1", time.Second},
-		{"POST without waiting", "POST", "/applications/jupyter", "wait=0", starting, "wait=0", 0},
-		{"POST without Prefer", "POST", "/applications/jupyter", "", launched, "", 0},
-		{"POST with another preference", "POST", "/applications/jupyter", "respond-async", launched, "", 0},
-		{"POST with a malformed preference", "POST", "/applications/jupyter", "wait=soon", launched, "", 0},
-		{"GET without Prefer", "GET", firstPath, "", starting, "", 0},
+		{"GET", "GET", firstPath, "respond-async, wait=90", "deployed", "wait=60", 2 * time.Second},
+		{"POST", "POST", "/applications/jupyter", "wait=60", "deployed", "wait=60", 2 * time.Second},
+		{"GET for a second", "GET", firstPath, "wait=1", "deploying", "wait=1", time.Second},
+		{"POST without a wait", "POST", "/applications/jupyter", "wait=0", "deploying", "wait=0", 0},
+		{"POST without Prefer", "POST", "/applications/jupyter", "", "", "", 0},
+		{"POST with another preference", "POST", "/applications/jupyter", "respond-async", "", "", 0},
+		{"POST with a malformed preference", "POST", "/applications/jupyter", "wait=soon", "", "", 0},
+		{"GET without Prefer", "GET", firstPath, "", "deploying", "", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				world := kubetest.NewWorld(time.Now, nil)
-				becomesFirst(t, world, kubetest.Starting)
-				time.AfterFunc(2*time.Second, func() { becomesFirst(t, world) })
+				c := startCache(t, time.Now)
+				c.putFirst(t, kubetest.Starting)
+				changing := time.AfterFunc(2*time.Second, func() { c.PutPod(t, kubetest.Pod(kubetest.ID(1), time.Now())) })
 				began := time.Now()
-				res := askWaiting(waitingAPI(t, world).Routes(), row.method, row.path, "Prefer", row.prefer)
-				if took := time.Since(began); res.Code != http.StatusOK || strings.TrimSpace(res.Body.String()) != row.want || took != row.took {
-					t.Errorf("answered %d %s after %s, want 200 %s after %s", res.Code, res.Body, took, row.want, row.took)
+				res := ask(newTestAPI(c.Cache, &fakeLauncher{}).Routes(), row.method, row.path, "", "Prefer", row.prefer)
+				took := time.Since(began)
+				changing.Stop()
+				var got statusResponse
+				if err := json.Unmarshal(res.Body.Bytes(), &got); err != nil || res.Code != http.StatusOK || got.Status != row.want || took != row.took {
+					t.Errorf("got %d %s after %s, want 200 and status %q after %s", res.Code, res.Body, took, row.want, row.took)
 				}
-				if got := res.Header().Get("Preference-Applied"); got != row.applied {
-					t.Errorf("Preference-Applied is %q, want %q", got, row.applied)
+				if got.ID != kubetest.ID(1) || (got.TemplateName == "jupyter") != (row.want != "") || (got.Location != "") != (row.want == "deployed") {
+					t.Errorf("got %+v", got)
 				}
-				time.Sleep(2 * time.Second) // until the world has changed: nothing may go on after the test
+				wantEqual(t, "Preference-Applied", res.Header().Get("Preference-Applied"), row.applied)
 			})
 		})
 	}
 }
 
-// TestLaunchedButNotKnown: a launch succeeds even if the watch is late.
+// A launch succeeds even if the watch is late.
 func TestLaunchedButNotKnown(t *testing.T) {
-	res := askWaiting(waitingAPI(t, kubetest.NewWorld(time.Now, nil)).Routes(), "POST", "/applications/jupyter", "Prefer", "wait=0")
-	if want := `{"id":"` + kubetest.ID(1) + `","template-name":"jupyter","status":"pending"}`; strings.TrimSpace(res.Body.String()) != want {
-		t.Errorf("answered %s, want %s", res.Body, want)
-	}
+	res := ask(newTestAPI(startCache(t, time.Now).Cache, &fakeLauncher{}).Routes(), "POST", "/applications/jupyter", "", "Prefer", "wait=0")
+	wantJSON(t, res, `{"id": "`+kubetest.ID(1)+`", "template-name": "jupyter", "status": "pending"}`)
 }
 
-// TestRequestsWithoutStream: what cannot be streamed is answered in JSON. Allowed
-// origins can read all answers.
+// What cannot be streamed is answered in JSON. Allowed origins can read all answers.
 func TestRequestsWithoutStream(t *testing.T) {
-	for _, row := range []struct {
-		method, path string
-		code         int
-	}{
-		{"GET", "/applications/jupyter/" + kubetest.ID(2), http.StatusNotFound},
-		{"HEAD", firstPath, http.StatusOK},
-	} {
-		world := kubetest.NewWorld(time.Now, nil)
-		becomesFirst(t, world)
-		api := waitingAPI(t, world)
-		api.AllowOrigins = []string{"https://a.example"}
-		res := askWaiting(api.Routes(), row.method, row.path, "Accept", "text/event-stream", "Origin", "https://a.example")
-		if got := res.Header().Get("Content-Type"); res.Code != row.code || got != "application/json" {
-			t.Errorf("%s %s: answered %d of type %q, want %d in JSON", row.method, row.path, res.Code, got, row.code)
+	c := startCache(t, time.Now)
+	c.putFirst(t)
+	api := newTestAPI(c.Cache, &fakeLauncher{})
+	api.AllowOrigins = []string{"https://a.example"}
+	for request, code := range map[string]int{"GET /applications/jupyter/not-an-id": 404, "HEAD " + firstPath: 200} {
+		method, path, _ := strings.Cut(request, " ")
+		res := ask(api.Routes(), method, path, "", "Accept", "text/event-stream", "Origin", "https://a.example")
+		if got := res.Header().Get("Content-Type"); res.Code != code || got != "application/json" {
+			t.Errorf("%s: got %d of type %q, want %d in JSON", request, res.Code, got, code)
 		}
-		if got := res.Header().Get("Access-Control-Allow-Origin"); got != "https://a.example" {
-			t.Errorf("%s %s: the origin is allowed as %q", row.method, row.path, got)
-		}
+		wantEqual(t, "the allowed origin of "+request, res.Header().Get("Access-Control-Allow-Origin"), "https://a.example")
 	}
 }
 
-// TestWaitingClientsNoticeTheStartTimeout: no change of the pod tells it, so the read
-// model looks again now and then.
+// Another replica may have launched an instance that this replica's watch has yet to
+// deliver. A request for its status waits for it.
+func TestStatusWaitsForTheWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now)
+		routes := newTestAPI(c.Cache, &fakeLauncher{}).Routes()
+		began := time.Now()
+		wantError(t, ask(routes, "GET", "/applications/jupyter/"+kubetest.ID(2), ""), 404, "noRecord")
+		if took := time.Since(began); took != instance.WatchDelay {
+			t.Errorf("waited %s for an unknown id, want %s", took, instance.WatchDelay)
+		}
+
+		began = time.Now()
+		var changing sync.WaitGroup
+		changing.Go(func() {
+			time.Sleep(instance.WatchDelay / 2)
+			c.putFirst(t, kubetest.Starting)
+		})
+		res := ask(routes, "GET", firstPath, "")
+		if took := time.Since(began); took >= instance.WatchDelay || !strings.Contains(res.Body.String(), `"deploying"`) {
+			t.Errorf("got %d %s after %s, want that it deploys, when it is known", res.Code, res.Body, took)
+		}
+		changing.Wait()
+		began = time.Now()
+		ask(routes, "GET", firstPath, "")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("waited %s for a known instance", took)
+		}
+	})
+}
+
+// The start timeout passes without a change of the pod. Waiting clients notice it within
+// seconds.
 func TestWaitingClientsNoticeTheStartTimeout(t *testing.T) {
 	for _, header := range [][]string{{"Prefer", "wait=60"}, {"Accept", "text/event-stream"}} {
 		synctest.Test(t, func(t *testing.T) {
-			server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting))
-			cache, err := NewCache(server.Client, CacheOptions{
-				Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy",
-				Rules: lifetime.Rules{CullTimeout: time.Hour, StartTimeout: kubetest.StartTimeout},
-			}, time.Now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() { cache.Run(ctx) })
-			defer running.Wait()
-			defer stop()
+			c := startCache(t, time.Now)
+			c.putFirst(t, kubetest.Starting)
 			ends := time.Now().Add(kubetest.StartTimeout)
 			time.Sleep(kubetest.StartTimeout - 30*time.Second)
-			res := askWaiting(waitingAPI(t, cache).Routes(), "GET", firstPath, header...)
+			res := ask(newTestAPI(c.Cache, &fakeLauncher{}).Routes(), "GET", firstPath, "", header...)
 			if late := time.Since(ends); late < 0 || late > 5*time.Second || !strings.Contains(res.Body.String(), instance.ReasonStartTimeout) {
 				t.Errorf("%q: answered %s after the start timeout: %s", header, late, res.Body)
 			}
@@ -162,40 +137,33 @@ func TestWaitingClientsNoticeTheStartTimeout(t *testing.T) {
 	}
 }
 
-// TestServerHoldsRequests: the time limits of the API's server end neither the longest
-// wait nor a stream, and nothing on the way holds events back.
+// The time limits of the API's server end neither the longest wait nor a stream, and
+// nothing on the way holds events back.
 func TestServerHoldsRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		world := kubetest.NewWorld(time.Now, nil)
-		becomesFirst(t, world, kubetest.Starting)
-		api, listener := waitingAPI(t, world), newPipeListener()
+		c := startCache(t, time.Now)
+		c.putFirst(t, kubetest.Starting)
+		api, listener := newTestAPI(c.Cache, &fakeLauncher{}), newPipeListener()
 		server := newServer("api", listener, api.Routes(), shortRequests(), kubetest.NoLog())
 		go func() { _ = server.serve() }()
 		defer server.shutdown(time.Second)
-		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return listener.dial() }}
-		defer transport.CloseIdleConnections()
-		ask := func(name, value string) *http.Response {
+		transport := listener.transport(t)
+		send := func(name, value string) *http.Response {
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://binder.example"+firstPath, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			noError(t, err)
 			r.Header.Set(name, value)
 			res, err := transport.RoundTrip(r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			noError(t, err)
 			return res
 		}
 
 		began := time.Now()
-		res := ask("Prefer", "wait=60")
-		body, err := io.ReadAll(res.Body)
+		body, err := io.ReadAll(send("Prefer", "wait=60").Body)
 		if took := time.Since(began); err != nil || took != time.Minute || !strings.Contains(string(body), `"status":"deploying"`) {
-			t.Errorf("answered %q, %v after %s, want the status after a minute", body, err, took)
+			t.Errorf("got %q, %v after %s, want the status after a minute", body, err, took)
 		}
 
-		res = ask("Accept", "text/event-stream")
-		lines := bufio.NewScanner(res.Body)
+		lines := bufio.NewScanner(send("Accept", "text/event-stream").Body)
 		nextPhase := func() string { // "" at the end
 			for lines.Scan() {
 				if data, ok := strings.CutPrefix(lines.Text(), `data: {"phase":"`); ok {
@@ -205,31 +173,30 @@ func TestServerHoldsRequests(t *testing.T) {
 			}
 			return ""
 		}
-		time.AfterFunc(3*time.Minute, func() { becomesFirst(t, world) })
+		time.AfterFunc(3*time.Minute, func() { c.PutPod(t, kubetest.Pod(kubetest.ID(1), time.Now())) })
 		for _, want := range []string{"deploying", "deployed", ""} {
 			if got := nextPhase(); got != want || lines.Err() != nil {
 				t.Fatalf("the next phase is %q, %v, want %q", got, lines.Err(), want)
 			}
 		}
-		const series = `binder_http_requests_total{code="200",method="get",route="/applications/{template}/{id}",server="api"} 2`
-		if got := askWaiting(api.Metrics.Handler(), "GET", "/metrics").Body.String(); !strings.Contains(got, series) {
-			t.Errorf("there is no %s", series)
-		}
+		transport.CloseIdleConnections()
+		wantMetrics(t, api.Metrics, "binder_http_requests_total",
+			`binder_http_requests_total{code="200",method="get",route="/applications/{template}/{id}",server="api"} 2`)
 	})
 }
 
-// TestRoutePublic: our own pages answer at their paths. All others reach the instances
-// as they were sent.
+// The service's own pages answer at their paths. All other requests reach the instances
+// unchanged.
 func TestRoutePublic(t *testing.T) {
-	world := kubetest.NewWorld(time.Now, launch.ErrNoRecord, kubetest.Template("jupyter"))
-	becomesFirst(t, world)
-	m := metrics.New("test", metricValues())
-	own := pages.New(pages.Deps{Instances: world, Launcher: firstLauncher{}, Templates: world, Draining: t.Context(), Log: kubetest.NoLog()})
+	c := startCache(t, time.Now, kubetest.Template("jupyter"))
+	c.putFirst(t)
+	m := newTestMetrics()
+	own := pages.New(pages.Deps{Instances: c.Cache, Launcher: &fakeLauncher{}, Templates: c.Cache, Draining: t.Context(), Log: kubetest.NoLog()})
 	var reached string
 	instances := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached = r.RequestURI })
 	for _, row := range []struct {
-		path                string
-		launchPage, notOurs bool
+		path                   string
+		launchPage, toInstance bool
 	}{
 		{"/launch/jupyter", true, false},
 		{"/launch/jupyter", false, true},
@@ -242,15 +209,13 @@ func TestRoutePublic(t *testing.T) {
 		{"/%6caunch/jupyter", true, true},
 	} {
 		reached = ""
-		w := askWaiting(routePublic(m, own, row.launchPage, instances), "GET", row.path)
-		if got := reached == row.path; w.Code != http.StatusOK || got != row.notOurs {
-			t.Errorf("%s with launch page %t: answered %d, the instances got %q; want them to get it: %t", row.path, row.launchPage, w.Code, reached, row.notOurs)
+		res := ask(routePublic(m, own, row.launchPage, instances), "GET", row.path, "")
+		if got := reached == row.path; res.Code != http.StatusOK || got != row.toInstance {
+			t.Errorf("%s with launch pages %t: got %d, the instances got %q; want them to get it: %t", row.path, row.launchPage, res.Code, reached, row.toInstance)
 		}
 	}
-	exposed := askWaiting(m.Handler(), "GET", "/metrics").Body.String()
-	for route, n := range map[string]string{"/launch/": "1", "/progress/": "2", "/user/": "6"} {
-		if series := `binder_http_requests_total{code="200",method="get",route="` + route + `",server="proxy"} ` + n; !strings.Contains(exposed, series) {
-			t.Errorf("there is no %s", series)
-		}
-	}
+	wantMetrics(t, m, "binder_http_requests_total", `
+binder_http_requests_total{code="200",method="get",route="/launch/",server="proxy"} 1
+binder_http_requests_total{code="200",method="get",route="/progress/",server="proxy"} 2
+binder_http_requests_total{code="200",method="get",route="/user/",server="proxy"} 6`)
 }

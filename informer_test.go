@@ -1,25 +1,30 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// ids are those of instances, in their order.
+// ids returns the ids of instances, in their order.
 func ids(instances []instance.Instance) []string {
 	var ids []string
 	for _, inst := range instances {
@@ -33,7 +38,6 @@ func TestCacheInstance(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
 		deployed,
 		kubetest.Tombstone(over, instance.EndCulled, "not used"),
-		// The delete that the tombstone was written for did not happen.
 		both, kubetest.Tombstone(both, instance.EndCulled, "not used"),
 		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
 		kubetest.Pod(kubetest.ID(5), kubetest.Noon, func(p *corev1.Pod) { p.Namespace = "default" }),
@@ -47,11 +51,11 @@ func TestCacheInstance(t *testing.T) {
 	}{
 		{"a pod", kubetest.ID(1), instance.StatusDeployed, ""},
 		{"a tombstone", kubetest.ID(2), instance.StatusDeleted, "Culled"},
-		{"a pod goes before its tombstone", kubetest.ID(3), instance.StatusDeployed, ""},
-		{"a pod that is nobody's", kubetest.ID(4), "", ""},
+		{"a pod has precedence over its tombstone", kubetest.ID(3), instance.StatusDeployed, ""},
+		{"a warm pod", kubetest.ID(4), "", ""},
 		{"a pod of another namespace", kubetest.ID(5), "", ""},
 		{"nothing", kubetest.ID(6), "", ""},
-		{"a pod that is named by one id and labelled by another", kubetest.ID(7), "", ""},
+		{"a pod whose name and label differ", kubetest.ID(7), "", ""},
 		{"no id", "", "", ""},
 	} {
 		inst, known := c.Instance(test.id)
@@ -61,11 +65,11 @@ func TestCacheInstance(t *testing.T) {
 	}
 	c.drop(t, kubetest.ID(3))
 	if inst, _ := c.Instance(kubetest.ID(3)); inst.Status != instance.StatusDeleted || inst.Reason != "Culled" {
-		t.Errorf("once the pod is gone: got %+v, want what the tombstone says", inst)
+		t.Errorf("without the pod: got %+v, want the tombstone", inst)
 	}
 }
 
-// The status changes with time alone, without an event.
+// The start timeout passes without an event.
 func TestCacheInstanceFailsByTheClock(t *testing.T) {
 	now := kubetest.Noon
 	c := startCache(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled))
@@ -81,7 +85,7 @@ func TestCacheInstanceFailsByTheClock(t *testing.T) {
 
 func TestCacheInstances(t *testing.T) {
 	at := func(n int) time.Time { return kubetest.Noon.Add(time.Duration(n) * time.Minute) }
-	odd := "org/image:tag" // is no label value
+	odd := "org/image:tag" // not valid as a label
 	both := kubetest.Pod(kubetest.ID(4), at(0))
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
 		kubetest.Pod(kubetest.ID(3), at(2)),
@@ -109,14 +113,11 @@ func TestCacheInstances(t *testing.T) {
 			}
 		}
 	}
-	pods := c.InstancePods()
-	if len(pods) != 5 {
-		t.Errorf("got %d pods of instances, want 5", len(pods))
+	if _, err := indexByTemplate("no object"); err == nil {
+		t.Error("got no error for the template of a string")
 	}
-	for _, pod := range pods {
-		if !instance.IsInstance(pod) {
-			t.Errorf("pod %s is nobody's instance", pod.Name)
-		}
+	if got, want := names(c.InstancePods()), []string{"1", "2", "3", "4", "6"}; !slices.Equal(got, want) {
+		t.Errorf("the pods of instances are %v, want %v", got, want)
 	}
 }
 
@@ -132,7 +133,7 @@ func TestCacheLookups(t *testing.T) {
 	}
 	for _, name := range []string{"unknown", "", "elsewhere", "../default/elsewhere"} {
 		if _, err := c.Template(t.Context(), name); !errors.Is(err, podtemplate.ErrUnknown) || !strings.Contains(err.Error(), strconv.Quote(name)) {
-			t.Errorf("template %q: got error %v, want one that says that it is unknown", name, err)
+			t.Errorf("template %q: got error %v, want ErrUnknown with the name", name, err)
 		}
 	}
 	if got, ok := c.ProxyService(); !ok || got.Namespace != "binder" {
@@ -143,7 +144,7 @@ func TestCacheLookups(t *testing.T) {
 	}
 }
 
-// Answering costs the API server nothing.
+// Reads do not reach the API server.
 func TestCacheReadsFromMemory(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Template("jupyter"))
 	c.Client.ClearActions()
@@ -159,11 +160,11 @@ func TestCacheReadsFromMemory(t *testing.T) {
 	c.Preloads("")
 	c.ProxyService()
 	if actions := c.Client.Actions(); len(actions) > 0 {
-		t.Errorf("the API server was asked %v", actions)
+		t.Errorf("the API server got %v", actions)
 	}
 }
 
-// What the transforms leave of an object is all that anybody reads.
+// The transforms keep everything that is read, and drop the rest.
 func TestTransformsKeepWhatIsRead(t *testing.T) {
 	managed := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 	for name, change := range map[string]func(*corev1.Pod){
@@ -183,7 +184,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		full.Status.PodIPs, full.Status.HostIPs = []corev1.PodIP{{IP: "10.0.0.7"}}, []corev1.HostIP{{IP: "10.0.0.1"}}
 		slimmed := mustTransform(t, slimPod, full.DeepCopy()).(*corev1.Pod)
 		if slimmed.ManagedFields != nil || slimmed.Spec.Containers != nil || slimmed.Status.PodIPs != nil || slimmed.Status.HostIPs != nil {
-			t.Errorf("%s: what nobody reads is kept: %v", name, slimmed)
+			t.Errorf("%s: unread fields are kept: %v", name, slimmed)
 		}
 		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
 			now := kubetest.Noon.Add(after)
@@ -202,7 +203,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		}
 	}
 
-	// Of the others, only what the API server keeps for itself is dropped.
+	// Other objects lose their managedFields only.
 	tombstone, template := kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "not used"), kubetest.Template("jupyter")
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "binder-proxy"}}
 	for _, want := range []runtime.Object{tombstone, template, service} {
@@ -217,13 +218,10 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 func mustTransform(t testing.TB, transform func(any) (any, error), obj any) any {
 	t.Helper()
 	got, err := transform(obj)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	return got
 }
 
-// The transforms are in use.
 func TestCacheKeepsSlimObjects(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Template("jupyter"))
 	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
@@ -236,17 +234,237 @@ func TestCacheKeepsSlimObjects(t *testing.T) {
 	}
 }
 
-func TestIndexByTemplate(t *testing.T) {
-	if got, err := indexByTemplate(kubetest.Pod(kubetest.ID(1), kubetest.Noon)); err != nil || !slices.Equal(got, []string{kubetest.TemplateName}) {
-		t.Errorf("got %v, %v", got, err)
+// noImage makes the image of the pod one that cannot be pulled.
+var noImage = kubetest.StartingWith("ImagePullBackOff", "manifest unknown")
+
+// The cache reads only what the Roles allow: the service's own objects, in two
+// namespaces.
+func TestCacheWatchesOnlyItsOwn(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
+	want := map[string]string{
+		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"podtemplates": "binder-instances  ",
+		"daemonsets":   "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"services":     "binder  metadata.name=binder-proxy",
 	}
-	if _, err := indexByTemplate("no object"); err == nil {
-		t.Error("what is no object has a template")
+	verbs := map[string][]string{}
+	for _, action := range c.Client.Actions() {
+		var opts metav1.ListOptions
+		switch action := action.(type) {
+		case k8stesting.ListActionImpl:
+			opts = action.ListOptions
+		case k8stesting.WatchActionImpl:
+			opts = action.ListOptions
+		}
+		resource := action.GetResource().Resource
+		verbs[resource] = append(verbs[resource], action.GetVerb())
+		got := strings.Join([]string{action.GetNamespace(), opts.LabelSelector, opts.FieldSelector}, " ")
+		if got != want[resource] {
+			t.Errorf("%s %s: got %q, want %q", action.GetVerb(), resource, got, want[resource])
+		}
+	}
+	for resource := range want {
+		if got, want := verbs[resource], []string{"list", "watch"}; !slices.Equal(got, want) {
+			t.Errorf("calls of %s are %v, want %v", resource, got, want)
+		}
 	}
 }
 
-// noImage is a pod whose image cannot be pulled.
-func noImage(pod *corev1.Pod) {
-	kubetest.Starting(pod)
-	pod.Status.ContainerStatuses[0].State = kubetest.Waiting("ImagePullBackOff", "manifest unknown")
+func TestCacheSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
+		// client-go delays retries after other errors by a clock outside the bubble.
+		restore := server.FailOn("list", "podtemplates", apierrors.NewResourceExpired("too old resource version"))
+		c := newTestCache(t, server)
+		if c.Synced() {
+			t.Error("synced before it runs")
+		}
+		runUntilEnd(t, c.Run)
+		time.Sleep(time.Minute)
+		if c.Synced() {
+			t.Error("synced before the templates were read")
+		}
+		if _, known := c.Instance(kubetest.ID(1)); !known {
+			t.Error("the instance is unknown although the pods could be read")
+		}
+		restore()
+		time.Sleep(2 * time.Minute) // more than the longest pause between two attempts
+		if !c.Synced() {
+			t.Error("not synced although everything could be read")
+		}
+	})
+}
+
+func TestOnPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+		var heard []string
+		hear := func(what string) func(*corev1.Pod) {
+			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[instance.IDLabel][31:]) }
+		}
+		noError(t, c.OnPod(hear("updated"), hear("gone")))
+		synctest.Wait()
+		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon))
+		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.Starting))
+		c.put(t, kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm"))) // no instance
+		c.drop(t, kubetest.ID(2))
+		c.Client.Tracker().Delete(kubetest.PodResource, kubetest.Namespace, instance.PodName(kubetest.ID(3)))
+		synctest.Wait()
+		if want := []string{"updated 1", "updated 2", "updated 2", "gone 2"}; !slices.Equal(heard, want) {
+			t.Errorf("heard %v, want %v", heard, want)
+		}
+	})
+}
+
+func TestOnPodAfterTheEnd(t *testing.T) {
+	c := newTestCache(t, kubetest.NewServer(time.Now))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Run(ctx)
+	if err := c.OnPod(func(*corev1.Pod) {}, func(*corev1.Pod) {}); err == nil {
+		t.Error("got no error for a handler that will never be called")
+	}
+}
+
+// The read after a broken watch finds that a pod was deleted meanwhile. It calls the
+// handlers and wakes waiting clients.
+func TestPodDeletedDuringABrokenWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := kubetest.NewServer(time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+		broken := server.BreakFirstPodWatch()
+		c := startCacheOn(t, server)
+		gone, lost := make(chan string, 2), make(chan struct{})
+		noError(t, c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod.Labels[instance.IDLabel] }))
+		go func() {
+			c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool { return !known })
+			close(lost)
+		}()
+		c.DropPod(t, instance.PodName(kubetest.ID(1)))
+		time.Sleep(time.Minute)
+		if _, known := c.Instance(kubetest.ID(1)); !known || len(gone) > 0 {
+			t.Fatal("the watch is not broken")
+		}
+		broken.Expire()
+		if id := receive(t, gone); id != kubetest.ID(1) {
+			t.Errorf("the handler was called for %s", id)
+		}
+		synctest.Wait() // without another look of the client in the meantime
+		select {
+		case <-lost:
+		default:
+			t.Error("the waiting client was not woken")
+		}
+		if len(gone) > 0 {
+			t.Error("the handler was called twice")
+		}
+	})
+}
+
+func isKnown(_ instance.Instance, known bool) bool { return known }
+
+func isDeployed(inst instance.Instance, known bool) bool {
+	return known && inst.Status == instance.StatusDeployed
+}
+
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting))
+		for _, test := range []struct {
+			name   string
+			id     string
+			change *corev1.Pod     // after a second; can be nil
+			want   instance.Status // "" for unknown
+			after  time.Duration
+		}{
+			{"deployed already", kubetest.ID(2), nil, instance.StatusDeployed, 0},
+			{"becomes deployed", kubetest.ID(1), kubetest.Pod(kubetest.ID(1), time.Now()), instance.StatusDeployed, time.Second},
+			{"becomes known", kubetest.ID(3), kubetest.Pod(kubetest.ID(3), time.Now()), instance.StatusDeployed, time.Second},
+			{"another change", kubetest.ID(4), kubetest.Pod(kubetest.ID(4), time.Now(), kubetest.Starting), instance.StatusDeploying, time.Minute},
+			{"change of another instance", kubetest.ID(5), kubetest.Pod(kubetest.ID(6), time.Now()), "", time.Minute},
+			{"never", kubetest.ID(7), nil, "", time.Minute},
+		} {
+			if test.want == instance.StatusDeployed && test.change == nil {
+				c.put(t, kubetest.Pod(test.id, time.Now()))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			var changing sync.WaitGroup
+			changing.Go(func() {
+				time.Sleep(time.Second)
+				if test.change != nil {
+					c.put(t, test.change)
+				}
+			})
+			began := time.Now()
+			inst, known := c.Await(ctx, test.id, isDeployed)
+			if took := time.Since(began); took != test.after {
+				t.Errorf("%s: took %s, want %s", test.name, took, test.after)
+			}
+			if inst.Status != test.want || known != (test.want != "") {
+				t.Errorf("%s: got %+v, %t; want status %q", test.name, inst, known, test.want)
+			}
+			cancel()
+			changing.Wait()
+		}
+	})
+}
+
+// While a client waits, and no longer, the cache dials a starting instance. The instance
+// is deployed as soon as it listens.
+func TestAwaitDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.NotReadySince(time.Now()),
+			kubetest.WithAnnotation(instance.ReadyWhenAnnotation, instance.ReadyWhenListening)))
+		var updates atomic.Int64
+		noError(t, c.OnPod(func(*corev1.Pod) { updates.Add(1) }, func(*corev1.Pod) {}))
+		await := func(limit time.Duration) (instance.Instance, int64) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			before := c.dials.Load()
+			inst, _ := c.Await(ctx, kubetest.ID(1), isDeployed)
+			return inst, c.dials.Load() - before
+		}
+		if inst, dials := await(10 * time.Second); inst.Status != instance.StatusDeploying || dials == 0 {
+			t.Errorf("before it listens: got %+v after %d dials", inst, dials)
+		}
+		time.Sleep(10 * time.Second)
+		before := c.dials.Load()
+		time.Sleep(time.Minute)
+		wantEqual(t, "dials after the last client has gone", c.dials.Load(), before)
+		c.listens.Store(true)
+		heard, began := updates.Load(), time.Now()
+		if inst, _ := await(time.Minute); inst.Status != instance.StatusDeployed || inst.Address != "10.0.0.7:8888" || time.Since(began) > time.Second {
+			t.Errorf("once it listens: got %+v after %s", inst, time.Since(began))
+		}
+		wantEqual(t, "calls of the handler when the instance listens", updates.Load()-heard, 1)
+	})
+}
+
+// A tombstone wakes a waiting client.
+func TestAwaitTombstone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now)
+		began := time.Now()
+		event := kubetest.Tombstone(kubetest.Pod(kubetest.ID(1), kubetest.Noon), instance.EndCulled, "")
+		time.AfterFunc(time.Second, func() { _ = c.Client.Tracker().Add(event) })
+		inst, known := c.Await(t.Context(), kubetest.ID(1), isKnown)
+		if took := time.Since(began); !known || inst.Status != instance.StatusDeleted || took != time.Second {
+			t.Errorf("got %+v, %t after %s, want it deleted after 1s", inst, known, took)
+		}
+	})
+}
+
+// A change between the first look and the wait is not missed.
+func TestAwaitLooksAgain(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
+	looks := 0
+	_, known := c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool {
+		if looks++; looks == 1 {
+			c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon)) // there is no waiting client to wake
+		}
+		return known
+	})
+	if !known {
+		t.Error("the instance is not known")
+	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -13,14 +12,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
-// wantGone checks that an instance's pod is no more, and why.
+// wantGone checks that an instance's pod is gone, and the reason on its tombstone.
 func (s *sandbox) wantGone(t testing.TB, id string, reason instance.EndReason) {
 	t.Helper()
 	if pod, exists := s.pod(t, id); exists {
@@ -33,37 +30,36 @@ func (s *sandbox) wantGone(t testing.TB, id string, reason instance.EndReason) {
 }
 
 func TestIntegrationSweep(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	began := time.Now().Truncate(time.Millisecond)
 	at := func(after time.Duration) time.Time { return began.Add(after) }
 	clock := &movingClock{}
 	clock.set(at(2 * time.Hour))
 	r := s.startReplica(t, clock.now)
-	culler := r.culler(t)
+	culler := r.culler(t, time.Second, kubetest.NoLog())
 
 	rows := []struct {
 		name   string
 		change func(*corev1.Pod)
-		reason instance.EndReason // "" for what stays
+		reason instance.EndReason // "" if it stays
 	}{
 		{"idle", func(*corev1.Pod) {}, instance.EndCulled},
 		{"idle for its own timeout", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "90m"), instance.EndCulled},
 		{"used", kubetest.LastUsed(at(time.Hour + 30*time.Minute)), ""},
-		{"used a moment ahead of our clock", kubetest.LastUsed(at(2*time.Hour + time.Second)), ""},
-		{"has a day", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
-		{"broke down", kubetest.Broken, instance.EndFailed},
+		{"used slightly in the future", kubetest.LastUsed(at(2*time.Hour + time.Second)), ""},
+		{"long timeout", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
+		{"failed", kubetest.Broken, instance.EndFailed},
 		{"completed", kubetest.Completed, instance.EndGone},
-		{"got no node", kubetest.Unscheduled, instance.EndFailed},
-		{"got no image", noImage, instance.EndFailed},
-		{"mangled", kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"), ""},
-		{"mangled and completed", func(pod *corev1.Pod) { kubetest.Completed(pod); pod.Annotations[instance.LastActivityAnnotation] = "" }, instance.EndGone},
-		{"without activity", func(pod *corev1.Pod) { delete(pod.Annotations, instance.LastActivityAnnotation) }, ""},
-		{"from the future", kubetest.LastUsed(at(72 * time.Hour)), ""},
-		{"somebody else's", kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"), ""},
-		{"nobody's yet", kubetest.WithLabel(instance.PoolLabel, "warm"), ""},
+		{"no node", kubetest.Unscheduled, instance.EndFailed},
+		{"no image", noImage, instance.EndFailed},
+		{"mangled", mangled, ""},
+		{"mangled and completed", kubetest.All(kubetest.Completed, mangled), instance.EndGone},
+		{"without activity", kubetest.WithoutAnnotation(instance.LastActivityAnnotation), ""},
+		{"used in the far future", kubetest.LastUsed(at(72 * time.Hour)), ""},
+		{"of another manager", kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"), ""},
+		{"warm", kubetest.WithLabel(instance.PoolLabel, "warm"), ""},
 	}
-	repaired := map[string]bool{"mangled": true, "without activity": true, "from the future": true}
+	repaired := map[string]bool{"mangled": true, "without activity": true, "used in the far future": true}
 	pods := map[string]*corev1.Pod{}
 	for n, row := range rows {
 		pods[row.name] = s.createPod(t, kubetest.ID(n), row.change)
@@ -84,43 +80,34 @@ func TestIntegrationSweep(t *testing.T) {
 		last, err := instance.LastActivity(pod)
 		switch {
 		case repaired[row.name] && (err != nil || !last.Equal(clock.now())):
-			t.Errorf("%s: the activity is %s, %v; want that it counts as now", row.name, last, err)
+			t.Errorf("%s: the activity is %s, %v; want now", row.name, last, err)
 		case !repaired[row.name] && pod.ResourceVersion != pods[row.name].ResourceVersion:
-			t.Errorf("%s: the pod was written to", row.name)
+			t.Errorf("%s: the pod was changed", row.name)
 		}
 	}
-	for reason, want := range map[instance.EndReason]float64{instance.EndCulled: 2, instance.EndFailed: 3, instance.EndGone: 2, instance.EndStopped: 0} {
-		if got := metric(t, r.metrics, "binder_culls_total", string(reason)); got != want {
-			t.Errorf("counted are %v ends for %s, want %v", got, reason, want)
-		}
-	}
-	if got := metric(t, r.metrics, "binder_activity_unreadable_total"); got != 3 {
-		t.Errorf("counted are %v unreadable activities, want 3", got)
-	}
+	wantCounts(t, r.metrics, map[instance.EndReason]float64{instance.EndCulled: 2, instance.EndFailed: 3, instance.EndGone: 2}, 0, 3)
 
-	// What was mended lives for as long as if it had been used then, and is not
-	// kept for ever.
-	mangled := kubetest.ID(9)
-	r.awaitPod(t, s, mangled)
+	// An instance whose time was fixed lives as if it had been used then.
+	fixed := kubetest.ID(9)
+	r.awaitPod(t, s, fixed)
 	over := clock.now().Add(time.Hour + lifetime.Lag(time.Hour))
 	clock.set(over.Add(-time.Millisecond))
 	culler.sweep(t.Context(), clock.now())
-	s.wantAlive(t, mangled, pods["mangled"].UID)
+	s.wantAlive(t, fixed, pods["mangled"].UID)
 	clock.set(over)
 	culler.sweep(t.Context(), clock.now())
-	s.wantGone(t, mangled, instance.EndCulled)
+	s.wantGone(t, fixed, instance.EndCulled)
 }
 
-// Two replicas believe that they lead, judge at the same time, and delete by what
-// they saw then. In between some instances are used after all, and one makes
-// place for another of its name.
+// Two replicas both lead, judge at the same time, and delete what they judged. In between,
+// some instances are used and one is replaced by a pod of the same name.
 func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	t.Parallel()
 	const (
 		idle  = 3
 		used  = 4
 		other = idle + used
-		all   = kube.Writers // so that none waits for another
+		all   = kube.Writers // deletes at the same time
 	)
 	s := newSandbox(t, nil)
 	began := time.Now().Truncate(time.Millisecond)
@@ -129,15 +116,12 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	for n := range pods {
 		pods[n] = s.createPod(t, kubetest.ID(n))
 	}
-	var replicas []*replica
-	var gates []*gate
+	replicas, gates := s.startReplicas(t, func(int) func() time.Time { return kubetest.ClockAt(now) }, http.MethodDelete, "/pods/")
 	var cullers []*Culler
-	var sweeping sync.WaitGroup
-	for range 2 {
-		g := newGate(http.MethodDelete, "/pods/")
-		r := s.startReplica(t, kubetest.ClockAt(now), g.wrap)
-		replicas, gates, cullers = append(replicas, r), append(gates, g), append(cullers, r.culler(t))
+	for _, r := range replicas {
+		cullers = append(cullers, r.culler(t, time.Second, kubetest.NoLog()))
 	}
+	var sweeping sync.WaitGroup
 	for _, culler := range cullers {
 		sweeping.Go(func() { culler.sweep(t.Context(), now) })
 	}
@@ -168,82 +152,63 @@ func TestIntegrationTwoCullersAtOnce(t *testing.T) {
 	deletes := func(code int) int {
 		return replicas[0].traffic.count(http.MethodDelete, "/pods/", code) + replicas[1].traffic.count(http.MethodDelete, "/pods/", code)
 	}
-	if got := deletes(http.StatusOK); got != idle {
-		t.Errorf("%d deletes were taken, want %d", got, idle)
-	}
-	// Whoever comes second finds nothing, or a conflict if that is at the same time.
-	if got, want := deletes(http.StatusNotFound)+deletes(http.StatusConflict), 2*all-idle; got != want {
-		t.Errorf("%d deletes were refused, want %d", got, want)
-	}
+	wantEqual(t, "successful deletes", deletes(http.StatusOK), idle)
+	// The later replica finds no pod, or meets a conflict.
+	wantEqual(t, "refused deletes", deletes(http.StatusNotFound)+deletes(http.StatusConflict), 2*all-idle)
 	for _, r := range replicas {
-		if got := metric(t, r.metrics, "binder_cull_errors_total"); got != 0 {
-			t.Errorf("counted are %v errors; that somebody was faster is none", got)
-		}
+		wantEqual(t, "failed deletes", metric(t, r.metrics, "binder_cull_errors_total"), 0)
 	}
 
-	// Once they have seen it, they do not even try.
-	for n := range pods {
-		for _, r := range replicas {
-			r.awaitPod(t, s, kubetest.ID(n))
-		}
-	}
+	// Once the replicas have seen the changes, they delete nothing.
+	s.awaitPods(t, replicas, len(pods))
 	before := deletes(0)
 	for _, culler := range cullers {
 		culler.sweep(t.Context(), now)
 	}
-	if got := deletes(0) - before; got != 0 {
-		t.Errorf("%d deletes of what is in use", got)
-	}
+	wantEqual(t, "more deletes", deletes(0)-before, 0)
 	wantEnds()
 }
 
-// Two that lead see each other's deletes, and those of others: every instance
-// is remembered, once, and for what ended it.
+// Two leaders see each other's deletes and those of others. Each tombstone has the true
+// reason.
 func TestIntegrationCullersRememberWhy(t *testing.T) {
 	t.Parallel()
 	const culled = 6
 	s := newSandbox(t, nil)
 	began := time.Now()
-	var ahead atomic.Int64 // of the real time: a clock that goes on
+	var ahead atomic.Int64 // of the clock
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var leading sync.WaitGroup
-	defer leading.Wait()
-	defer cancel()
 	for n := range culled {
-		// Of a short timeout, for after the jump of the clock below a culler waits
-		// for as long as activity may take to be written.
+		// After the clock is set below, the culler holds deletes back for the lag of the
+		// timeout.
 		s.createPod(t, kubetest.ID(n), kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "1ms"))
 	}
 	const outside = culled
 	s.createPod(t, kubetest.ID(outside), kubetest.LastUsed(began.Add(2*time.Hour)))
 	for range 2 {
 		r := s.startReplica(t, now)
-		culler := r.culler(t)
+		culler := testCuller{r.culler(t, time.Second, kubetest.NoLog()), r.metrics, nil, &atomic.Bool{}}
+		registerCollectors(r.metrics, r.Cache, culler.Culler)
 		r.awaitPod(t, s, kubetest.ID(outside))
-		leading.Go(func() { culler.Run(ctx) })
-		kubetest.Eventually(t, "the culler leads", culler.leading.Load)
+		culler.startLeading(t)
+		kubetest.Eventually(t, "the culler leads", func() bool { return metric(t, r.metrics, "binder_deletes_held") == 1 })
 	}
 	s.deletePod(t, kubetest.ID(outside))
 	ahead.Store(int64(2 * time.Hour))
 	for n := range culled {
 		eventuallyWithin(t, kubetest.Patience, "an idle instance is deleted", func() bool { _, exists := s.pod(t, kubetest.ID(n)); return !exists })
 	}
-	eventuallyWithin(t, kubetest.Patience, "what was deleted from outside is remembered", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the delete by others is remembered", func() bool {
 		_, exists := s.tombstone(t, kubetest.ID(outside))
 		return exists
 	})
 	s.wantGone(t, kubetest.ID(outside), instance.EndGone)
-	// A third that knows nothing of this sees the deletes as somebody else's,
-	// for certain.
+	// A third replica, to which they are deletes by others, does not replace the reasons.
 	for n := range culled {
 		event, _ := s.tombstone(t, kubetest.ID(n))
 		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
-		if err := s.remover().Remember(t.Context(), late, "deleted from outside"); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, s.remover().Remember(t.Context(), late, "deleted from outside"))
 		s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 	}
 }

@@ -4,10 +4,13 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,54 +19,42 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/transport"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
-// The integration tests run parts of the service, or all of it, in this process
-// and on a real API server. No node ever runs their pods, which a scheduling gate
-// keeps away: the tests play the kubelet by writing the pods' status.
+// The integration tests run the service or its parts in this process, on a real API
+// server. A scheduling gate keeps their pods from nodes, and the tests write the status
+// that a kubelet would write.
 
-// kubeconfigVariable names the environment variable that says where the cluster
-// is. Its user must be an administrator's.
+// kubeconfigVariable is the environment variable with the path of an administrator's
+// kubeconfig.
 const kubeconfigVariable = "BINDER_TEST_KUBECONFIG"
 
 // testGate keeps the scheduler away from a pod.
 const testGate = "binder-project.org/test"
 
-// adminConfig is how the cluster is reached, as its administrator.
+// adminConfig returns the administrator's configuration.
 func adminConfig(t testing.TB) *rest.Config {
 	t.Helper()
 	path := os.Getenv(kubeconfigVariable)
 	if path == "" {
-		t.Fatalf("%s is not set: it must name the kubeconfig file of a cluster to test on", kubeconfigVariable)
+		t.Fatalf("%s is not set: it must be the path of a kubeconfig", kubeconfigVariable)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
 		t.Fatalf("%s: %v", kubeconfigVariable, err)
 	}
-	config.QPS = -1 // as the service has it
+	config.QPS = -1 // like the service
 	return config
 }
 
-// connect makes a client whose requests go through the wrappers, the first of
-// them being the nearest to the API server.
+// connect returns a client whose requests go through wrappers. The first is the nearest to
+// the API server.
 func connect(t testing.TB, config *rest.Config, wrappers ...transport.WrapperFunc) kubernetes.Interface {
 	t.Helper()
 	config = rest.CopyConfig(config)
@@ -71,20 +62,24 @@ func connect(t testing.TB, config *rest.Config, wrappers ...transport.WrapperFun
 		config.Wrap(wrapper)
 	}
 	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	return client
 }
 
-// sandbox is a namespace of a test's own, and the administrator's view of it.
+// sandbox is a namespace for one test, with the administrator's access to it.
 type sandbox struct {
 	config    *rest.Config
 	client    kubernetes.Interface
 	namespace string
 }
 
-// newSandbox makes a namespace, with labels, that goes when the test ends.
+// parallelSandbox creates a namespace for a test that runs in parallel with others.
+func parallelSandbox(t *testing.T) *sandbox {
+	t.Parallel()
+	return newSandbox(t, nil)
+}
+
+// newSandbox creates a namespace with labels. It is deleted when the test ends.
 func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 	t.Helper()
 	config := adminConfig(t)
@@ -92,9 +87,7 @@ func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 	namespace, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "binder-test-", Labels: labels},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), kubetest.Patience)
 		defer cancel()
@@ -102,7 +95,7 @@ func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 			t.Errorf("namespace %s is left behind: %v", namespace.Name, err)
 		}
 	})
-	// Without it no pod is let in, and the controller that makes it takes its time.
+	// Pods need it, and the controller that creates it can be slow.
 	_, err = client.CoreV1().ServiceAccounts(namespace.Name).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -111,8 +104,7 @@ func newSandbox(t testing.TB, labels map[string]string) *sandbox {
 	return &sandbox{config: config, client: client, namespace: namespace.Name}
 }
 
-// createPod makes the pod of an instance, and gives it the status that it would
-// have were it one of newPod's.
+// createPod creates the pod that kubetest.Pod returns, with its status.
 func (s *sandbox) createPod(t testing.TB, id string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
 	want := kubetest.Pod(id, time.Now(), changes...)
@@ -123,11 +115,9 @@ func (s *sandbox) createPod(t testing.TB, id string, changes ...func(*corev1.Pod
 			Containers:      want.Spec.Containers,
 		},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	return s.setStatus(t, pod.Name, func(pod *corev1.Pod) {
-		qos := pod.Status.QOSClass // given at creation, and for good
+		qos := pod.Status.QOSClass // immutable
 		pod.Status = want.Status
 		pod.Status.QOSClass = qos
 	})
@@ -138,9 +128,7 @@ func (s *sandbox) setStatus(t testing.TB, name string, change func(*corev1.Pod))
 	t.Helper()
 	for {
 		pod, err := s.client.CoreV1().Pods(s.namespace).Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		change(pod)
 		pod, err = s.client.CoreV1().Pods(s.namespace).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
 		if err == nil {
@@ -169,14 +157,21 @@ func (s *sandbox) touch(t testing.TB, id string, at time.Time) {
 	s.annotate(t, id, instance.LastActivityAnnotation, instance.FormatTime(at))
 }
 
-// annotate sets an annotation of a pod, whatever it was.
+// wantActivity checks the last activity on a pod.
+func (s *sandbox) wantActivity(t testing.TB, id string, want time.Time) {
+	t.Helper()
+	pod, _ := s.pod(t, id)
+	if at, err := instance.LastActivity(pod); err != nil || !at.Equal(want) {
+		t.Errorf("the activity of %s is %s, %v; want %s", id, at, err, want)
+	}
+}
+
+// annotate sets an annotation of a pod.
 func (s *sandbox) annotate(t testing.TB, id, key, value string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: %q}}}`, key, value)
 	_, err := s.client.CoreV1().Pods(s.namespace).Patch(t.Context(), instance.PodName(id), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 }
 
 // pod reads an instance's pod from the API server.
@@ -192,9 +187,7 @@ func (s *sandbox) pod(t testing.TB, id string) (*corev1.Pod, bool) {
 // deletePod deletes an instance's pod, as kubectl does.
 func (s *sandbox) deletePod(t testing.TB, id string) {
 	t.Helper()
-	if err := s.client.CoreV1().Pods(s.namespace).Delete(t.Context(), instance.PodName(id), metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.client.CoreV1().Pods(s.namespace).Delete(t.Context(), instance.PodName(id), metav1.DeleteOptions{}))
 }
 
 // tombstone reads an instance's tombstone from the API server.
@@ -207,7 +200,7 @@ func (s *sandbox) tombstone(t testing.TB, id string) (*corev1.Event, bool) {
 	return event, err == nil
 }
 
-// putTemplate makes a template for pods that no node runs.
+// putTemplate creates a template with the scheduling gate.
 func (s *sandbox) putTemplate(t testing.TB, template *corev1.PodTemplate) {
 	t.Helper()
 	template = template.DeepCopy()
@@ -218,82 +211,42 @@ func (s *sandbox) putTemplate(t testing.TB, template *corev1.PodTemplate) {
 	}
 }
 
-// replica is a read model on a client of its own, as each process has one, and
-// what is put on top of it.
+// replica is a running read model with a client of its own, and the parts on top of it.
 type replica struct {
 	*Cache
-	client    kubernetes.Interface
-	namespace string
-	traffic   *traffic
-	now       func() time.Time
-	metrics   *metrics.Metrics
-	stop      func() // returns when the watches have ended; the client remains
+	parts
+	traffic *traffic
+	stop    func() // ends the watches and waits for them; the client remains
 }
 
-// startReplica returns when the read model has read everything. It ends with
-// the test, or with stop.
+// startReplica returns when the read model has synced. It ends with the test.
 func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...transport.WrapperFunc) *replica {
 	t.Helper()
-	r := &replica{namespace: s.namespace, traffic: &traffic{}, now: now, metrics: newTestMetrics()}
-	r.client = connect(t, s.config, append([]transport.WrapperFunc{r.traffic.wrap}, wrappers...)...)
-	var err error
-	r.Cache, err = NewCache(r.client, CacheOptions{
+	seen := &traffic{}
+	client := connect(t, s.config, append([]transport.WrapperFunc{seen.wrap}, wrappers...)...)
+	cache, err := NewCache(client, CacheOptions{
 		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", Rules: testRules(),
 	}, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
-	r.stop = func() {
-		cancel()
-		running.Wait()
-	}
-	t.Cleanup(r.stop)
-	kubetest.Eventually(t, "the caches have synced", r.Synced)
-	return r
+	noError(t, err)
+	stop := runUntilEnd(t, cache.Run)
+	kubetest.Eventually(t, "the caches have synced", cache.Synced)
+	return &replica{cache, parts{client, s.namespace, cache, newTestMetrics(), now}, seen, stop}
 }
 
-func (r *replica) podClient() typedcorev1.PodInterface { return r.client.CoreV1().Pods(r.namespace) }
-
-func (r *replica) remover() *tombstone.Remover {
-	return &tombstone.Remover{Client: r.client, Namespace: r.namespace, Now: r.now, Log: kubetest.NoLog()}
-}
-
-func (r *replica) tracker() *activity.Tracker {
-	return activity.New(activity.Deps{
-		Pods: r.podClient(), Cache: r.Cache, Rules: testRules(), Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now,
-	})
-}
-
-func (r *replica) launcher(t testing.TB) *launch.Launcher {
+// startReplicas starts two replicas whose requests of a method to some paths are held back
+// at gates.
+func (s *sandbox) startReplicas(t testing.TB, now func(n int) func() time.Time, method, inPath string) ([]*replica, []*gate) {
 	t.Helper()
-	launcher, err := launch.New(launch.Deps{
-		Pods: r.podClient(), Cache: r.Cache, Templates: r.Cache, Remover: r.remover(),
-		RepeatableID: protocol.NewAPIKey("a key").InstanceID, StartTimeout: kubetest.StartTimeout,
-		Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now, Random: rand.Reader,
-	})
-	if err != nil {
-		t.Fatal(err)
+	var replicas []*replica
+	gates := []*gate{newGate(method, inPath), newGate(method, inPath)}
+	for n, g := range gates {
+		replicas = append(replicas, s.startReplica(t, now(n), g.wrap))
 	}
-	return launcher
+	return replicas, gates
 }
 
-func (r *replica) culler(t testing.TB) *Culler {
-	t.Helper()
-	culler, err := NewCuller(CullerDeps{
-		Pods: r.podClient(), Cache: r.Cache, Remover: r.remover(), Rules: testRules(), Hold: lifetime.NewHold(time.Hour),
-		Interval: time.Second, Metrics: r.metrics, Log: kubetest.NoLog(), Now: r.now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return culler
-}
-
-// awaitPod waits until the cache has a pod in the very version that the API
-// server has, or none where there is none.
+// awaitPod waits until the cache has the same version of a pod as the API server, or
+// neither has it.
 func (r *replica) awaitPod(t testing.TB, s *sandbox, id string) {
 	t.Helper()
 	eventuallyWithin(t, kubetest.Patience, "the cache is up to date on pod "+instance.PodName(id), func() bool {
@@ -303,22 +256,28 @@ func (r *replica) awaitPod(t testing.TB, s *sandbox, id string) {
 	})
 }
 
-// putService makes a Service of a name, with no address of its own outside the
-// cluster.
+// awaitPods waits until replicas are up to date on instances 0 to n-1.
+func (s *sandbox) awaitPods(t testing.TB, replicas []*replica, n int) {
+	t.Helper()
+	for i := range n {
+		for _, r := range replicas {
+			r.awaitPod(t, s, kubetest.ID(i))
+		}
+	}
+}
+
+// putService creates a Service.
 func (s *sandbox) putService(t testing.TB, name string) {
 	t.Helper()
 	_, err := s.client.CoreV1().Services(s.namespace).Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 }
 
-// eventuallyWithin is eventually with a limit of its own, and with pauses: for
-// what is asked over the network, or takes the intervals of leader election or
-// of client-go's retries.
+// eventuallyWithin is kubetest.Eventually with another limit, and with pauses for
+// conditions that send requests.
 func eventuallyWithin(t testing.TB, limit time.Duration, what string, met func() bool) {
 	t.Helper()
 	deadline := time.After(limit)
@@ -328,7 +287,164 @@ func eventuallyWithin(t testing.TB, limit time.Duration, what string, met func()
 		select {
 		case <-check.C:
 		case <-deadline:
-			t.Fatalf("after %s it is still not so that %s", limit, what)
+			t.Fatalf("not within %s: %s", limit, what)
 		}
 	}
+}
+
+// runningApp is the whole service, running.
+type runningApp struct {
+	*app
+	log  *kubetest.LogBuffer
+	stop func() // waits for the end; it can be called again
+}
+
+// startApp runs the service with additional flags. It ends with the test.
+func (s *sandbox) startApp(t testing.TB, client kubernetes.Interface, flags ...string) *runningApp {
+	t.Helper()
+	log, lines := kubetest.RecordLog()
+	a := &runningApp{log: lines, app: newTestApp(t, client, log, append([]string{
+		"--namespace=" + s.namespace, "--instances-namespace=" + s.namespace, "--drain-timeout=1s", "--cull-interval=200ms",
+	}, flags...)...)}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", a.config.Identity, lines)
+		}
+	})
+	a.stop = runUntilEnd(t, func(ctx context.Context) {
+		if err := a.run(ctx); err != nil {
+			t.Errorf("the service ended with %v", err)
+		}
+	})
+	return a
+}
+
+func (a *runningApp) awaitReady(t testing.TB) {
+	t.Helper()
+	eventuallyWithin(t, kubetest.Patience, "the service is ready", func() bool { return a.probe(t, "/readyz") == http.StatusOK })
+}
+
+// probe returns the code of an answer on the metrics port.
+func (a *runningApp) probe(t testing.TB, path string) int {
+	t.Helper()
+	return call(t, http.MethodGet, a.url(metricsServer, path), "").code
+}
+
+// api sends an authorised request to the API.
+func (a *runningApp) api(t testing.TB, method, path, body string) answer {
+	t.Helper()
+	return call(t, method, a.url(apiServer, path), body)
+}
+
+// visit loads a page of an instance.
+func (a *runningApp) visit(t testing.TB, id string) answer {
+	t.Helper()
+	return call(t, http.MethodGet, a.url(proxyServer, instance.BaseURL(id)), "")
+}
+
+// launch starts an instance of the test's template, and returns its id.
+func (a *runningApp) launch(t testing.TB, body string) string {
+	t.Helper()
+	got := a.api(t, http.MethodPost, "/applications/"+kubetest.TemplateName, body)
+	var launched struct{ ID string }
+	if err := json.Unmarshal([]byte(got.body), &launched); err != nil || got.code != http.StatusOK || !instance.ValidID(launched.ID) {
+		t.Fatalf("a launch got %d %s, want 200 and an id", got.code, got.body)
+	}
+	return launched.ID
+}
+
+// launchServing launches an instance and makes it Ready.
+func (a *runningApp) launchServing(t testing.TB, s *sandbox, body string) string {
+	t.Helper()
+	id := a.launch(t, body)
+	s.ready(t, id, "127.0.0.1")
+	a.awaitStatus(t, id, instance.StatusDeployed)
+	return id
+}
+
+// status asks for an instance; the result is zero if there is no record.
+func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
+	t.Helper()
+	got := a.api(t, http.MethodGet, "/applications/"+kubetest.TemplateName+"/"+id, "")
+	switch got.code {
+	case http.StatusOK:
+		noError(t, json.Unmarshal([]byte(got.body), &status))
+	case http.StatusNotFound:
+	default:
+		t.Fatalf("a status got %d %s", got.code, got.body)
+	}
+	return status
+}
+
+func (a *runningApp) awaitStatus(t testing.TB, id string, want instance.Status) (last statusResponse) {
+	t.Helper()
+	eventuallyWithin(t, kubetest.Patience, "instance "+id+" is "+string(want), func() bool {
+		last = a.status(t, id)
+		return last.Status == want
+	})
+	return last
+}
+
+func (a *runningApp) leads(t testing.TB) bool {
+	t.Helper()
+	return metric(t, a.metrics, "binder_leader") == 1
+}
+
+// startPage starts an application that answers every request. A pod with the address
+// 127.0.0.1 and the returned port serves it.
+func startPage(t testing.TB) (port string) {
+	t.Helper()
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a notebook") }))
+	t.Cleanup(page.Close)
+	_, port, err := net.SplitHostPort(page.Listener.Addr().String())
+	noError(t, err)
+	return port
+}
+
+// A replica writes the activity that only it knows before it ends.
+func TestIntegrationAppWritesActivityAtItsEnd(t *testing.T) {
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
+	app := s.startApp(t, s.client)
+	app.awaitReady(t)
+	id := app.launchServing(t, s, "")
+	used := time.Now()
+	if got := app.visit(t, id); got.code != http.StatusOK || got.body != "a notebook" {
+		t.Fatalf("the instance answered %d %q", got.code, got.body)
+	}
+	before, _ := s.pod(t, id)
+	if at, err := instance.LastActivity(before); err != nil || at.After(used) {
+		t.Fatalf("the activity is already %s, %v", at, err)
+	}
+	app.stop()
+	after, _ := s.pod(t, id)
+	if at, err := instance.LastActivity(after); err != nil || at.Before(used.Truncate(time.Millisecond)) {
+		t.Errorf("the activity is %s, %v; want the use at %s", at, err, used)
+	}
+}
+
+// A replica that starts while the API server is away waits for it and is not ready.
+func TestIntegrationAppWaitsForTheAPIServer(t *testing.T) {
+	s := parallelSandbox(t)
+	way, config := forward(t, s.config)
+	way.cut()
+	app := s.startApp(t, connect(t, config))
+	awaitCode(t, app.url(metricsServer, "/healthz"), http.StatusOK)
+	wantEqual(t, "readyz", app.probe(t, "/readyz"), http.StatusServiceUnavailable)
+	way.restore(t)
+	app.awaitReady(t)
+}
+
+// A replica that is told to end while it waits ends.
+func TestIntegrationAppEndsWhileItWaits(t *testing.T) {
+	s := parallelSandbox(t)
+	way, config := forward(t, s.config)
+	way.cut()
+	app := s.startApp(t, connect(t, config))
+	ended := make(chan struct{})
+	go func() {
+		app.stop()
+		close(ended)
+	}()
+	receive(t, ended)
 }

@@ -15,13 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
@@ -30,7 +26,7 @@ const (
 	podsPath         = "/pods"
 )
 
-// awaitTemplate waits until a replica knows a template.
+// awaitTemplate waits until the cache has a template.
 func (r *replica) awaitTemplate(t testing.TB, name string) {
 	t.Helper()
 	kubetest.Eventually(t, "the cache has template "+name, func() bool {
@@ -39,8 +35,8 @@ func (r *replica) awaitTemplate(t testing.TB, name string) {
 	})
 }
 
-// A launch is one write and no read; and its pod, of a template under the
-// restricted standard, is let in where that is enforced, with all its contract.
+// A launch is one write and no read. The pod of the example template is admitted under the
+// restricted Pod Security Standard.
 func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, map[string]string{podSecurityLabel: "restricted"})
@@ -52,26 +48,22 @@ func TestIntegrationLaunchIsOneWrite(t *testing.T) {
 
 	before := len(r.traffic.all())
 	id, err := launcher.Launch(t.Context(), launch.Request{Template: template.Name, CullTimeout: 30 * time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	calls := r.traffic.all()[before:]
 	if len(calls) != 1 || calls[0].method != http.MethodPost || !strings.HasSuffix(calls[0].path, podsPath) || calls[0].code != http.StatusCreated {
-		t.Errorf("the launch cost %v, want one POST of a pod", calls)
+		t.Errorf("the launch sent %v, want one POST of a pod", calls)
 	}
 	if inst, known := r.Instance(id); !known || inst.Status != instance.StatusPending {
-		t.Errorf("after its launch the replica knows %t, %+v; want pending", known, inst)
+		t.Errorf("after the launch: known is %t, %+v; want pending", known, inst)
 	}
 	pod, exists := s.pod(t, id)
 	if !exists {
 		t.Fatal("there is no pod")
 	}
 	if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken || len(pod.Spec.Volumes) > 0 {
-		t.Errorf("the pod has volumes %v, want none, and no token", pod.Spec.Volumes)
+		t.Errorf("the pod has volumes %v, want none and no token", pod.Spec.Volumes)
 	}
-	if got := pod.Annotations[instance.CullTimeoutAnnotation]; got != "30m0s" {
-		t.Errorf("its cull timeout is %q", got)
-	}
+	wantEqual(t, "the cull timeout", pod.Annotations[instance.CullTimeoutAnnotation], "30m0s")
 	if _, err := instance.LastActivity(pod); err != nil {
 		t.Error(err)
 	}
@@ -102,22 +94,16 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 		}
 	}
 	running.Wait()
-	if len(seen) != launches {
-		t.Errorf("%d launches have %d ids", launches, len(seen))
-	}
+	wantEqual(t, "distinct ids", len(seen), launches)
 	for _, r := range replicas {
-		if writes := r.traffic.count(http.MethodPost, podsPath, 0); writes != launches/len(replicas) {
-			t.Errorf("a replica wrote %d times for %d launches", writes, launches/len(replicas))
-		}
+		wantEqual(t, "writes of a replica", r.traffic.count(http.MethodPost, podsPath, 0), launches/len(replicas))
 		kubetest.Eventually(t, "every replica knows every instance", func() bool { return len(r.Instances(kubetest.TemplateName)) == launches })
 	}
 }
 
-// The client's library sends a request again that was lost on its way, whether
-// or not it had arrived. That is one launch all the same.
+// client-go sends a request again if the answer is lost. That launches one instance.
 func TestIntegrationLaunchSentTwice(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now, func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(req *http.Request) (*http.Response, error) {
@@ -125,46 +111,38 @@ func TestIntegrationLaunchSentTwice(t *testing.T) {
 				return next.RoundTrip(req)
 			}
 			again := req.Clone(req.Context())
-			var err error
-			if again.Body, err = req.GetBody(); err != nil {
-				return nil, err
-			}
+			body, bodyErr := req.GetBody()
 			lost, err := next.RoundTrip(req)
-			if err != nil {
+			if err := errors.Join(bodyErr, err); err != nil {
 				return nil, err
 			}
 			lost.Body.Close()
+			again.Body = body
 			return next.RoundTrip(again)
 		})
 	})
 	r.awaitTemplate(t, kubetest.TemplateName)
 	id, err := r.launcher(t).Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if created, twice := r.traffic.count(http.MethodPost, podsPath, http.StatusCreated), r.traffic.count(http.MethodPost, podsPath, http.StatusConflict); created != 1 || twice != 1 {
-		t.Errorf("%d writes were taken and %d were conflicts, want one each", created, twice)
-	}
+	noError(t, err)
+	wantEqual(t, "successful writes", r.traffic.count(http.MethodPost, podsPath, http.StatusCreated), 1)
+	wantEqual(t, "conflicts", r.traffic.count(http.MethodPost, podsPath, http.StatusConflict), 1)
 	if _, exists := s.pod(t, id); !exists || len(r.InstancePods()) != 1 {
-		t.Errorf("pod %s exists: %t; there are %d pods, want it alone", id, exists, len(r.InstancePods()))
+		t.Errorf("pod %s exists: %t; there are %d pods, want one", id, exists, len(r.InstancePods()))
 	}
 }
 
-// Several stop one instance at the same time, on several replicas: it is
-// stopped, and that is an error for nobody.
+// Several clients stop one instance at the same time through several replicas. None gets
+// an error.
 func TestIntegrationConcurrentStops(t *testing.T) {
-	t.Parallel()
 	const instances, stops = 4, 3
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	replicas := []*replica{s.startReplica(t, time.Now), s.startReplica(t, time.Now)}
 	launchers := []*launch.Launcher{replicas[0].launcher(t), replicas[1].launcher(t)}
 	var stopping sync.WaitGroup
 	for n := range instances {
 		s.createPod(t, kubetest.ID(n))
-		for _, r := range replicas {
-			r.awaitPod(t, s, kubetest.ID(n))
-		}
 	}
+	s.awaitPods(t, replicas, instances)
 	for n := range instances {
 		for i := range replicas {
 			for range stops {
@@ -182,8 +160,7 @@ func TestIntegrationConcurrentStops(t *testing.T) {
 	}
 }
 
-// What the API server's admission and validation make of templates that pass
-// as templates and not as pods.
+// The API server accepts these templates and refuses their pods.
 func TestIntegrationLaunchRefused(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, map[string]string{podSecurityLabel: "baseline"})
@@ -194,9 +171,7 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 			Default: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
 		}}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	rows := []struct {
 		name   string
 		change func(*corev1.PodSpec)
@@ -224,9 +199,9 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 		if !errors.As(err, &refused) || errors.Is(err, launch.ErrCapacity) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want a template error with %q in it", row.name, err, row.says)
 		}
-		wantError(t, ask(t, api.Routes(), http.MethodPost, "/applications/"+row.name, "", ""), http.StatusInternalServerError, protocol.TypeBadKubeRequest)
+		wantError(t, ask(api.Routes(), http.MethodPost, "/applications/"+row.name, ""), http.StatusInternalServerError, protocol.TypeBadKubeRequest)
 		if !strings.Contains(lines.String(), row.says) {
-			t.Errorf("%s: the operator is not told %q", row.name, row.says)
+			t.Errorf("%s: %q is not in the log", row.name, row.says)
 		}
 	}
 	if pods := r.InstancePods(); len(pods) > 0 {
@@ -234,19 +209,15 @@ func TestIntegrationLaunchRefused(t *testing.T) {
 	}
 }
 
-// A ResourceQuota is a limit that is reached, not a mistake: later there may be
-// a place again.
+// A launch beyond a ResourceQuota can be repeated later.
 func TestIntegrationLaunchBeyondQuota(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	quotas := s.client.CoreV1().ResourceQuotas(s.namespace)
 	_, err := quotas.Create(t.Context(), &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: "instances"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("2")}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	eventuallyWithin(t, kubetest.Patience, "the quota is in force", func() bool {
 		quota, err := quotas.Get(t.Context(), "instances", metav1.GetOptions{})
 		return err == nil && len(quota.Status.Hard) > 0 && len(quota.Status.Used) > 0
@@ -257,29 +228,55 @@ func TestIntegrationLaunchBeyondQuota(t *testing.T) {
 	launcher := r.launcher(t)
 	routes := newTestAPI(r.Cache, launcher).Routes()
 
-	first, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
-	if err != nil {
-		t.Fatal(err)
+	var first string
+	for n := range 3 {
+		id, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
+		if want := n == 2; errors.Is(err, launch.ErrCapacity) != want || !want && err != nil {
+			t.Fatalf("launch %d: got error %v, want one of capacity: %t", n, err, want)
+		}
+		if n == 0 {
+			first = id
+		}
 	}
-	if _, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName}); !errors.Is(err, launch.ErrCapacity) {
-		t.Errorf("got %v, want an error of capacity", err)
-	}
-	res := ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "")
+	res := ask(routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "")
 	wantError(t, res, http.StatusServiceUnavailable, protocol.TypeBadKubeRequest)
-	if got := res.Header().Get("Retry-After"); got != "60" {
-		t.Errorf("Retry-After is %q, want 60", got)
-	}
-	if got := metric(t, r.metrics, "binder_launches_total", "no_capacity"); got != 2 {
-		t.Errorf("counted are %v launches without capacity, want 2", got)
-	}
+	wantEqual(t, "Retry-After", res.Header().Get("Retry-After"), "60")
+	wantEqual(t, "launches without capacity", metric(t, r.metrics, "binder_launches_total", "no_capacity"), 2)
 
-	if err := launcher.Stop(t.Context(), kubetest.TemplateName, first); err != nil {
-		t.Fatal(err)
-	}
-	eventuallyWithin(t, kubetest.Patience, "there is a place again", func() bool {
-		return ask(t, routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "", "").Code == http.StatusOK
+	noError(t, launcher.Stop(t.Context(), kubetest.TemplateName, first))
+	eventuallyWithin(t, kubetest.Patience, "a launch succeeds again", func() bool {
+		return ask(routes, http.MethodPost, "/applications/"+kubetest.TemplateName, "").Code == http.StatusOK
 	})
+}
+
+// The API server accepts the Events about a template's annotations. A field selector of
+// the template finds them.
+func TestIntegrationTemplateWarning(t *testing.T) {
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template("my-project",
+		kubetest.WithTemplateAnnotation(instance.IdlePathsAnnotation, "api/(kernels"),
+		kubetest.WithTemplateAnnotation(instance.PortAnnotation, "http")))
+	log, out := kubetest.RecordLog()
+	r := s.startReplica(t, time.Now)
+	warnings, err := podtemplate.NewWarnings(podtemplate.Deps{Events: r.client.CoreV1().Events(s.namespace), Templates: r.Cache, Log: log})
+	noError(t, err)
+	runUntilEnd(t, warnings.Run)
+	var found []corev1.Event
+	eventuallyWithin(t, kubetest.Patience, "there are two Events", func() bool {
+		events, err := s.client.CoreV1().Events(s.namespace).List(t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=PodTemplate,involvedObject.name=my-project,reason=InvalidAnnotation",
+		})
+		noError(t, err)
+		found = events.Items
+		return len(found) == 2
+	})
+	for _, event := range found {
+		if event.Type != corev1.EventTypeWarning || len(event.Labels) > 0 ||
+			!strings.Contains(event.Message, instance.IdlePathsAnnotation) && !strings.Contains(event.Message, instance.PortAnnotation) {
+			t.Errorf("got %+v", event)
+		}
+	}
+	if strings.Contains(out.String(), "level=ERROR") {
+		t.Errorf("the log is\n%s", out)
+	}
 }

@@ -3,88 +3,174 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
-
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
-// watchRetry is how long client-go may wait until it opens a broken watch again,
-// after an outage of the length that these tests have: its delays double, from
-// one second or so.
+// leaseHolder returns the holder of the service's Lease.
+func (s *sandbox) leaseHolder(t testing.TB) string {
+	t.Helper()
+	lease, err := s.client.CoordinationV1().Leases(s.namespace).Get(t.Context(), "binder-deploy-kubernetes", metav1.GetOptions{})
+	noError(t, err)
+	if lease.Spec.HolderIdentity == nil {
+		return ""
+	}
+	return *lease.Spec.HolderIdentity
+}
+
+// One of two replicas leads. When it ends, the other takes over.
+func TestIntegrationLeadIsHandedOver(t *testing.T) {
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
+	apps := []*runningApp{s.startApp(t, s.client), s.startApp(t, s.client)}
+	if a, b := apps[0].config.Identity, apps[1].config.Identity; a == b {
+		t.Fatalf("both replicas have the identity %s", a)
+	}
+	eventuallyWithin(t, kubetest.Patience, "a replica leads", func() bool { return apps[0].leads(t) || apps[1].leads(t) })
+	first, second := apps[0], apps[1]
+	if second.leads(t) {
+		first, second = second, first
+	}
+	wantEqual(t, "the holder of the Lease", s.leaseHolder(t), first.config.Identity)
+	second.awaitReady(t)
+	// The leader culls what the other replica launched.
+	culled := second.launch(t, `{"cull-timeout": 1}`)
+	s.ready(t, culled, "127.0.0.1")
+	eventuallyWithin(t, kubetest.Patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(instance.EndCulled) })
+	// The tombstone is there before the delete is counted.
+	eventuallyWithin(t, kubetest.Patience, "the leader has culled one", func() bool {
+		return metric(t, first.metrics, "binder_culls_total", string(instance.EndCulled)) == 1
+	})
+	if second.leads(t) {
+		t.Error("both lead")
+	}
+
+	left := second.launch(t, `{"cull-timeout": 1}`)
+	s.ready(t, left, "127.0.0.1")
+	first.stop()
+	if first.leads(t) {
+		t.Error("the first leads after its end")
+	}
+	if got := s.leaseHolder(t); got == first.config.Identity {
+		t.Error("the Lease was not released")
+	}
+	// The Lease was released, so the other need not wait until it expires.
+	eventuallyWithin(t, kubetest.Patience, "the other leads", func() bool { return second.leads(t) })
+	wantEqual(t, "the holder of the Lease", s.leaseHolder(t), second.config.Identity)
+	eventuallyWithin(t, kubetest.Patience, "the other culls", func() bool { return second.status(t, left).Reason == string(instance.EndCulled) })
+}
+
+// A leader that is cut off from the API server stops before another begins.
+func TestIntegrationCutOffLeaderStopsFirst(t *testing.T) {
+	s := parallelSandbox(t)
+	way, config := forward(t, s.config)
+	seen := &traffic{}
+	cutOff := s.startApp(t, connect(t, config, seen.wrap))
+	eventuallyWithin(t, kubetest.Patience, "the first leads", func() bool { return cutOff.leads(t) })
+	other := s.startApp(t, s.client)
+	other.awaitReady(t)
+
+	way.cut()
+	var stopped time.Time
+	eventuallyWithin(t, 2*leader.LeaseDuration, "the other leads", func() bool {
+		begun := other.leads(t) // read first: if cutOff leads after that, both lead
+		still := cutOff.leads(t)
+		if begun && still {
+			t.Fatal("both lead")
+		}
+		if !begun && !still && stopped.IsZero() {
+			stopped = time.Now()
+		}
+		return begun
+	})
+	if stopped.IsZero() {
+		t.Error("the first did not stop before the other began")
+	} else {
+		t.Logf("no replica led for %s", time.Since(stopped))
+	}
+	wantEqual(t, "readyz of the replica that is cut off", cutOff.probe(t, "/readyz"), http.StatusOK)
+	// With contact again, it does not take the lead back.
+	asked := seen.count(http.MethodGet, "/leases/", http.StatusOK)
+	way.restore(t)
+	eventuallyWithin(t, leader.LeaseDuration, "the first has read the Lease again", func() bool {
+		return seen.count(http.MethodGet, "/leases/", http.StatusOK) > asked
+	})
+	if cutOff.leads(t) || !other.leads(t) {
+		t.Error("the lead has changed")
+	}
+}
+
+// watchRetry is the most time that client-go waits before it opens a broken watch again,
+// after the outages of these tests.
 const watchRetry = time.Minute
 
-// awayLimit and stalledLimit are how long a launch may take to be refused, where
-// the API server refuses connections and where it does not answer at all.
+// awayLimit and stalledLimit bound the time of a request that fails because the API server
+// refuses connections, or does not answer.
 const (
 	awayLimit    = 2 * time.Second
 	stalledLimit = 5 * time.Second
 )
 
-// wantAway checks that a request that needs the API server is refused, with when
-// to try again, and within a limit.
+// wantAway checks that a request that needs the API server is refused within a limit, and
+// that the answer says when to try again.
 func (a *runningApp) wantAway(t testing.TB, method, path string, limit time.Duration) {
 	t.Helper()
 	began := time.Now()
-	code, header, answer := a.api(t, method, path, "")
+	got := a.api(t, method, path, "")
 	if took := time.Since(began); took > limit {
 		t.Errorf("%s %s was refused after %s, want within %s", method, path, took, limit)
 	}
-	if code != http.StatusServiceUnavailable || header.Get("Retry-After") != "5" || !strings.Contains(answer, protocol.TypeBadKubeRequest) {
-		t.Errorf("%s %s got %d, Retry-After %q, %s; want 503, 5 and %s", method, path, code, header.Get("Retry-After"), answer, protocol.TypeBadKubeRequest)
+	retry := got.header.Get("Retry-After")
+	if got.code != http.StatusServiceUnavailable || retry != "5" || !strings.Contains(got.body, protocol.TypeBadKubeRequest) {
+		t.Errorf("%s %s got %d, Retry-After %q, %s; want 503, 5 and %s", method, path, got.code, retry, got.body, protocol.TypeBadKubeRequest)
 	}
-	if strings.Contains(answer, "127.0.0.1") || strings.Contains(answer, instance.PodName("")) {
-		t.Errorf("the answer tells how the cluster is made: %s", answer)
+	if strings.Contains(got.body, "127.0.0.1") || strings.Contains(got.body, instance.PodName("")) {
+		t.Errorf("the answer has details of the cluster: %s", got.body)
 	}
 }
 
-// wantServing checks that an instance is shown and reached as before.
+// wantServing checks that an instance is listed, described and reached.
 func (a *runningApp) wantServing(t testing.TB, id string) {
 	t.Helper()
 	if status := a.status(t, id); status.Status != instance.StatusDeployed || status.Location == "" {
 		t.Errorf("the instance is %+v, want deployed", status)
 	}
-	if code, page := a.visit(t, id); code != http.StatusOK || page != "a notebook" {
-		t.Errorf("the instance answered %d %q", code, page)
+	if got := a.visit(t, id); got.code != http.StatusOK || got.body != "a notebook" {
+		t.Errorf("the instance answered %d %q", got.code, got.body)
 	}
-	if code, _, answer := a.api(t, http.MethodGet, "/applications", ""); code != http.StatusOK || !strings.Contains(answer, id) {
-		t.Errorf("a list got %d %s", code, answer)
+	if got := a.api(t, http.MethodGet, "/applications", ""); got.code != http.StatusOK || !strings.Contains(got.body, id) {
+		t.Errorf("a list got %d %s", got.code, got.body)
 	}
 	for _, probe := range []string{"/readyz", "/healthz"} {
-		if code := a.probe(t, probe); code != http.StatusOK {
-			t.Errorf("%s is %d", probe, code)
-		}
+		wantEqual(t, probe, a.probe(t, probe), http.StatusOK)
 	}
 }
 
-// The API server is away until the lead is lost, and for longer than a cull
-// timeout: what is read and visited goes on from the cache, launches are refused
-// at once, and when it is back, all works again, and what was used meanwhile is
-// not taken for idle.
+// The API server is away for longer than the lease and a cull timeout. Reads and visits
+// go on from the cache, and launches are refused. Afterwards all works again, and instances
+// that were used meanwhile are not culled.
 func TestIntegrationOutage(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
 	eventuallyWithin(t, kubetest.Patience, "the service leads", func() bool { return app.leads(t) })
-	const timeout = 6 * time.Second // with its lag, less than it takes to lose the lead
-	used, idle := app.launch(t, `{"cull-timeout": 6000}`), app.launch(t, `{"cull-timeout": 6000}`)
-	removed := app.launch(t, "")
-	for _, id := range []string{used, idle, removed} {
-		s.ready(t, id, "127.0.0.1")
-		app.awaitStatus(t, id, instance.StatusDeployed)
-	}
+	const timeout = 6 * time.Second // with its lag, shorter than the lease
+	used, idle := app.launchServing(t, s, `{"cull-timeout": 6000}`), app.launchServing(t, s, `{"cull-timeout": 6000}`)
+	removed := app.launchServing(t, s, "")
 	before, _ := s.pod(t, used)
 
 	way.cut()
@@ -99,13 +185,13 @@ func TestIntegrationOutage(t *testing.T) {
 	})
 	app.wantAway(t, http.MethodPost, launch, awayLimit)
 	if status := app.status(t, removed); status.Status != instance.StatusDeployed {
-		t.Errorf("what nobody can know to be gone is %+v", status)
+		t.Errorf("the deleted instance is %+v without a watch, want deployed", status)
 	}
 	annotated, _ := s.pod(t, used)
 	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+lifetime.Lag(timeout) {
-		t.Fatalf("the annotation is only %s old, %v: the outage was too short to mean anything", time.Since(last), err)
+		t.Fatalf("the annotation is only %s old, %v: the outage was too short", time.Since(last), err)
 	}
-	// Only one visit from here until the culler might judge it.
+	// The last visit before the culler can judge the instance.
 	app.wantServing(t, used)
 
 	way.restore(t)
@@ -131,59 +217,51 @@ func TestIntegrationOutage(t *testing.T) {
 	})
 }
 
-// Where the network swallows everything, nothing says that the API server is
-// away: a launch has a limit of its own.
+// A network that loses all packets gives no error. A launch has a time limit.
 func TestIntegrationStalledAPIServer(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, nil)
+	s := parallelSandbox(t)
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))
 	way, config := forward(t, s.config)
 	app := s.startApp(t, connect(t, config))
 	app.awaitReady(t)
-	id := app.launch(t, "")
-	s.ready(t, id, "127.0.0.1")
-	app.awaitStatus(t, id, instance.StatusDeployed)
-
+	id := app.launchServing(t, s, "")
 	way.stall()
 	app.wantServing(t, id)
 	app.wantAway(t, http.MethodPost, "/applications/"+kubetest.TemplateName, stalledLimit)
 	app.wantServing(t, id)
-	way.cut() // so that the end of the service need not wait as well
+	way.cut() // so that the service ends without a wait
 }
 
-// A watch that breaks goes on where it was: nothing that happened in between is
-// missed, neither what came nor what went.
+// After a broken watch the cache has all changes of the time in between.
 func TestIntegrationWatchBreaks(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct {
-		name         string
-		breaks, mend func(t testing.TB, way *forwarder)
-	}{
-		{"connections end", func(_ testing.TB, way *forwarder) { way.drop() }, func(testing.TB, *forwarder) {}},
-		{"the server is away", func(_ testing.TB, way *forwarder) { way.cut() }, func(t testing.TB, way *forwarder) { way.restore(t) }},
-	} {
-		t.Run(row.name, func(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("server away %t", away), func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, nil)
 			way, config := forward(t, s.config)
-			away := *s
-			away.config = config
+			behind := *s
+			behind.config = config
 			s.createPod(t, kubetest.ID(1))
 			s.createPod(t, kubetest.ID(2))
-			r := away.startReplica(t, time.Now)
+			r := behind.startReplica(t, time.Now)
 			gone := make(chan *corev1.Pod, 10)
-			if err := r.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod }); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, r.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod }))
 
-			row.breaks(t, way)
+			if away {
+				way.cut()
+			} else {
+				way.drop()
+			}
 			s.deletePod(t, kubetest.ID(1))
 			used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
 			s.touch(t, kubetest.ID(2), used)
 			s.createPod(t, kubetest.ID(3))
-			row.mend(t, way)
+			if away {
+				way.restore(t)
+			}
 
-			eventuallyWithin(t, watchRetry, "the cache has what happened", func() bool {
+			eventuallyWithin(t, watchRetry, "the cache has all changes", func() bool {
 				_, first := r.Pod(kubetest.ID(1))
 				second, _ := r.Pod(kubetest.ID(2))
 				last, err := instance.LastActivity(second)
@@ -191,7 +269,7 @@ func TestIntegrationWatchBreaks(t *testing.T) {
 				return !first && third && err == nil && last.Equal(used)
 			})
 			if pod := receive(t, gone); pod.Labels[instance.IDLabel] != kubetest.ID(1) {
-				t.Errorf("pod %s is said to be gone", pod.Name)
+				t.Errorf("the handler was called for pod %s", pod.Name)
 			}
 		})
 	}

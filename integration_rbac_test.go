@@ -23,17 +23,14 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-// readManifest decodes a file of the manifests' base.
+// readManifest decodes a file of manifests/base.
 func readManifest(t testing.TB, file string) []runtime.Object {
 	t.Helper()
 	f, err := os.Open(filepath.Join("manifests", "base", file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	defer f.Close()
 	var objects []runtime.Object
 	documents := yaml.NewYAMLOrJSONDecoder(f, 4096)
@@ -54,14 +51,14 @@ func readManifest(t testing.TB, file string) []runtime.Object {
 	}
 }
 
-// manifestTemplate is the example template.
+// manifestTemplate returns the example template.
 func manifestTemplate(t testing.TB) *corev1.PodTemplate {
 	t.Helper()
 	return readManifest(t, "instances/template-jupyter.yaml")[0].(*corev1.PodTemplate)
 }
 
-// applyManifests creates what a file holds in this namespace. inBinder is the
-// namespace that stands for the controller's.
+// applyManifests creates the objects of a file in the sandbox. inBinder is the
+// controller's namespace.
 func (s *sandbox) applyManifests(t testing.TB, file, inBinder string) {
 	t.Helper()
 	for _, object := range readManifest(t, file) {
@@ -76,7 +73,7 @@ func (s *sandbox) applyManifests(t testing.TB, file, inBinder string) {
 		case *rbacv1.Role:
 			_, err = s.client.RbacV1().Roles(s.namespace).Create(t.Context(), o, metav1.CreateOptions{})
 		case *rbacv1.RoleBinding:
-			for i := range o.Subjects { // one without a namespace gets it from kustomize
+			for i := range o.Subjects { // kustomize would set it
 				o.Subjects[i].Namespace = inBinder
 			}
 			_, err = s.client.RbacV1().RoleBindings(s.namespace).Create(t.Context(), o, metav1.CreateOptions{})
@@ -89,16 +86,16 @@ func (s *sandbox) applyManifests(t testing.TB, file, inBinder string) {
 	}
 }
 
-// namespaceLabels are those that the manifests give a namespace.
+// namespaceLabels returns the labels of a manifest of a namespace.
 func namespaceLabels(t testing.TB, file string) map[string]string {
 	t.Helper()
 	return readManifest(t, file)[0].(*corev1.Namespace).Labels
 }
 
-// installation is the service's two namespaces, made as the manifests have them.
+// installation is the service's two namespaces with the objects of the manifests.
 type installation struct {
 	controller, instances *sandbox
-	asService             *rest.Config // as the service's account
+	asService             *rest.Config // impersonates the service's account
 }
 
 func install(t testing.TB) installation {
@@ -125,7 +122,7 @@ func install(t testing.TB) installation {
 	return installation{controller, instances, asService}
 }
 
-// The Roles of the manifests are enough for all that the service does.
+// The Roles of the manifests allow everything that the service does.
 func TestIntegrationRolesAreEnough(t *testing.T) {
 	t.Parallel()
 	in := install(t)
@@ -145,19 +142,18 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	used := app.launch(t, `{"cull-timeout": 12000}`)
 	for _, id := range []string{idle, used} {
 		s.ready(t, id, "127.0.0.1")
-		status := app.awaitStatus(t, id, instance.StatusDeployed)
-		if want := app.servers[2].addr() + "/user/" + id; status.Location != want {
-			t.Errorf("the location is %q, want %q", status.Location, want)
+		if status := app.awaitStatus(t, id, instance.StatusDeployed); status.Location != app.servers[proxyServer].addr()+"/user/"+id {
+			t.Errorf("the location is %q", status.Location)
 		}
 	}
 	kubetest.Eventually(t, "the proxy's Service is known", func() bool { _, known := app.cache.ProxyService(); return known })
 	launched, _ := s.pod(t, used)
-	if code, page := app.visit(t, used); code != http.StatusOK {
-		t.Fatalf("the instance answered %d %q", code, page)
+	if got := app.visit(t, used); got.code != http.StatusOK {
+		t.Fatalf("the instance answered %d %q", got.code, got.body)
 	}
 	stopped, lost, failed, mangled := app.launch(t, ""), app.launch(t, ""), app.launch(t, ""), app.launch(t, "")
-	if code, _, answer := app.api(t, http.MethodDelete, "/applications/"+kubetest.TemplateName+"/"+stopped, ""); code != http.StatusOK {
-		t.Errorf("a stop got %d %s", code, answer)
+	if got := app.api(t, http.MethodDelete, "/applications/"+kubetest.TemplateName+"/"+stopped, ""); got.code != http.StatusOK {
+		t.Errorf("a stop got %d %s", got.code, got.body)
 	}
 	s.deletePod(t, lost)
 	s.setStatus(t, instance.PodName(failed), func(pod *corev1.Pod) {
@@ -175,7 +171,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		}
 		eventuallyWithin(t, kubetest.Patience, "the tombstone says why", func() bool { return app.status(t, id).Reason == string(reason) })
 	}
-	eventuallyWithin(t, kubetest.Patience, "the mangled activity is mended", func() bool {
+	eventuallyWithin(t, kubetest.Patience, "the mangled activity is fixed", func() bool {
 		pod, _ := s.pod(t, mangled)
 		_, err := instance.LastActivity(pod)
 		return err == nil
@@ -186,38 +182,33 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		return exists && pod.Annotations[instance.LastActivityAnnotation] != launched.Annotations[instance.LastActivityAnnotation]
 	})
 	if status := app.status(t, failed); status.Status != instance.StatusFailed || status.Reason != "Evicted" {
-		t.Errorf("what was evicted is %+v", status)
+		t.Errorf("the evicted instance is %+v", status)
 	}
-	if code, _, answer := app.api(t, http.MethodGet, "/applications", ""); code != http.StatusOK || !strings.Contains(answer, used) {
-		t.Errorf("a list got %d %s", code, answer)
+	if got := app.api(t, http.MethodGet, "/applications", ""); got.code != http.StatusOK || !strings.Contains(got.body, used) {
+		t.Errorf("a list got %d %s", got.code, got.body)
 	}
 	app.stop()
 
-	var refused []apiCall
 	for _, c := range seen.all() {
 		if c.code == http.StatusForbidden {
-			refused = append(refused, c)
+			t.Errorf("the Roles do not allow %s", c)
 		}
 	}
-	if len(refused) > 0 {
-		t.Errorf("the service may not %v", refused)
-	}
 	if log := app.log.String(); strings.Contains(strings.ToLower(log), "forbidden") {
-		t.Errorf("something was forbidden:\n%s", log)
+		t.Errorf("the log has a refusal:\n%s", log)
 	}
-	for _, want := range []apiCall{ // else the test has not seen what it is about
+	for _, want := range []apiCall{ // the service has done what the Roles are for
 		{http.MethodPut, "/leases/", 200}, {http.MethodPost, "/leases", 201},
 		{http.MethodPost, "/pods", 201}, {http.MethodPatch, "/pods/", 200}, {http.MethodDelete, "/pods/", 200},
 		{http.MethodPatch, "/events/", 201},
 	} {
 		if seen.count(want.method, want.path, want.code) == 0 {
-			t.Errorf("there was no %s with the answer %d", want, want.code)
+			t.Errorf("no %s got %d", want, want.code)
 		}
 	}
 }
 
-// And no more than enough: not what would let it read secrets, get into pods,
-// or out of its namespaces.
+// The Roles do not allow the service to read secrets, enter pods, or leave its namespaces.
 func TestIntegrationRolesAreNoMore(t *testing.T) {
 	t.Parallel()
 	in := install(t)
@@ -230,16 +221,14 @@ func TestIntegrationRolesAreNoMore(t *testing.T) {
 				Namespace: namespace, Verb: verb, Group: group, Resource: resource, Subresource: sub, Name: name,
 			}},
 		}, metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return review.Status.Allowed
 	}
 	if !may(instances, "create", "", "pods", "", "") {
-		t.Fatal("it may not create pods: this is not the service's account")
+		t.Fatal("the account may not create pods: it is not the service's")
 	}
 	if !may(own, "update", "coordination.k8s.io", "leases", "", "binder-deploy-kubernetes") {
-		t.Error("it may not hold its lease")
+		t.Error("the account may not hold its Lease")
 	}
 	for _, row := range []struct {
 		namespace, group, resource, sub, name string
@@ -266,7 +255,7 @@ func TestIntegrationRolesAreNoMore(t *testing.T) {
 	} {
 		for _, verb := range row.verbs {
 			if may(row.namespace, verb, row.group, row.resource, row.sub, row.name) {
-				t.Errorf("it may %s %s in namespace %q", verb, strings.Join(slices.DeleteFunc([]string{row.resource, row.sub, row.name},
+				t.Errorf("the account may %s %s in namespace %q", verb, strings.Join(slices.DeleteFunc([]string{row.resource, row.sub, row.name},
 					func(s string) bool { return s == "" }), "/"), row.namespace)
 			}
 		}

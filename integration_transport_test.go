@@ -15,14 +15,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// What is put between a client and the API server: to count, to hold back, and
-// to cut.
-
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// apiCall is one request to the API server; code is 0 while there is no answer.
+// apiCall is a request to the API server; code is 0 without an answer.
 type apiCall struct {
 	method, path string
 	code         int
@@ -30,7 +27,7 @@ type apiCall struct {
 
 func (c apiCall) String() string { return c.method + " " + c.path }
 
-// methodOf is a request's method, with a word if it is only to be tried.
+// methodOf returns the method of a request, and marks dry runs.
 func methodOf(r *http.Request) string {
 	if r.Method == http.MethodDelete && r.GetBody != nil {
 		if body, err := r.GetBody(); err == nil {
@@ -43,7 +40,7 @@ func methodOf(r *http.Request) string {
 	return r.Method
 }
 
-// traffic notes all requests of a client.
+// traffic records the requests of a client.
 type traffic struct {
 	mu    sync.Mutex
 	calls []apiCall
@@ -65,15 +62,15 @@ func (f *traffic) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// all are the requests so far, in the order in which they were sent.
+// all returns the requests so far, in the order in which they were sent.
 func (f *traffic) all() []apiCall {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.calls)
 }
 
-// count is how many requests so far had a method, a part in their path, and an
-// answer of a code, 0 for any.
+// count returns the number of requests so far with a method, a part of the path, and the
+// code of the answer; 0 is any code.
 func (f *traffic) count(method, inPath string, code int) int {
 	n := 0
 	for _, c := range f.all() {
@@ -84,12 +81,11 @@ func (f *traffic) count(method, inPath string, code int) int {
 	return n
 }
 
-// gate holds back the requests of a method to paths that have a part, until it
-// is opened.
+// gate holds back requests with a method and a part of the path until it is opened.
 type gate struct {
 	method, inPath string
 	opened         chan struct{}
-	waiting        chan struct{} // receives for each request held back
+	waiting        chan struct{} // one value for each request held back
 }
 
 func newGate(method, inPath string) *gate {
@@ -110,7 +106,7 @@ func (g *gate) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// awaitHeld waits until so many requests have come to the gate.
+// awaitHeld waits until a number of requests is held back.
 func (g *gate) awaitHeld(t testing.TB, requests int) {
 	t.Helper()
 	for range requests {
@@ -120,8 +116,7 @@ func (g *gate) awaitHeld(t testing.TB, requests int) {
 
 func (g *gate) open() { close(g.opened) }
 
-// forwarder is a TCP port that leads to the API server for as long as the test
-// lets it.
+// forwarder is a TCP proxy to the API server that a test can interrupt.
 type forwarder struct {
 	addr, target string
 
@@ -132,22 +127,19 @@ type forwarder struct {
 	running     sync.WaitGroup
 }
 
-// forward puts a forwarder before the API server, and returns with it the way
-// to reach the API server through it.
+// forward starts a forwarder. The returned configuration goes through it.
 func forward(t testing.TB, config *rest.Config) (*forwarder, *rest.Config) {
 	t.Helper()
 	through := rest.CopyConfig(config)
 	address, _, err := rest.DefaultServerUrlFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	f := &forwarder{addr: "127.0.0.1:0", target: address.Host, connections: map[net.Conn]struct{}{}}
 	f.restore(t)
 	t.Cleanup(func() {
 		f.cut()
 		f.running.Wait()
 	})
-	// The certificate is for the address that is meant, and not for this one.
+	// The certificate is for the address of the API server.
 	if through.TLSClientConfig.ServerName == "" {
 		through.TLSClientConfig.ServerName = address.Hostname()
 	}
@@ -156,7 +148,7 @@ func forward(t testing.TB, config *rest.Config) (*forwarder, *rest.Config) {
 	return f, through
 }
 
-// cut ends all connections, and lets no new ones in.
+// cut ends all connections and refuses new ones.
 func (f *forwarder) cut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,7 +159,7 @@ func (f *forwarder) cut() {
 	f.dropLocked()
 }
 
-// drop ends all connections; new ones may come at once.
+// drop ends all connections.
 func (f *forwarder) drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -181,8 +173,7 @@ func (f *forwarder) dropLocked() {
 	clear(f.connections)
 }
 
-// stall leaves all connections open and lets nothing through any more, as a
-// network does that has lost its way to the API server.
+// stall keeps all connections open and drops all data.
 func (f *forwarder) stall() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,9 +184,7 @@ func (f *forwarder) stall() {
 func (f *forwarder) restore(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", f.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.addr = listener.Addr().String()
@@ -224,7 +213,7 @@ func (f *forwarder) accept(listener net.Listener) {
 	}
 }
 
-// keep takes note of a connection, unless the listener has been closed since.
+// keep records a connection, unless the listener has been closed since.
 func (f *forwarder) keep(listener net.Listener, both ...net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -239,11 +228,10 @@ func (f *forwarder) keep(listener net.Listener, both ...net.Conn) bool {
 
 func (f *forwarder) copy(to, from net.Conn) {
 	defer to.Close()
-	_, _ = io.Copy(forwarding{f, to}, from) // whichever way it ends
+	_, _ = io.Copy(forwarding{f, to}, from)
 }
 
-// forwarding is a connection that loses what is written while the forwarder is
-// stalled.
+// forwarding is a connection that drops data while the forwarder is stalled.
 type forwarding struct {
 	forwarder *forwarder
 	net.Conn

@@ -75,6 +75,8 @@ func All(changes ...func(*corev1.Pod)) func(*corev1.Pod) {
 	}
 }
 
+func ready(pod *corev1.Pod) *corev1.PodCondition { return instance.Condition(pod, corev1.PodReady) }
+
 // Unscheduled makes the pod wait for a node.
 func Unscheduled(pod *corev1.Pod) {
 	pod.Spec.NodeName = ""
@@ -87,16 +89,15 @@ func Unscheduled(pod *corev1.Pod) {
 	}
 }
 
-// Starting makes the pod one that is on a node and does not listen yet.
+// Starting puts the pod on a node, with a container that does not run yet.
 func Starting(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodPending
 	pod.Status.PodIP = ""
-	pod.Status.Conditions[1].Status = corev1.ConditionFalse
+	ready(pod).Status = corev1.ConditionFalse
 	pod.Status.ContainerStatuses[0].State = Waiting("ContainerCreating", "")
 }
 
-// StartingWith makes the pod one that is on a node and whose container waits, for a
-// reason in the kubelet's words.
+// StartingWith is Starting with the kubelet's reason why the container waits.
 func StartingWith(reason, message string) func(*corev1.Pod) {
 	return All(Starting, func(pod *corev1.Pod) {
 		pod.Status.ContainerStatuses[0].State = Waiting(reason, message)
@@ -105,18 +106,18 @@ func StartingWith(reason, message string) func(*corev1.Pod) {
 
 // ReadySince makes the pod Ready since a time.
 func ReadySince(at time.Time) func(*corev1.Pod) {
-	return func(pod *corev1.Pod) { pod.Status.Conditions[1].LastTransitionTime = metav1.NewTime(at) }
+	return func(pod *corev1.Pod) { ready(pod).LastTransitionTime = metav1.NewTime(at) }
 }
 
-// NotReadySince makes the pod one that runs, but has not been Ready since a time.
+// NotReadySince makes the pod run without being Ready, since a time.
 func NotReadySince(at time.Time) func(*corev1.Pod) {
-	return All(ReadySince(at), func(pod *corev1.Pod) { pod.Status.Conditions[1].Status = corev1.ConditionFalse })
+	return All(ReadySince(at), func(pod *corev1.Pod) { ready(pod).Status = corev1.ConditionFalse })
 }
 
 // Broken makes the pod's container exit with code 1 at its creation.
 func Broken(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodFailed
-	pod.Status.Conditions[1].Status = corev1.ConditionFalse
+	ready(pod).Status = corev1.ConditionFalse
 	pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 		ExitCode: 1, Reason: "Error", FinishedAt: pod.CreationTimestamp,
 	}}
@@ -130,7 +131,7 @@ func Completed(pod *corev1.Pod) {
 	pod.Status.ContainerStatuses[0].State.Terminated.Reason = "Completed"
 }
 
-// Deleting makes the pod one that was deleted and has not ended yet.
+// Deleting marks the pod as deleted; its containers still run.
 func Deleting(pod *corev1.Pod) {
 	pod.DeletionTimestamp = &pod.CreationTimestamp
 }
@@ -160,7 +161,7 @@ func LaunchedAt(at time.Time) func(*corev1.Pod) {
 	return WithAnnotation(instance.LaunchedAnnotation, instance.FormatTime(at))
 }
 
-// OfTemplate makes the pod one of another template.
+// OfTemplate gives the pod another template.
 func OfTemplate(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Labels[instance.TemplateLabel], pod.Annotations[instance.TemplateNameAnnotation] = instance.TemplateLabelValue(name), name

@@ -48,19 +48,13 @@ func (w *World) Instances(template string) []instance.Instance {
 
 // Await returns an instance once it is good, or as it is when ctx is done.
 func (w *World) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
-	for {
-		w.mu.Lock()
-		changed := w.changed
-		w.mu.Unlock()
-		inst, known := w.Instance(id)
-		if good(inst, known) || ctx.Err() != nil {
-			return inst, known
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-	}
+	var inst instance.Instance
+	var known bool
+	w.await(ctx, func() bool {
+		inst, known = w.Instance(id)
+		return good(inst, known)
+	})
+	return inst, known
 }
 
 // WarmPods returns the pods of a template that wait in the pool.

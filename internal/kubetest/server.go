@@ -22,8 +22,8 @@ import (
 // PodResource names the resource of pods.
 var PodResource = corev1.SchemeGroupVersion.WithResource("pods")
 
-// Server is client-go's fake API server with what this service relies on and the fake
-// leaves out. A created object gets a creation time and a UID. Each write of a pod gives
+// Server is client-go's fake API server. It adds behaviour that this service relies on
+// and the fake lacks. A created object gets a creation time and a UID. Each write of a pod gives
 // it a new resourceVersion. A write or delete that requires another resourceVersion or
 // UID than the pod's is a conflict.
 type Server struct {
@@ -42,11 +42,10 @@ func NewServer(now func() time.Time, objects ...runtime.Object) *Server {
 	return s
 }
 
-// NextVersion returns a resourceVersion that is newer than all before it.
-func (s *Server) NextVersion() string { return fmt.Sprint(s.version.Add(1)) }
+// nextVersion returns a resourceVersion that is newer than all before it.
+func (s *Server) nextVersion() string { return fmt.Sprint(s.version.Add(1)) }
 
-// answer does what client-go's fake leaves out, leaves the rest to the fake, and reports
-// writes.
+// answer adds what client-go's fake lacks, and reports successful writes.
 func (s *Server) answer(action k8stesting.Action) (handled bool, result runtime.Object, err error) {
 	switch action := action.(type) {
 	case k8stesting.CreateActionImpl:
@@ -78,12 +77,12 @@ func (s *Server) notify() {
 	}
 }
 
-// complete sets what the API server sets on a new object.
+// complete sets the metadata that the API server gives a new object.
 func (s *Server) complete(object runtime.Object) {
 	if meta, ok := object.(metav1.Object); ok {
 		meta.SetCreationTimestamp(metav1.NewTime(s.Now()))
 		meta.SetUID(types.UID("uid-of-" + meta.GetName()))
-		meta.SetResourceVersion(s.NextVersion())
+		meta.SetResourceVersion(s.nextVersion())
 	}
 }
 
@@ -107,7 +106,7 @@ func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error)
 	}
 	pod.Labels = merge(pod.Labels, body.Metadata.Labels)
 	pod.Annotations = merge(pod.Annotations, body.Metadata.Annotations)
-	pod.ResourceVersion = s.NextVersion()
+	pod.ResourceVersion = s.nextVersion()
 	return pod, s.Client.Tracker().Update(PodResource, pod, pod.Namespace)
 }
 
@@ -142,7 +141,7 @@ func (s *Server) checkPreconditions(deletion k8stesting.DeleteActionImpl) error 
 	return nil
 }
 
-// StoredPod returns a copy of the pod that the server has under a name.
+// StoredPod returns a copy of the server's pod of a name.
 func (s *Server) StoredPod(name string) (*corev1.Pod, error) {
 	obj, err := s.Client.Tracker().Get(PodResource, Namespace, name)
 	if err != nil {
@@ -156,7 +155,7 @@ func (s *Server) StoredPod(name string) (*corev1.Pod, error) {
 func (s *Server) PutPod(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	pod = pod.DeepCopy()
-	pod.ResourceVersion = s.NextVersion()
+	pod.ResourceVersion = s.nextVersion()
 	tracker := s.Client.Tracker()
 	err := tracker.Update(PodResource, pod, pod.Namespace)
 	if apierrors.IsNotFound(err) {
@@ -208,10 +207,10 @@ func (s *Server) React(verb, resource string, reaction k8stesting.ReactionFunc) 
 	s.Client.PrependReactor(verb, resource, reaction)
 }
 
-// brokenWatch is a watch that delivers nothing.
+// brokenWatch delivers nothing until Expire.
 type brokenWatch struct{ *watch.RaceFreeFakeWatcher }
 
-// BreakFirstPodWatch makes the first watch of pods one that delivers nothing.
+// BreakFirstPodWatch makes the first watch of pods deliver nothing.
 func (s *Server) BreakFirstPodWatch() brokenWatch {
 	broken := brokenWatch{watch.NewRaceFreeFake()}
 	var watches atomic.Int64
@@ -221,8 +220,8 @@ func (s *Server) BreakFirstPodWatch() brokenWatch {
 	return broken
 }
 
-// Expire ends the watch as an API server does that no longer has the history. The
-// client lists everything again after a pause, and opens a new watch.
+// Expire ends the watch as an API server without the history does. After a pause the
+// client lists everything again and opens a new watch.
 func (b brokenWatch) Expire() {
 	status := apierrors.NewResourceExpired("too old resource version").Status()
 	b.Error(&status)

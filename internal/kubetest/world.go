@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,7 +21,7 @@ import (
 // cluster. The read model needs no goroutines: it is always up to date, and its handlers
 // are called during each write. PauseWatch stops that.
 //
-// Methods with the same name as in the read model behave the same.
+// Methods with the name of a read model's method do the same.
 type World struct {
 	*Server
 
@@ -31,8 +32,7 @@ type World struct {
 
 	mu      sync.Mutex
 	paused  map[string][]runtime.Object // by resource: what the watch has delivered; nil while it works
-	known   map[string]*corev1.Pod      // by name: the pods that handlers were told of
-	told    map[string]metav1.Object    // by kind and name: the other objects that handlers were told of
+	told    map[string]metav1.Object    // by kind and name: the objects at the last delivery
 	changed chan struct{}               // closed at the next change
 
 	onPod      []func(*corev1.Pod)
@@ -43,9 +43,7 @@ type World struct {
 // NewWorld returns a World that has some objects. now is its clock. The error of
 // Template wraps unknownTemplate.
 func NewWorld(now func() time.Time, unknownTemplate error, objects ...runtime.Object) *World {
-	w := &World{
-		Server: NewServer(now, objects...), unknownTemplate: unknownTemplate, known: map[string]*corev1.Pod{}, changed: make(chan struct{}),
-	}
+	w := &World{Server: NewServer(now, objects...), unknownTemplate: unknownTemplate, changed: make(chan struct{})}
 	w.pods = ownwrites.New(func(name string) (*corev1.Pod, bool) { return named[*corev1.Pod](w, "Pod", name) }, time.Now)
 	w.sets = ownwrites.New(func(name string) (*appsv1.DaemonSet, bool) { return named[*appsv1.DaemonSet](w, "DaemonSet", name) }, time.Now)
 	w.deliver()
@@ -75,68 +73,83 @@ func (w *World) ResumeWatch() {
 
 // deliver reports what has changed to handlers and waiting callers.
 func (w *World) deliver() {
-	w.mu.Lock()
-	if w.paused != nil {
-		w.mu.Unlock()
+	before, objects, ok := w.advance()
+	if !ok {
 		return
 	}
-	pods := map[string]*corev1.Pod{}
-	for _, obj := range w.stored("Pod") {
-		pod := obj.(*corev1.Pod)
-		pods[pod.Name] = pod
+	for _, object := range objects {
+		w.delivered(object)
 	}
-	before := w.known
-	w.known = pods
-	others, othersBefore := map[string]metav1.Object{}, w.told
-	for _, kind := range []string{"PodTemplate", "DaemonSet"} {
-		for _, obj := range w.stored(kind) {
-			object := obj.(metav1.Object)
-			others[kind+" "+object.GetName()] = object
+	for key, object := range before {
+		if _, ok := objects[key]; !ok {
+			w.gone(object)
 		}
 	}
-	w.told = others
-	w.mu.Unlock()
-	for _, pod := range pods {
-		w.pods.Delivered(pod)
-	}
-	for name, pod := range before {
-		if _, ok := pods[name]; !ok {
-			w.pods.Gone(pod)
-			w.tell(pod, w.onGone)
-		}
-	}
-	for name, pod := range pods {
-		if old, ok := before[name]; !ok || old.ResourceVersion != pod.ResourceVersion {
-			if ok {
-				w.tellTemplate(old)
-			}
-			w.tell(pod, w.onPod)
-		}
-	}
-	for key, object := range othersBefore {
-		if _, ok := others[key]; !ok {
-			if set, ok := object.(*appsv1.DaemonSet); ok {
-				w.sets.Gone(set)
-			}
-			w.tellTemplate(object)
-		}
-	}
-	for _, object := range others {
-		if set, ok := object.(*appsv1.DaemonSet); ok {
-			w.sets.Delivered(set)
-		}
-		w.tellTemplate(object)
+	for key, object := range objects {
+		w.tellChanged(before[key], object)
 	}
 	w.wake()
 }
 
-func (w *World) tell(pod *corev1.Pod, handlers []func(*corev1.Pod)) {
+// advance returns the objects at the last delivery and those of now, by kind and name;
+// ok is false while the watch is paused.
+func (w *World) advance() (before, objects map[string]metav1.Object, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.paused != nil {
+		return nil, nil, false
+	}
+	before, w.told = w.told, map[string]metav1.Object{}
+	for _, kind := range []string{"Pod", "PodTemplate", "DaemonSet"} {
+		for _, obj := range w.stored(kind) {
+			object := obj.(metav1.Object)
+			w.told[kind+" "+object.GetName()] = object
+		}
+	}
+	return before, w.told, true
+}
+
+func (w *World) delivered(object metav1.Object) {
+	switch object := object.(type) {
+	case *corev1.Pod:
+		w.pods.Delivered(object)
+	case *appsv1.DaemonSet:
+		w.sets.Delivered(object)
+	}
+}
+
+func (w *World) gone(object metav1.Object) {
+	switch object := object.(type) {
+	case *corev1.Pod:
+		w.pods.Gone(object)
+		tellPod(object, w.onGone)
+	case *appsv1.DaemonSet:
+		w.sets.Gone(object)
+	}
+	w.tellTemplate(object)
+}
+
+// tellChanged tells the handlers of an object. Only pods are known to be unchanged: the
+// fake gives other objects no new resourceVersion.
+func (w *World) tellChanged(before, object metav1.Object) {
+	if pod, ok := object.(*corev1.Pod); ok {
+		if before != nil {
+			if before.GetResourceVersion() == pod.ResourceVersion {
+				return
+			}
+			w.tellTemplate(before)
+		}
+		tellPod(pod, w.onPod)
+	}
+	w.tellTemplate(object)
+}
+
+func tellPod(pod *corev1.Pod, handlers []func(*corev1.Pod)) {
 	if instance.IsInstance(pod) {
 		for _, handle := range handlers {
 			handle(pod)
 		}
 	}
-	w.tellTemplate(pod)
 }
 
 func (w *World) tellTemplate(object metav1.Object) {
@@ -156,36 +169,37 @@ func (w *World) wake() {
 	w.changed = make(chan struct{})
 }
 
+// await calls good until it returns true or ctx is done: at once and after each change.
+func (w *World) await(ctx context.Context, good func() bool) {
+	for {
+		w.mu.Lock()
+		changed := w.changed
+		w.mu.Unlock()
+		if good() || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // stored returns the objects of a kind that the server has.
 func (w *World) stored(kind string) []runtime.Object {
-	kinds := map[string]schema.GroupVersionResource{
+	resource := map[string]schema.GroupVersionResource{
 		"Pod":         PodResource,
 		"PodTemplate": corev1.SchemeGroupVersion.WithResource("podtemplates"),
 		"DaemonSet":   appsv1.SchemeGroupVersion.WithResource("daemonsets"),
 		"Event":       corev1.SchemeGroupVersion.WithResource("events"),
-	}
-	list, err := w.Client.Tracker().List(kinds[kind], kinds[kind].GroupVersion().WithKind(kind), Namespace)
+	}[kind]
+	list, err := w.Client.Tracker().List(resource, resource.GroupVersion().WithKind(kind), Namespace)
 	if err != nil {
 		panic(err)
 	}
-	var objects []runtime.Object
-	switch list := list.(type) {
-	case *corev1.PodList:
-		for i := range list.Items {
-			objects = append(objects, &list.Items[i])
-		}
-	case *corev1.PodTemplateList:
-		for i := range list.Items {
-			objects = append(objects, &list.Items[i])
-		}
-	case *appsv1.DaemonSetList:
-		for i := range list.Items {
-			objects = append(objects, &list.Items[i])
-		}
-	case *corev1.EventList:
-		for i := range list.Items {
-			objects = append(objects, &list.Items[i])
-		}
+	objects, err := meta.ExtractList(list)
+	if err != nil {
+		panic(err)
 	}
 	return objects
 }
@@ -268,17 +282,10 @@ func (w *World) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
 // AwaitPreload returns the preloads of a template once they are good, or as they are when
 // ctx is done.
 func (w *World) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
-	for {
-		w.mu.Lock()
-		changed := w.changed
-		w.mu.Unlock()
-		sets := w.Preloads(template)
-		if good(sets) || ctx.Err() != nil {
-			return sets
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-	}
+	var sets []*appsv1.DaemonSet
+	w.await(ctx, func() bool {
+		sets = w.Preloads(template)
+		return good(sets)
+	})
+	return sets
 }
