@@ -71,9 +71,10 @@ func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now
 	a.draining, a.drain = context.WithCancel(context.Background())
 	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge}
 	var err error
-	a.cache, err = NewCache(client, CacheOptions{
+	a.cache, err = NewCache(CacheDeps{
+		Client: client, Now: now,
 		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
-	}, now)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,8 @@ func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
 	t.Helper()
 	c := &testCache{Server: server}
 	var err error
-	c.Cache, err = NewCache(server.Client, CacheOptions{
+	c.Cache, err = NewCache(CacheDeps{
+		Client: server.Client, Now: server.Now,
 		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
 		Dial: func(context.Context, string) error {
 			c.dials.Add(1)
@@ -88,7 +89,7 @@ func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
 			}
 			return errRefused
 		},
-	}, server.Now)
+	})
 	noError(t, err)
 	return c
 }

@@ -54,38 +54,41 @@ type Cache struct {
 	updated    []func(*corev1.Pod) // see OnPod
 }
 
-// CacheOptions says what to watch, and the rules that instances are described by.
-type CacheOptions struct {
-	Namespace          string // the controller's own: where the proxy's Service is
+// CacheDeps are what a Cache needs: a client, what to watch, and the rules that
+// instances are described by.
+type CacheDeps struct {
+	Client             kubernetes.Interface
+	Namespace          string // the service's own: where the proxy's Service is
 	InstancesNamespace string
 	ProxyService       string
 	Rules              lifetime.Rules
 	// Dial opens a TCP connection to a starting instance and closes it. Nil does that
 	// over the network.
 	Dial func(ctx context.Context, address string) error
+	Now  func() time.Time
 }
 
 // NewCache makes the informers. Nothing is read before Run.
-func NewCache(client kubernetes.Interface, opts CacheOptions, now func() time.Time) (*Cache, error) {
+func NewCache(deps CacheDeps) (*Cache, error) {
 	managed := func(o *metav1.ListOptions) { o.LabelSelector = instance.Selector().String() }
 	proxyService := func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.ProxyService).String()
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, deps.ProxyService).String()
 	}
 	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
 	podIndexers := cache.Indexers{templateIndex: indexByTemplate, warmIndex: indexWarm}
 	c := &Cache{
-		namespace:    opts.InstancesNamespace,
-		proxyService: opts.Namespace + "/" + opts.ProxyService,
-		rules:        opts.Rules,
-		now:          now,
+		namespace:    deps.InstancesNamespace,
+		proxyService: deps.Namespace + "/" + deps.ProxyService,
+		rules:        deps.Rules,
+		now:          deps.Now,
 
-		pods:       coreinformers.NewFilteredPodInformer(client, opts.InstancesNamespace, 0, podIndexers, managed),
-		tombstones: coreinformers.NewFilteredEventInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
-		templates:  coreinformers.NewPodTemplateInformer(client, opts.InstancesNamespace, 0, nil),
-		services:   coreinformers.NewFilteredServiceInformer(client, opts.Namespace, 0, nil, proxyService),
-		preloads:   appsinformers.NewFilteredDaemonSetInformer(client, opts.InstancesNamespace, 0, byTemplate, managed),
+		pods:       coreinformers.NewFilteredPodInformer(deps.Client, deps.InstancesNamespace, 0, podIndexers, managed),
+		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
+		templates:  coreinformers.NewPodTemplateInformer(deps.Client, deps.InstancesNamespace, 0, nil),
+		services:   coreinformers.NewFilteredServiceInformer(deps.Client, deps.Namespace, 0, nil, proxyService),
+		preloads:   appsinformers.NewFilteredDaemonSetInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
 	}
-	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: opts.Dial})
+	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
 	c.ownPods = ownwrites.New(func(name string) (*corev1.Pod, bool) {
 		return lookup[*corev1.Pod](c.pods, c.namespace+"/"+name)
 	}, time.Now)

@@ -224,9 +224,10 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 	t.Helper()
 	seen := &traffic{}
 	client := connect(t, s.config, append([]transport.WrapperFunc{seen.wrap}, wrappers...)...)
-	cache, err := NewCache(client, CacheOptions{
+	cache, err := NewCache(CacheDeps{
+		Client: client, Now: now,
 		Namespace: s.namespace, InstancesNamespace: s.namespace, ProxyService: "binder-proxy", Rules: testRules(),
-	}, now)
+	})
 	noError(t, err)
 	stop := runUntilEnd(t, cache.Run)
 	kubetest.Eventually(t, "the caches have synced", cache.Synced)

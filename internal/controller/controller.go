@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// Options are what a Controller needs.
-type Options struct {
+// Deps are what a Controller needs.
+type Deps struct {
 	// Subject names what is reconciled, for the log: "warm pool".
 	Subject string
 	// Workers is how many keys are reconciled at the same time.
@@ -32,14 +32,14 @@ type Reconcile func(ctx context.Context, key string) (again time.Duration, err e
 
 // Controller reconciles during terms of leading.
 type Controller struct {
-	opts Options
+	deps Deps
 
 	mu    sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[string] // of the last term; nil before the first
 }
 
 // New returns a Controller that does nothing until Run.
-func New(opts Options) *Controller { return &Controller{opts: opts} }
+func New(deps Deps) *Controller { return &Controller{deps: deps} }
 
 // Enqueue has a key reconciled soon. It never blocks. While no term runs it does
 // nothing: a term begins with every key there is.
@@ -55,7 +55,7 @@ func (c *Controller) Enqueue(key string) {
 // there are at its start. When Run returns, nothing of it is running.
 func (c *Controller) Run(ctx context.Context, keys func() []string, reconcile Reconcile) {
 	queue := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](c.opts.FirstRetry, c.opts.LongestRetry))
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](c.deps.FirstRetry, c.deps.LongestRetry))
 	c.mu.Lock()
 	c.queue = queue // before the keys are read, so that no change is missed in between
 	c.mu.Unlock()
@@ -63,7 +63,7 @@ func (c *Controller) Run(ctx context.Context, keys func() []string, reconcile Re
 		queue.Add(key)
 	}
 	var running sync.WaitGroup
-	for range c.opts.Workers {
+	for range c.deps.Workers {
 		running.Go(func() { c.work(ctx, queue, reconcile) })
 	}
 	<-ctx.Done()
@@ -90,7 +90,7 @@ func (c *Controller) process(ctx context.Context, queue workqueue.TypedRateLimit
 	again, err := reconcile(ctx, key)
 	if err != nil {
 		if ctx.Err() == nil { // else the end of the term is the cause
-			c.opts.Log.ErrorContext(ctx, c.opts.Subject+" not reconciled, will retry", "template", key, "error", err)
+			c.deps.Log.ErrorContext(ctx, c.deps.Subject+" not reconciled, will retry", "template", key, "error", err)
 		}
 		queue.AddRateLimited(key)
 		return

@@ -55,7 +55,7 @@ func run(c *controller.Controller, keys ...string) (reconciled func() []string, 
 func TestController(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, lines := kubetest.RecordLog()
-		c := controller.New(controller.Options{
+		c := controller.New(controller.Deps{
 			Subject: "test", Workers: 2, FirstRetry: time.Second, LongestRetry: 4 * time.Second, Log: log,
 		})
 		c.Enqueue("before any term")
@@ -92,7 +92,7 @@ func TestController(t *testing.T) {
 func TestControllerEndsWithItsTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, lines := kubetest.RecordLog()
-		c := controller.New(controller.Options{Subject: "test", Workers: 1, FirstRetry: time.Second, LongestRetry: time.Second, Log: log})
+		c := controller.New(controller.Deps{Subject: "test", Workers: 1, FirstRetry: time.Second, LongestRetry: time.Second, Log: log})
 		ctx, cancel := context.WithCancel(t.Context())
 		reconciled := 0
 		var running sync.WaitGroup

@@ -82,7 +82,7 @@ type Pool struct {
 // New returns a Pool that does nothing until Run. It must be called before the cache
 // runs.
 func New(deps Deps) (*Pool, error) {
-	p := &Pool{deps: deps, controller: controller.New(controller.Options{
+	p := &Pool{deps: deps, controller: controller.New(controller.Deps{
 		Subject: "warm pool", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
 	})}
 	return p, deps.Cache.OnWarm(p.controller.Enqueue)

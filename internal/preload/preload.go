@@ -75,7 +75,7 @@ type Preloader struct {
 
 // New returns a Preloader. It must be called before the cache runs.
 func New(deps Deps) (*Preloader, error) {
-	p := &Preloader{deps: deps, controller: controller.New(controller.Options{
+	p := &Preloader{deps: deps, controller: controller.New(controller.Deps{
 		Subject: "preload", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
 	})}
 	return p, deps.Cache.OnPreload(p.controller.Enqueue)
