@@ -189,8 +189,9 @@ func (a *app) public(templates podtemplate.Source) http.Handler {
 }
 
 // routePublic routes by the first segment of the path as it was sent. It is not a
-// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without launchPage, the
-// paths of launches go to the instances' handler, which knows no such address.
+// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
+// launchPage, the paths of launches go to the instances' handler, which knows no such
+// address.
 func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
 	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
 	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())

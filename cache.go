@@ -132,7 +132,7 @@ func (c *Cache) WarmPods(template string) []*corev1.Pod {
 	})
 }
 
-// WarmTemplates returns the names of the templates that there are warm pods of.
+// WarmTemplates returns the names of the templates that have warm pods.
 func (c *Cache) WarmTemplates() []string {
 	return c.pods.GetIndexer().ListIndexFuncValues(warmIndex)
 }

@@ -133,8 +133,8 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	})
 }
 
-// end deletes an instance, unless it was used or a hold of deletes began
-// since it was judged.
+// end deletes an instance, unless it was used or a hold of deletes began since it was
+// judged.
 func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	if v.Reason == instance.EndCulled && c.isAtWork(ctx, pod) {
 		return
@@ -160,7 +160,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 
 // isAtWork reports whether the application of an instance that nobody has used says
 // that it is or was at work. What it says is written to the pod, and the next sweep
-// goes by that.
+// uses that time.
 func (c *Culler) isAtWork(ctx context.Context, pod *corev1.Pod) bool {
 	result, active, asked := activity.Probe(ctx, pod, c.deps.Rules, c.deps.Now)
 	if !asked {

@@ -159,8 +159,8 @@ func (a *runningApp) wantServing(t testing.TB, id string) {
 }
 
 // The API server is away for longer than the lease and a cull timeout. Reads and visits
-// go on from the cache, and launches are refused. Afterwards all works again, and instances
-// that were used meanwhile are not culled.
+// keep working from the cache, and launches are refused. Afterwards all works again, and
+// instances that were used meanwhile are not culled.
 func TestIntegrationOutage(t *testing.T) {
 	s := parallelSandbox(t)
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PortAnnotation, startPage(t))))

@@ -41,7 +41,7 @@ type Controller struct {
 // New returns a Controller that does nothing until Run.
 func New(deps Deps) *Controller { return &Controller{deps: deps} }
 
-// Enqueue has a key reconciled soon. It never blocks. While no term runs it does
+// Enqueue schedules a key to be reconciled soon. It never blocks. While no term runs it does
 // nothing: a term begins with every key there is.
 func (c *Controller) Enqueue(key string) {
 	c.mu.Lock()

@@ -13,8 +13,7 @@ const (
 	// watches of PodTemplates and of the proxy's Service do not.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// IDLabel is the instance's id, on its pod and its tombstone. NewPod and the
-	// tombstone writer write it.
-	// Everything that looks up an instance reads it.
+	// tombstone writer write it. Whatever looks up an instance reads it.
 	IDLabel = "binder-project.org/id"
 	// TemplateLabel is the TemplateLabelValue of the template's name, on
 	// everything. Operators select by it. This service reads TemplateNameAnnotation;
@@ -58,8 +57,8 @@ const (
 
 	// Annotations on PodTemplates, which operators write. NewPod copies them to the
 	// pod, so that an instance does not change with its template. With an invalid port,
-	// cull timeout or max age there is no pod; invalid idle paths and probes are not
-	// copied.
+	// cull timeout or max age there is no pod. An invalid strip-prefix, idle-paths or
+	// activity-probe is not copied.
 
 	// PortAnnotation is the port that the application listens on. On a pod it is
 	// always set; the proxy connects to it.

@@ -25,7 +25,7 @@ const (
 // ClaimResults are the results of a claim, as a label of a metric.
 func ClaimResults() []string { return []string{resultWarm, resultLostRace, resultEmpty} }
 
-// claimOutcome says how a launch fared with the warm pods of its template.
+// claimOutcome says what came of a launch's attempt to claim a warm pod.
 type claimOutcome int
 
 const (
@@ -44,7 +44,7 @@ const (
 // was read.
 func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (id string, outcome claimOutcome, err error) {
 	if size, err := podtemplate.PoolSize(template); size == 0 || err != nil {
-		return "", noPool, nil // the pool reports an invalid size
+		return "", noPool, nil // an Event on the template reports an invalid size
 	}
 	warm := l.deps.Cache.WarmPods(template.Name)
 	for _, pod := range claimable(warm, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {

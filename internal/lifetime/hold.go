@@ -90,8 +90,8 @@ func (h *Hold) Look(now Clocks) {
 }
 
 // Covers reports whether the delete of an instance with this Lag is held back. One with
-// a Lag shorter than SettleTime is held for its Lag only. In that time
-// every use that is due is written, so waiting longer is useless.
+// a Lag shorter than SettleTime is held for its Lag only. In that time every use that
+// is due is written, so waiting longer is useless.
 func (h *Hold) Covers(lag time.Duration, now time.Time) bool {
 	began, cause := h.State(now)
 	return cause != "" && now.Sub(began) < lag

@@ -32,8 +32,8 @@ type Verdict struct {
 	Message string
 }
 
-// Judge decides what happens to an instance. It never takes an annotation that it
-// cannot read for idleness, and it finds an end for every instance.
+// Judge decides what happens to an instance. It never treats an unreadable annotation
+// as idleness, and it finds an end for every instance.
 //
 // While deletes are held, only pods that have plainly ended get an End, and times
 // in the future stay: either may be explained by what other replicas have yet to

@@ -2,7 +2,7 @@
 // is due to end, what is to be done with it now, which times on its pod are
 // wrong, and when deletes are held back.
 //
-// The culler acts on these decisions, and clients are told them as cull-at: both
+// The culler acts on these decisions, and clients see the due end as cull-at: both
 // ask the same functions. The package is pure: it never talks to the API server,
 // starts a goroutine, reads a clock or logs. Only Hold has state.
 package lifetime

@@ -11,8 +11,10 @@ import (
 )
 
 // Hash tells versions of a template apart, as a label value. It covers all that a
-// pod gets from the template, and nothing that others write on the object. A release
-// that encodes something else here replaces all warm pods.
+// pod gets from the template, and nothing that others write on the object.
+//
+// Changing what is encoded here changes every hash: the new release replaces all warm
+// pods and preloads.
 func Hash(template *corev1.PodTemplate) string {
 	hash := sha256.New()
 	encoder := json.NewEncoder(hash) // sorts map keys

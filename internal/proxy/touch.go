@@ -22,9 +22,9 @@ func (p *Proxy) toucher(inst instance.Instance, r *http.Request) (touch func()) 
 }
 
 // watchResponse counts an answer as use. It counts all later bytes too, but of a
-// WebSocket only data frames. Only the application's answer makes a request count: a forgotten page keeps
-// asking for what is broken. For the same reason a refused WebSocket does not
-// count: a forgotten page keeps trying to open it.
+// WebSocket only data frames. Only the application's answer makes a request count: a
+// forgotten page keeps asking for what is broken. For the same reason a refused
+// WebSocket does not count: a forgotten page keeps trying to open it.
 func watchResponse(res *http.Response, touch func()) {
 	tunnel, upgraded := res.Body.(io.ReadWriteCloser)
 	upgraded = upgraded && res.StatusCode == http.StatusSwitchingProtocols

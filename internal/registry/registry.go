@@ -219,7 +219,7 @@ func (r *Registry) keep(name string, template *corev1.PodTemplate, hasServices b
 }
 
 // fail remembers that a question failed. If the registry is unavailable, the answer
-// is the last good copy. Any other error is the registry's word on the template, and
+// is the last good copy. Any other error is a definite answer about the template, and
 // ends the use of the copy. The lock must be held.
 func (r *Registry) fail(name string, err error) answer {
 	if !errors.Is(err, podtemplate.ErrUnavailable) {
