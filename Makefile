@@ -31,7 +31,7 @@ test-unit: ## Run the tests that need no cluster
 	go -C tools test -race ./...
 
 .PHONY: lint
-lint: ## Run gofmt, go vet, staticcheck, go mod tidy and shellcheck
+lint: ## Run gofmt, go vet, staticcheck, go mod tidy, deadcode and shellcheck
 	@hack/lint.sh
 
 .PHONY: fmt
