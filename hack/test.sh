@@ -45,7 +45,7 @@ start_cluster() {
     started=true
     cluster up || return
   fi
-  bash "$root/hack/images.sh"
+  bash "$root/hack/images.sh" || die "the images were not built or not loaded: see above"
 }
 
 stop_cluster() {
