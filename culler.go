@@ -91,12 +91,14 @@ func (c *Culler) checkHold(ctx context.Context, held lifetime.Cause) lifetime.Ca
 	_, cause := c.deps.Hold.State(time.Now())
 	switch {
 	case cause == held:
-	case cause == lifetime.CauseTermStarted: // as at every start
-		c.deps.Log.InfoContext(ctx, "deletes are held back until all replicas can have written their activity", "cause", cause)
-	case cause != "":
-		c.deps.Log.WarnContext(ctx, "deletes are held back until all replicas can have written their activity", "cause", cause)
-	default:
+	case cause == "":
 		c.deps.Log.InfoContext(ctx, "deletes are no longer held back")
+	default:
+		level := slog.LevelWarn
+		if cause == lifetime.CauseTermStarted { // as at every start
+			level = slog.LevelInfo
+		}
+		c.deps.Log.Log(ctx, level, "deletes are held back until all replicas can have written their activity", "cause", cause)
 	}
 	return cause
 }

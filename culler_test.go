@@ -264,7 +264,7 @@ func TestDeletesAreHeld(t *testing.T) {
 				culler := newTestCuller(t, c)
 				registerCollectors(culler.metrics, c.Cache, culler.Culler)
 				culler.startLeading(t)
-				warnings := 0 // the hold of a new term is none
+				warnings := 0 // a new term's hold is logged at Info
 				if cause != nil {
 					time.Sleep(lifetime.SettleTime + time.Minute)
 					cause(culler, &ahead)

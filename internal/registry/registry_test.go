@@ -262,7 +262,7 @@ func TestServicesAreWarnedOfOnce(t *testing.T) {
 	f.wantWarnings(t, 1)
 }
 
-// transport answers questions without a network, so that synctest knows who waits.
+// transport answers questions without a network, so that synctest sees which goroutines wait.
 type transport func(*http.Request) (*http.Response, error)
 
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
