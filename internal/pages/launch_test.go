@@ -201,12 +201,15 @@ func TestProgress(t *testing.T) {
 		h := New(Deps{Instances: world, Draining: draining}).Progress()
 		began := time.Now()
 		time.AfterFunc(time.Second, drain)
-		for n, want := range map[int]string{
-			1: `{"phase":"deploying","message":"preparing the pod on its node"}`,
-			2: `{"phase":"deployed","message":"ready"}`, // without a location
+		for _, c := range []struct {
+			n    int
+			want string
+		}{ // the stream of a starting instance comes last: it waits until the server drains
+			{2, `{"phase":"deployed","message":"ready"}`}, // without a location
+			{1, `{"phase":"deploying","message":"preparing the pod on its node"}`},
 		} {
-			w := serve(h, http.MethodGet, ProgressPrefix+kubetest.ID(n), "")
-			if got, want := w.Body.String(), "event: progress\ndata: "+want+"\n\n"; w.Header().Get("Content-Type") != "text/event-stream" || got != want {
+			w := serve(h, http.MethodGet, ProgressPrefix+kubetest.ID(c.n), "")
+			if got, want := w.Body.String(), "event: progress\ndata: "+c.want+"\n\n"; w.Header().Get("Content-Type") != "text/event-stream" || got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		}
