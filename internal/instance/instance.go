@@ -27,12 +27,27 @@ type Instance struct {
 	// Reason says why an instance failed or ended: one CamelCase word, as in
 	// Kubernetes conditions. It is empty for all others.
 	Reason string
-	// Message is for people. It says why an instance failed or ended, or what a
-	// starting one is waiting for. It is empty for a deployed instance.
+	// Message is for visitors: plain sentences about why an instance failed or ended and
+	// what to do, or about what a starting one is waiting for. For a deployed instance,
+	// it says that its container was restarted; it is empty if that has not happened.
+	// It has no text that the cluster, a registry or the application chose.
 	Message string
-	Created time.Time
-	Ended   time.Time // when the instance was deleted; zero while there is a pod
-	Address string    // host:port at which the application listens; empty unless deployed
+	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
+	// It can name nodes, images and Secrets, so only holders of the API key, logs and
+	// tombstones get it. It is empty if they said nothing beyond Reason.
+	Detail string
+	// Fault says who can mend a failure, or what a starting instance waits for. It is
+	// empty if there is nothing to mend.
+	Fault Fault
+	// Restarts is how often the kubelet has restarted the container that serves the
+	// application.
+	Restarts int32
+	// RestartReason says in plain words why it was restarted last, such as "exited with
+	// code 3". It is empty if Restarts is 0.
+	RestartReason string
+	Created       time.Time
+	Ended         time.Time // when the instance was deleted; zero while there is a pod
+	Address       string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
 	// Source is how. They and CullAt are set by package lifetime, and are zero for an
 	// instance that has failed or ended, or whose pod has no valid time.

@@ -36,3 +36,14 @@ const (
 	ReasonCompleted    = "Completed"    // the application ended by itself; its pod still exists
 	ReasonStartTimeout = "StartTimeout" // it was not Ready within the start timeout
 )
+
+// Fault says who can mend what is wrong with an instance.
+type Fault string
+
+// Who can mend it.
+const (
+	FaultTemplate Fault = "template" // the author of the template or its image
+	FaultCluster  Fault = "cluster"  // the operator of the cluster
+	FaultVisitor  Fault = "visitor"  // the visitor, by what he does in the application
+	FaultChance   Fault = "chance"   // nobody: it passes, or another launch goes well
+)
