@@ -27,7 +27,14 @@ type Notice struct {
 	// Template is what the page's button launches; "" for no button. Path is the deep
 	// link that the new instance opens at. Button is the button's text.
 	Template, Path, Button string
+	// Link is an address that the page leads to; "" for none. LinkText is its text.
+	Link, LinkText string
+	// FrameAncestors are the origins whose pages may show this one in a frame, besides
+	// our own.
+	FrameAncestors []string
 
+	// unframed keeps the page out of all frames.
+	unframed bool
 	// progress, if it is not nil, makes the page that shows the progress of a launch,
 	// in place of the fields from Title on.
 	progress *progressView
@@ -40,11 +47,15 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.setRetryAfter(w)
+	ancestors := framedBy(n.FrameAncestors)
+	if n.unframed {
+		ancestors = neverFramed
+	}
 	if n.progress != nil {
-		writePage(w, n.Code, progressTemplate, n.progress)
+		writePage(w, n.Code, progressTemplate, n.progress, ancestors)
 		return
 	}
-	writePage(w, n.Code, noticeTemplate, n)
+	writePage(w, n.Code, noticeTemplate, n, ancestors)
 }
 
 // ServePlain writes the plain text.

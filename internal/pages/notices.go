@@ -103,16 +103,15 @@ func crossOriginNotice() Notice {
 		Code: http.StatusForbidden, Plain: rule,
 		Title: "Not launched",
 		Text:  "Another site asked to launch this in your name. " + rule,
+
+		unframed: true,
 	}
 }
 
-// badPathNotice is for a deep link that parseDeepLink refused.
-func badPathNotice(err error) Notice {
-	return Notice{
-		Code: http.StatusBadRequest, Plain: "The parameter path is not right: " + err.Error() + ".",
-		Title: "This link is not right",
-		Text:  "The parameter “path” of this address is not right: " + err.Error() + ".",
-	}
+// badLinkNotice is for a launch link that deepLink refused.
+func badLinkNotice(err error) Notice {
+	text := "The address of this launch link is not right: " + err.Error() + "."
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "This link is not right", Text: text}
 }
 
 // badFormNotice is for a form that parseForm refused.

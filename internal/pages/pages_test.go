@@ -12,6 +12,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -56,7 +57,7 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 		}
 	}
 	policy := w.Header().Get("Content-Security-Policy")
-	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} {
+	for _, want := range []string{"default-src 'none'", "; frame-ancestors '", "base-uri 'none'", "form-action 'self'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy has no %q: %s", want, policy)
 		}
@@ -148,6 +149,52 @@ func TestNotices(t *testing.T) {
 				t.Errorf("the page has a button without a template:\n%s", body)
 			}
 		})
+	}
+}
+
+// wantFrames checks who may show a page in a frame.
+func wantFrames(t testing.TB, name string, w *httptest.ResponseRecorder, want string) {
+	t.Helper()
+	policy := w.Header().Get("Content-Security-Policy")
+	if _, got, _ := strings.Cut(policy, "frame-ancestors "); got != want {
+		t.Errorf("%s (%d): frame-ancestors is %q, want %q", name, w.Code, got, want)
+	}
+}
+
+// TestFrames: no frame shows what a link alone can load of the launch page, because it
+// launches by itself. A notice of an instance in a frame has a button, and shows what
+// follows.
+func TestFrames(t *testing.T) {
+	const both = "'self' https://hub.example http://b.example:8080"
+	origins := []string{"https://hub.example", "http://b.example:8080"}
+	s := &site{templateErr: podtemplate.ErrUnknown}
+	p := New(Deps{Launcher: s, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
+	for _, row := range []struct {
+		method, target string
+		header         []string
+		want           string
+	}{
+		{"GET", "/launch/jupyter", nil, neverFramed},
+		{"GET", "/launch/nowhere", nil, neverFramed},
+		{"GET", "/launch/jupyter?path=..", nil, neverFramed},
+		{"GET", "/launch/jupyter/x/y", nil, neverFramed},
+		{"PUT", "/launch/jupyter", nil, neverFramed},
+		{"POST", "/launch/jupyter", []string{"Sec-Fetch-Site", "cross-site"}, neverFramed},
+		{"POST", "/launch/nowhere", nil, both},
+		{"POST", "/launch/jupyter?x", []string{"Content-Type", "multipart/x"}, ""}, // 303, to the next
+		{"GET", "/launch/jupyter/" + kubetest.ID(1), nil, both},
+	} {
+		s.launchErr = nil
+		if strings.HasSuffix(row.target, "nowhere") {
+			s.launchErr = podtemplate.ErrUnknown
+		}
+		wantFrames(t, row.method+" "+row.target, serve(p.Launch(), row.method, row.target, "", row.header...), row.want)
+	}
+	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter"}
+	for name, n := range map[string]Notice{"starting": StartingNotice(inst), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": NoInstanceNotice()} {
+		wantFrames(t, name, serveNotice(n, browserAccept), "'self'")
+		n.FrameAncestors = origins
+		wantFrames(t, name, serveNotice(n, browserAccept), both)
 	}
 }
 
