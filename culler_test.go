@@ -137,7 +137,7 @@ func TestPodChangesBeforeItsEnd(t *testing.T) {
 			culler := newTestCuller(t, c)
 			judged, _ := c.Pod(kubetest.ID(1))
 			change(c)
-			culler.end(t.Context(), judged, culler.deps.Rules.Judge(judged, kubetest.Noon, false))
+			culler.end(t.Context(), judged, culler.deps.Rules.Judge(judged, nil, kubetest.Noon, false))
 			if _, err := c.StoredPod(judged.Name); (err == nil) != (name == "used") {
 				t.Errorf("the pod: %v", err)
 			}
@@ -305,7 +305,7 @@ func TestRemembersWhatOthersDelete(t *testing.T) {
 		synctest.Wait()
 		c.drop(t, kubetest.ID(2))
 		third, _ := c.Pod(kubetest.ID(3))
-		noError(t, culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request"))
+		noError(t, culler.deps.Remover.Remove(t.Context(), third, instance.End{Reason: instance.EndStopped, Message: "stopped by request"}))
 		synctest.Wait()
 		stop()
 		c.put(t, kubetest.Pod(kubetest.ID(4), time.Now()))

@@ -232,6 +232,7 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	}
 	if inst.Status != instance.StatusDeleted { // an ended instance keeps its reason
 		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
+		inst.Detail, inst.Fault = "", ""
 	}
 	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil

@@ -208,7 +208,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		event, _ := s.tombstone(t, kubetest.ID(n))
 		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
-		noError(t, s.remover().Remember(t.Context(), late, "deleted from outside"))
+		noError(t, s.remover().Remember(t.Context(), late, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
 		s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 	}
 }

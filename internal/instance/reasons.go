@@ -29,12 +29,21 @@ func EndReasons() []EndReason {
 	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndGone}
 }
 
+// End is why an instance ended: what its tombstone says. Message, Detail and Fault are as
+// in Instance.
+type End struct {
+	Reason          EndReason
+	Message, Detail string
+	Fault           Fault
+}
+
 // Reasons of an Instance that this service gives. All others are EndReasons, or come
 // from the kubelet.
 const (
 	ReasonDeleting     = "Deleting"     // the pod is being deleted
 	ReasonCompleted    = "Completed"    // the application ended by itself; its pod still exists
 	ReasonStartTimeout = "StartTimeout" // it was not Ready within the start timeout
+	ReasonHelperEnded  = "HelperEnded"  // a container beside the application ended, and is not started again
 )
 
 // Fault says who can mend what is wrong with an instance.
