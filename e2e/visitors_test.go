@@ -133,7 +133,7 @@ func TestRestartIsTold(t *testing.T) {
 	awaitRestart(t, instance, 1)
 	b.open(address)
 	assert.Equal(t, "echo was restarted", b.text("h1"))
-	assert.Contains(t, b.text("main"), "exited with code 3")
+	assert.Contains(t, b.text("main"), "exited with code 3, and was started again, once.")
 	b.screenshot("restarted")
 	b.wantNoPageErrors()
 	b.click("a.button")

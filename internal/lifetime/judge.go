@@ -52,7 +52,7 @@ func (r Rules) Judge(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, h
 	var v Verdict
 	switch inst := instance.FromPod(pod, warnings, now, r.StartTimeout); inst.Status {
 	case instance.StatusDeleted: // completed
-		return Verdict{Action: End, Reason: instance.EndGone, Message: inst.Message, Detail: inst.Detail}
+		return Verdict{Action: End, Reason: instance.EndCompleted, Message: inst.Message, Detail: inst.Detail}
 	case instance.StatusFailed:
 		v = r.judgeFailed(pod, inst, now)
 		if pod.Status.Phase == corev1.PodFailed {

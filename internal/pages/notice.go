@@ -20,7 +20,8 @@ type Notice struct {
 	Title string
 	// Text explains what happened.
 	Text string
-	// Reason and Message are details that pods, registries and the kubelet wrote.
+	// Reason is the failure or the end in one word, for who reports it. Message is a
+	// further detail, in plain words.
 	Reason, Message string
 	// When is the time at which the instance ended; zero if it is not known.
 	When time.Time

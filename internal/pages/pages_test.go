@@ -85,7 +85,11 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 func TestNotices(t *testing.T) {
 	ended := time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
 	is := func(status instance.Status, reason, message string) instance.Instance {
-		return instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: status, Reason: reason, Message: message}
+		return instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: status, Reason: reason, Message: message, Detail: "raw text of the cluster"}
+	}
+	blame := func(fault instance.Fault, inst instance.Instance) instance.Instance {
+		inst.Fault = fault
+		return inst
 	}
 	over := func(reason, message string) Notice {
 		inst := is(instance.StatusDeleted, reason, message)
@@ -112,6 +116,13 @@ func TestNotices(t *testing.T) {
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
 		}},
+		{"failed, again", FailedNotice(blame(instance.FaultChance, is(instance.StatusFailed, "NodeLost", "The node is lost. Launch a new one."))), 502, true, []string{
+			"<p>The node is lost. Launch a new one.</p>", "NodeLost", "Launch a new one</button>",
+		}},
+		{"failed by the visitor", FailedNotice(blame(instance.FaultVisitor, is(instance.StatusFailed, "OOMKilled", "out of memory"))), 502, true, []string{"Launch a new one</button>"}},
+		{"failed by the cluster", FailedNotice(blame(instance.FaultCluster, is(instance.StatusFailed, "Evicted", "Try again later."))), 502, true, []string{"Try again</button>"}},
+		{"failed by its template", FailedNotice(blame(instance.FaultTemplate, is(instance.StatusFailed, "Error", "exited with code 3"))), 502, false, []string{"<p>exited with code 3</p>"}},
+		{"failed for no known reason", FailedNotice(is(instance.StatusFailed, "", "")), 502, true, []string{"did not start, or it broke down"}},
 		{"no answer", NoAnswerNotice(is(instance.StatusDeployed, "", "")), 502, true, []string{"jupyter does not answer"}},
 		{"culled", over("Culled", "not used for 1h0m0s"), 410, true, []string{
 			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
@@ -119,7 +130,8 @@ func TestNotices(t *testing.T) {
 		}},
 		{"expired", over("Expired", "launched 12h0m9s ago"), 410, true, []string{"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired"}},
 		{"stopped", over("Stopped", "stopped by request"), 410, true, []string{"jupyter was stopped", "stopped by request"}},
-		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
+		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "<p>StartTimeout: not ready</p>"}},
+		{"failed by its template and deleted", OverNotice(blame(instance.FaultTemplate, is(instance.StatusDeleted, "Failed", "exited with code 3"))), 410, false, []string{"exited with code 3"}},
 		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
 		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
 		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "the instance is being deleted")), 410, true, []string{"jupyter is being deleted"}},
@@ -136,6 +148,9 @@ func TestNotices(t *testing.T) {
 			retryAfter := map[int]string{503: "1"}[row.code]
 			if got := w.Header().Get("Retry-After"); got != retryAfter {
 				t.Errorf("Retry-After is %q, want %q", got, retryAfter)
+			}
+			if strings.Contains(w.Body.String()+row.notice.Plain, "raw text") {
+				t.Errorf("the visitor is told what only the operator should know:\n%s", w.Body)
 			}
 			for _, accept := range []string{"application/json", "*/*", ""} {
 				w := serveNotice(row.notice, accept)

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/textproto"
@@ -162,12 +163,10 @@ func restartedNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusOK, Plain: "This instance was restarted.",
 		Title:    inst.Template + " was restarted",
-		Text:     "The application in this instance stopped, and was started again " + often + ". ",
 		LinkText: "Go on",
 	}
-	if inst.RestartReason != "" {
-		n.Message = "It " + inst.RestartReason
-	}
-	n.Text += "Files that you made or changed in it are gone, unless this kind of instance keeps them in a volume. So is what was running in it."
+	n.Text = fmt.Sprintf("The application in this instance %s, and was started again, %s. What was running in it is gone. "+
+		"So are files that you made or changed in it, unless this kind of instance keeps them in a volume.",
+		cmp.Or(inst.RestartReason, "ended"), often)
 	return n
 }
