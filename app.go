@@ -156,10 +156,12 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
+	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.log)
+	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
 		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.log),
 		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.log),
-		newServer("proxy", listeners["proxy"], a.public(templates), longRequests(), a.log),
+		visitors,
 	}
 	return nil
 }
@@ -198,7 +200,7 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instance
 	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.EscapedPath(); {
+		switch path := proxy.EscapedPath(r); {
 		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
 			launch.ServeHTTP(w, r)
 		case strings.HasPrefix(path, pages.ProgressPrefix):

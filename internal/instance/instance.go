@@ -64,8 +64,14 @@ type Instance struct {
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see
-	// CompileIdlePaths. It can be invalid.
+	// CompileIdlePaths. It can be invalid, and so can the next two.
 	IdlePaths string
+	// IdleRequests is a regular expression of requests that do not count as use; see
+	// IdleRequestsAnnotation.
+	IdleRequests string
+	// HeartbeatFrames names WebSocket messages that do not count as use; see
+	// ParseHeartbeatFrames.
+	HeartbeatFrames string
 }
 
 // Alive reports whether the instance can be used, or may yet become usable.
@@ -83,6 +89,9 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		Created:     pod.CreationTimestamp.Time,
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
+
+		IdleRequests:    pod.Annotations[IdleRequestsAnnotation],
+		HeartbeatFrames: pod.Annotations[HeartbeatFramesAnnotation],
 	}
 	f := deriveStatus(pod, warnings, now, startTimeout)
 	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt

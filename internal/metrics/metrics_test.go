@@ -144,6 +144,22 @@ func TestInstrumentProxy(t *testing.T) {
 	wantSeries(t, m, "binder_http_request_duration_seconds_count")
 }
 
+// An answer that breaks off is counted as its handler says, once.
+func TestInstrumentProxyOfABrokenAnswer(t *testing.T) {
+	m := newMetrics()
+	h := m.InstrumentProxy("/user/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		w.(interface{ Broke(code int) }).Broke(499)
+		panic(http.ErrAbortHandler)
+	}))
+	func() {
+		defer func() { _ = recover() }()
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/user/1/", nil))
+	}()
+	wantSeries(t, m, "binder_http_requests_total", `binder_http_requests_total{code="499",method="get",route="/user/",server="proxy"} 1`)
+	wantSeries(t, m, "binder_proxy_requests_in_flight", "binder_proxy_requests_in_flight 0")
+}
+
 func TestMetricsOfTheProcess(t *testing.T) {
 	m := newMetrics()
 	wantSeries(t, m, "binder_build_info", `binder_build_info{version="v1.2.3"} 1`)

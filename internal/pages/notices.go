@@ -82,6 +82,12 @@ func NoAnswerNotice(inst instance.Instance) Notice {
 	}
 }
 
+// BadBodyNotice is for a request whose body ended early or is malformed.
+func BadBodyNotice() Notice {
+	const text = "The body of the request ended early, or it is malformed."
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "Bad request", Text: text}
+}
+
 // OverNotice is for an instance that has ended. It says why.
 func OverNotice(inst instance.Instance) Notice {
 	n := Notice{
