@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,39 +28,37 @@ const (
 // loads a page. A visitor without the cookie has been told of no restart, so somebody who
 // comes for the first time is told of earlier ones too: nobody knows that he is new.
 //
-// If it has not answered, it returns the request for the application, which has neither
-// our cookie nor our parameter.
+// If it has not answered, it returns the request for the application, which does not have
+// our parameter. RemoveRestartCookie removes the cookie.
 func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instance, frameAncestors []string) (forward *http.Request, answered bool) {
-	name := restartCookiePrefix + inst.ID
-	cookie := ""
-	if c, err := r.Cookie(name); err == nil {
-		cookie = c.Value
-	}
-	r = withoutCookie(r, name)
 	if inst.Restarts == 0 || !isPageLoad(r) {
 		return r, false
 	}
-	query, inAddress := cutRestarts(r.URL.RawQuery)
-	address := withQuery(r.URL.EscapedPath(), query)
-	told := parseRestarts(cookie) >= inst.Restarts
+	cookie, err := r.Cookie(restartCookiePrefix + inst.ID)
+	told := err == nil && parseRestarts(cookie.Value) >= inst.Restarts
+	path := pathAsSent(r)
+	query, parameter := cutRestarts(r.URL.RawQuery)
 	switch {
-	case inAddress == "" && told:
+	case told && parameter == "":
 		return r, false
 	case told: // the parameter has done its work; the application's scripts must not see it
 		setPrivacyHeaders(w.Header())
-		w.Header().Set("Location", address)
+		w.Header().Set("Location", withQuery(path, query))
 		w.WriteHeader(http.StatusSeeOther)
 		return nil, true
-	case parseRestarts(inAddress) >= inst.Restarts: // the browser keeps no cookies
-		return withRawQuery(r, query), false
+	case parseRestarts(parameter) >= inst.Restarts: // the browser keeps no cookies
+		changed, address := r.WithContext(r.Context()), *r.URL
+		address.RawQuery = query
+		changed.URL, changed.RequestURI = &address, withQuery(path, query)
+		return changed, false
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: name, Value: strconv.Itoa(int(inst.Restarts)), Path: instance.BaseURL(inst.ID),
+		Name: restartCookiePrefix + inst.ID, Value: strconv.Itoa(int(inst.Restarts)), Path: instance.BaseURL(inst.ID),
 		HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 	notice := restartedNotice(inst)
 	notice.FrameAncestors = frameAncestors
-	notice.Link = withQuery(r.URL.EscapedPath(), strings.TrimPrefix(fmt.Sprintf("%s&%s=%d", query, restartParameter, inst.Restarts), "&"))
+	notice.Link = withQuery(path, strings.TrimPrefix(fmt.Sprintf("%s&%s=%d", query, restartParameter, inst.Restarts), "&"))
 	notice.Serve(w, r)
 	return nil, true
 }
@@ -114,43 +113,42 @@ func withQuery(path, query string) string {
 	return path + "?" + query
 }
 
-// withRawQuery returns a request with another query.
-func withRawQuery(r *http.Request, query string) *http.Request {
-	changed, address := r.WithContext(r.Context()), *r.URL
-	address.RawQuery = query
-	changed.URL = &address
-	return changed
+// pathAsSent returns the path of a request in the bytes that the browser sent.
+func pathAsSent(r *http.Request) string {
+	if !strings.HasPrefix(r.RequestURI, "/") { // the absolute form (RFC 9112, section 3.2.2)
+		return r.URL.EscapedPath()
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return path
 }
 
-// withoutCookie returns a request without the cookies of a name. It leaves all other
-// bytes of the Cookie header as they are.
-func withoutCookie(r *http.Request, name string) *http.Request {
-	const header = "Cookie"
-	changed := false
+// RemoveRestartCookie removes our cookie from the header of a request for the
+// application of an instance. It leaves all other bytes of its Cookie fields as they are.
+func RemoveRestartCookie(h http.Header, id string) {
+	const field = "Cookie"
+	name := restartCookiePrefix + id
+	isOurs := func(pair string) bool {
+		given, _, _ := strings.Cut(pair, "=")
+		return textproto.TrimString(given) == name
+	}
 	var lines []string
-	for _, line := range r.Header[header] {
-		var kept []string
-		for pair := range strings.SplitSeq(line, ";") {
-			if given, _, _ := strings.Cut(textproto.TrimString(pair), "="); textproto.TrimString(given) == name {
-				changed = true
-				continue
-			}
-			kept = append(kept, pair)
+	changed := false
+	for _, line := range h[field] {
+		pairs := strings.Split(line, ";")
+		if others := slices.DeleteFunc(slices.Clone(pairs), isOurs); len(others) < len(pairs) {
+			line, changed = textproto.TrimString(strings.Join(others, ";")), true
 		}
-		if cleaned := textproto.TrimString(strings.Join(kept, ";")); cleaned != "" {
-			lines = append(lines, cleaned)
+		if line != "" {
+			lines = append(lines, line)
 		}
 	}
-	if !changed {
-		return r
+	switch {
+	case !changed:
+	case len(lines) == 0:
+		delete(h, field)
+	default:
+		h[field] = lines
 	}
-	r = r.WithContext(r.Context())
-	r.Header = r.Header.Clone()
-	delete(r.Header, header)
-	if len(lines) > 0 {
-		r.Header[header] = lines
-	}
-	return r
 }
 
 // restartedNotice says that an instance's container was restarted, how often, and why.

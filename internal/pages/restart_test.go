@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -42,6 +43,14 @@ func (v *visitor) visit(t testing.TB, method, rest string, header ...string) (fo
 		if forwarded, answered = RestartNotice(w, r, v.inst, []string{"https://hub.example"}); answered != (forwarded == nil) {
 			t.Errorf("answered is %t, and the request %v", answered, forwarded)
 		}
+		if !answered { // as the proxy does
+			forwarded = forwarded.WithContext(t.Context())
+			forwarded.Header = maps.Clone(forwarded.Header)
+			RemoveRestartCookie(forwarded.Header, v.inst.ID)
+			if forwarded.RequestURI != forwarded.URL.RequestURI() {
+				t.Errorf("the target is %q, and the address %q", forwarded.RequestURI, forwarded.URL)
+			}
+		}
 		if !slices.Equal(before["Cookie"], r.Header["Cookie"]) || r.URL.String() != target {
 			t.Error("the visitor's request was changed")
 		}
@@ -58,19 +67,19 @@ func TestRestartNoticeIsShownOnce(t *testing.T) {
 		t.Fatal("a visitor was told of a restart that was not")
 	}
 	v.inst.Restarts = 1
-	_, w := v.visit(t, "GET", "lab/tree/a%2Fb.ipynb?x=1&y=%20", asPage()...)
+	_, w := v.visit(t, "GET", "lab/tree/a%2Fb%7C.ipynb?x=1&y=%20", asPage()...)
 	wantPage(t, w, 200, "<title>jupyter was restarted</title>", "The application in this instance exited with code 3, and was started again, once.",
-		`<a class="button" href="/user/`+kubetest.ID(1)+`/lab/tree/a%2Fb.ipynb?x=1&amp;y=%20&amp;binder-restarts=1">Go on</a>`)
+		`<a class="button" href="/user/`+kubetest.ID(1)+`/lab/tree/a%2Fb%7C.ipynb?x=1&amp;y=%20&amp;binder-restarts=1">Go on</a>`)
 	wantFrames(t, "the notice", w, "'self' https://hub.example")
 	if got, want := w.Header().Get("Set-Cookie"), "binder-restarts-"+kubetest.ID(1)+"=1; Path=/user/"+kubetest.ID(1)+"/; HttpOnly; SameSite=Lax"; got != want {
 		t.Errorf("the cookie is %q, want %q", got, want)
 	}
 	// The visitor goes on. The application's scripts do not see our parameter.
-	_, w = v.visit(t, "GET", "lab/tree/a%2Fb.ipynb?x=1&y=%20&binder-restarts=1", asPage()...)
-	if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != instance.BaseURL(kubetest.ID(1))+"lab/tree/a%2Fb.ipynb?x=1&y=%20" {
+	_, w = v.visit(t, "GET", "lab/tree/a%2Fb%7C.ipynb?x=1&y=%20&binder-restarts=1", asPage()...)
+	if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != instance.BaseURL(kubetest.ID(1))+"lab/tree/a%2Fb%7C.ipynb?x=1&y=%20" {
 		t.Errorf("goes on with %d to %q", w.Code, got)
 	}
-	forwarded, w := v.visit(t, "GET", "lab/tree/a%2Fb.ipynb?x=1&y=%20", asPage()...)
+	forwarded, w := v.visit(t, "GET", "lab/tree/a%2Fb%7C.ipynb?x=1&y=%20", asPage()...)
 	if forwarded == nil || w.Header().Get("Set-Cookie") != "" || forwarded.Header.Get("Cookie") != "" {
 		t.Errorf("the second visit got %d, and the application %v", w.Code, forwarded)
 	}
