@@ -182,12 +182,13 @@ func (a *app) api(proxyPort string) http.Handler {
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
-		LaunchPage: a.config.LaunchPage, Log: a.log,
+		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
 	})
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, Draining: a.draining, Log: a.log,
+		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
+		Draining: a.draining, Log: a.log,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
+	return routePublic(a.metrics, own, a.config.LaunchPage, pages.LimitHeaders(a.config.FrameAncestors, instances))
 }
 
 // routePublic routes by the first segment of the path as it was sent. It is not a

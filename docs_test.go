@@ -206,7 +206,7 @@ func TestDocsTimeline(t *testing.T) {
 	}
 	pod := kubetest.Pod(kubetest.ID(1), at("12:00:00"), ready, kubetest.LastUsed(at("12:05:30")))
 	for clock, want := range map[string]lifetime.Action{"13:10:15": lifetime.Keep, "13:10:45": lifetime.End} {
-		verdict := testRules().Judge(pod, at(clock), false)
+		verdict := testRules().Judge(pod, nil, at(clock), false)
 		if verdict.Action != want || want == lifetime.End && !strings.Contains(readDoc(t, "docs/activity.md"), verdict.Message) {
 			t.Errorf("at %s the verdict is %+v", clock, verdict)
 		}

@@ -188,10 +188,10 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		}
 		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
 			now := kubetest.Noon.Add(after)
-			if got, want := instance.FromPod(slimmed, now, kubetest.StartTimeout), instance.FromPod(full, now, kubetest.StartTimeout); got != want {
+			if got, want := instance.FromPod(slimmed, nil, now, kubetest.StartTimeout), instance.FromPod(full, nil, now, kubetest.StartTimeout); got != want {
 				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
 			}
-			if got, want := testRules().Judge(slimmed, now, false), testRules().Judge(full, now, false); got != want {
+			if got, want := testRules().Judge(slimmed, nil, now, false), testRules().Judge(full, nil, now, false); got != want {
 				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
 			}
 		}
@@ -244,6 +244,7 @@ func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 	want := map[string]string{
 		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"warnings":     "binder-instances  involvedObject.kind=Pod,type=Warning",
 		"podtemplates": "binder-instances  ",
 		"daemonsets":   "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"services":     "binder  metadata.name=binder-proxy",
@@ -258,6 +259,9 @@ func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 			opts = action.ListOptions
 		}
 		resource := action.GetResource().Resource
+		if opts.FieldSelector == "involvedObject.kind=Pod,type=Warning" {
+			resource = "warnings" // events, too
+		}
 		verbs[resource] = append(verbs[resource], action.GetVerb())
 		got := strings.Join([]string{action.GetNamespace(), opts.LabelSelector, opts.FieldSelector}, " ")
 		if got != want[resource] {

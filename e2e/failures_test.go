@@ -52,7 +52,7 @@ func TestCompletedInstanceEnds(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
 	visit(t, http.MethodGet, instance.URL("/exit?code=0"), nil)
-	instance.AwaitEnd(t, removalMargin, "Gone")
+	instance.AwaitEnd(t, removalMargin, "Completed")
 }
 
 // TestCrashedInstanceFails checks that an instance that exits with an error has

@@ -80,13 +80,19 @@ func TestBadParameters(t *testing.T) {
 	for _, path := range []string{
 		"/ws?ping=often", "/ws?ping=0s", "/ws?ping=-1s", "/ws?ping=2h",
 		"/stream?chunks=0", "/stream?chunks=10001", "/stream?chunks=many", "/stream?every=1", "/stream?every=1ns",
-		"/exit?code=256", "/exit?code=-1", "/exit?code=",
+		"/redirect?to=", "/redirect?to=${NOTHING}", "/exit?code=256", "/exit?code=-1", "/exit?code=",
 	} {
 		got := get(t, url+"/user/1"+path)
 		assert.Equal(t, http.StatusBadRequest, got.StatusCode, path)
 		_, value, _ := strings.Cut(path, "?")
 		assert.Contains(t, got.body, strings.Split(value, "=")[0]+"=", path)
 	}
+}
+
+func TestRedirect(t *testing.T) {
+	got := get(t, serve(t, "BINDER_BASE_URL=/user/1/")+"/redirect?to=http://a.example${BINDER_BASE_URL}b?c")
+	assert.Equal(t, http.StatusFound, got.StatusCode)
+	assert.Equal(t, "http://a.example/user/1/b?c", got.Header.Get("Location"))
 }
 
 // TestStream checks that each line is sent at once, without waiting for the last.

@@ -6,6 +6,7 @@
 //	stream[?chunks=<n>][&every=<interval>] sends lines, each as soon as it is written
 //	download[?bytes=<n>]                   sends zeros
 //	upload                                 reads the body and reports its size
+//	redirect?to=<address>                  redirects
 //	exit[?code=<n>]                        makes the process exit
 //
 // It listens on port 8888. If START_DELAY is set, it waits that long first.

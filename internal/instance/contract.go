@@ -55,6 +55,13 @@ const (
 	// NewPod writes it. A replica with a waiting client then dials the port itself.
 	ReadyWhenAnnotation = "binder-project.org/ready-when"
 
+	// Annotations on tombstones, which the tombstone writer writes and FromTombstone reads.
+
+	// DetailAnnotation is the Detail of an instance that has ended.
+	DetailAnnotation = "binder-project.org/detail"
+	// FaultAnnotation is its Fault.
+	FaultAnnotation = "binder-project.org/fault"
+
 	// Annotations on PodTemplates, which operators write. NewPod copies them to the
 	// pod, so that an instance does not change with its template. With an invalid port,
 	// cull timeout or max age there is no pod. An invalid value of any other

@@ -43,6 +43,9 @@ type Deps struct {
 	// LaunchPage says whether the page of an ended instance has a button that
 	// launches a new one.
 	LaunchPage bool
+	// FrameAncestors are the origins whose pages may show our notices in a frame,
+	// besides our own.
+	FrameAncestors []string
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -94,7 +97,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		http.Redirect(w, r, redirect, http.StatusTemporaryRedirect)
 	default:
-		p.forward(w, r, inst)
+		if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
+			p.forward(w, r, inst)
+		}
 	}
 }
 
@@ -128,6 +133,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n pages.Notice) {
 	if !p.deps.LaunchPage {
 		n.Template = ""
 	}
+	n.FrameAncestors = p.deps.FrameAncestors
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		n.ServePlain(w)
 		return

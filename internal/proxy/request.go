@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
@@ -23,6 +24,7 @@ func (p *Proxy) request(w http.ResponseWriter, r *http.Request, inst instance.In
 		Method: r.Method, Target: path + query, Host: r.Host, Header: p.requestHeader(r, m),
 		ContentLength: r.ContentLength, Trailer: func() http.Header { return r.Trailer },
 	}
+	pages.RemoveRestartCookie(req.Header, inst.ID)
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}
