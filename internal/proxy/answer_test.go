@@ -278,3 +278,53 @@ func TestInterimAnswersAndTrailers(t *testing.T) {
 	}
 	wantHeaders(t, res.Trailer, map[string][]string{"X-Sum": {"7"}, "X-Late": {"8"}})
 }
+
+// A part of a chunk arrives before the rest of it is sent.
+func TestPartsOfChunks(t *testing.T) {
+	next := make(chan string)
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		c.readHead()
+		for part := range next {
+			_, _ = io.WriteString(c, part)
+		}
+	}))
+	c := p.dial(t)
+	c.request(t, "GET", base)
+	next <- "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf"
+	res, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := make([]byte, 4)
+	if _, err := io.ReadFull(res.Body, half); err != nil || string(half) != "half" {
+		t.Errorf("got %q, %v", half, err)
+	}
+	next <- "more\r\n0\r\nX-Late: 8\r\n\r\n"
+	close(next)
+	if rest, err := io.ReadAll(res.Body); err != nil || string(rest) != "more" {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	wantHeaders(t, res.Trailer, map[string][]string{"X-Late": {"8"}})
+}
+
+// Malformed chunks of an application break the answer off.
+func TestMalformedChunks(t *testing.T) {
+	for _, body := range []string{
+		"ZZ\r\n", "-1\r\n", "+1\r\na\r\n0\r\n\r\n", "\r\n", "1\r\nab\r\n0\r\n\r\n", "1\r\na", "1\r\na\r\n", "1\r\na\r\n0\r\n", "1\r\na\r\n0\r\nx\r\n\r\n",
+		strings.Repeat("f", 17) + "\r\n", "8000000000000000\r\n", "1;" + strings.Repeat("x", 8<<10) + "\r\na\r\n0\r\n\r\n",
+	} {
+		p := startProxy(t, rawApplication(t, func(c wire) {
+			c.readHead()
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		}))
+		c := p.dial(t)
+		c.request(t, "GET", base)
+		res, err := http.ReadResponse(c.reader, nil)
+		if err != nil {
+			continue // broken before anything was sent
+		}
+		if got, err := io.ReadAll(res.Body); err == nil {
+			t.Errorf("%.20q: got %q as a whole answer", body, got)
+		}
+	}
+}

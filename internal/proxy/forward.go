@@ -21,6 +21,7 @@ type visit struct {
 	inst    instance.Instance
 	visitor *visitor
 	body    *requestBody // nil if the request has none
+	left    bool         // a part of the body is not needed
 	touch   func()
 }
 
@@ -28,6 +29,7 @@ type visit struct {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	v := &visit{Proxy: p, w: w, r: r, control: http.NewResponseController(w), inst: inst, visitor: watchVisitor(r), touch: p.toucher(inst, r)}
 	defer v.visitor.release()
+	defer v.dropRest()
 	// Without full duplex, the server discards the rest of the request once the
 	// application begins to answer. An error means HTTP/2, which always has it.
 	_ = v.control.EnableFullDuplex()
@@ -36,12 +38,11 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	if err != nil {
 		v.closeAfterAnswer(v.body != nil)
 		v.fail(err)
-		v.body.linger(r)
 		return
 	}
 	defer x.Close()
 	answer, err := x.Answer()
-	v.closeAfterAnswer(x.Uploading() || x.BodyError() != nil)
+	v.closeAfterAnswer(x.BodyLeft())
 	switch {
 	case err != nil:
 		v.fail(err)
@@ -57,6 +58,15 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 func (v *visit) closeAfterAnswer(left bool) {
 	if left {
 		v.w.Header().Set("Connection", "close")
+		v.left = true
+	}
+}
+
+// dropRest ends the request. Without it, the server would wait for the rest of the body
+// before it closes the connection.
+func (v *visit) dropRest() {
+	if v.left {
+		v.body.Abandon()
 	}
 }
 
@@ -89,6 +99,9 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	}
 	v.w.WriteHeader(answer.StatusCode)
 	v.copyBody(x)
+	if len(answer.Trailer) > 0 {
+		_ = v.control.Flush() // without it, net/http sends a short body with a length, which has no trailer
+	}
 	for name, values := range answer.Trailer {
 		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name
@@ -146,9 +159,6 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 func (v *visit) abort(code int) {
 	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
 		counted.Broke(code)
-	}
-	if v.body != nil {
-		v.body.end(v.now()) // nothing lingers
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -123,7 +123,9 @@ func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice)
 		w.Header().Set("Connection", "close")
 	}
 	p.refuse(w, r, n)
-	body.linger(r)
+	if body != nil {
+		body.Abandon()
+	}
 }
 
 // refuse answers in place of an instance. A page is shown only where the browser

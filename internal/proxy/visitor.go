@@ -19,6 +19,10 @@ const (
 	// has closed its sending side. Nothing tells such a client from one that has gone,
 	// until something is sent to it.
 	halfClosedPatience = time.Minute
+	// lingerFor and lingerPause bound how long the rest of a request is read and dropped
+	// after its answer: in all, and between two pieces.
+	lingerFor   = 30 * time.Second
+	lingerPause = 5 * time.Second
 )
 
 var (
@@ -63,6 +67,7 @@ func clientConnOf(r *http.Request) *clientConn {
 type clientConn struct {
 	*net.TCPConn
 	halfClosed atomic.Bool // the client has closed its sending side
+	lingers    atomic.Bool // Close lets the client end its request
 	tail       [4]byte     // the last bytes that were read, by one goroutine at a time
 }
 
@@ -79,6 +84,39 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		copy(c.tail[len(c.tail)-n:], p[:n])
 	}
 	return n, err
+}
+
+// Close closes the connection. While a client is still sending, only the sending side
+// is closed at first: a connection that is closed with unread bytes is reset, and the
+// client can lose the answer (RFC 9112, section 9.6).
+func (c *clientConn) Close() error {
+	if !c.lingers.Swap(false) {
+		return c.TCPConn.Close()
+	}
+	if err := c.CloseWrite(); err != nil {
+		return errors.Join(err, c.TCPConn.Close())
+	}
+	go c.linger()
+	return nil
+}
+
+// linger reads and drops what the client sends, for as long as lingerFor and
+// lingerPause allow, and closes the connection.
+func (c *clientConn) linger() {
+	defer c.TCPConn.Close()
+	var dropped [8 << 10]byte
+	for end := time.Now().Add(lingerFor); ; {
+		until := time.Now().Add(lingerPause)
+		if end.Before(until) {
+			until = end
+		}
+		if err := c.SetReadDeadline(until); err != nil {
+			return
+		}
+		if _, err := c.TCPConn.Read(dropped[:]); err != nil {
+			return
+		}
+	}
 }
 
 // awaitBody waits until the client begins to send its body, although nobody has said

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 )
 
 // Exchange is a request under way and its answer. It is for one goroutine.
@@ -83,6 +84,9 @@ func (x *Exchange) readHead() error {
 		code := response.StatusCode
 		if code >= 200 || code == http.StatusSwitchingProtocols {
 			x.response, x.whole = response, response.Body == http.NoBody
+			if !x.whole && slices.Equal(response.TransferEncoding, []string{"chunked"}) {
+				response.Body = io.NopCloser(&chunkedBody{conn: x.conn, trailer: &response.Trailer})
+			}
 			if x.upload != nil {
 				x.upload.refuse()
 			}
@@ -104,8 +108,10 @@ func (x *Exchange) readHead() error {
 
 // blame returns what an error comes from.
 func (x *Exchange) blame(err error) error {
-	if bodyErr := x.BodyError(); bodyErr != nil {
-		return &BodyError{bodyErr}
+	if x.upload != nil {
+		if bodyErr := x.upload.bodyError(); bodyErr != nil {
+			return &BodyError{bodyErr}
+		}
 	}
 	return causeOr(x.ctx, err)
 }
@@ -126,15 +132,10 @@ func (x *Exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Uploading reports whether the request's body is still on its way.
-func (x *Exchange) Uploading() bool { return x.upload != nil && !x.upload.ended() }
-
-// BodyError returns why the request's body could not be read, or nil.
-func (x *Exchange) BodyError() error {
-	if x.upload == nil {
-		return nil
-	}
-	return x.upload.bodyError()
+// BodyLeft reports whether the request's body has not been read to its end: it is still
+// on its way, was held back, or could not be read.
+func (x *Exchange) BodyLeft() bool {
+	return x.upload != nil && !(x.upload.ended() && x.upload.hasRead())
 }
 
 // Tunnel returns the connection of an application that has changed to another

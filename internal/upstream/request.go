@@ -54,7 +54,8 @@ type upload struct {
 
 	mu    sync.Mutex
 	err   error // of the body
-	whole bool  // everything was sent
+	read  bool  // the body was read to its end
+	whole bool  // and everything was sent
 }
 
 // startUpload begins to send a body. It holds it back if req.Continue says so.
@@ -110,11 +111,12 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 		}
 		if !errors.Is(err, io.EOF) {
 			u.fail(c, err)
-		} else if !u.dropping.Load() && finish(c.writer, chunks, req) == nil {
-			u.mu.Lock()
-			u.whole = true
-			u.mu.Unlock()
+			return
 		}
+		sent := !u.dropping.Load() && finish(c.writer, chunks, req) == nil
+		u.mu.Lock()
+		u.read, u.whole = true, sent
+		u.mu.Unlock()
 		return
 	}
 }
@@ -147,6 +149,12 @@ func (u *upload) bodyError() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.err
+}
+
+func (u *upload) hasRead() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.read
 }
 
 func (u *upload) ended() bool {
