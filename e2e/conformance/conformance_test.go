@@ -72,10 +72,10 @@ func startTarget(t *testing.T) Target {
 // TestConformance sends each case's requests to the application directly and through
 // the proxy. Most cases wait most of the time.
 func TestConformance(t *testing.T) {
-	RunAll(t, "HTTP, in process", startTarget(t), 8*runtime.GOMAXPROCS(0), Cases())
+	RunAll(t, "HTTP, in process", startTarget(t), 16*runtime.GOMAXPROCS(0), true, Cases())
 }
 
 // TestWebSocketConformance sends streams of frames through the proxy.
 func TestWebSocketConformance(t *testing.T) {
-	RunAll(t, "WebSocket, in process", startTarget(t), 2*runtime.GOMAXPROCS(0), WebSocketCases())
+	RunAll(t, "WebSocket, in process", startTarget(t), 2*runtime.GOMAXPROCS(0), true, WebSocketCases())
 }

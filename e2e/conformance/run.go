@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,28 +20,43 @@ type Case struct {
 	test test
 }
 
-// RunAll runs cases as subtests, at most limit of them at the same time, and writes
-// their number, the time they took, and the allowed differences that were met into the
-// measurements of the run.
+// RunAll runs cases, at most limit of them at the same time. It writes their number, the
+// time they took, and the allowed differences that were met into the measurements of the
+// run. With subtests each case is a subtest.
 func RunAll[C interface {
 	Run(ctx context.Context, t Target, used *Counter) error
 	fmt.Stringer
-}](t *testing.T, what string, target Target, limit int, cases []C) {
+}](t *testing.T, what string, target Target, limit int, subtests bool, cases []C) {
 	t.Helper()
 	used, began := NewCounter(), time.Now()
 	slots := make(chan struct{}, limit)
-	t.Run("cases", func(t *testing.T) {
+	run := func(c C) error {
+		slots <- struct{}{}
+		defer func() { <-slots }()
+		return c.Run(t.Context(), target, used)
+	}
+	if subtests {
+		t.Run("cases", func(t *testing.T) {
+			for _, c := range cases {
+				t.Run(c.String(), func(t *testing.T) {
+					t.Parallel()
+					if err := run(c); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+	} else {
+		var running sync.WaitGroup
 		for _, c := range cases {
-			t.Run(c.String(), func(t *testing.T) {
-				t.Parallel()
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				if err := c.Run(t.Context(), target, used); err != nil {
-					t.Error(err)
+			running.Go(func() {
+				if err := run(c); err != nil {
+					t.Errorf("%s: %v", c, err)
 				}
 			})
 		}
-	})
+		running.Wait()
+	}
 	lines := []string{fmt.Sprintf("conformance, %s: %d cases in %s", what, len(cases), time.Since(began).Round(time.Millisecond))}
 	for _, d := range Differences() {
 		if n := used.Count(d); n > 0 {
