@@ -29,6 +29,7 @@ type Target struct {
 type act struct {
 	write      string // "{raw}" is replaced by the path of the case's script
 	repeat     int    // how many times write is written; 0 means once
+	untilHeard bool   // stops to repeat once something has arrived
 	await      string // waits until this text has arrived
 	open       string // opens a gate of the application
 	closeWrite bool   // ends the sending side
@@ -51,6 +52,9 @@ type test struct {
 	check func(o outcome) error
 	// mayClose says that the proxy may close a connection that the application keeps.
 	mayClose bool
+	// leaves says that the client closes the connection once it has the answers, although
+	// the proxy may have announced to do so.
+	leaves bool
 	// bodyMayBeCut says that the application does not read the whole body, so
 	// that how much of it arrives is chance.
 	bodyMayBeCut bool

@@ -117,15 +117,15 @@ func earlyAnswerCases() (cases []test) {
 		}
 		cases = append(cases, test{
 			name:   fmt.Sprintf("a large upload, refused, %s", end),
-			client: []act{{write: request("PUT", "/x", "Content-Length: 1073741824")}, {write: piece, repeat: 160}},
-			app:    []rawapp.Step{rawapp.Send(refusal), {Op: end}}, check: all(oneOf(413), answerIs("too large")), methods: []string{"PUT"},
+			client: []act{{write: request("PUT", "/x", "Content-Length: 1073741824")}, {write: piece, repeat: 160, untilHeard: true}},
+			app:    []rawapp.Step{rawapp.Send(refusal), {Op: end}}, check: all(oneOf(413), answerIs("too large")), methods: []string{"PUT"}, leaves: true,
 		})
 	}
 	for n := range 20 {
 		cases = append(cases, test{
 			name:   fmt.Sprintf("chunks, refused after %d KiB", 64*n),
 			client: []act{{write: request("PUT", "/x", "Transfer-Encoding: chunked")}, {write: "10000\r\n" + piece + "\r\n", repeat: 100}},
-			app:    []rawapp.Step{{Op: rawapp.OpRead, N: int64(n)*64<<10 + 1}, rawapp.Send(refusal), {Op: rawapp.OpClose}}, check: all(oneOf(413), answerIs("too large")), methods: []string{"PUT"},
+			app:    []rawapp.Step{{Op: rawapp.OpRead, N: int64(n)*64<<10 + 1}, rawapp.Send(refusal), {Op: rawapp.OpClose}}, check: all(oneOf(413), answerIs("too large")), methods: []string{"PUT"}, leaves: true,
 		})
 	}
 	for n := range 20 {

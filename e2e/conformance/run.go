@@ -176,7 +176,7 @@ func (a act) do(ctx context.Context, t Target, conn *client, key string) error {
 		if err := conn.write(data); err != nil {
 			return err
 		}
-		if _, ended := conn.state(); ended != endOpen {
+		if got, ended := conn.state(); ended != endOpen || a.untilHeard && len(got) > 0 {
 			return nil // the answer has come, and the rest of the body matters to nobody
 		}
 	}
@@ -205,7 +205,7 @@ func (c *test) collect(ctx context.Context, t Target, conn *client, o *outcome) 
 		return err
 	}
 	last := o.final()
-	if o.ended == endOpen && finals == len(methods) && last.code() != 101 {
+	if o.ended == endOpen && finals == len(methods) && last.code() != 101 && !c.leaves {
 		if last.closes() {
 			if err := conn.await(ctx, "the announced end of the connection", func(_ []byte, ended ending) bool { return ended != endOpen }); err != nil {
 				return err
