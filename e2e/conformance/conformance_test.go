@@ -2,16 +2,16 @@ package conformance
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/rawapp"
@@ -32,19 +32,35 @@ func (o oneInstance) Await(_ context.Context, id string, _ func(instance.Instanc
 	return instance.Instance(o), id == o.ID
 }
 
+// logBuffer holds the log. It is safe for concurrent use.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 // startTarget starts an application and a proxy in this process. The server has the
-// settings of the service's public port.
+// settings of the service's public port. The test fails if a handler panics.
 func startTarget(t *testing.T) Target {
 	t.Helper()
 	app, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	go func() { _ = rawapp.New().Serve(t.Context(), app) }()
 
-	var log io.Writer = io.Discard
-	if testing.Verbose() {
-		log = os.Stderr
-	}
+	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
+	t.Cleanup(func() { assert.NotContains(t, log.String(), "panic") })
 	handler := proxy.New(proxy.Deps{
 		Instances: oneInstance{ID: testID, Template: "raw", Status: instance.StatusDeployed, Address: app.Addr().String()},
 		Touch:     func(string, instance.Source) {},
