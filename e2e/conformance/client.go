@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// patience bounds each wait for something that should happen at once.
+// patience bounds each wait for something that should happen at once. While bytes
+// arrive, it begins again.
 const patience = 10 * time.Second
 
 // ending says how a connection ended for the client.
@@ -83,10 +84,11 @@ func (c *client) await(ctx context.Context, what string, enough func(got []byte,
 		}
 		select {
 		case <-changed:
+			timer.Reset(patience)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			return fmt.Errorf("waiting for %s: not within %s; there are %d bytes: %.300q", what, patience, len(got), got)
+			return fmt.Errorf("waiting for %s: nothing for %s; there are %d bytes: %.300q", what, patience, len(got), got)
 		}
 	}
 }

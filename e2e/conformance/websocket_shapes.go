@@ -161,14 +161,18 @@ func closeShapes() (all []shape) {
 
 func limitShapes() (all []shape) {
 	for i, op := range []byte{opText, opBinary} {
-		for _, size := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
+		sizes := []int{64 << 10, 1 << 20, 4 << 20}
+		if op == opBinary {
+			sizes = []int{256 << 10, 1 << 20, 16 << 20}
+		}
+		for _, size := range sizes {
 			all = append(all, shape{name: fmt.Sprintf("9.%d/%d KiB", i+1, size>>10), frames: []frame{{op: op, payload: bytes.Repeat([]byte("*"), size)}, bye()}})
 		}
-		for _, size := range []int{256, 4 << 10, 64 << 10, 1 << 20} {
-			all = append(all, shape{name: fmt.Sprintf("9.%d/4 MiB in fragments of %d", i+3, size), frames: append(fragments(op, bytes.Repeat([]byte("*"), 4<<20), size), bye())})
+		for _, size := range []int{256, 4 << 10, 64 << 10} {
+			all = append(all, shape{name: fmt.Sprintf("9.%d/1 MiB in fragments of %d", i+3, size), frames: append(fragments(op, bytes.Repeat([]byte("*"), 1<<20), size), bye())})
 		}
-		for _, chop := range []int{128, 512, 2048} {
-			all = append(all, shape{name: fmt.Sprintf("9.%d/1 MiB, %d bytes at a time", i+5, chop), frames: []frame{{op: op, payload: bytes.Repeat([]byte("*"), 1<<20)}, bye()}, chop: chop})
+		for _, chop := range []int{256, 2048} {
+			all = append(all, shape{name: fmt.Sprintf("9.%d/256 KiB, %d bytes at a time", i+5, chop), frames: []frame{{op: op, payload: bytes.Repeat([]byte("*"), 256<<10)}, bye()}, chop: chop})
 		}
 		for _, size := range []int{0, 16, 256, 4096} {
 			var many []frame
