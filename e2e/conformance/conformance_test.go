@@ -2,9 +2,11 @@ package conformance
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +26,19 @@ const (
 	testID  = "0123456789abcdef0123456789abcdef"
 	testKey = "0f1e2d3c4b5a"
 )
+
+// TestMain lets many cases run at the same time, because most of them wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", "32"); err != nil {
+			panic(err) // the flag is package testing's
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // oneInstance is a read model with one instance.
 type oneInstance instance.Instance
