@@ -90,8 +90,9 @@ func startTarget(t *testing.T) Target {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
+		ConnContext:       proxy.ConnContext,
 	}
-	go func() { _ = server.Serve(listener) }()
+	go func() { _ = server.Serve(proxy.Listen(listener)) }()
 	t.Cleanup(func() { _ = server.Close() })
 	base := strings.TrimSuffix(instance.BaseURL(testID), "/")
 	return Target{
