@@ -107,7 +107,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 	}
 	waiting := status.State.Waiting
 	switch {
-	case waiting == nil || waiting.Reason == "CrashLoopBackOff":
+	case waiting == nil || waiting.Reason == "" || waiting.Reason == "CrashLoopBackOff":
 		return "", ""
 	case waiting.Reason != "ImagePullBackOff":
 		return waiting.Reason, waiting.Message
@@ -124,7 +124,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus) trouble {
 	ended, times := lastEnd(status), exits(status)
 	final := times >= mostExits && !wasReady(pod)
-	if waiting := status.State.Waiting; ended == nil && waiting != nil { // CrashLoopBackOff, and the node has lost how it ended
+	if waiting := status.State.Waiting; ended == nil && waiting != nil && waiting.Reason != "" { // the node has lost how it ended
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
 		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
 	}
