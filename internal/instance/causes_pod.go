@@ -9,7 +9,7 @@ func podCauses() []Cause {
 	const full = "The node that was chosen had no room any more."
 	const rejected = "The node that was chosen does not support what the template asks for."
 	return []Cause{
-		{p, "Evicted", []string{"exceeds the limit", "exceeded its local ephemeral storage limit", "exceeds its local ephemeral storage limit"}, Final, FaultVisitor, "The instance used more disk than it may, and was ended."},
+		{p, "Evicted", []string{"exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit"}, Final, FaultVisitor, "The instance used more disk than it may, and was ended."},
 		{p, "Evicted", nil, Final, FaultCluster, "The node ran short of memory or disk, and ended the instance."},
 		{p, "Preempting", nil, Final, FaultCluster, "The instance had to make room for a more important one."},
 		{p, "Preempted", nil, Final, FaultCluster, "The instance had to make room for a more important one."},

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,11 +57,16 @@ func schedulingTrouble(pod *corev1.Pod, warnings []*corev1.Event) trouble {
 	return trouble{reason: scheduled.Reason, message: cause.Message, detail: detailOf(scheduled.Reason, scheduled.Message), fault: cause.Fault}
 }
 
-// StartFailure returns why a container of a pod cannot start, in the words of the cluster,
-// and whether that is final.
-func StartFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) (reason, detail string, final bool) {
+// PullFailure returns why the image of a container cannot be pulled, in the words of the
+// cluster. lasting is true if that is final, or if the kubelet has begun to wait between
+// its tries.
+func PullFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) (reason, text string, lasting bool) {
 	t := containerTrouble(pod, status, warnings)
-	return t.reason, strings.TrimPrefix(t.detail, t.reason+": "), t.final
+	lasting = t.final || status.State.Waiting != nil && status.State.Waiting.Reason == "ImagePullBackOff" ||
+		slices.ContainsFunc(warnings, func(event *corev1.Event) bool {
+			return isAbout(event, pod, status.Name) && event.Message == failedToRun+"ImagePullBackOff"
+		})
+	return t.reason, strings.TrimPrefix(t.detail, t.reason+": "), lasting
 }
 
 // containerTrouble says what is wrong with one container: it cannot start, or it ended
@@ -101,7 +107,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 	}
 	waiting := status.State.Waiting
 	switch {
-	case waiting == nil || waiting.Reason == "CrashLoopBackOff":
+	case waiting == nil || waiting.Reason == "" || waiting.Reason == "CrashLoopBackOff":
 		return "", ""
 	case waiting.Reason != "ImagePullBackOff":
 		return waiting.Reason, waiting.Message
@@ -118,7 +124,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus) trouble {
 	ended, times := lastEnd(status), exits(status)
 	final := times >= mostExits && !wasReady(pod)
-	if waiting := status.State.Waiting; ended == nil && waiting != nil { // CrashLoopBackOff, and the node has lost how it ended
+	if waiting := status.State.Waiting; ended == nil && waiting != nil && waiting.Reason != "" { // the node has lost how it ended
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
 		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
 	}
