@@ -7,6 +7,7 @@
 //	download[?bytes=<n>]                   sends zeros
 //	upload                                 reads the body and reports its size
 //	exit[?code=<n>]                        makes the process exit
+//	binder.Echo/<Join or Count>            a remote procedure: gRPC-Web or Connect
 //
 // It listens on port 8888. If START_DELAY is set, it waits that long first.
 package main
