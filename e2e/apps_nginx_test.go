@@ -33,6 +33,7 @@ func TestNginx(t *testing.T) {
 		require.NotEmpty(t, tag)
 
 		t.Run("ranges and conditions", func(t *testing.T) {
+			v := v.in(t)
 			for _, test := range []struct {
 				name   string
 				header []string
@@ -62,6 +63,7 @@ func TestNginx(t *testing.T) {
 			assert.EqualValues(t, size, head.ContentLength)
 		})
 		t.Run("several ranges", func(t *testing.T) {
+			v := v.in(t)
 			got := v.get("numbers.txt", "Range", "bytes=0-1,100-103")
 			require.Equal(t, http.StatusPartialContent, got.StatusCode)
 			kind, parameters, err := mime.ParseMediaType(got.Header.Get("Content-Type"))
@@ -79,6 +81,7 @@ func TestNginx(t *testing.T) {
 			assert.ErrorIs(t, err, io.EOF)
 		})
 		t.Run("compression", func(t *testing.T) {
+			v := v.in(t)
 			got := v.get("numbers.txt", "Accept-Encoding", "gzip")
 			require.Equal(t, "gzip", got.Header.Get("Content-Encoding"))
 			assert.Equal(t, "W/"+tag, got.Header.Get("Etag"))
@@ -89,8 +92,9 @@ func TestNginx(t *testing.T) {
 			assert.True(t, whole.text == string(text))
 		})
 		t.Run("directories", func(t *testing.T) {
+			v := v.in(t)
 			assert.Contains(t, v.get("/").text, `<a href="a%20dir/">`)
-			// nginx answers with an absolute address, which has its own port.
+			// nginx redirects to the visitor's host, but with the port that it listens on.
 			listing := v.get("a%20dir")
 			assert.Equal(t, v.home+"a%20dir/", listing.Request.URL.String())
 			assert.Contains(t, listing.text, `<a href="file.txt">`)

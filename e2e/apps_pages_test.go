@@ -77,7 +77,7 @@ func TestShiny(t *testing.T) {
 	traffic := b.watchTraffic()
 	home := browserHost + "/user/" + app.AwaitDeployed(t).ID + "/"
 	b.open(home)
-	b.await(pageWait, `document.getElementById("greeting").innerText === "Hello "`)
+	b.await(pageWait, `document.getElementById("greeting").innerText.trim() === "Hello"`)
 	b.click("#name")
 	b.typeText("Ada")
 	b.await(pageWait, `document.getElementById("greeting").innerText === "Hello Ada"`)

@@ -91,18 +91,19 @@ func newVisitor(t *testing.T, app *harness.Instance) *visitor {
 				return new(net.Dialer).DialContext(ctx, network, harness.PublicHost)
 			},
 		},
-		CheckRedirect: func(request *http.Request, _ []*http.Request) error {
-			v.wantBelow(request.URL.String())
-			return nil
-		},
 	}
-	return v
+	return v.in(t)
 }
 
-// wantBelow checks that a URL is one of the instance.
-func (v *visitor) wantBelow(address string) {
-	v.t.Helper()
-	require.True(v.t, strings.HasPrefix(address, v.home), "%s is not below %s: the visitor leaves the instance", address, v.home)
+// in returns the same visitor for a subtest.
+func (v *visitor) in(t *testing.T) *visitor {
+	client := *v.http
+	client.CheckRedirect = func(request *http.Request, _ []*http.Request) error {
+		address := request.URL.String()
+		require.True(t, strings.HasPrefix(address, v.home), "%s is not below %s: the visitor leaves the instance", address, v.home)
+		return nil
+	}
+	return &visitor{t: t, home: v.home, http: &client}
 }
 
 // reply is an answer whose body has been read.
@@ -174,6 +175,7 @@ func TestExpress(t *testing.T) {
 		base := "/user/" + app.ID + "/"
 
 		t.Run("redirects", func(t *testing.T) {
+			v := v.in(t)
 			for _, path := range []string{"relative", "path", "scheme-relative", "own-address"} {
 				got := v.get(path)
 				assert.Equal(t, "the first", got.text, path)
@@ -183,6 +185,7 @@ func TestExpress(t *testing.T) {
 			assert.Equal(t, "https://elsewhere.example/list/1", v.first(http.MethodGet, "elsewhere").Header.Get("Location"))
 		})
 		t.Run("other fields with addresses", func(t *testing.T) {
+			v := v.in(t)
 			created := v.first(http.MethodPost, "list")
 			assert.Equal(t, http.StatusCreated, created.StatusCode)
 			assert.Equal(t, base+"list/1", created.Header.Get("Location"))
@@ -190,6 +193,7 @@ func TestExpress(t *testing.T) {
 			assert.Equal(t, "<"+base+`list?page=2>; rel="next", <https://help.example/list>; rel="help"`, v.get("list").Header.Get("Link"))
 		})
 		t.Run("cookies", func(t *testing.T) {
+			v := v.in(t)
 			assert.Equal(t, "theme=true filter=true", v.get("list").text)
 			assert.ElementsMatch(t, []string{"connect.sid", "theme"}, v.cookies(v.home))
 			assert.ElementsMatch(t, []string{"connect.sid", "theme", "filter"}, v.cookies(v.home+"list"))
