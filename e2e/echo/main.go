@@ -8,6 +8,7 @@
 //	upload                                 reads the body and reports its size
 //	redirect?to=<address>                  redirects
 //	exit[?code=<n>]                        makes the process exit
+//	binder.Echo/<Join or Count>            a remote procedure: gRPC-Web or Connect
 //
 // It listens on port 8888. If START_DELAY is set, it waits that long first. With the
 // argument raw it is package rawapp's application instead.
