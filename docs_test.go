@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
@@ -112,6 +115,27 @@ func stringConstants(t testing.TB, path string) map[string]string {
 		return true
 	})
 	return constants
+}
+
+// docs/status.md has every reason that the service knows, and nothing else in its tables.
+func TestDocsHaveEveryReason(t *testing.T) {
+	var rows []string
+	for _, cause := range instance.Causes() {
+		reason := "`" + cause.Reason + "`"
+		if len(cause.Texts) > 0 {
+			reason += " with “" + strings.Join(cause.Texts, "”, “") + "”"
+		}
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s |", cause.Where, reason, cause.Outlook, cmp.Or(string(cause.Fault), "–"), cause.Message))
+	}
+	var found []string
+	for line := range strings.Lines(readDoc(t, "docs/status.md")) {
+		if strings.Count(line, " | ") == 4 && strings.Contains(line, "`") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	if !slices.Equal(found, rows) {
+		t.Errorf("the rows of docs/status.md should be\n%s", strings.Join(rows, "\n"))
+	}
 }
 
 func TestDocsHaveEveryMetric(t *testing.T) {

@@ -216,7 +216,7 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))
 	ended := map[string]instance.EndReason{kubetest.ID(7): instance.EndCulled, kubetest.ID(8): instance.EndStopped, kubetest.ID(9): instance.EndFailed}
 	for id, reason := range ended {
-		noError(t, s.remover().RemoveIfUnchanged(t.Context(), s.createPod(t, id), instance.End{Reason: reason, Message: "why "+id}))
+		noError(t, s.remover().RemoveIfUnchanged(t.Context(), s.createPod(t, id), instance.End{Reason: reason, Message: "why " + id}))
 	}
 	gone := s.createPod(t, kubetest.ID(10), kubetest.OfTemplate("org/another"))
 	s.deletePod(t, kubetest.ID(10))

@@ -166,7 +166,9 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 
 // What Remove wrote says more than what Remember would write, whichever comes first.
 func TestRemember(t *testing.T) {
-	remember := func(r *tombstone.Remover) error { return r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: "deleted from outside"}) }
+	remember := func(r *tombstone.Remover) error {
+		return r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
+	}
 	remove := func(r *tombstone.Remover) error {
 		return r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: "not used"})
 	}
