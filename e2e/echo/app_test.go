@@ -90,9 +90,14 @@ func TestBadParameters(t *testing.T) {
 }
 
 func TestRedirect(t *testing.T) {
-	got := get(t, serve(t, "BINDER_BASE_URL=/user/1/")+"/redirect?to=http://a.example${BINDER_BASE_URL}b?c")
-	assert.Equal(t, http.StatusFound, got.StatusCode)
-	assert.Equal(t, "http://a.example/user/1/b?c", got.Header.Get("Location"))
+	url := serve(t, "BINDER_BASE_URL=/user/1/") + "/redirect?to=http://a.example${BINDER_BASE_URL}b?c"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	response, err := http.DefaultTransport.RoundTrip(request) // follows no redirect
+	require.NoError(t, err)
+	defer response.Body.Close()
+	assert.Equal(t, http.StatusFound, response.StatusCode)
+	assert.Equal(t, "http://a.example/user/1/b?c", response.Header.Get("Location"))
 }
 
 // TestStream checks that each line is sent at once, without waiting for the last.
