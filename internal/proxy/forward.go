@@ -19,6 +19,7 @@ type visit struct {
 	r       *http.Request
 	control *http.ResponseController
 	inst    instance.Instance
+	mapping mapping
 	visitor *visitor
 	body    *requestBody // nil if the request has none
 	left    bool         // a part of the body is not needed
@@ -27,14 +28,17 @@ type visit struct {
 
 // forward sends one request to the pod and streams both ways.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
-	v := &visit{Proxy: p, w: w, r: r, control: http.NewResponseController(w), inst: inst, visitor: watchVisitor(r), touch: p.toucher(inst, r)}
+	v := &visit{
+		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
+		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r), touch: p.toucher(inst, r),
+	}
 	defer v.visitor.release()
 	defer v.dropRest()
 	// Without full duplex, the server discards the rest of the request once the
 	// application begins to answer. An error means HTTP/2, which always has it.
 	_ = v.control.EnableFullDuplex()
 	v.body = newRequestBody(r, v.control, v.touch)
-	x, err := p.pool.Start(v.visitor.ctx, inst.Address, p.request(w, r, inst, v.body))
+	x, err := p.pool.Start(v.visitor.ctx, inst.Address, v.request())
 	if err != nil {
 		v.closeAfterAnswer(v.body != nil)
 		v.fail(err)
@@ -92,7 +96,7 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	}
 	v.touch()
 	h := v.w.Header()
-	v.copyHeader(h, answer.Header, newMapping(v.r, v.inst))
+	v.copyHeader(answer.Header)
 	announced := slices.Collect(maps.Keys(answer.Trailer)) // RFC 9110, section 6.6.2
 	for _, name := range announced {
 		h.Add("Trailer", name)
@@ -111,10 +115,11 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 }
 
 // copyHeader adds the fields of an application's answer that are for the client.
-func (v *visit) copyHeader(h, from http.Header, m mapping) {
+func (v *visit) copyHeader(from http.Header) {
 	removeConnectionFields(from)
 	limitServiceWorkers(from, v.inst.ID)
-	m.header(from)
+	v.mapping.header(from)
+	h := v.w.Header()
 	maps.Copy(h, from)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
@@ -164,12 +169,12 @@ func (v *visit) abort(code int) {
 }
 
 // inform sends an interim answer.
-func (p *Proxy) inform(w http.ResponseWriter, code int, header http.Header, m mapping) {
+func (v *visit) inform(code int, header http.Header) {
 	removeConnectionFields(header)
-	m.header(header)
-	h := w.Header()
+	v.mapping.header(header)
+	h := v.w.Header()
 	maps.Copy(h, header)
-	w.WriteHeader(code)
+	v.w.WriteHeader(code)
 	for name := range header { // the final answer has its own
 		delete(h, name)
 	}

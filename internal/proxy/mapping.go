@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -13,26 +12,39 @@ import (
 // mapping turns the addresses in an application's answer into those by which its
 // visitor reaches it, as nginx's proxy_redirect and proxy_cookie_path do.
 type mapping struct {
-	prefix string   // /user/<id>, if it is taken off paths; else ""
-	own    []string // host:port of the application, by which it may know itself
-	public []string // hosts by which the visitor knows it
+	prefix   string // /user/<id>, if it is taken off paths; else ""
+	pod      string // the pod's name
+	address  string // host:port of the application
+	host     string // by which the visitor knows it
+	reported string // the same, as an ingress in front of this service knows it; or ""
 }
 
 // newMapping returns the mapping of an instance's answer to a request.
 func newMapping(r *http.Request, inst instance.Instance) mapping {
-	m := mapping{public: []string{r.Host}, own: []string{inst.Address}}
+	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: r.Header.Get("X-Forwarded-Host")}
 	if inst.StripPrefix {
 		m.prefix = strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
 	}
-	if reported := r.Header.Get("X-Forwarded-Host"); reported != "" {
-		m.public = append(m.public, reported)
-	}
-	if _, port, err := net.SplitHostPort(inst.Address); err == nil {
-		for _, name := range []string{"localhost", "127.0.0.1", "::1", "0.0.0.0", instance.PodName(inst.ID)} {
-			m.own = append(m.own, net.JoinHostPort(name, port))
-		}
-	}
 	return m
+}
+
+// isPublic reports whether an authority is that of the visitor's address.
+func (m mapping) isPublic(authority string) bool {
+	return authority != "" && (strings.EqualFold(authority, m.host) || strings.EqualFold(authority, m.reported))
+}
+
+// isOwn reports whether an authority is one by which the application may know itself.
+func (m mapping) isOwn(authority string) bool {
+	ownHost, ownPort, _ := net.SplitHostPort(m.address)
+	host, port, err := net.SplitHostPort(authority)
+	if err != nil || port != ownPort {
+		return false
+	}
+	switch host = strings.ToLower(host); host {
+	case "localhost", "127.0.0.1", "::1", "0.0.0.0", m.pod, ownHost:
+		return true
+	}
+	return false
 }
 
 // header maps the fields of an answer that hold addresses (RFC 9110, sections 8.7 and
@@ -60,9 +72,9 @@ func (m mapping) reference(value string) string {
 	switch {
 	case !found:
 		return m.path(value)
-	case containsFold(m.public, authority):
+	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))
-	case containsFold(m.own, authority):
+	case m.isOwn(authority):
 		// The visitor cannot reach the address that the application believes to have.
 		return m.path(rooted(rest))
 	}
@@ -107,10 +119,6 @@ func rooted(rest string) string {
 		return rest
 	}
 	return "/" + rest
-}
-
-func containsFold(all []string, one string) bool {
-	return slices.ContainsFunc(all, func(each string) bool { return strings.EqualFold(each, one) })
 }
 
 // refreshSyntax is a refresh with an address, as the HTML standard has it: "5;
@@ -180,7 +188,7 @@ func (m mapping) destination(value string) string {
 	if !found {
 		path = value
 	}
-	if m.prefix == "" || found && !containsFold(m.public, authority) || !m.isBelow(path) {
+	if m.prefix == "" || found && !m.isPublic(authority) || !m.isBelow(path) {
 		return value
 	}
 	return strings.TrimSuffix(value, path) + rooted(strings.TrimPrefix(path, m.prefix))

@@ -8,32 +8,28 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
 // request turns a visitor's request into the one that the application gets.
-func (p *Proxy) request(w http.ResponseWriter, r *http.Request, inst instance.Instance, body *requestBody) *upstream.Request {
+func (v *visit) request() *upstream.Request {
+	r := v.r
 	path, query := splitTarget(r)
-	m := newMapping(r, inst)
-	if m.prefix != "" {
-		path = strings.TrimPrefix(path, m.prefix)
-	}
 	req := &upstream.Request{
-		Method: r.Method, Target: path + query, Host: r.Host, Header: p.requestHeader(r, m),
+		Method: r.Method, Target: strings.TrimPrefix(path, v.mapping.prefix) + query, Host: r.Host, Header: v.requestHeader(r, v.mapping),
 		ContentLength: r.ContentLength, Trailer: func() http.Header { return r.Trailer },
 	}
-	pages.RemoveRestartCookie(req.Header, inst.ID)
+	pages.RemoveRestartCookie(req.Header, v.inst.ID)
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}
-	if body != nil {
-		req.Body = body
+	if v.body != nil {
+		req.Body = v.body
 		req.Continue = continueOf(r)
 	}
 	if r.ProtoAtLeast(1, 1) { // others do not know interim answers (RFC 9110, section 15.2)
-		req.Inform = func(code int, header http.Header) { p.inform(w, code, header, m) }
+		req.Inform = v.inform
 	}
 	return req
 }

@@ -35,7 +35,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	}
 	v.touch()
 	h := v.w.Header()
-	v.copyHeader(h, answer.Header, newMapping(v.r, v.inst))
+	v.copyHeader(answer.Header)
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", protocol)
 	v.w.WriteHeader(http.StatusSwitchingProtocols)
