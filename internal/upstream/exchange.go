@@ -135,7 +135,7 @@ func (x *Exchange) Read(p []byte) (int, error) {
 // BodyLeft reports whether the request's body has not been read to its end: it is still
 // on its way, was held back, or could not be read.
 func (x *Exchange) BodyLeft() bool {
-	return x.upload != nil && !(x.upload.ended() && x.upload.hasRead())
+	return x.upload != nil && !x.upload.read.Load()
 }
 
 // Tunnel returns the connection of an application that has changed to another

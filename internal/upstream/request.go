@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // writeHead writes the request line and the header section (RFC 9112, sections 3
@@ -41,6 +42,10 @@ func (r *Request) trailer() http.Header {
 	return r.Trailer()
 }
 
+// lastPiece is how long an application that has answered may take to read the last piece
+// of a body. It has read it already, unless it answered without it.
+const lastPiece = 10 * time.Millisecond
+
 // upload sends the body of a request, in a goroutine of its own.
 type upload struct {
 	body    Body
@@ -50,12 +55,13 @@ type upload struct {
 	accepted atomic.Bool
 	// dropping says that what is read from the body goes nowhere.
 	dropping atomic.Bool
-	done     chan struct{}
+	// read says that the body has been read to its end.
+	read atomic.Bool
+	done chan struct{}
 
 	mu    sync.Mutex
 	err   error // of the body
-	read  bool  // the body was read to its end
-	whole bool  // and everything was sent
+	whole bool  // everything was sent
 }
 
 // startUpload begins to send a body. It holds it back if req.Continue says so.
@@ -97,6 +103,9 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 	}
 	for {
 		n, err := u.body.Read(buffer)
+		if errors.Is(err, io.EOF) {
+			u.read.Store(true) // before the application gets the last byte, and can answer
+		}
 		if n > 0 && !u.dropping.Load() {
 			_, writeErr := to.Write(buffer[:n])
 			if writeErr == nil {
@@ -115,7 +124,7 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 		}
 		sent := !u.dropping.Load() && finish(c.writer, chunks, req) == nil
 		u.mu.Lock()
-		u.read, u.whole = true, sent
+		u.whole = sent
 		u.mu.Unlock()
 		return
 	}
@@ -151,12 +160,6 @@ func (u *upload) bodyError() error {
 	return u.err
 }
 
-func (u *upload) hasRead() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.read
-}
-
 func (u *upload) ended() bool {
 	select {
 	case <-u.done:
@@ -168,11 +171,19 @@ func (u *upload) ended() bool {
 
 // stop ends the upload, and reports whether the application has got all of it.
 func (u *upload) stop(c *conn) (whole bool) {
+	if u.read.Load() { // what is left is to send the last piece
+		select {
+		case <-u.done:
+		case <-time.After(lastPiece):
+		}
+	}
 	if !u.ended() {
 		u.dropping.Store(true)
 		u.decide()
 		c.interrupt() // ends a write
-		u.body.Abandon()
+		if !u.read.Load() {
+			u.body.Abandon()
+		}
 		<-u.done
 		return false // the connection cannot be used any more
 	}
