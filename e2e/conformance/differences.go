@@ -298,7 +298,7 @@ func levelForwarded(_ Target, direct, proxied *message) bool {
 }
 
 func levelAPIKey(t Target, direct, proxied *message) bool {
-	if !strings.Contains(strings.Join(direct.values("Authorization"), " "), t.APIKey) || len(proxied.values("Authorization")) > 0 {
+	if t.APIKey == "" || !strings.Contains(strings.Join(direct.values("Authorization"), " "), t.APIKey) || len(proxied.values("Authorization")) > 0 {
 		return false
 	}
 	return direct.remove("Authorization")

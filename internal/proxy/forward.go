@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
@@ -24,6 +25,10 @@ type visit struct {
 	body    *requestBody // nil if the request has none
 	left    bool         // a part of the body is not needed
 	touch   func()
+
+	interim  sync.Mutex // guards what is sent before the answer
+	answered bool       // the answer has begun
+	saidOn   bool       // 100 (Continue) was sent
 }
 
 // forward sends one request to the pod and streams both ways.
@@ -46,6 +51,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	}
 	defer x.Close()
 	answer, err := x.Answer()
+	v.beginAnswer()
 	v.closeAfterAnswer(x.BodyLeft())
 	switch {
 	case err != nil:
@@ -55,6 +61,13 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	default:
 		v.answer(x, answer)
 	}
+}
+
+// beginAnswer ends the time of interim answers.
+func (v *visit) beginAnswer() {
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	v.answered = true
 }
 
 // closeAfterAnswer closes the client's connection after the answer if a part of the
@@ -136,8 +149,8 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 			unsent = false
 		}
 	})
-	buffer := v.buffers.get()
-	defer v.buffers.put(buffer)
+	buffer := v.buffers.Get()
+	defer v.buffers.Put(buffer)
 	for {
 		n, err := x.Read(buffer[:])
 		if n > 0 {
@@ -151,7 +164,7 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		switch {
 		case errors.Is(err, io.EOF):
 			return
-		case errors.Is(err, errClientGone):
+		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
 			v.abort(http.StatusBadGateway)
@@ -165,6 +178,9 @@ func (v *visit) abort(code int) {
 	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
 		counted.Broke(code)
 	}
+	if client := clientConnOf(v.r); client != nil && !v.r.ProtoAtLeast(1, 1) {
+		_ = client.SetLinger(0) // the mere end of the connection is the end of such an answer
+	}
 	panic(http.ErrAbortHandler)
 }
 
@@ -172,11 +188,28 @@ func (v *visit) abort(code int) {
 func (v *visit) inform(code int, header http.Header) {
 	removeConnectionFields(header)
 	v.mapping.header(header)
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	if code == http.StatusContinue && v.saidOn {
+		return
+	}
+	v.saidOn = v.saidOn || code == http.StatusContinue
 	h := v.w.Header()
 	maps.Copy(h, header)
 	v.w.WriteHeader(code)
 	for name := range header { // the final answer has its own
 		delete(h, name)
+	}
+}
+
+// sayContinue sends 100 (Continue) to a client that has not waited for it, so that
+// net/http does not send it in the middle of another interim answer.
+func (v *visit) sayContinue() {
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	if !v.answered && !v.saidOn {
+		v.saidOn = true
+		v.w.WriteHeader(http.StatusContinue)
 	}
 }
 

@@ -40,8 +40,12 @@ func (b *chunkedBody) Read(p []byte) (int, error) {
 // next reads up to the data of the next chunk, or the end of the body.
 func (b *chunkedBody) next() error {
 	if b.inside {
-		if line, err := readLine(b.conn.reader); err != nil || line != "" {
-			return errors.Join(unexpected(err), errors.New("a chunk is longer than it says"))
+		line, err := readLine(b.conn.reader)
+		if err != nil {
+			return unexpected(err)
+		}
+		if line != "" {
+			return errors.New("a chunk is longer than it says")
 		}
 	}
 	line, err := readLine(b.conn.reader)

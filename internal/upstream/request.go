@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +50,7 @@ const lastPiece = 10 * time.Millisecond
 // upload sends the body of a request, in a goroutine of its own.
 type upload struct {
 	body    Body
-	decide  context.CancelFunc // ends the wait for the application's word
+	decide  context.CancelFunc // ends the wait until the application accepts or refuses
 	decided context.Context
 	// accepted says that the application wants the body, or that it was not asked.
 	accepted atomic.Bool
@@ -74,20 +75,23 @@ func startUpload(p *Pool, c *conn, req *Request) *upload {
 		if req.Continue != nil && !req.Continue(u.decided) && !u.accepted.Load() {
 			return
 		}
-		buffer := p.buffers.Get().(*[copyBuffer]byte)
+		if u.dropping.Load() { // the client began to send when it was too late
+			return
+		}
+		buffer := p.buffers.Get()
 		defer p.buffers.Put(buffer)
 		u.copy(c, req, buffer[:])
 	}()
 	return u
 }
 
-// accept lets a body go that is held back.
+// accept sends a held-back body.
 func (u *upload) accept() {
 	u.accepted.Store(true)
 	u.decide()
 }
 
-// refuse ends the wait of a body that is held back: it is not sent.
+// refuse ends the wait for the application: a held-back body is not sent.
 func (u *upload) refuse() { u.decide() }
 
 // copy sends the body. Once the application does not take it any more, the rest is
@@ -107,9 +111,13 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 			u.read.Store(true) // before the application gets the last byte, and can answer
 		}
 		if n > 0 && !u.dropping.Load() {
+			c.allowWrite(stallTimeout)
 			_, writeErr := to.Write(buffer[:n])
 			if writeErr == nil {
 				writeErr = c.writer.Flush()
+			}
+			if errors.Is(writeErr, os.ErrDeadlineExceeded) {
+				c.interrupt() // there will be no answer
 			}
 			if writeErr != nil {
 				u.dropping.Store(true)
