@@ -156,10 +156,12 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
+	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.log)
+	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
 		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.log),
 		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.log),
-		newServer("proxy", listeners["proxy"], a.public(templates), longRequests(), a.log),
+		visitors,
 	}
 	return nil
 }
@@ -180,12 +182,13 @@ func (a *app) api(proxyPort string) http.Handler {
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
-		LaunchPage: a.config.LaunchPage, Log: a.log,
+		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
 	})
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, Draining: a.draining, Log: a.log,
+		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
+		Draining: a.draining, Log: a.log,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
+	return routePublic(a.metrics, own, a.config.LaunchPage, pages.LimitHeaders(a.config.FrameAncestors, instances))
 }
 
 // routePublic routes by the first segment of the path as it was sent. It is not a
@@ -197,7 +200,7 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instance
 	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.EscapedPath(); {
+		switch path := proxy.EscapedPath(r); {
 		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
 			launch.ServeHTTP(w, r)
 		case strings.HasPrefix(path, pages.ProgressPrefix):
@@ -323,6 +326,7 @@ func metricValues() metrics.Values {
 	return metrics.Values{
 		Launches:        launch.Results(),
 		Ends:            texts(instance.EndReasons()),
+		Failures:        instance.FailureLabels(),
 		ActivityPatches: activity.Results(),
 		ActivityProbes:  texts(activity.ProbeResults()),
 		Claims:          launch.ClaimResults(),

@@ -122,6 +122,54 @@ func TestAppServes(t *testing.T) {
 	}
 }
 
+// A browser that has collected too many cookies reaches the launch page, and a page that
+// says what to do. The API takes no more than an instance.
+func TestAppTakesManyCookies(t *testing.T) {
+	notebook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%d bytes of cookies", len(r.Header.Get("Cookie")))
+	}))
+	defer notebook.Close()
+	pod := kubetest.Pod(kubetest.ID(1), time.Now().Add(-time.Minute), listensAt(t, notebook.Listener.Addr()))
+	a := newTestApp(t, kubetest.NewServer(time.Now, pod, kubetest.Template("jupyter")).Client, kubetest.NoLog())
+	stop := runApp(t, a)
+	awaitCode(t, a.url(metricsServer, "/readyz"), 200)
+	user := "/user/" + kubetest.ID(1) + "/"
+	for _, row := range []struct {
+		server       int
+		method, path string
+		cookies      int // KiB
+		code         int
+		says         string
+	}{
+		{proxyServer, "GET", user, 60, 200, "61440 bytes"},
+		{proxyServer, "GET", user, 70, 431, "Clear the cookies of this site"},
+		{proxyServer, "GET", user, 250, 431, "Clear the cookies of this site"},
+		{proxyServer, "POST", user, 70, 431, "Clear the cookies of this site"},
+		{proxyServer, "GET", "/launch/jupyter", 250, 200, "Launch jupyter"},
+		{proxyServer, "POST", "/launch/jupyter", 250, 303, ""},
+		{proxyServer, "GET", "/progress/" + kubetest.ID(1), 250, 200, "deployed"},
+		{proxyServer, "GET", "/launch/jupyter", 300, 431, "Request Header Fields Too Large"}, // net/http's
+		{apiServer, "GET", "/applications/", 60, 200, ""},
+		{apiServer, "GET", "/applications/", 70, 431, ""},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), row.method, a.url(row.server, row.path), nil)
+		noError(t, err)
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("Authorization", testAPIKey)
+		r.Header.Set("Cookie", "a="+strings.Repeat("x", row.cookies<<10-len("a=")))
+		r.Close = true
+		res, err := http.DefaultTransport.RoundTrip(r)
+		noError(t, err)
+		body, err := io.ReadAll(res.Body)
+		noError(t, err)
+		res.Body.Close()
+		if res.StatusCode != row.code || !strings.Contains(string(body), row.says) {
+			t.Errorf("%s %s with %d KiB of cookies: got %d %.300q, want %d with %q", row.method, row.path, row.cookies, res.StatusCode, body, row.code, row.says)
+		}
+	}
+	noError(t, stop())
+}
+
 // Before the first read of the cluster, an unknown instance may be one that has not been
 // read yet.
 func TestAppIsReadyOnlyAfterTheFirstRead(t *testing.T) {

@@ -10,8 +10,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
@@ -45,9 +47,10 @@ func (c *Cache) hasEnded(pod *corev1.Pod) bool {
 
 // describe is what the pod says, and what this replica has found out beyond that.
 func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
-	inst := instance.FromPod(pod, now, c.rules.StartTimeout)
+	inst := instance.FromPod(pod, c.Warnings(pod), now, c.rules.StartTimeout)
 	if inst.Status == instance.StatusDeploying && c.earlyReady.Listens(pod) {
-		inst.Status, inst.Message, inst.Address = instance.StatusDeployed, "", instance.PodAddress(pod)
+		inst.Status, inst.Address = instance.StatusDeployed, instance.PodAddress(pod)
+		inst.Message, inst.Detail, inst.Fault = "", "", ""
 	}
 	c.rules.Describe(&inst, pod, now)
 	return inst
@@ -117,6 +120,14 @@ func (c *Cache) foundListening(pod *corev1.Pod) {
 func (c *Cache) Pod(id string) (*corev1.Pod, bool) {
 	pod, ok := c.ownPods.Get(instance.PodName(id))
 	return pod, ok && instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id
+}
+
+// Warnings returns the Warning Events of a pod, without what nothing reads.
+func (c *Cache) Warnings(pod *corev1.Pod) []*corev1.Event {
+	if pod.UID == "" {
+		return nil
+	}
+	return indexed[*corev1.Event](c.warnings, podIndex, string(pod.UID))
 }
 
 // InstancePods returns the pods of all instances.
@@ -233,4 +244,59 @@ func typed[T any](objs []any) []T {
 		}
 	}
 	return all
+}
+
+func indexByTemplate(obj any) ([]string, error) {
+	meta, ok := obj.(metav1.Object)
+	if !ok {
+		return nil, fmt.Errorf("index by template: unexpected %T", obj)
+	}
+	return []string{instance.TemplateOf(meta)}, nil
+}
+
+// indexWarm files warm pods under their template, and no others.
+func indexWarm(obj any) ([]string, error) {
+	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
+		return []string{instance.TemplateOf(pod)}, nil
+	}
+	return nil, nil
+}
+
+// indexByPod files Warning Events under the UID of their pod.
+func indexByPod(obj any) ([]string, error) {
+	if event, ok := obj.(*corev1.Event); ok && event.InvolvedObject.UID != "" {
+		return []string{string(event.InvolvedObject.UID)}, nil
+	}
+	return nil, nil
+}
+
+// slim drops what nothing reads before an object is stored: managedFields alone are
+// often half of it.
+func slim(obj any) (any, error) {
+	if meta, ok := obj.(metav1.Object); ok {
+		meta.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// slimWarning leaves of a Warning Event what is read.
+func slimWarning(obj any) (any, error) {
+	if event, ok := obj.(*corev1.Event); ok {
+		return instance.SlimWarning(event), nil
+	}
+	return obj, nil
+}
+
+// slimPod keeps only the node of a pod's spec and how its containers restart: all else
+// that is read is in the metadata and the status. A ready-when annotation that the spec contradicts goes,
+// because nobody can check it later.
+func slimPod(obj any) (any, error) {
+	if pod, ok := obj.(*corev1.Pod); ok {
+		if earlyready.NeedsMoreThanPort(pod) {
+			delete(pod.Annotations, instance.ReadyWhenAnnotation)
+		}
+		pod.Spec = instance.SlimSpec(pod)
+		pod.Status.PodIPs, pod.Status.HostIPs = nil, nil
+	}
+	return slim(obj)
 }

@@ -24,6 +24,7 @@ const maxUnremembered = 1024
 // CullerMetrics counts what a Culler does.
 type CullerMetrics interface {
 	Ended(reason string)
+	Failed(reason string)
 	CullFailed()
 	Probed(result string)
 	WrongTimeFixed()
@@ -114,6 +115,10 @@ func (c *Culler) held(pod *corev1.Pod) bool {
 	return c.deps.Hold.Covers(c.deps.Rules.LagOf(pod), time.Now())
 }
 
+func (c *Culler) judge(pod *corev1.Pod, now time.Time) lifetime.Verdict {
+	return c.deps.Rules.Judge(pod, c.deps.Cache.Warnings(pod), now, c.held(pod))
+}
+
 // sweep looks at every instance once and does what its verdict says.
 func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	type judged struct {
@@ -122,7 +127,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	}
 	var work []judged
 	for _, pod := range c.deps.Cache.InstancePods() {
-		if v := c.deps.Rules.Judge(pod, now, c.held(pod)); v.Action != lifetime.Keep {
+		if v := c.judge(pod, now); v.Action != lifetime.Keep {
 			work = append(work, judged{pod, v})
 		}
 	}
@@ -141,15 +146,18 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	if v.Reason == instance.EndCulled && c.isAtWork(ctx, pod) {
 		return
 	}
-	if ctx.Err() != nil || c.deps.Rules.Judge(pod, c.deps.Now(), c.held(pod)).Action != lifetime.End {
+	if ctx.Err() != nil || c.judge(pod, c.deps.Now()).Action != lifetime.End {
 		return
 	}
 	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.Reason)
-	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, v.Reason, v.Message); {
+	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, instance.End{Reason: v.Reason, Message: v.Message, Detail: v.Detail, Fault: v.Fault}); {
 	case err == nil:
 		c.deps.Cache.Wrote(instance.Deleted(pod, c.deps.Now()))
 		c.deps.Metrics.Ended(string(v.Reason))
-		log.InfoContext(ctx, "culled", "message", v.Message)
+		if v.Failure != "" {
+			c.deps.Metrics.Failed(instance.FailureLabel(v.Failure))
+		}
+		log.InfoContext(ctx, "culled", "message", v.Message, "detail", v.Detail, "fault", v.Fault)
 	case apierrors.IsConflict(err):
 		log.DebugContext(ctx, "not culled: the pod has changed since it was judged")
 	case apierrors.IsNotFound(err):
@@ -224,10 +232,19 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			if err := c.deps.Remover.Remember(ctx, pod, "the pod was deleted from outside this service"); err != nil {
+			if err := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); err != nil {
 				c.deps.Log.ErrorContext(ctx, "a deleted instance is not remembered",
 					"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "error", err)
 			}
 		}
 	}
+}
+
+// goneBecause says why an instance is gone that others have deleted: the cluster does so
+// itself, for reasons that are on the pod, and people do.
+func goneBecause(pod *corev1.Pod) instance.End {
+	if cause, detail, found := instance.Disruption(pod); found {
+		return instance.End{Reason: instance.EndGone, Message: cause.Message, Detail: detail, Fault: cause.Fault}
+	}
+	return instance.End{Reason: instance.EndGone, Message: "the pod was deleted from outside this service"}
 }

@@ -115,9 +115,9 @@ func TestSweep(t *testing.T) {
 	if fixed, _ := c.Pod(kubetest.ID(4)); fixed.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) || len(of[kubetest.ID(4)]) != 1 {
 		t.Errorf("the unreadable time is now %q, after %v", fixed.Annotations[instance.LastActivityAnnotation], of[kubetest.ID(4)])
 	}
-	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndGone: 1}, 0, 1)
+	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndCompleted: 1}, 0, 1)
 	culler.wantLog(t, 1, 0)
-	for id, reason := range map[string]string{kubetest.ID(1): "Culled", kubetest.ID(2): "Failed", kubetest.ID(3): "Gone"} {
+	for id, reason := range map[string]string{kubetest.ID(1): "Culled", kubetest.ID(2): "Failed", kubetest.ID(3): "Completed"} {
 		kubetest.Eventually(t, "the tombstone is in the cache and the pod is not", func() bool {
 			inst, _ := c.Instance(id)
 			return inst.Status == instance.StatusDeleted && inst.Reason == reason
@@ -137,7 +137,7 @@ func TestPodChangesBeforeItsEnd(t *testing.T) {
 			culler := newTestCuller(t, c)
 			judged, _ := c.Pod(kubetest.ID(1))
 			change(c)
-			culler.end(t.Context(), judged, culler.deps.Rules.Judge(judged, kubetest.Noon, false))
+			culler.end(t.Context(), judged, culler.deps.Rules.Judge(judged, nil, kubetest.Noon, false))
 			if _, err := c.StoredPod(judged.Name); (err == nil) != (name == "used") {
 				t.Errorf("the pod: %v", err)
 			}
@@ -283,7 +283,7 @@ func TestDeletesAreHeld(t *testing.T) {
 				}
 				time.Sleep(lifetime.SettleTime - 10*time.Second)
 				want(kubetest.ID(1), "", 1)
-				want(kubetest.ID(2), "Gone", 1)
+				want(kubetest.ID(2), "Completed", 1)
 				time.Sleep(50 * time.Second)
 				want(kubetest.ID(1), "Culled", 0)
 				culler.wantLog(t, warnings, 0)
@@ -305,7 +305,7 @@ func TestRemembersWhatOthersDelete(t *testing.T) {
 		synctest.Wait()
 		c.drop(t, kubetest.ID(2))
 		third, _ := c.Pod(kubetest.ID(3))
-		noError(t, culler.deps.Remover.Remove(t.Context(), third, instance.EndStopped, "stopped by request"))
+		noError(t, culler.deps.Remover.Remove(t.Context(), third, instance.End{Reason: instance.EndStopped, Message: "stopped by request"}))
 		synctest.Wait()
 		stop()
 		c.put(t, kubetest.Pod(kubetest.ID(4), time.Now()))

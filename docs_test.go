@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
@@ -114,6 +117,27 @@ func stringConstants(t testing.TB, path string) map[string]string {
 	return constants
 }
 
+// docs/status.md has every reason that the service knows, and nothing else in its tables.
+func TestDocsHaveEveryReason(t *testing.T) {
+	var rows []string
+	for _, cause := range instance.Causes() {
+		reason := "`" + cause.Reason + "`"
+		if len(cause.Texts) > 0 {
+			reason += " with “" + strings.Join(cause.Texts, "”, “") + "”"
+		}
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s |", cause.Where, reason, cause.Outlook, cmp.Or(string(cause.Fault), "–"), cause.Message))
+	}
+	var found []string
+	for line := range strings.Lines(readDoc(t, "docs/status.md")) {
+		if strings.Count(line, " | ") == 4 && strings.Contains(line, "`") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	if !slices.Equal(found, rows) {
+		t.Errorf("the rows of docs/status.md should be\n%s", strings.Join(rows, "\n"))
+	}
+}
+
 func TestDocsHaveEveryMetric(t *testing.T) {
 	names := regexp.MustCompile(`"(binder_[a-z_]+)"`)
 	found := 0
@@ -206,7 +230,7 @@ func TestDocsTimeline(t *testing.T) {
 	}
 	pod := kubetest.Pod(kubetest.ID(1), at("12:00:00"), ready, kubetest.LastUsed(at("12:05:30")))
 	for clock, want := range map[string]lifetime.Action{"13:10:15": lifetime.Keep, "13:10:45": lifetime.End} {
-		verdict := testRules().Judge(pod, at(clock), false)
+		verdict := testRules().Judge(pod, nil, at(clock), false)
 		if verdict.Action != want || want == lifetime.End && !strings.Contains(readDoc(t, "docs/activity.md"), verdict.Message) {
 			t.Errorf("at %s the verdict is %+v", clock, verdict)
 		}

@@ -49,21 +49,6 @@ type API struct {
 	Log      *slog.Logger
 }
 
-// statusResponse is an instance in the protocol's words. The fields after the status
-// are this server's additions.
-type statusResponse struct {
-	ID           string          `json:"id"`
-	TemplateName string          `json:"template-name"`
-	Location     string          `json:"location,omitempty"`
-	Status       instance.Status `json:"status"`
-	Reason       string          `json:"reason,omitempty"`
-	Message      string          `json:"message,omitempty"`
-	// These are absent for an instance that has ended. Times are RFC 3339 in UTC.
-	LastActivity       string          `json:"last-activity,omitempty"`
-	LastActivitySource instance.Source `json:"last-activity-source,omitempty"`
-	CullAt             string          `json:"cull-at,omitempty"`
-}
-
 // handler answers a request, or returns what is wrong with it.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
@@ -194,7 +179,9 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	if protocol.AcceptsEvents(r) {
 		protocol.StreamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			return protocol.NewProgressEvent(inst, a.Location(inst.ID, r.Host))
+			event := protocol.NewProgressEvent(inst, a.Location(inst.ID, r.Host))
+			event.Detail = a.detail(inst, r)
+			return event
 		})
 		return nil
 	}
@@ -226,7 +213,7 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 // statusAll lists the instances of the path's template, or all. Ended instances are
 // among them while their tombstones last.
 func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
-	list := []statusResponse{}
+	list := []protocol.StatusResponse{}
 	for _, inst := range a.Instances.Instances(r.PathValue("template")) {
 		list = append(list, a.describe(inst, r))
 	}
@@ -245,27 +232,24 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	}
 	if inst.Status != instance.StatusDeleted { // an ended instance keeps its reason
 		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
+		inst.Detail, inst.Fault = "", ""
 	}
 	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
 	return nil
 }
 
-func (a *API) describe(inst instance.Instance, r *http.Request) statusResponse {
-	response := statusResponse{
-		ID:           inst.ID,
-		TemplateName: inst.Template,
-		Status:       inst.Status,
-		Reason:       inst.Reason,
-		Message:      inst.Message,
-	}
-	if inst.Status == instance.StatusDeployed {
-		response.Location = a.Location(inst.ID, r.Host)
-	}
-	if inst.Alive() && !inst.CullAt.IsZero() {
-		response.LastActivity, response.LastActivitySource = instance.FormatTime(inst.LastActivity), inst.Source
-		response.CullAt = instance.FormatTime(inst.CullAt)
-	}
+func (a *API) describe(inst instance.Instance, r *http.Request) protocol.StatusResponse {
+	response := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
+	response.Detail = a.detail(inst, r)
 	return response
+}
+
+// detail returns what the cluster said about an instance, if the request has the API key.
+func (a *API) detail(inst instance.Instance, r *http.Request) string {
+	if !a.Key.Opens(r.Header.Get("Authorization")) {
+		return ""
+	}
+	return inst.Detail
 }
 
 // trimSlash makes /x/ the same path as /x. It does not redirect: a client that posts

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -175,7 +176,8 @@ func TestDeployOnACluster(t *testing.T) {
 			"last-activity": "2026-01-02T12:00:00.000Z", "last-activity-source": "launch", "cull-at": "2026-01-02T13:10:02.000Z"}`)
 }
 
-// oneOfEach returns a cluster with an instance in every status, and the JSON of each.
+// oneOfEach returns a cluster with an instance in every status, and the JSON of each for
+// holders of the API key.
 func oneOfEach(t testing.TB) (*testCache, []string) {
 	at := func(n int) time.Time { return kubetest.Noon.Add(time.Duration(n) * time.Second) }
 	c := startCache(t, kubetest.ClockAt(at(9)),
@@ -188,13 +190,13 @@ func oneOfEach(t testing.TB) (*testCache, []string) {
 		return fmt.Sprintf(`{"id": %q, "template-name": "jupyter", `, kubetest.ID(n)) + rest + "}"
 	}
 	return c, []string{
-		format(1, `"status": "pending", "message": "waiting for a node: 0/1 nodes are available",
+		format(1, `"status": "pending", "message": "Waiting for a node that can take the instance.", "fault": "cluster", "detail": "Unschedulable: 0/1 nodes are available",
 			"last-activity": "2026-01-02T12:00:01.000Z", "cull-at": "2026-01-02T13:10:03.000Z"`),
 		format(2, `"status": "deploying", "message": "preparing the pod on its node",
 			"last-activity": "2026-01-02T12:00:02.000Z", "cull-at": "2026-01-02T13:10:04.000Z"`),
 		strings.ReplaceAll(format(3, `"status": "deployed", "location": "example.com/user/`+kubetest.ID(3)+`",
 			"last-activity": "2026-01-02T12:00:03.000Z", "last-activity-source": "http", "cull-at": "2026-01-02T13:05:05.000Z"`), "jupyter", "r/studio"),
-		format(4, `"status": "failed", "reason": "InvalidImageName", "message": "image jupyter:1: bad"`),
+		format(4, `"status": "failed", "reason": "InvalidImageName", "message": "The image's name is not valid: jupyter:1. Launching again will not help: tell the author of the template.", "fault": "template", "detail": "InvalidImageName: bad"`),
 		format(5, `"status": "deleted", "reason": "Culled", "message": "idle for 1h0m0s"`),
 	}
 }
@@ -207,7 +209,9 @@ func TestStatus(t *testing.T) {
 		if i == 2 {
 			template = "r%2Fstudio"
 		}
-		wantJSON(t, ask(routes, "GET", "/applications/"+template+"/"+kubetest.ID(i+1), ""), one)
+		target := "/applications/" + template + "/" + kubetest.ID(i+1)
+		wantJSON(t, ask(routes, "GET", target, "", withKey...), one)
+		wantJSON(t, ask(routes, "GET", target, ""), regexp.MustCompile(`, "detail": "[^"]*"`).ReplaceAllString(one, ""))
 	}
 	for target, list := range map[string][]string{
 		"/applications/":           want,

@@ -16,6 +16,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // firstPath is the endpoint of instance 1.
@@ -54,7 +55,7 @@ func TestAnswersToWaitingClients(t *testing.T) {
 				res := ask(newTestAPI(c.Cache, &fakeLauncher{}).Routes(), row.method, row.path, "", "Prefer", row.prefer)
 				took := time.Since(began)
 				changing.Stop()
-				var got statusResponse
+				var got protocol.StatusResponse
 				if err := json.Unmarshal(res.Body.Bytes(), &got); err != nil || res.Code != http.StatusOK || got.Status != row.want || took != row.took {
 					t.Errorf("got %d %s after %s, want 200 and status %q after %s", res.Code, res.Body, took, row.want, row.took)
 				}

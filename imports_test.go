@@ -21,6 +21,7 @@ func rooms() map[string][]string {
 		"metrics":    {},
 		"leader":     {},
 		"logging":    {},
+		"upstream":   {},
 
 		"lifetime":    {"instance"},
 		"kube":        {"instance"},
@@ -35,7 +36,7 @@ func rooms() map[string][]string {
 
 		"protocol": {"instance", "launch", "podtemplate"},
 		"pages":    {"instance", "launch", "protocol"},
-		"proxy":    {"instance", "pages"},
+		"proxy":    {"instance", "pages", "upstream"},
 
 		// Only tests import it.
 		"kubetest": {"instance", "ownwrites"},

@@ -25,12 +25,15 @@ import (
 const (
 	templateIndex = "template"
 	warmIndex     = "warm"
+	podIndex      = "pod"
 )
 
 // Cache is the read model: what the watches have delivered of the pods, the
 // PodTemplates, the tombstones, the preloads and the proxy's Service, and what this
 // replica has written since. It answers every question from memory. Nothing else
 // reads the cluster, except for the election, which reads its Lease.
+//
+// The Warning Events of pods are read too: they say what the pods do not.
 //
 // This file holds what is watched and who is told of changes; cache.go holds the
 // answers. Returned objects are shared with the cache: DeepCopy before any change.
@@ -44,6 +47,7 @@ type Cache struct {
 	tombstones cache.SharedIndexInformer
 	templates  cache.SharedIndexInformer
 	services   cache.SharedIndexInformer
+	warnings   cache.SharedIndexInformer // Warning Events of pods
 	preloads   cache.SharedIndexInformer // DaemonSets
 
 	ownPods     *ownwrites.Store[*corev1.Pod]
@@ -74,6 +78,9 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	proxyService := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, deps.ProxyService).String()
 	}
+	warnings := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Pod"}.String()
+	}
 	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
 	podIndexers := cache.Indexers{templateIndex: indexByTemplate, warmIndex: indexWarm}
 	c := &Cache{
@@ -86,6 +93,7 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
 		templates:  coreinformers.NewPodTemplateInformer(deps.Client, deps.InstancesNamespace, 0, nil),
 		services:   coreinformers.NewFilteredServiceInformer(deps.Client, deps.Namespace, 0, nil, proxyService),
+		warnings:   coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, cache.Indexers{podIndex: indexByPod}, warnings),
 		preloads:   appsinformers.NewFilteredDaemonSetInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
 	}
 	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
@@ -97,8 +105,11 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	}, time.Now)
 	for _, informer := range c.informers() {
 		transform := slim
-		if informer == c.pods {
+		switch informer {
+		case c.pods:
 			transform = slimPod
+		case c.warnings:
+			transform = slimWarning
 		}
 		if err := informer.SetTransform(transform); err != nil {
 			return nil, fmt.Errorf("set the transform of an informer: %w", err)
@@ -108,6 +119,10 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		if err := handle(informer, c.delivered, c.gone); err != nil {
 			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
 		}
+	}
+	warned := func(_, event *corev1.Event) { c.waiters.Wake(instance.IDOfWarning(event)) }
+	if err := handle(c.warnings, warned, nil); err != nil {
+		return nil, fmt.Errorf("add the handler of Warning Events: %w", err)
 	}
 	return c, nil
 }
@@ -135,7 +150,7 @@ func (c *Cache) Synced() bool {
 }
 
 func (c *Cache) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services, c.preloads}
+	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services, c.preloads, c.warnings}
 }
 
 // handle calls changed for every version of an object of type T, with the version
@@ -292,43 +307,4 @@ func (c *Cache) onTemplateName(changed func(template string)) error {
 		return fmt.Errorf("add a template handler: %w", err)
 	}
 	return nil
-}
-
-func indexByTemplate(obj any) ([]string, error) {
-	meta, ok := obj.(metav1.Object)
-	if !ok {
-		return nil, fmt.Errorf("index by template: unexpected %T", obj)
-	}
-	return []string{instance.TemplateOf(meta)}, nil
-}
-
-// indexWarm files warm pods under their template, and no others.
-func indexWarm(obj any) ([]string, error) {
-	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
-		return []string{instance.TemplateOf(pod)}, nil
-	}
-	return nil, nil
-}
-
-// slim drops what nothing reads before an object is stored: managedFields alone are
-// often half of it.
-func slim(obj any) (any, error) {
-	if meta, ok := obj.(metav1.Object); ok {
-		meta.SetManagedFields(nil)
-	}
-	return obj, nil
-}
-
-// slimPod keeps only the node of a pod's spec: all else that is read is in the
-// metadata and the status. A ready-when annotation that the spec contradicts goes,
-// because nobody can check it later.
-func slimPod(obj any) (any, error) {
-	if pod, ok := obj.(*corev1.Pod); ok {
-		if earlyready.NeedsMoreThanPort(pod) {
-			delete(pod.Annotations, instance.ReadyWhenAnnotation)
-		}
-		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
-		pod.Status.PodIPs, pod.Status.HostIPs = nil, nil
-	}
-	return slim(obj)
 }

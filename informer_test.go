@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,10 +189,10 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		}
 		for _, after := range []time.Duration{0, 2 * time.Minute, 10 * time.Minute, 2 * time.Hour} {
 			now := kubetest.Noon.Add(after)
-			if got, want := instance.FromPod(slimmed, now, kubetest.StartTimeout), instance.FromPod(full, now, kubetest.StartTimeout); got != want {
+			if got, want := instance.FromPod(slimmed, nil, now, kubetest.StartTimeout), instance.FromPod(full, nil, now, kubetest.StartTimeout); got != want {
 				t.Errorf("%s after %s: the instance is\n%+v, want\n%+v", name, after, got, want)
 			}
-			if got, want := testRules().Judge(slimmed, now, false), testRules().Judge(full, now, false); got != want {
+			if got, want := testRules().Judge(slimmed, nil, now, false), testRules().Judge(full, nil, now, false); got != want {
 				t.Errorf("%s after %s: the verdict is %+v, want %+v", name, after, got, want)
 			}
 		}
@@ -244,6 +245,7 @@ func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 	want := map[string]string{
 		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"warnings":     "binder-instances  involvedObject.kind=Pod,type=Warning",
 		"podtemplates": "binder-instances  ",
 		"daemonsets":   "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"services":     "binder  metadata.name=binder-proxy",
@@ -258,6 +260,9 @@ func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 			opts = action.ListOptions
 		}
 		resource := action.GetResource().Resource
+		if opts.FieldSelector == "involvedObject.kind=Pod,type=Warning" {
+			resource = "warnings" // events, too
+		}
 		verbs[resource] = append(verbs[resource], action.GetVerb())
 		got := strings.Join([]string{action.GetNamespace(), opts.LabelSelector, opts.FieldSelector}, " ")
 		if got != want[resource] {
@@ -452,6 +457,56 @@ func TestAwaitTombstone(t *testing.T) {
 			t.Errorf("got %+v, %t after %s, want it deleted after 1s", inst, known, took)
 		}
 	})
+}
+
+// warning returns a Warning Event of an instance's pod.
+func warning(n int, pod *corev1.Pod, reason, message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: kubetest.Namespace, Name: fmt.Sprintf("%s.%x", pod.Name, n), ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}}},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		Type:           corev1.EventTypeWarning, Reason: reason, Message: message,
+		FirstTimestamp: metav1.NewTime(kubetest.Noon), LastTimestamp: metav1.NewTime(kubetest.Noon),
+	}
+}
+
+// A Warning Event of a pod wakes a waiting client, and says what the pod does not.
+func TestAwaitWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting)
+		c := startCache(t, time.Now, pod)
+		began := time.Now()
+		time.AfterFunc(time.Second, func() {
+			_ = c.Client.Tracker().Add(warning(1, pod, "FailedMount", `configmap "settings" not found`))
+		})
+		inst, _ := c.Await(t.Context(), kubetest.ID(1), func(inst instance.Instance, _ bool) bool { return inst.Fault != "" })
+		if took := time.Since(began); took != time.Second || inst.Status != instance.StatusDeploying || inst.Fault != instance.FaultTemplate ||
+			inst.Detail != `FailedMount: configmap "settings" not found` || strings.Contains(inst.Message, "settings") {
+			t.Errorf("after %s: got %+v", took, inst)
+		}
+	})
+}
+
+// Of Warning Events only what is read is kept, and nothing of those that say nothing
+// about an instance. However long a message is, it is clipped.
+func TestCacheKeepsSlimWarnings(t *testing.T) {
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Starting)
+	other := kubetest.Pod(kubetest.ID(2), kubetest.Noon)
+	foreign := kubetest.Pod(kubetest.ID(3), kubetest.Noon, func(p *corev1.Pod) { p.Name = "database-0" })
+	long := strings.Repeat("x", 1<<20)
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), pod, other,
+		warning(1, pod, "FailedMount", long), warning(2, pod, "DNSConfigForming", long), warning(3, foreign, "FailedMount", long),
+		kubetest.Tombstone(other, instance.EndFailed, long))
+	if got := c.Warnings(pod); len(got) != 1 || len(got[0].Message) > 600 || got[0].ManagedFields != nil {
+		t.Errorf("kept of the warnings of the pod are %v", got)
+	}
+	if got := c.Warnings(other); len(got) != 0 {
+		t.Errorf("a tombstone is a warning: %v", got)
+	}
+	for _, event := range c.warnings.GetStore().List() {
+		if event := event.(*corev1.Event); event.InvolvedObject.UID != pod.UID && event.Message != "" {
+			t.Errorf("kept is %v", event)
+		}
+	}
 }
 
 // A change between the first look and the wait is not missed.

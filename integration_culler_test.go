@@ -49,11 +49,11 @@ func TestIntegrationSweep(t *testing.T) {
 		{"used slightly in the future", kubetest.LastUsed(at(2*time.Hour + time.Second)), ""},
 		{"long timeout", kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h"), ""},
 		{"failed", kubetest.Broken, instance.EndFailed},
-		{"completed", kubetest.Completed, instance.EndGone},
+		{"completed", kubetest.Completed, instance.EndCompleted},
 		{"no node", kubetest.Unscheduled, instance.EndFailed},
 		{"no image", noImage, instance.EndFailed},
 		{"mangled", mangled, ""},
-		{"mangled and completed", kubetest.All(kubetest.Completed, mangled), instance.EndGone},
+		{"mangled and completed", kubetest.All(kubetest.Completed, mangled), instance.EndCompleted},
 		{"without activity", kubetest.WithoutAnnotation(instance.LastActivityAnnotation), ""},
 		{"used in the far future", kubetest.LastUsed(at(72 * time.Hour)), ""},
 		{"of another manager", kubetest.WithLabel(instance.ManagedByLabel, "somebody-else"), ""},
@@ -85,7 +85,7 @@ func TestIntegrationSweep(t *testing.T) {
 			t.Errorf("%s: the pod was changed", row.name)
 		}
 	}
-	wantCounts(t, r.metrics, map[instance.EndReason]float64{instance.EndCulled: 2, instance.EndFailed: 3, instance.EndGone: 2}, 0, 3)
+	wantCounts(t, r.metrics, map[instance.EndReason]float64{instance.EndCulled: 2, instance.EndFailed: 3, instance.EndCompleted: 2}, 0, 3)
 
 	// An instance whose time was fixed lives as if it had been used then.
 	fixed := kubetest.ID(9)
@@ -208,7 +208,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		event, _ := s.tombstone(t, kubetest.ID(n))
 		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
-		noError(t, s.remover().Remember(t.Context(), late, "deleted from outside"))
+		noError(t, s.remover().Remember(t.Context(), late, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
 		s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 	}
 }

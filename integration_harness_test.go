@@ -25,6 +25,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // The integration tests run the service or its parts in this process, on a real API
@@ -364,7 +365,7 @@ func (a *runningApp) launchServing(t testing.TB, s *sandbox, body string) string
 }
 
 // status asks for an instance; the result is zero if there is no record.
-func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
+func (a *runningApp) status(t testing.TB, id string) (status protocol.StatusResponse) {
 	t.Helper()
 	got := a.api(t, http.MethodGet, "/applications/"+kubetest.TemplateName+"/"+id, "")
 	switch got.code {
@@ -377,7 +378,7 @@ func (a *runningApp) status(t testing.TB, id string) (status statusResponse) {
 	return status
 }
 
-func (a *runningApp) awaitStatus(t testing.TB, id string, want instance.Status) (last statusResponse) {
+func (a *runningApp) awaitStatus(t testing.TB, id string, want instance.Status) (last protocol.StatusResponse) {
 	t.Helper()
 	eventuallyWithin(t, kubetest.Patience, "instance "+id+" is "+string(want), func() bool {
 		last = a.status(t, id)

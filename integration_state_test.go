@@ -130,7 +130,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	port := startPage(t)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.WithAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
 	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
-	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(3)), "deleted from outside"))
+	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(3)), instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
 	s.deletePod(t, kubetest.ID(3))
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now)
@@ -216,13 +216,13 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	s.createPod(t, kubetest.ID(6), kubetest.WithAnnotation(instance.LastActivityAnnotation, "yesterday"))
 	ended := map[string]instance.EndReason{kubetest.ID(7): instance.EndCulled, kubetest.ID(8): instance.EndStopped, kubetest.ID(9): instance.EndFailed}
 	for id, reason := range ended {
-		noError(t, s.remover().RemoveIfUnchanged(t.Context(), s.createPod(t, id), reason, "why "+id))
+		noError(t, s.remover().RemoveIfUnchanged(t.Context(), s.createPod(t, id), instance.End{Reason: reason, Message: "why " + id}))
 	}
 	gone := s.createPod(t, kubetest.ID(10), kubetest.OfTemplate("org/another"))
 	s.deletePod(t, kubetest.ID(10))
-	noError(t, s.remover().Remember(t.Context(), gone, "deleted from outside"))
+	noError(t, s.remover().Remember(t.Context(), gone, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
 	// A delete that fails leaves the tombstone of a living instance.
-	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(11)), "not deleted"))
+	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(11)), instance.End{Reason: instance.EndGone, Message: "not deleted"}))
 	fresh := s.startReplica(t, now)
 	for n := 1; n <= 11; n++ {
 		old.awaitPod(t, s, kubetest.ID(n))
@@ -292,7 +292,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	used := time.Now().Add(time.Minute).Truncate(time.Millisecond)
 	s.touch(t, kubetest.ID(1), used)
 
-	if err := s.remover().RemoveIfUnchanged(t.Context(), read, instance.EndCulled, "not used"); !apierrors.IsConflict(err) {
+	if err := s.remover().RemoveIfUnchanged(t.Context(), read, instance.End{Reason: instance.EndCulled, Message: "not used"}); !apierrors.IsConflict(err) {
 		t.Fatalf("got error %v, want a conflict", err)
 	}
 	pod := s.wantAlive(t, kubetest.ID(1), read.UID)
@@ -305,7 +305,7 @@ func TestIntegrationRemoverSparesWhatWasTouched(t *testing.T) {
 	}
 
 	// The next attempt has the present version.
-	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndFailed, "failed"))
+	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.End{Reason: instance.EndFailed, Message: "failed"}))
 	s.wantGone(t, kubetest.ID(1), instance.EndFailed)
 	event := s.wantTombstone(t, kubetest.ID(1), instance.EndFailed, "failed")
 	if event.Type != corev1.EventTypeWarning || event.Count != 1 {
@@ -322,9 +322,9 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 	s := parallelSandbox(t)
 	read := s.createPod(t, kubetest.ID(1))
 	s.touch(t, kubetest.ID(1), time.Now())
-	noError(t, s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request"))
+	noError(t, s.remover().Remove(t.Context(), read, instance.End{Reason: instance.EndStopped, Message: "stopped by request"}))
 	s.wantGone(t, kubetest.ID(1), instance.EndStopped)
-	if err := s.remover().Remove(t.Context(), read, instance.EndStopped, "stopped by request"); !apierrors.IsNotFound(err) {
+	if err := s.remover().Remove(t.Context(), read, instance.End{Reason: instance.EndStopped, Message: "stopped by request"}); !apierrors.IsNotFound(err) {
 		t.Errorf("the second stop got %v, want not found", err)
 	}
 }
@@ -333,7 +333,7 @@ func TestIntegrationRemoverStopsWhatWasTouched(t *testing.T) {
 func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 	s := parallelSandbox(t)
 	remover := s.remover()
-	for n, remove := range []func(context.Context, *corev1.Pod, instance.EndReason, string) error{remover.Remove, remover.RemoveIfUnchanged} {
+	for n, remove := range []func(context.Context, *corev1.Pod, instance.End) error{remover.Remove, remover.RemoveIfUnchanged} {
 		id := kubetest.ID(n)
 		read := s.createPod(t, id)
 		s.deletePod(t, id)
@@ -341,7 +341,7 @@ func TestIntegrationRemoverSparesAnotherPodOfTheName(t *testing.T) {
 		if other.UID == read.UID {
 			t.Fatalf("both pods have the UID %s", other.UID)
 		}
-		if err := remove(t.Context(), read, instance.EndCulled, "not used"); !apierrors.IsConflict(err) {
+		if err := remove(t.Context(), read, instance.End{Reason: instance.EndCulled, Message: "not used"}); !apierrors.IsConflict(err) {
 			t.Errorf("way %d: got error %v, want a conflict", n, err)
 		}
 		s.wantAlive(t, id, other.UID)
@@ -355,7 +355,7 @@ func TestIntegrationTombstoneOutlivesThePod(t *testing.T) {
 	name := "org/Émile's image:" + strings.Repeat("x", 200)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.OfTemplate(name))
 	message := instance.Clip(strings.Repeat("…", 2000)) // of three bytes each
-	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndCulled, message))
+	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.End{Reason: instance.EndCulled, Message: message}))
 	s.wantGone(t, kubetest.ID(1), instance.EndCulled)
 	event := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, message)
 	if !maps.Equal(event.Labels, pod.Labels) {
@@ -381,7 +381,7 @@ func TestIntegrationRemember(t *testing.T) {
 	pod := s.createPod(t, kubetest.ID(1))
 	remember := func(message string) {
 		t.Helper()
-		noError(t, s.remover().Remember(t.Context(), pod, message))
+		noError(t, s.remover().Remember(t.Context(), pod, instance.End{Reason: instance.EndGone, Message: message}))
 	}
 	remember("deleted from outside")
 	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside")
@@ -389,7 +389,7 @@ func TestIntegrationRemember(t *testing.T) {
 	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted, by another leader")
 
 	// The reason of a delete by this service replaces that of others, and stays.
-	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.EndCulled, "not used"))
+	noError(t, s.remover().RemoveIfUnchanged(t.Context(), pod, instance.End{Reason: instance.EndCulled, Message: "not used"}))
 	written := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used")
 	remember("deleted from outside")
 	if kept := s.wantTombstone(t, kubetest.ID(1), instance.EndCulled, "not used"); kept.ResourceVersion != written.ResourceVersion {

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -37,10 +38,18 @@ func main() {
 	err := run(ctx, os.Args[1:], config.OSEnvironment(), os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "binder-deploy-kubernetes:", err)
+		if logged := (*loggedError)(nil); !errors.As(err, &logged) {
+			fmt.Fprintln(os.Stderr, "binder-deploy-kubernetes:", err)
+		}
 		os.Exit(1)
 	}
 }
+
+// loggedError is an error that the log has already. It is not printed as well: who
+// reads the log as JSON must not find other lines in it.
+type loggedError struct{ error }
+
+func (e *loggedError) Unwrap() error { return e.error }
 
 // run runs the service from its arguments to its end. It returns nil after ctx is done and
 // the service has shut down in order.
@@ -64,6 +73,16 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 		log.Warn(c.Warning)
 	}
 	logging.RouteClientGo(log)
+	logging.RouteDefault(log)
+	if err := runService(ctx, c, log); err != nil {
+		log.Error("the service cannot run", "error", err)
+		return &loggedError{err}
+	}
+	return nil
+}
+
+// runService runs the service with its settings and its log.
+func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	client, err := newClient(c.Kubeconfig)
 	if err != nil {
 		return err

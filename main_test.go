@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -96,7 +97,7 @@ func TestMainRefuses(t *testing.T) {
 		if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 1 || stdout.String() != "" {
 			t.Errorf("%s: ended with %v and printed %q, want exit code 1 and nothing", row.name, err, stdout)
 		}
-		for _, want := range append(row.says, "binder-deploy-kubernetes: ") {
+		for _, want := range row.says {
 			if !strings.Contains(stderr.String(), want) {
 				t.Errorf("%s: said %q, want %q in it", row.name, stderr, want)
 			}
@@ -168,6 +169,56 @@ func TestMainEndsOnSignals(t *testing.T) {
 		}
 		if strings.Contains(log+stdout.String(), key[1]) {
 			t.Errorf("the API key is in the log:\n%s", log)
+		}
+	}
+}
+
+// TestMainWritesOnlyJSON: with JSON as its format, the log has no other lines, whatever
+// client-go and Go's own packages write. The API server here says things that nobody asked
+// for, which net/http's client reports to Go's default logger.
+func TestMainWritesOnlyJSON(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		connection, buffer, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer connection.Close()
+		_, _ = buffer.WriteString("HTTP/1.1 500 Nope\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n\x1b[31m\xff\nnot JSON\n")
+		_ = buffer.Flush()
+		_, _ = io.Copy(io.Discard, connection) // until the client closes it
+	}))
+	defer server.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	noError(t, err)
+	defer listener.Close()
+	taken := listener.Addr().String()
+	for name, row := range map[string]struct {
+		args []string
+		says string
+		ends bool // by itself
+	}{
+		"a strange API server": {[]string{"--kubeconfig=" + kubeconfigFor(t, server.URL), "--proxy-address=127.0.0.1:0"}, "Unsolicited response", false},
+		"a port in use":        {[]string{"--kubeconfig=" + kubeconfigFor(t, server.URL), "--proxy-address=" + taken}, "in use", true},
+		"no cluster":           {nil, "--kubeconfig", true},
+	} {
+		cmd, stdout, stderr := service(t, append(row.args, "--log-format=json", "--log-level=debug", "--api-key=x",
+			"--api-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0")...)
+		noError(t, cmd.Start())
+		if !row.ends {
+			kubetest.Eventually(t, "the log says "+row.says, func() bool { return strings.Contains(stderr.String(), row.says) })
+			noError(t, cmd.Process.Signal(os.Interrupt))
+		}
+		if err := cmd.Wait(); (err != nil) != row.ends {
+			t.Errorf("%s: ended with %v", name, err)
+		}
+		if !strings.Contains(stderr.String(), row.says) || stdout.String() != "" {
+			t.Errorf("%s: got log %q and output %q, want %q in the log", name, stderr, stdout, row.says)
+		}
+		for line := range strings.Lines(stderr.String()) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("%s: not JSON: %q", name, line)
+			}
 		}
 	}
 }

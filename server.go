@@ -9,20 +9,25 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
-// requestLimits bound single requests of a server; 0 means no limit.
-type requestLimits struct{ read, write time.Duration }
+// requestLimits bound single requests of a server. For times, 0 means no limit.
+type requestLimits struct {
+	read, write time.Duration
+	header      int // the most bytes of a request's first line and header fields
+}
 
 // shortRequests are the API's. The write limit leaves room for the longest wait that
 // a client may ask for with Prefer.
 func shortRequests() requestLimits {
-	return requestLimits{read: 30 * time.Second, write: 90 * time.Second}
+	return requestLimits{read: 30 * time.Second, write: 90 * time.Second, header: 64 << 10}
 }
 
 // longRequests are the proxy's: uploads, downloads and WebSockets have no end of
 // their own.
-func longRequests() requestLimits { return requestLimits{} }
+func longRequests() requestLimits { return requestLimits{header: pages.MaxHeader} }
 
 // server is one listener and the handler that answers on it.
 type server struct {
@@ -39,7 +44,7 @@ func newServer(name string, listener net.Listener, handler http.Handler, limits 
 		ReadTimeout:       limits.read,
 		WriteTimeout:      limits.write,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    limits.header,
 		ErrorLog:          slog.NewLogLogger(log.With("server", name).Handler(), slog.LevelError),
 	}}
 }

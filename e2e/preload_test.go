@@ -95,7 +95,7 @@ func TestPreload(t *testing.T) {
 	// an image that cannot be pulled.
 	suite.ChangeTemplate(t, template, runsImage("localhost/binder-missing:preloaded"))
 	failed := awaitPreload(t, template, "failed", func(p preloadStatus) bool { return p.Status == "failed" })
-	assert.Equal(t, "ImagePullBackOff", failed.Reason)
+	assert.Equal(t, "ErrImagePull", failed.Reason)
 	assert.Contains(t, failed.Message, "localhost/binder-missing:preloaded")
 	assert.Equal(t, [2]int{0, 1}, [2]int{failed.Done, failed.ToDo})
 	assert.False(t, failed.StartTime.Before(first.StartTime), "start time %s is before %s", failed.StartTime, first.StartTime)

@@ -60,6 +60,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.download(w, r)
 	case "upload":
 		a.upload(w, r)
+	case "redirect":
+		a.redirect(w, r)
 	case "exit":
 		a.exitProcess(w, r)
 	default:

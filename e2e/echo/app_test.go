@@ -80,13 +80,24 @@ func TestBadParameters(t *testing.T) {
 	for _, path := range []string{
 		"/ws?ping=often", "/ws?ping=0s", "/ws?ping=-1s", "/ws?ping=2h",
 		"/stream?chunks=0", "/stream?chunks=10001", "/stream?chunks=many", "/stream?every=1", "/stream?every=1ns",
-		"/exit?code=256", "/exit?code=-1", "/exit?code=",
+		"/redirect?to=", "/redirect?to=${NOTHING}", "/exit?code=256", "/exit?code=-1", "/exit?code=",
 	} {
 		got := get(t, url+"/user/1"+path)
 		assert.Equal(t, http.StatusBadRequest, got.StatusCode, path)
 		_, value, _ := strings.Cut(path, "?")
 		assert.Contains(t, got.body, strings.Split(value, "=")[0]+"=", path)
 	}
+}
+
+func TestRedirect(t *testing.T) {
+	url := serve(t, "BINDER_BASE_URL=/user/1/") + "/redirect?to=http://a.example${BINDER_BASE_URL}b?c"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	response, err := http.DefaultTransport.RoundTrip(request) // follows no redirect
+	require.NoError(t, err)
+	defer response.Body.Close()
+	assert.Equal(t, http.StatusFound, response.StatusCode)
+	assert.Equal(t, "http://a.example/user/1/b?c", response.Header.Get("Location"))
 }
 
 // TestStream checks that each line is sent at once, without waiting for the last.

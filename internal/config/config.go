@@ -42,6 +42,11 @@ type Config struct {
 	// CORSAllowOrigins are the origins whose pages can call the API from a browser, in
 	// the form that browsers send, or anyOrigin for all. By default there are none.
 	CORSAllowOrigins []string
+	// FrameAncestors are the origins whose pages can show the page of a starting instance
+	// and the notices of instances in a frame, besides the proxy's own origin, or
+	// anyOrigin for all. By default there are none. Such a page can trick a visitor into
+	// pressing the button that launches a new instance.
+	FrameAncestors []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool
@@ -211,12 +216,8 @@ func (c *Config) complete(from Environment, m *mistakes) {
 	c.Identity, err = identity(from)
 	m.add(err)
 	c.completeKeys(from, m)
-	for i, origin := range c.CORSAllowOrigins {
-		c.CORSAllowOrigins[i], err = parseOrigin(origin)
-		if err != nil {
-			m.add(fmt.Errorf("--cors-allow-origin: %w", err)) // each wrong origin is a mistake of its own
-		}
-	}
+	completeOrigins(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
+	completeOrigins(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
 }
 
 // identity returns the name of this replica in the Lease.

@@ -100,6 +100,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"metrics-address":       {"one", "other", "MetricsAddress"},
 		"public-host":           {"one", "other", "PublicHost"},
 		"cors-allow-origin":     {"https://one:8443", "*", "CORSAllowOrigins"},
+		"frame-ancestors":       {"https://one:8443", "*", "FrameAncestors"},
 		"launch-page":           {"false", "true", "LaunchPage"},
 		"kubeconfig":            {"one", "other", "Kubeconfig"},
 		"namespace":             {"one", "other", "Namespace"},

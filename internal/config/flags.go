@@ -56,6 +56,9 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 	f.Var((*originList)(&c.CORSAllowOrigins), "cors-allow-origin",
 		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
 			"Repeat the flag, or separate several origins by commas (default: none)")
+	f.Var((*originList)(&c.FrameAncestors), "frame-ancestors",
+		"`origin` whose pages can show a starting instance's progress and the notices of instances in a frame, as "+
+			"scheme://host[:port], or * for all. Repeat the flag, or separate several origins by commas (default: only the proxy's own)")
 	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
 		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
 			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off")

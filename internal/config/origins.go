@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -23,6 +24,33 @@ func (l *originList) Set(value string) error {
 	return nil
 }
 
+// completeOrigins replaces each origin of a flag by what parse makes of it. Each wrong
+// origin is a mistake of its own.
+func completeOrigins(m *mistakes, flagName string, origins []string, parse func(string) (string, error)) {
+	for i, origin := range origins {
+		parsed, err := parse(origin)
+		if err != nil {
+			m.add(fmt.Errorf("--%s: %w", flagName, err))
+		}
+		origins[i] = parsed
+	}
+}
+
+// parseFrameAncestor returns an origin as the directive frame-ancestors of a Content
+// Security Policy has it (CSP Level 3, section 2.3.1, host-source). Browsers ignore a
+// source that they cannot read, and IP addresses in brackets are such.
+func parseFrameAncestor(origin string) (string, error) {
+	parsed, err := parseOrigin(origin)
+	if err == nil && strings.Contains(parsed, "[") {
+		return "", fmt.Errorf("%q is an IPv6 address, which browsers do not understand here: it must be scheme://host or scheme://host:port with a name", origin)
+	}
+	return parsed, err
+}
+
+// hostPattern matches the hosts that browsers send in the Origin header: names in ASCII,
+// and IP addresses. It has no character that separates the parts of a header.
+var hostPattern = regexp.MustCompile(`^([a-z0-9._-]+|\[[0-9a-f:.]+\])$`)
+
 // parseOrigin returns an origin in the form that browsers send in the Origin header:
 // lower case, without the scheme's default port (RFC 6454, section 6.2).
 func parseOrigin(origin string) (string, error) {
@@ -32,7 +60,7 @@ func parseOrigin(origin string) (string, error) {
 	lower := strings.ToLower(origin)
 	u, err := url.Parse(lower)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || lower != u.Scheme+"://"+u.Host ||
-		strings.ContainsAny(u.Host, "*%") || strings.HasSuffix(u.Host, ":") || len(u.Port()) > len("65535") {
+		!hostPattern.MatchString(strings.TrimSuffix(u.Host, ":"+u.Port())) || strings.HasSuffix(u.Host, ":") || len(u.Port()) > len("65535") {
 		return "", fmt.Errorf("%q is not an origin: it must be scheme://host or scheme://host:port, such as https://example.org, or %s for all",
 			origin, anyOrigin)
 	}

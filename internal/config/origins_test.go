@@ -32,7 +32,28 @@ func TestCORSAllowOrigins(t *testing.T) {
 		"", "null", "example.com", "example.com:80", "//example.com", "https://", "https://example.com/", "https://example.com/a",
 		"https://example.com?a", "https://example.com#a", "https://user@example.com", "https://*.example.com", "https://example.com:",
 		"https://example.com:port", "https://example.com:655360", "https://a b", "https://a%41", "https:example.com", "**",
+		"https://a;script-src", "https://a'b", "https://ünï.example", "https://a(b", "https://[::1]x", "https://[::1%25eth0]",
 	} {
 		wantMistakes(t, testHost(), []string{"--cors-allow-origin=" + bad}, 1, fmt.Sprintf("--cors-allow-origin: %q", bad), "scheme://host")
 	}
+}
+
+func TestFrameAncestors(t *testing.T) {
+	c := mustParse(t, testHost("BINDER_FRAME_ANCESTORS=https://A.example:443, http://b_c.example:8080,*"))
+	if got := strings.Join(c.FrameAncestors, " "); got != "https://a.example http://b_c.example:8080 *" {
+		t.Errorf("got %q", got)
+	}
+	for bad, says := range map[string]string{
+		"":                            "scheme://host",
+		"'self'":                      "scheme://host",
+		"https://a; script-src *":     "scheme://host",
+		"https://a;script-src":        "scheme://host",
+		"https://a.example/path":      "scheme://host",
+		"https://*.example.com":       "scheme://host",
+		"http://[::1]:8888":           "IPv6",
+		"https://a.example b.example": "scheme://host",
+	} {
+		wantMistakes(t, testHost(), []string{"--frame-ancestors=" + bad}, 1, fmt.Sprintf("--frame-ancestors: %q", bad), says)
+	}
+	wantMistakes(t, testHost(), []string{"--frame-ancestors=x,y", "--cors-allow-origin=z"}, 3, `--frame-ancestors: "x"`, `--cors-allow-origin: "z"`)
 }

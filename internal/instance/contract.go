@@ -55,10 +55,17 @@ const (
 	// NewPod writes it. A replica with a waiting client then dials the port itself.
 	ReadyWhenAnnotation = "binder-project.org/ready-when"
 
+	// Annotations on tombstones, which the tombstone writer writes and FromTombstone reads.
+
+	// DetailAnnotation is the Detail of an instance that has ended.
+	DetailAnnotation = "binder-project.org/detail"
+	// FaultAnnotation is its Fault.
+	FaultAnnotation = "binder-project.org/fault"
+
 	// Annotations on PodTemplates, which operators write. NewPod copies them to the
 	// pod, so that an instance does not change with its template. With an invalid port,
-	// cull timeout or max age there is no pod. An invalid strip-prefix, idle-paths or
-	// activity-probe is not copied.
+	// cull timeout or max age there is no pod. An invalid value of any other
+	// is not copied.
 
 	// PortAnnotation is the port that the application listens on. On a pod it is
 	// always set; the proxy connects to it.
@@ -76,6 +83,13 @@ const (
 	// IdlePathsAnnotation is a regular expression of paths below the base URL. The
 	// proxy does not count GETs of them as use of the instance.
 	IdlePathsAnnotation = "binder-project.org/idle-paths"
+	// IdleRequestsAnnotation is a regular expression of methods and paths, such as
+	// "POST events/poll". The proxy does not count such requests as use of the instance.
+	IdleRequestsAnnotation = "binder-project.org/idle-requests"
+	// HeartbeatFramesAnnotation is a size in bytes and a regular expression of paths.
+	// The proxy does not count WebSocket messages of at most that size, on those paths,
+	// as use of the instance.
+	HeartbeatFramesAnnotation = "binder-project.org/heartbeat-frames"
 	// ActivityProbeAnnotation is a path below the base URL. The culler asks there
 	// whether the application of an idle instance is at work.
 	ActivityProbeAnnotation = "binder-project.org/activity-probe"

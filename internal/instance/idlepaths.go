@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"strconv"
+	"strings"
 )
 
 // Limits of an expression. It is matched in every replica, against paths that anybody
@@ -32,6 +34,25 @@ func CompileIdlePaths(expression string) (*regexp.Regexp, error) {
 		return nil, errors.New("it is too large with its repetitions written out")
 	}
 	return regexp.Compile(`\A(?:` + expression + `)\z`)
+}
+
+// MaxHeartbeatFrame is the largest size in bytes that ParseHeartbeatFrames accepts.
+// What is larger is hardly a heartbeat.
+const MaxHeartbeatFrame = 1 << 10
+
+// ParseHeartbeatFrames parses the value of HeartbeatFramesAnnotation: the largest size
+// of a heartbeat in bytes, a space, and an expression of paths, as CompileIdlePaths
+// takes it. An example is "1 socket\.io/".
+func ParseHeartbeatFrames(value string) (most int, paths *regexp.Regexp, err error) {
+	size, expression, found := strings.Cut(value, " ")
+	most, err = strconv.Atoi(size)
+	if !found || err != nil || most < 0 || most > MaxHeartbeatFrame {
+		return 0, nil, fmt.Errorf("it does not begin with a size from 0 to %d and a space", MaxHeartbeatFrame)
+	}
+	if paths, err = CompileIdlePaths(expression); err != nil {
+		return 0, nil, err
+	}
+	return most, paths, nil
 }
 
 // expressionSize returns roughly how large an expression is with its repetitions

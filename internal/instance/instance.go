@@ -11,6 +11,7 @@
 package instance
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,12 +28,31 @@ type Instance struct {
 	// Reason says why an instance failed or ended: one CamelCase word, as in
 	// Kubernetes conditions. It is empty for all others.
 	Reason string
-	// Message is for people. It says why an instance failed or ended, or what a
-	// starting one is waiting for. It is empty for a deployed instance.
+	// Message is for visitors: plain sentences about why an instance failed or ended and
+	// what to do, or about what a starting one is waiting for. For a deployed instance,
+	// it says that its container was restarted; it is empty if that has not happened.
+	// Nothing in it is the text of the cluster, of a registry or of the application; only
+	// names of the template's containers and images are.
 	Message string
-	Created time.Time
-	Ended   time.Time // when the instance was deleted; zero while there is a pod
-	Address string    // host:port at which the application listens; empty unless deployed
+	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
+	// It can name nodes, images and Secrets, so only holders of the API key, logs and
+	// tombstones get it. It is empty if they said nothing beyond Reason.
+	Detail string
+	// Fault says who can mend a failure, or what a starting instance waits for. It is
+	// empty if there is nothing to mend.
+	Fault Fault
+	// Restarts is how often the kubelet has restarted the container that serves the
+	// application.
+	Restarts int32
+	// RestartReason says in plain words why it was restarted last, such as "exited with
+	// code 3". It is empty if Restarts is 0.
+	RestartReason string
+	// FailedAt is when an instance failed for good. It is zero for one that has not, and
+	// where nothing says when.
+	FailedAt time.Time
+	Created  time.Time
+	Ended    time.Time // when the instance was deleted; zero while there is a pod
+	Address  string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
 	// Source is how. They and CullAt are set by package lifetime, and are zero for an
 	// instance that has failed or ended, or whose pod has no valid time.
@@ -44,8 +64,14 @@ type Instance struct {
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see
-	// CompileIdlePaths. It can be invalid.
+	// CompileIdlePaths. It can be invalid, and so can the next two.
 	IdlePaths string
+	// IdleRequests is a regular expression of requests that do not count as use; see
+	// IdleRequestsAnnotation.
+	IdleRequests string
+	// HeartbeatFrames names WebSocket messages that do not count as use; see
+	// ParseHeartbeatFrames.
+	HeartbeatFrames string
 }
 
 // Alive reports whether the instance can be used, or may yet become usable.
@@ -53,17 +79,23 @@ func (i Instance) Alive() bool {
 	return i.Status != StatusFailed && i.Status != StatusDeleted
 }
 
-// FromPod returns the instance of a pod. An instance that has waited for
-// startTimeout or longer at the time now, and is not deployed, has failed.
-func FromPod(pod *corev1.Pod, now time.Time, startTimeout time.Duration) Instance {
+// FromPod returns the instance of a pod. warnings are its Warning Events, as SlimWarning
+// leaves them. An instance that has waited for startTimeout or longer at the time now,
+// and is not deployed, has failed.
+func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTimeout time.Duration) Instance {
 	inst := Instance{
 		ID:          pod.Labels[IDLabel],
 		Template:    TemplateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
+
+		IdleRequests:    pod.Annotations[IdleRequestsAnnotation],
+		HeartbeatFrames: pod.Annotations[HeartbeatFramesAnnotation],
 	}
-	inst.Status, inst.Reason, inst.Message = deriveStatus(pod, now, startTimeout)
+	f := deriveStatus(pod, warnings, now, startTimeout)
+	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt
+	inst.Restarts, inst.RestartReason = restartsOf(pod)
 	if inst.Status == StatusDeployed {
 		inst.Address = PodAddress(pod)
 	}
@@ -78,9 +110,25 @@ func FromTombstone(event *corev1.Event) Instance {
 		Created:  event.FirstTimestamp.Time,
 		Status:   StatusDeleted,
 		Reason:   event.Reason,
-		Message:  event.Message,
+		Message:  tombstoneMessage(event),
+		Detail:   event.Annotations[DetailAnnotation],
+		Fault:    Fault(event.Annotations[FaultAnnotation]),
 		Ended:    event.LastTimestamp.Time,
 	}
+}
+
+// TombstoneText returns the message of a tombstone's Event: what visitors are told, and
+// then what the cluster said, for kubectl describe.
+func TombstoneText(message, detail string) string {
+	if detail == "" {
+		return message
+	}
+	return message + " (" + detail + ")"
+}
+
+// tombstoneMessage returns what visitors are told of a tombstone's message.
+func tombstoneMessage(event *corev1.Event) string {
+	return strings.TrimSuffix(event.Message, TombstoneText("", event.Annotations[DetailAnnotation]))
 }
 
 // IsInstance reports whether an object of this service belongs to an instance. Warm

@@ -46,7 +46,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080",
 		StripPrefix: true, IdlePaths: "api/status",
 	}
-	if got := FromPod(pod, kubetest.Noon, kubetest.StartTimeout); got != want {
+	if got := FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	if got, err := LastActivity(pod); err != nil || !got.Equal(kubetest.Noon) {
@@ -99,7 +99,7 @@ func TestFromPodAddressAndPrefix(t *testing.T) {
 		{"no strip-prefix", kubetest.WithAnnotation(StripPrefixAnnotation, "false"), "10.0.0.7:8888", false},
 		{"invalid strip-prefix", kubetest.WithAnnotation(StripPrefixAnnotation, "yes"), "10.0.0.7:8888", false},
 	} {
-		inst := FromPod(kubetest.Pod(anID, kubetest.Noon, test.change), kubetest.Noon, kubetest.StartTimeout)
+		inst := FromPod(kubetest.Pod(anID, kubetest.Noon, test.change), nil, kubetest.Noon, kubetest.StartTimeout)
 		if inst.Address != test.address || inst.StripPrefix != test.strip {
 			t.Errorf("%s: got address %q and %t, want %q and %t", test.name, inst.Address, inst.StripPrefix, test.address, test.strip)
 		}

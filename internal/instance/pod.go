@@ -17,8 +17,12 @@ const DefaultPort = 8888
 // PodAddress returns the host:port at which the application of a pod listens, or
 // will. The pod must have an IP address.
 func PodAddress(pod *corev1.Pod) string {
-	port := cmp.Or(pod.Annotations[PortAnnotation], strconv.Itoa(DefaultPort))
-	return net.JoinHostPort(pod.Status.PodIP, port)
+	return net.JoinHostPort(pod.Status.PodIP, PodPort(pod))
+}
+
+// PodPort returns the port at which the application of a pod listens, or will.
+func PodPort(pod *corev1.Pod) string {
+	return cmp.Or(pod.Annotations[PortAnnotation], strconv.Itoa(DefaultPort))
 }
 
 // Condition returns the pod's condition of a type, or nil.

@@ -17,22 +17,43 @@ type EndReason string
 
 // Why instances end.
 const (
-	EndCulled  EndReason = "Culled"  // idle for longer than its cull timeout
-	EndExpired EndReason = "Expired" // older than its max age, used or not
-	EndStopped EndReason = "Stopped" // a client asked for it
-	EndFailed  EndReason = "Failed"  // did not start, or broke down
-	EndGone    EndReason = "Gone"    // ended by itself, or was not deleted by this service
+	EndCulled    EndReason = "Culled"        // idle for longer than its cull timeout
+	EndExpired   EndReason = "Expired"       // older than its max age, used or not
+	EndStopped   EndReason = "Stopped"       // a client asked for it
+	EndFailed    EndReason = "Failed"        // did not start, or broke down
+	EndCompleted EndReason = ReasonCompleted // ended by itself, without an error
+	EndGone      EndReason = "Gone"          // was not deleted by this service
 )
 
 // EndReasons returns every EndReason.
 func EndReasons() []EndReason {
-	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndGone}
+	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndCompleted, EndGone}
+}
+
+// End is why an instance ended: what its tombstone says. Message, Detail and Fault are as
+// in Instance.
+type End struct {
+	Reason          EndReason
+	Message, Detail string
+	Fault           Fault
 }
 
 // Reasons of an Instance that this service gives. All others are EndReasons, or come
 // from the kubelet.
 const (
 	ReasonDeleting     = "Deleting"     // the pod is being deleted
-	ReasonCompleted    = "Completed"    // the application ended by itself; its pod still exists
+	ReasonCompleted    = "Completed"    // the application ended by itself, without an error
 	ReasonStartTimeout = "StartTimeout" // it was not Ready within the start timeout
+	ReasonHelperEnded  = "HelperEnded"  // a container beside the application ended, and is not started again
+)
+
+// Fault says who can mend what is wrong with an instance.
+type Fault string
+
+// Who can mend it.
+const (
+	FaultTemplate Fault = "template" // the author of the template or its image
+	FaultCluster  Fault = "cluster"  // the operator of the cluster
+	FaultVisitor  Fault = "visitor"  // the visitor, by what he does in the application
+	FaultChance   Fault = "chance"   // nobody: it passes, or another launch goes well
 )

@@ -28,69 +28,79 @@ func Statuses() []Status {
 // instance is deployed, has failed or has ended.
 func (s Status) Settled() bool { return s != StatusPending && s != StatusDeploying }
 
-// deriveStatus returns the status of a pod's instance, with the Reason and Message of
-// Instance. The status is never stored, so it cannot disagree with the pod.
-func deriveStatus(pod *corev1.Pod, now time.Time, startTimeout time.Duration) (status Status, reason, message string) {
-	if pod.DeletionTimestamp != nil {
-		return StatusDeleted, ReasonDeleting, "the instance is being deleted"
+// finding is what a pod and its Warning Events say about an instance: its status, and
+// the fields of Instance of the same names.
+type finding struct {
+	status                  Status
+	reason, message, detail string
+	fault                   Fault
+	failedAt                time.Time
+}
+
+// failed returns the finding of a failure. Its message says what to do.
+func failed(reason, message, detail string, fault Fault, at time.Time) finding {
+	if next := advice(fault); next != "" {
+		message += " " + next
 	}
-	switch pod.Status.Phase {
-	case corev1.PodFailed:
-		reason, message = Failure(pod)
-		return StatusFailed, reason, message
-	case corev1.PodSucceeded:
-		return StatusDeleted, ReasonCompleted, "the application ended by itself"
+	return finding{status: StatusFailed, reason: wordOr(reason, "Failed"), message: message, detail: detail, fault: fault, failedAt: at}
+}
+
+// deriveStatus returns what a pod and its Warning Events say. It is never stored, so it
+// cannot disagree with the pod. What has failed for good stays failed, for the same
+// reason: all that the kubelet alternates between is read as one.
+func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTimeout time.Duration) finding {
+	if pod.DeletionTimestamp != nil {
+		return deleting(pod)
+	}
+	if f, over := ended(pod); over {
+		return f
 	}
 	if IsReady(pod) && pod.Status.PodIP != "" {
-		return StatusDeployed, "", ""
+		return finding{status: StatusDeployed, message: restartMessage(restartsOf(pod))}
 	}
-	if reason, message, found := imageFailure(pod); found {
-		return StatusFailed, reason, message
+	trouble := troubleOf(pod, warnings, now)
+	if trouble.final {
+		return failed(trouble.reason, trouble.message, trouble.detail, trouble.fault, trouble.since)
 	}
-	if waited := now.Sub(ReadyChangedAt(pod)); waited >= startTimeout {
-		return StatusFailed, ReasonStartTimeout, startTimeoutMessage(pod, startTimeout)
+	if began := ReadyChangedAt(pod); now.Sub(began) >= startTimeout {
+		return timedOut(trouble, startTimeout, began.Add(startTimeout))
 	}
+	status := StatusDeploying
 	if pod.Spec.NodeName == "" {
-		return StatusPending, "", pendingMessage(pod)
+		status = StatusPending
 	}
-	return StatusDeploying, "", deployingMessage(pod)
+	return finding{status: status, message: trouble.message, detail: trouble.detail, fault: trouble.fault}
 }
 
-// imageFailure reports an image that cannot be had. A first failed pull
-// (ErrImagePull) can be a passing fault of the network, so it does not count. Then
-// the kubelet says ImagePullBackOff, and ErrImagePull again for a moment after each
-// further try.
-func imageFailure(pod *corev1.Pod) (reason, message string, found bool) {
-	for _, status := range ContainerStatuses(pod) {
-		waiting := status.State.Waiting
-		if waiting == nil {
-			continue
-		}
-		switch waiting.Reason {
-		case "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError":
-			return waiting.Reason, fmt.Sprintf("image %s: %s", status.Image, Clip(waiting.Message)), true
-		}
+// timedOut is the finding of an instance that was not ready in time. It says what the
+// launch was last waiting for.
+func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding {
+	message := fmt.Sprintf("The application was not ready within %s.", startTimeout)
+	fault := trouble.fault
+	if fault == "" {
+		fault = FaultChance
+	} else {
+		message += " " + trouble.message
 	}
-	return "", "", false
+	return failed(ReasonStartTimeout, message, trouble.detail, fault, at)
 }
 
-// Failure returns why a pod is in phase Failed: the pod's own reason (Evicted,
-// DeadlineExceeded and others), else that of the first container that exited with an
-// error.
-func Failure(pod *corev1.Pod) (reason, message string) {
-	if pod.Status.Reason != "" {
-		return pod.Status.Reason, Clip(pod.Status.Message)
+// deleting is the finding of a pod that is being deleted. The cluster says why it does
+// so itself.
+func deleting(pod *corev1.Pod) finding {
+	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: "the instance is being deleted"}
+	if cause, detail, found := Disruption(pod); found {
+		f.message, f.detail, f.fault = cause.Message, detail, cause.Fault
 	}
-	for _, status := range ContainerStatuses(pod) {
-		ended := status.State.Terminated
-		if ended == nil || ended.ExitCode == 0 {
-			continue
-		}
-		message = fmt.Sprintf("container %s exited with code %d", status.Name, ended.ExitCode)
-		if ended.Message != "" {
-			message += ": " + Clip(ended.Message)
-		}
-		return ended.Reason, message
+	return f
+}
+
+// Disruption returns why the cluster, and not this service, deletes or has ended a pod.
+func Disruption(pod *corev1.Pod) (cause Cause, detail string, found bool) {
+	target := Condition(pod, corev1.DisruptionTarget)
+	if target == nil || target.Status != corev1.ConditionTrue {
+		return Cause{}, "", false
 	}
-	return "Failed", "the pod failed"
+	cause, _ = causeOf(WhereDisruption, target.Reason, target.Message)
+	return cause, detailOf(target.Reason, target.Message), true
 }

@@ -27,30 +27,30 @@ func TestStatus(t *testing.T) {
 		says   string // part of the message
 	}{
 		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "waiting for a node"},
-		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, StatusPending, "", "waiting for a node: 0/1 nodes are available"},
+		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, StatusPending, "", "Waiting for a node that can take the instance."},
 		{"on a node", kubetest.Starting, 4 * time.Minute, StatusDeploying, "", "preparing the pod"},
 		{"pulling", all(kubetest.Starting, sandboxReady), time.Minute, StatusDeploying, "", "pulling image jupyter:1"},
 		{"running but not Ready", notReady(kubetest.Noon), 4 * time.Minute, StatusDeploying, "", "starting the application"},
 		{"Ready without an IP", noIP, 4 * time.Minute, StatusDeploying, "", ""},
-		{"first pull failed", starting("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "pulling image jupyter:1 again: timeout"},
-		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "starting the application again"},
+		{"first pull failed", starting("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "The image jupyter:1 cannot be downloaded. The node tries again."},
+		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "The container notebook ends again and again."},
 		{"not Ready again after days", notReady(kubetest.Noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
 		{"reached a node late", notReady(kubetest.Noon.Add(time.Minute)), 5 * time.Minute, StatusDeploying, "", ""},
 
 		{"deployed", all(), 0, StatusDeployed, "", ""},
 		{"deployed for days", all(), 72 * time.Hour, StatusDeployed, "", ""},
 
-		{"no image", starting("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ImagePullBackOff", "image jupyter:1: manifest unknown"},
+		{"no image", starting("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ErrImagePull", "The image jupyter:1 does not exist"},
 		{"invalid image name", starting("InvalidImageName", ""), 0, StatusFailed, "InvalidImageName", "jupyter:1"},
 		{"image must not be pulled", starting("ErrImageNeverPull", ""), 0, StatusFailed, "ErrImageNeverPull", "jupyter:1"},
 		{"image cannot be inspected", starting("ImageInspectError", ""), 0, StatusFailed, "ImageInspectError", "jupyter:1"},
 		{"no image for an init container", all(kubetest.Starting, func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "denied")}}
-		}), 0, StatusFailed, "ImagePullBackOff", "image init:1: denied"},
+		}), 0, StatusFailed, "ErrImagePull", "The image init:1 cannot be downloaded."},
 		{"exited", kubetest.Broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
-		{"no node in time", kubetest.Unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s: 0/1 nodes are available"},
+		{"no node in time", kubetest.Unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Waiting for a node that can take the instance. Try again later, or tell the operator of this service."},
 		{"did not start in time", starting("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
-			"not ready within 5m0s: container notebook: CrashLoopBackOff: back-off 5m"},
+			"not ready within 5m0s. The container notebook ends again and again."},
 		{"did not listen in time", notReady(kubetest.Noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s"},
 		{"condition older than the pod", notReady(kubetest.Noon.Add(-time.Minute)), 5*time.Minute - 1, StatusDeploying, "", ""},
 		{"no IP in time", noIP, 5 * time.Minute, StatusFailed, "StartTimeout", ""},
@@ -62,7 +62,7 @@ func TestStatus(t *testing.T) {
 		{"not started and being deleted", all(kubetest.Unscheduled, kubetest.Deleting), time.Hour, StatusDeleted, "Deleting", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inst := FromPod(kubetest.Pod(anID, kubetest.Noon, test.change), kubetest.Noon.Add(test.after), kubetest.StartTimeout)
+			inst := FromPod(kubetest.Pod(anID, kubetest.Noon, test.change), nil, kubetest.Noon.Add(test.after), kubetest.StartTimeout)
 			if inst.Status != test.want || inst.Reason != test.reason {
 				t.Errorf("got %s (%s), want %s (%s)", inst.Status, inst.Reason, test.want, test.reason)
 			}
@@ -101,21 +101,22 @@ func TestFailure(t *testing.T) {
 		status          corev1.PodStatus
 		reason, message string
 	}{
-		{"nothing is known", corev1.PodStatus{}, "Failed", "the pod failed"},
+		{"nothing is known", corev1.PodStatus{}, "Failed", "The instance ended, and the cluster does not say why. Launch a new one."},
 		{"the pod's own reason first",
 			corev1.PodStatus{Reason: "DeadlineExceeded", Message: "too long", ContainerStatuses: statuses{ended("a", 1, "Error", "")}},
 			"DeadlineExceeded", "too long"},
 		{"the container with an error, not one that ended well",
 			corev1.PodStatus{ContainerStatuses: statuses{ended("a", 0, "Completed", ""), ended("b", 137, "OOMKilled", "")}},
-			"OOMKilled", "container b exited with code 137"},
-		{"an init container first",
+			"OOMKilled", "The application ran out of memory: container b. Launching again will not help: tell the author of the template."},
+		{"the container that serves, not an init container",
 			corev1.PodStatus{
 				InitContainerStatuses: statuses{ended("init", 2, "Error", "no such file")},
 				ContainerStatuses:     statuses{ended("a", 1, "Error", "")},
 			},
-			"Error", "container init exited with code 2: no such file"},
-		{"a container that still runs", corev1.PodStatus{ContainerStatuses: statuses{{Name: "a"}}}, "Failed", "the pod failed"},
+			"Error", "The application ended: container a exited with code 1. Launching again will not help: tell the author of the template."},
+		{"a container that still runs", corev1.PodStatus{ContainerStatuses: statuses{{Name: "a"}}}, "Failed", "The instance ended, and the cluster does not say why. Launch a new one."},
 	} {
+		test.status.Phase = corev1.PodFailed
 		reason, message := Failure(&corev1.Pod{Status: test.status})
 		if reason != test.reason || message != test.message {
 			t.Errorf("%s: got %q, %q; want %q, %q", test.name, reason, message, test.reason, test.message)

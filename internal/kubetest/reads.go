@@ -25,7 +25,7 @@ func (w *World) Pod(id string) (*corev1.Pod, bool) {
 // Instance returns an instance, or what its tombstone remembers.
 func (w *World) Instance(id string) (instance.Instance, bool) {
 	if pod, ok := w.Pod(id); ok {
-		return instance.FromPod(pod, w.Now(), StartTimeout), true
+		return instance.FromPod(pod, w.Warnings(pod), w.Now(), StartTimeout), true
 	}
 	for _, event := range watched[*corev1.Event](w, "Event") {
 		if event.Name == instance.TombstoneName(id) {
@@ -40,7 +40,7 @@ func (w *World) Instances(template string) []instance.Instance {
 	var all []instance.Instance
 	for _, pod := range w.allPods() {
 		if instance.IsInstance(pod) && (template == "" || instance.TemplateOf(pod) == template) {
-			all = append(all, instance.FromPod(pod, w.Now(), StartTimeout))
+			all = append(all, instance.FromPod(pod, w.Warnings(pod), w.Now(), StartTimeout))
 		}
 	}
 	return all
@@ -55,6 +55,17 @@ func (w *World) Await(ctx context.Context, id string, good func(inst instance.In
 		return good(inst, known)
 	})
 	return inst, known
+}
+
+// Warnings returns the Warning Events of a pod.
+func (w *World) Warnings(pod *corev1.Pod) []*corev1.Event {
+	var all []*corev1.Event
+	for _, event := range watched[*corev1.Event](w, "Event") {
+		if event.Type == corev1.EventTypeWarning && event.InvolvedObject.UID == pod.UID {
+			all = append(all, instance.SlimWarning(event))
+		}
+	}
+	return all
 }
 
 // WarmPods returns the pods of a template that wait in the pool.

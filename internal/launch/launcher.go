@@ -64,7 +64,7 @@ type Cache interface {
 
 // Remover writes the tombstone of an instance and deletes its pod.
 type Remover interface {
-	Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error
+	Remove(ctx context.Context, pod *corev1.Pod, end instance.End) error
 }
 
 // Metrics counts what a Launcher does.
@@ -253,7 +253,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	if !exists || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	err := l.deps.Remover.Remove(ctx, pod, instance.EndStopped, StoppedMessage)
+	err := l.deps.Remover.Remove(ctx, pod, instance.End{Reason: instance.EndStopped, Message: StoppedMessage})
 	endedByOther := apierrors.IsNotFound(err)
 	if err != nil && !endedByOther {
 		return err

@@ -126,8 +126,8 @@ type fakeRemover struct {
 	removed []string
 }
 
-func (r *fakeRemover) Remove(_ context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
-	if reason != instance.EndStopped || message != StoppedMessage {
+func (r *fakeRemover) Remove(_ context.Context, pod *corev1.Pod, end instance.End) error {
+	if (end != instance.End{Reason: instance.EndStopped, Message: StoppedMessage}) {
 		return errors.New("removed as something else than stopped")
 	}
 	r.removed = append(r.removed, pod.Name)

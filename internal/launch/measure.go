@@ -44,6 +44,6 @@ func (l *Launcher) endMeasurement(id string) {
 		l.deps.Metrics.LaunchTook(took)
 		l.deps.Log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case instance.StatusFailed:
-		l.deps.Log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "message", inst.Message)
+		l.deps.Log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 	}
 }

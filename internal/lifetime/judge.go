@@ -3,6 +3,7 @@ package lifetime
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,11 +26,15 @@ const (
 )
 
 // Verdict is what Judge decides. End has a Reason. End and Fix have a Message for
-// people.
+// people. The end of a failed instance also has the Fault, the reason of the Failure, and a
+// Detail that begins with it.
 type Verdict struct {
 	Action  Action
 	Reason  instance.EndReason
 	Message string
+	Detail  string
+	Fault   instance.Fault
+	Failure string
 }
 
 // Judge decides what happens to an instance. It never treats an unreadable annotation
@@ -38,29 +43,33 @@ type Verdict struct {
 // While deletes are held, only pods that have plainly ended get an End, and times
 // in the future stay: either may be explained by what other replicas have yet to
 // write, or by this replica's clock.
-func (r Rules) Judge(pod *corev1.Pod, now time.Time, held bool) Verdict {
+//
+// warnings are the pod's Warning Events. What Judge calls failed is what clients are told
+// that has failed: both ask package instance.
+func (r Rules) Judge(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, held bool) Verdict {
 	if pod.DeletionTimestamp != nil {
 		return Verdict{}
 	}
-	switch pod.Status.Phase {
-	case corev1.PodSucceeded:
-		return Verdict{End, instance.EndGone, "the application ended by itself"}
-	case corev1.PodFailed:
-		return r.judgeFailed(pod, now, failedAt(pod, now))
+	var v Verdict
+	switch inst := instance.FromPod(pod, warnings, now, r.StartTimeout); inst.Status {
+	case instance.StatusDeleted: // completed
+		return Verdict{Action: End, Reason: instance.EndCompleted, Message: inst.Message, Detail: inst.Detail}
+	case instance.StatusFailed:
+		v = r.judgeFailed(pod, inst, now)
+		if pod.Status.Phase == corev1.PodFailed {
+			return v
+		}
+	default:
+		v = r.judgeAlive(pod, now, held)
 	}
-	v := r.judgeRunning(pod, now, held)
 	if v.Action == End && held {
 		return Verdict{}
 	}
 	return v
 }
 
-// judgeRunning judges a pod whose containers have not all ended.
-func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
-	failed := instance.ReadyChangedAt(pod).Add(r.StartTimeout)
-	if !instance.IsReady(pod) && !now.Before(failed) {
-		return r.judgeFailed(pod, now, failed)
-	}
+// judgeAlive judges an instance that has neither ended nor failed.
+func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	last, err := lastUse(pod, now)
 	if err != nil {
 		last = now
@@ -69,38 +78,53 @@ func (r Rules) judgeRunning(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	switch {
 	case now.Before(at):
 		if _, problem := r.FixWrongTimes(pod, now, held); problem != nil {
-			return Verdict{Fix, "", problem.Error()}
+			return Verdict{Action: Fix, Message: problem.Error()}
 		}
 		return Verdict{}
 	case reason == instance.EndExpired:
 		age := r.maxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
-		return Verdict{End, reason, fmt.Sprintf("launched %s ago; its max age is %s", lived, age)}
+		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("launched %s ago; its max age is %s", lived, age)}
 	}
 	idle := now.Sub(r.idleSince(pod, last)).Round(time.Second)
-	return Verdict{End, reason, fmt.Sprintf("not used for %s; its cull timeout is %s", idle, r.CullTimeoutOf(pod))}
+	return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("not used for %s; its cull timeout is %s", idle, r.CullTimeoutOf(pod))}
 }
 
 // judgeFailed ends an instance that has been failed for FailedRetention.
-func (r Rules) judgeFailed(pod *corev1.Pod, now, failed time.Time) Verdict {
-	if now.Sub(failed) < FailedRetention {
+func (r Rules) judgeFailed(pod *corev1.Pod, inst instance.Instance, now time.Time) Verdict {
+	if now.Sub(r.failedAt(pod, inst, now)) < FailedRetention {
 		return Verdict{}
 	}
-	inst := instance.FromPod(pod, now, r.StartTimeout) // with the reason that clients were told
-	return Verdict{End, instance.EndFailed, fmt.Sprintf("%s: %s", inst.Reason, inst.Message)}
+	return Verdict{
+		Action: End, Reason: instance.EndFailed, Message: inst.Message, Fault: inst.Fault,
+		Detail: withReason(inst), Failure: inst.Reason,
+	}
 }
 
-// failedAt is when a pod in phase Failed got there. The node wrote these times by its
-// own clock: where they are in the future, the pod counts as failed since its
-// creation, so that a wrong clock does not keep it.
-func failedAt(pod *corev1.Pod, now time.Time) time.Time {
-	at := instance.ReadyChangedAt(pod)
-	for _, status := range pod.Status.ContainerStatuses {
-		if ended := status.State.Terminated; ended != nil && ended.FinishedAt.After(at) {
-			at = ended.FinishedAt.Time
-		}
+// withReason returns the detail of a failed instance, beginning with the reason.
+func withReason(inst instance.Instance) string {
+	switch {
+	case inst.Detail == "":
+		return inst.Reason
+	case strings.HasPrefix(inst.Detail, inst.Reason):
+		return inst.Detail
 	}
-	if at.Sub(now) > clockSkew {
+	return inst.Reason + ": " + inst.Detail
+}
+
+// failedAt is when an instance failed. Where nothing says when, it is the end of the
+// start timeout. The node wrote these times by its own clock: where they are in the
+// future, the instance counts as failed since its creation, so that a wrong clock does
+// not keep it.
+func (r Rules) failedAt(pod *corev1.Pod, inst instance.Instance, now time.Time) time.Time {
+	at := inst.FailedAt
+	switch changed := instance.ReadyChangedAt(pod); {
+	case at.IsZero():
+		at = changed.Add(r.StartTimeout)
+	case at.Before(changed):
+		at = changed // an Event can tell of an earlier failure
+	}
+	if at.Sub(now) > clockSkew && pod.Status.Phase == corev1.PodFailed {
 		return pod.CreationTimestamp.Time
 	}
 	return at

@@ -58,7 +58,7 @@ func TestJudgeEnds(t *testing.T) {
 		change func(*corev1.Pod)
 		after  time.Duration // since noon
 		reason instance.EndReason
-		says   string // part of the message
+		says   string // part of the message and detail
 	}{
 		// Idle.
 		{"idle", all(), time.Hour + lag, instance.EndCulled, "not used for 1h5m2s; its cull timeout is 1h0m0s"},
@@ -85,17 +85,17 @@ func TestJudgeEnds(t *testing.T) {
 		{"too old before it is Ready", all(kubetest.Starting, maxAge("1m")), time.Minute, instance.EndExpired, ""},
 
 		// Failed: kept for a minute, so that clients learn of it.
-		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "Error: container notebook exited with code 1"},
+		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launching again will not help: tell the author of the template. (Error)"},
 		{"broke down after an hour", brokenAt(time.Hour), 61 * time.Minute, instance.EndFailed, ""},
 		{"evicted, the kubelet did not say when", all(notReadySince(at(time.Hour)), func(p *corev1.Pod) {
 			p.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory", Conditions: p.Status.Conditions}
-		}), 61 * time.Minute, instance.EndFailed, "Evicted: low on memory"},
+		}), 61 * time.Minute, instance.EndFailed, "(Evicted: low on memory)"},
 		{"broke down by a clock that is a little ahead", brokenAt(2 * time.Minute), 3 * time.Minute, instance.EndFailed, ""},
 		{"broke down, last use unreadable", all(kubetest.Broken, used("")), time.Minute, instance.EndFailed, ""},
 
 		// Not Ready within the start timeout, then failed for a minute.
-		{"no node", kubetest.Unscheduled, 6 * time.Minute, instance.EndFailed, "StartTimeout: not ready within 5m0s: 0/1 nodes are available"},
-		{"no image", kubetest.StartingWith("ImagePullBackOff", "manifest unknown"), 6 * time.Minute, instance.EndFailed, "ImagePullBackOff: image jupyter:1: manifest unknown"},
+		{"no node", kubetest.Unscheduled, 6 * time.Minute, instance.EndFailed, "(StartTimeout: Unschedulable: 0/1 nodes are available)"},
+		{"no image", kubetest.StartingWith("ImagePullBackOff", "manifest unknown"), 6 * time.Minute, instance.EndFailed, "(ErrImagePull: manifest unknown)"},
 		{"restarts again and again, never Ready", restarts, 6 * time.Minute, instance.EndFailed, "StartTimeout"},
 		{"never Ready, last use unreadable", all(kubetest.Unscheduled, used("")), 6 * time.Minute, instance.EndFailed, ""},
 		{"never Ready, last use in the future", all(kubetest.Unscheduled, usedAt(24*time.Hour)), 6 * time.Minute, instance.EndFailed, ""},
@@ -104,14 +104,14 @@ func TestJudgeEnds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := podWith(test.change)
-			if got := rules.Judge(pod, at(test.after-moment), false); got.Action == End {
+			if got := rules.Judge(pod, nil, at(test.after-moment), false); got.Action == End {
 				t.Errorf("a moment too early: got %+v", got)
 			}
-			got := rules.Judge(pod, at(test.after), false)
-			if got.Action != End || got.Reason != test.reason || !strings.Contains(got.Message, test.says) {
+			got := rules.Judge(pod, nil, at(test.after), false)
+			if got.Action != End || got.Reason != test.reason || !strings.Contains(instance.TombstoneText(got.Message, got.Detail), test.says) {
 				t.Errorf("got %+v, want End, %q and %q in the message", got, test.reason, test.says)
 			}
-			if got := rules.Judge(pod, at(test.after+2000*time.Hour), false); got.Action != End {
+			if got := rules.Judge(pod, nil, at(test.after+2000*time.Hour), false); got.Action != End {
 				t.Errorf("long after: got %+v", got)
 			}
 		})
@@ -125,7 +125,7 @@ func TestJudge(t *testing.T) {
 		change func(*corev1.Pod)
 		after  time.Duration // since noon
 		want   Action
-		says   string // part of the message
+		says   string // part of the message and detail
 	}{
 		{"just launched", all(), 0, Keep, ""},
 		{"idle for its timeout, but a use may not be written yet", all(), time.Hour, Keep, ""},
@@ -150,8 +150,8 @@ func TestJudge(t *testing.T) {
 		{"being deleted, last use unreadable", all(kubetest.Deleting, used("")), 0, Keep, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := rules.Judge(podWith(test.change), at(test.after), false)
-			if got.Action != test.want || !strings.Contains(got.Message, test.says) || (got.Action == Keep) != (got.Message == "") {
+			got := rules.Judge(podWith(test.change), nil, at(test.after), false)
+			if got.Action != test.want || !strings.Contains(instance.TombstoneText(got.Message, got.Detail), test.says) || (got.Action == Keep) != (got.Message == "") {
 				t.Errorf("got %+v, want action %v and %q in the message", got, test.want, test.says)
 			}
 		})
@@ -176,7 +176,7 @@ func TestJudgeWhileHeld(t *testing.T) {
 		{"last use in the future", kubetest.All(usedAt(now+time.Hour), launchedAt(now)), Fix, Keep},
 		{"launched in the future", kubetest.All(usedAt(now), launchedAt(now+time.Hour)), Fix, Keep},
 	} {
-		free, held := rules.Judge(podWith(test.change), at(now), false), rules.Judge(podWith(test.change), at(now), true)
+		free, held := rules.Judge(podWith(test.change), nil, at(now), false), rules.Judge(podWith(test.change), nil, at(now), true)
 		if free.Action != test.free || held.Action != test.held {
 			t.Errorf("%s: got %+v, and %+v while held; want actions %v and %v", test.name, free, held, test.free, test.held)
 		}
@@ -192,13 +192,13 @@ func TestJudgeAgreesWithStatus(t *testing.T) {
 	} {
 		pod := podWith(change)
 		for after := time.Duration(0); after <= 3*time.Hour; after += 10 * time.Second {
-			inst := instance.FromPod(pod, at(after), kubetest.StartTimeout)
-			got := rules.Judge(pod, at(after), false)
-			if got.Reason == instance.EndFailed && (inst.Status != instance.StatusFailed || got.Message != inst.Reason+": "+inst.Message) {
+			inst := instance.FromPod(pod, nil, at(after), kubetest.StartTimeout)
+			got := rules.Judge(pod, nil, at(after), false)
+			if got.Reason == instance.EndFailed && (inst.Status != instance.StatusFailed || got.Message != inst.Message || !strings.HasPrefix(got.Detail, inst.Reason)) {
 				t.Fatalf("%s after %s: ends with %q, but its status is %+v", name, after, got.Message, inst)
 			}
 		}
-		if got := rules.Judge(pod, at(3*time.Hour), false); got.Action != End {
+		if got := rules.Judge(pod, nil, at(3*time.Hour), false); got.Action != End {
 			t.Errorf("%s: still there after 3 hours: %+v", name, got)
 		}
 	}
@@ -246,10 +246,59 @@ func TestFixedLaunchTimeExpires(t *testing.T) {
 	annotations, _ := rules.FixWrongTimes(pod, at(5*time.Hour), false)
 	launched(annotations[instance.LaunchedAnnotation].(string))(pod)
 	usedAt(6 * time.Hour)(pod)
-	if got := rules.Judge(pod, at(6*time.Hour-moment), false); got.Action != Keep {
+	if got := rules.Judge(pod, nil, at(6*time.Hour-moment), false); got.Action != Keep {
 		t.Errorf("a moment before its max age is over again, it is %+v", got)
 	}
-	if got := rules.Judge(pod, at(6*time.Hour), false); got.Reason != instance.EndExpired {
+	if got := rules.Judge(pod, nil, at(6*time.Hour), false); got.Reason != instance.EndExpired {
 		t.Errorf("after its max age, it is %+v, want it expired", got)
+	}
+}
+
+// What has failed for good ends a minute after that, if an Event says when it was. What
+// may yet start has the whole start timeout, also if an Event is far in the past.
+func TestJudgeFinalFailure(t *testing.T) {
+	missingSecret := kubetest.StartingWith("CreateContainerConfigError", `secret "missing" not found`)
+	said := func(after time.Duration, message string) []*corev1.Event {
+		pod := podWith(kubetest.All())
+		return []*corev1.Event{{
+			InvolvedObject: corev1.ObjectReference{UID: pod.UID, FieldPath: "spec.containers{notebook}"},
+			Type:           corev1.EventTypeWarning, Reason: "Failed", Message: message, FirstTimestamp: metav1.NewTime(at(after)),
+		}}
+	}
+	ended := func(code int32) func(*corev1.Pod) { // and a helper runs on
+		return func(p *corev1.Pod) {
+			p.Spec.RestartPolicy = corev1.RestartPolicyNever
+			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: code, Reason: "Error", FinishedAt: metav1.NewTime(at(30 * time.Second)),
+			}}
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "sync", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+			kubetest.NotReadySince(at(30 * time.Second))(p)
+		}
+	}
+	for _, test := range []struct {
+		name     string
+		change   func(*corev1.Pod)
+		warnings []*corev1.Event
+		ends     time.Duration
+		reason   instance.EndReason
+	}{
+		{"a missing Secret", missingSecret, said(10*time.Second, `Error: secret "missing" not found`), 70 * time.Second, instance.EndFailed},
+		{"nothing says since when", missingSecret, nil, 6 * time.Minute, instance.EndFailed},
+		{"an Event from before the pod stopped being Ready", kubetest.All(missingSecret, kubetest.NotReadySince(at(time.Hour))),
+			said(0, `Error: secret "missing" not found`), 61 * time.Minute, instance.EndFailed},
+		{"it may yet start", kubetest.StartingWith("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
+			said(0, "Error: failed to sync secret cache: timed out waiting for the condition"), 6 * time.Minute, instance.EndFailed},
+		{"the application failed, a helper runs on", ended(3), nil, 90 * time.Second, instance.EndFailed},
+		{"the application completed, a helper runs on", ended(0), nil, 0, instance.EndGone},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := podWith(test.change)
+			if got := rules.Judge(pod, test.warnings, at(test.ends-moment), false); test.ends > 0 && got.Action == End {
+				t.Errorf("a moment too early: got %+v", got)
+			}
+			if got := rules.Judge(pod, test.warnings, at(test.ends), false); got.Action != End || got.Reason != test.reason {
+				t.Errorf("got %+v, want End, %q", got, test.reason)
+			}
+		})
 	}
 }

@@ -30,7 +30,7 @@ func TestCullAtIsWhenItEnds(t *testing.T) {
 		{"not Ready for a minute", kubetest.All(usedAt(lastUse), kubetest.NotReadySince(at(lastUse-time.Minute))), lastUse},
 	} {
 		pod := podWith(test.change, kubetest.WithAnnotation(instance.ActivitySourceAnnotation, "http"))
-		inst := instance.FromPod(pod, at(test.now), kubetest.StartTimeout)
+		inst := instance.FromPod(pod, nil, at(test.now), kubetest.StartTimeout)
 		rules.Describe(&inst, pod, at(test.now))
 		if inst.CullAt.IsZero() || inst.LastActivity.IsZero() || inst.Source != instance.SourceHTTP {
 			t.Errorf("%s: got %+v", test.name, inst)
@@ -39,10 +39,10 @@ func TestCullAtIsWhenItEnds(t *testing.T) {
 		if !instance.IsReady(pod) { // it is Ready again before that time
 			kubetest.Pod("", inst.CullAt.Add(-time.Hour)).Status.DeepCopyInto(&pod.Status)
 		}
-		if got := rules.Judge(pod, inst.CullAt.Add(-moment), false); got.Action == End {
+		if got := rules.Judge(pod, nil, inst.CullAt.Add(-moment), false); got.Action == End {
 			t.Errorf("%s: due at %s, a moment before it is %+v", test.name, inst.CullAt, got)
 		}
-		if got := rules.Judge(pod, inst.CullAt, false); got.Action != End {
+		if got := rules.Judge(pod, nil, inst.CullAt, false); got.Action != End {
 			t.Errorf("%s: due at %s, then it is %+v", test.name, inst.CullAt, got)
 		}
 	}
@@ -56,7 +56,7 @@ func TestDescribeLeavesZero(t *testing.T) {
 		"last use in the future": usedAt(time.Hour),
 	} {
 		pod := podWith(change, kubetest.WithAnnotation(instance.ActivitySourceAnnotation, "http"))
-		before := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout)
+		before := instance.FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout)
 		inst := before
 		if rules.Describe(&inst, pod, kubetest.Noon); inst != before {
 			t.Errorf("%s: got %+v", name, inst)

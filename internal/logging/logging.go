@@ -6,8 +6,10 @@ package logging
 
 import (
 	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
+	"strings"
 
 	"k8s.io/klog/v2"
 )
@@ -20,6 +22,34 @@ func New(out io.Writer, format string, level slog.Level) *slog.Logger {
 		return slog.New(slog.NewTextHandler(out, opts))
 	}
 	return slog.New(slog.NewJSONHandler(out, opts))
+}
+
+// RouteDefault sends what is written to Go's default loggers, of the packages log and
+// slog, to log. They have one destination for the whole process. net/http's client
+// writes there what it reads on a connection that should be idle, and so do libraries
+// that know no other log. Such a line can hold text that an application chose, so it is
+// clipped.
+func RouteDefault(log *slog.Logger) {
+	log = log.With("logger", "default")
+	slog.SetDefault(log) // first: it changes the output of package log as well
+	stdlog.SetFlags(0)
+	stdlog.SetPrefix("")
+	stdlog.SetOutput(lineWriter{log})
+}
+
+// maxLine is the most bytes of a line of package log that are kept.
+const maxLine = 512
+
+// lineWriter logs each line of package log as a warning. The package has no levels.
+type lineWriter struct{ log *slog.Logger }
+
+func (w lineWriter) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if len(text) > maxLine {
+		text = text[:maxLine] + "…"
+	}
+	w.log.Warn(strings.ToValidUTF8(text, "\uFFFD"))
+	return len(line), nil
 }
 
 // RouteClientGo sends the lines of client-go to log. They go there for the whole process,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,6 +41,39 @@ func TestRouteClientGo(t *testing.T) {
 	klog.InfoS("watching", "resource", "pods")
 	if got := out.String(); !strings.Contains(got, "watching") || !strings.Contains(got, "logger=client-go") {
 		t.Errorf("got %q, want a line of client-go", got)
+	}
+}
+
+func TestRouteDefault(t *testing.T) {
+	before, output, flags := slog.Default(), stdlog.Writer(), stdlog.Flags()
+	t.Cleanup(func() {
+		slog.SetDefault(before)
+		stdlog.SetOutput(output)
+		stdlog.SetFlags(flags)
+	})
+	var out bytes.Buffer
+	RouteDefault(New(&out, "json", slog.LevelInfo))
+	for _, row := range []struct {
+		write func()
+		level string
+		says  string
+	}{
+		{func() { stdlog.Printf("Unsolicited response starting with %q", "HTTP/1.1 200 OK\r\n\r\n\x1b[31m") }, "WARN", `Unsolicited response starting with "HTTP/1.1 200 OK\r\n\r\n\x1b[31m"`},
+		{func() { stdlog.Print("raw \x1b[31m \xff\n{\"level\":\"FAKE\"}\r\n\u2028") }, "WARN", "raw \x1b[31m \uFFFD\n{\"level\":\"FAKE\"}"},
+		{func() { stdlog.Print(strings.Repeat("é", 100_000)) }, "WARN", strings.Repeat("é", maxLine/2) + "…"},
+		{func() { stdlog.Print(strings.Repeat("x", maxLine-1), "é") }, "WARN", strings.Repeat("x", maxLine-1) + "\uFFFD…"},
+		{func() { stdlog.New(stdlog.Writer(), "", 0).Print("a logger made from the default") }, "WARN", "a logger made from the default"},
+		{func() { slog.Error("a library's", "key", "value") }, "ERROR", "a library's"},
+	} {
+		out.Reset()
+		row.write()
+		var line struct{ Level, Msg, Logger string }
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("got %.2000q, want one line of JSON: %v", &out, err)
+		}
+		if line.Level != row.level || line.Msg != row.says || line.Logger != "default" {
+			t.Errorf("got %.2000q, want %s %q", &out, row.level, row.says)
+		}
 	}
 }
 

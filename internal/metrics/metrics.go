@@ -24,6 +24,7 @@ type Metrics struct {
 	launches        *prometheus.CounterVec
 	launchDuration  prometheus.Histogram
 	ends            *prometheus.CounterVec
+	failures        *prometheus.CounterVec
 	cullErrors      prometheus.Counter
 	wrongTimes      prometheus.Counter
 	activityWrites  *prometheus.CounterVec
@@ -42,6 +43,7 @@ type Metrics struct {
 type Values struct {
 	Launches        []string // results of launches, as given to Launched
 	Ends            []string // reasons of ends, as given to Ended
+	Failures        []string // reasons of failures, as given to Failed
 	ActivityPatches []string // results of writes of activity, as given to ActivityWritten
 	ActivityProbes  []string // results of activity probes, as given to Probed
 	Claims          []string // results of claims of warm pods, as given to Claimed
@@ -53,6 +55,8 @@ func New(version string, values Values) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.launches = m.results("binder_launches_total", "Launches by this replica, by result.", "result", values.Launches)
 	m.ends = m.results("binder_culls_total", "Instances that this replica ended, by reason.", "reason", values.Ends)
+	m.failures = m.results("binder_failures_total", "Failed instances that this replica ended, by the reason of the failure.",
+		"reason", values.Failures)
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
 	m.wrongTimes = m.counter("binder_activity_unreadable_total",
@@ -133,11 +137,42 @@ func (m *Metrics) Instrument(server, route string, next http.Handler) http.Handl
 
 // InstrumentProxy counts the requests of one route on the proxy's address. It does not
 // time them: the application decides how long one takes, and a WebSocket takes hours.
+//
+// A handler that breaks an answer off, by panicking with http.ErrAbortHandler, first
+// says how the request is counted: it calls the method Broke(code int) of its
+// ResponseWriter.
 func (m *Metrics) InstrumentProxy(route string, next http.Handler) http.Handler {
-	labels := prometheus.Labels{"server": "proxy", "route": route}
-	return promhttp.InstrumentHandlerInFlight(m.inFlight,
-		promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels), next))
+	requests := m.requests.MustCurryWith(prometheus.Labels{"server": "proxy", "route": route})
+	return promhttp.InstrumentHandlerInFlight(m.inFlight, promhttp.InstrumentHandlerCounter(requests,
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(breakable{w, func(code int) { countCode(requests, r, code) }}, r)
+		})))
 }
+
+// breakable is a ResponseWriter whose answer can break off.
+type breakable struct {
+	http.ResponseWriter
+	broke func(code int)
+}
+
+// Broke counts the request under a code.
+func (b breakable) Broke(code int) { b.broke(code) }
+
+// Unwrap is for http.ResponseController.
+func (b breakable) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// countCode counts a request under a code. A panic keeps promhttp from counting it.
+func countCode(requests *prometheus.CounterVec, r *http.Request, code int) {
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+	promhttp.InstrumentHandlerCounter(requests, answer).ServeHTTP(nowhere{}, r)
+}
+
+// nowhere is a ResponseWriter that drops the answer.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}
 
 // Launched counts a launch by this replica, by its result.
 func (m *Metrics) Launched(result string) { m.launches.WithLabelValues(result).Inc() }
@@ -147,6 +182,9 @@ func (m *Metrics) LaunchTook(d time.Duration) { m.launchDuration.Observe(d.Secon
 
 // Ended counts an instance that this replica ended, by the reason.
 func (m *Metrics) Ended(reason string) { m.ends.WithLabelValues(reason).Inc() }
+
+// Failed counts a failed instance that this replica ended, by the reason of the failure.
+func (m *Metrics) Failed(reason string) { m.failures.WithLabelValues(reason).Inc() }
 
 // CullFailed counts a failed delete of an ended instance.
 func (m *Metrics) CullFailed() { m.cullErrors.Inc() }

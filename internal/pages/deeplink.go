@@ -10,15 +10,58 @@ import (
 	"unicode/utf8"
 )
 
-// maxDeepLink is the longest deep link, in bytes. Some browsers and servers refuse
+// maxDeepLink is the longest deep link, in bytes, as given and as escaped. Some browsers and servers refuse
 // longer addresses.
 const maxDeepLink = 2048
 
 var (
 	schemePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
 
-	errDeepLink = errors.New("it must be the path of a page below the instance's address, such as tree or notebooks/index.ipynb?x=1")
+	errDeepLink = errors.New("it must be the path of a page below the instance's address, such as tree or notebooks/index.ipynb?x=1, of at most 2048 bytes")
 )
+
+// linkParameters are the parameters of a launch link that say where the instance opens.
+// All but path are those of mybinder.org's badges.
+func linkParameters() []string { return []string{"path", "urlpath", "labpath", "filepath"} }
+
+// deepLink returns the deep link that the parameters of a launch link name, as
+// parseDeepLink does; "" if they name none. An empty parameter counts as absent. A link
+// with two is an error: nobody can tell which of them its author means. Errors name
+// the parameter.
+func deepLink(parameters url.Values) (string, error) {
+	var name, value string
+	for _, parameter := range linkParameters() {
+		for _, given := range parameters[parameter] {
+			switch {
+			case given == "":
+			case name == parameter:
+				return "", fmt.Errorf("the parameter %s is given twice", name)
+			case name != "":
+				return "", fmt.Errorf("the parameters %s and %s are both given: only one of them can say where to open", name, parameter)
+			default:
+				name, value = parameter, given
+			}
+		}
+	}
+	switch name {
+	case "labpath":
+		value = filePath("doc/tree/", value)
+	case "filepath":
+		value = filePath("tree/", value)
+	}
+	link, err := parseDeepLink(value)
+	if err != nil {
+		return "", fmt.Errorf("the parameter %s is not right: %w", name, err)
+	}
+	return link, nil
+}
+
+// filePath returns the deep link of the page that shows a file or directory. The value
+// is the name of a file, and no part of a URL: a question mark in it belongs to the name.
+func filePath(page, file string) string {
+	file = strings.TrimSuffix(strings.TrimPrefix(file, "/"), "/")
+	return (&url.URL{Path: page + file}).EscapedPath()
+}
 
 // parseDeepLink reads a path below an instance's base URL, with an optional query. It
 // returns the link escaped, so that it can be appended to the base URL. The author of
@@ -42,7 +85,11 @@ func parseDeepLink(raw string) (string, error) {
 		return "", errDeepLink
 	}
 	link.RawQuery = escapeQuery(link.RawQuery)
-	return strings.TrimPrefix(link.String(), "/"), nil
+	escaped := strings.TrimPrefix(link.String(), "/")
+	if len(escaped) > maxDeepLink { // it is what the browser gets, and what our form sends back
+		return "", errDeepLink
+	}
+	return escaped, nil
 }
 
 // staysBelow reports whether a path stays below the URL that it is appended to, no

@@ -51,6 +51,9 @@ type Deps struct {
 	Launcher Launcher
 	// Templates tells which templates exist.
 	Templates Templates
+	// FrameAncestors are the origins whose pages may show ours in a frame, besides our
+	// own. No frame shows the launch page.
+	FrameAncestors []string
 	// Draining is done when streams must end, because the server stops.
 	Draining context.Context
 	// Log gets the errors that are this service's fault.
@@ -71,7 +74,8 @@ func (p *Pages) Launch() http.Handler {
 		mux.HandleFunc("GET "+path, p.showLaunchPage)
 		mux.HandleFunc("POST "+path, p.launch)
 	}
-	mux.HandleFunc(LaunchPrefix, func(w http.ResponseWriter, r *http.Request) { NothingHereNotice().Serve(w, r) })
+	mux.HandleFunc("GET "+LaunchPrefix+"{template}/{id}", p.open)
+	mux.HandleFunc(LaunchPrefix, func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, NothingHereNotice()) })
 	// Another site must not start instances in the names of its visitors.
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { crossOriginNotice().Serve(w, r) }))
@@ -79,36 +83,36 @@ func (p *Pages) Launch() http.Handler {
 }
 
 // showLaunchPage serves the page that a link leads to. It launches nothing, because
-// crawlers and link previews follow links too: the page itself sends the POST.
+// crawlers and link previews follow links too: the page itself sends the POST. No frame
+// shows it, or another site could launch by a frame.
 func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	path, err := linkOf(r)
 	if err != nil {
-		badPathNotice(errDeepLink).Serve(w, r)
-		return
-	}
-	path, err := parseDeepLink(query.Get("path"))
-	if err != nil {
-		badPathNotice(err).Serve(w, r)
+		p.answer(w, r, badLinkNotice(err))
 		return
 	}
 	if _, err := p.deps.Templates.Template(r.Context(), name); err != nil {
 		p.refuse(w, r, name, path, err)
 		return
 	}
-	writePage(w, http.StatusOK, launchTemplate, launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"})
+	view := launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"}
+	writePage(w, http.StatusOK, launchTemplate, view, neverFramed)
 }
 
-// launch launches an instance and redirects the visitor to it.
+// launch launches an instance and redirects the visitor to it. A browser applies the
+// policy form-action to all redirects that follow a form, and the application's first
+// answer may be a redirect to a login on another origin. So browsers are redirected to a
+// page of ours, where the form ends, and which leads to the instance.
 func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
 	if err := parseForm(w, r); err != nil {
-		badFormNotice(err).Serve(w, r)
+		p.answer(w, r, badFormNotice(err))
 		return
 	}
-	path, err := parseDeepLink(r.PostForm.Get("path"))
+	path, err := deepLink(r.PostForm)
 	if err != nil {
-		badPathNotice(err).Serve(w, r)
+		p.answer(w, r, badLinkNotice(err))
 		return
 	}
 	id, err := p.deps.Launcher.Launch(r.Context(), launch.Request{Template: name})
@@ -116,9 +120,49 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, name, path, err)
 		return
 	}
+	location := instance.BaseURL(id) + path
+	if acceptsHTML(r) {
+		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
+	}
 	setPrivacyHeaders(w.Header())
-	w.Header().Set("Location", instance.BaseURL(id)+path)
+	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
+}
+
+// open serves the page that leads from a launch to its instance. It is the answer to a
+// GET, so a reload finds the same instance. It tells nothing of the instance: the
+// instance's address does.
+func (p *Pages) open(w http.ResponseWriter, r *http.Request) {
+	name, id := r.PathValue("template"), r.PathValue("id")
+	if !instance.ValidID(id) {
+		p.answer(w, r, NothingHereNotice())
+		return
+	}
+	path, err := linkOf(r)
+	if err != nil {
+		p.answer(w, r, badLinkNotice(err))
+		return
+	}
+	view := openView{Title: "Opening " + name, Template: name, Address: instance.BaseURL(id) + path}
+	writePage(w, http.StatusOK, openTemplate, view, framedBy(p.deps.FrameAncestors))
+}
+
+// linkOf returns the deep link that the query of a request names.
+func linkOf(r *http.Request) (string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return "", errors.New("what follows the question mark is not a list of parameters")
+	}
+	return deepLink(query)
+}
+
+// answer serves a notice in place of the launch page, or of the answer to its form. A
+// frame shows only the latter: our own pages alone can send a form, and the notice of an
+// instance in a frame has one.
+func (p *Pages) answer(w http.ResponseWriter, r *http.Request, n Notice) {
+	n.FrameAncestors = p.deps.FrameAncestors
+	n.unframed = n.unframed || r.Method != http.MethodPost
+	n.Serve(w, r)
 }
 
 // parseForm reads the form of a request, which is limited in size and time.
@@ -134,7 +178,7 @@ func parseForm(w http.ResponseWriter, r *http.Request) error {
 func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path string, err error) {
 	answer := protocol.AnswerFor(err)
 	protocol.LogFailure(r, p.deps.Log, answer, err)
-	notLaunchedNotice(template, path, answer).Serve(w, r)
+	p.answer(w, r, notLaunchedNotice(template, path, answer))
 }
 
 // Progress returns the handler of all paths that begin with ProgressPrefix:

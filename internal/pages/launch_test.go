@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -58,6 +59,8 @@ func TestLaunchPageLaunchesNothing(t *testing.T) {
 	}
 	w := serve(h, http.MethodGet, "/launch/jupyter?path=notebooks%2Fa%22b.ipynb%3Fx%3D1", "")
 	wantPage(t, w, 200, `<input type="hidden" name="path" value="notebooks/a%22b.ipynb?x=1">`)
+	w = serve(h, http.MethodGet, "/launch/jupyter?labpath=a+b%3F.ipynb", "")
+	wantPage(t, w, 200, `<input type="hidden" name="path" value="doc/tree/a%20b%3F.ipynb">`)
 	wantPage(t, serve(h, http.MethodGet, "/launch/a%2Fb%3Fc", ""), 200, `action="/launch/a%2Fb%3Fc"`)
 	if len(s.launched) != 0 {
 		t.Errorf("launched %q, want nothing: a crawler follows links too", s.launched)
@@ -74,9 +77,12 @@ func TestLaunchPageRefuses(t *testing.T) {
 		{"GET", "/launch/", "", 404, "Not found"},
 		{"GET", "/launch/jupyter/x/y", "", 404, "Not found"},
 		{"DELETE", "/launch/jupyter", "", 404, "Not found"},
-		{"GET", "/launch/jupyter?path=..%2Fother", "", 400, "“path”"},
-		{"GET", "/launch/jupyter?path=%zz", "", 400, "“path”"},
-		{"POST", "/launch/jupyter", "path=" + url.QueryEscape("//evil.example"), 400, "“path”"},
+		{"GET", "/launch/jupyter?path=..%2Fother", "", 400, "the parameter path is not right"},
+		{"GET", "/launch/jupyter?labpath=..%2Fother", "", 400, "the parameter labpath is not right"},
+		{"GET", "/launch/jupyter?labpath=a&urlpath=b", "", 400, "the parameters urlpath and labpath are both given"},
+		{"GET", "/launch/jupyter?path=%zz", "", 400, "not a list of parameters"},
+		{"POST", "/launch/jupyter", "path=" + url.QueryEscape("//evil.example"), 400, "the parameter path is not right"},
+		{"POST", "/launch/jupyter", "path=a&path=b", 400, "the parameter path is given twice"},
 		{"POST", "/launch/jupyter", "path=%zz", 400, "Not launched"},
 		{"POST", "/launch/jupyter", "x=" + strings.Repeat("y", protocol.MaxBody), 413, "64 KiB"},
 	} {
@@ -88,21 +94,60 @@ func TestLaunchPageRefuses(t *testing.T) {
 	}
 }
 
+// TestLaunchPageLaunches: a browser comes to its instance by a page, at which its form
+// ends. Other clients need none.
 func TestLaunchPageLaunches(t *testing.T) {
 	for form, path := range map[string]string{
-		"": "", "path=": "", "path=tree": "tree", "path=notebooks%2Fa+b.ipynb%3Fx%3D1": "notebooks/a%20b.ipynb?x=1",
+		"": "", "path=": "", "path=tree": "tree", "path=notebooks%2Fa+b.ipynb%3Fx%3D1%26y": "notebooks/a%20b.ipynb?x=1&y",
+		"labpath=%C3%A9.ipynb": "doc/tree/%C3%A9.ipynb",
 	} {
 		h, s := newSite()
-		w := serve(h, http.MethodPost, "/launch/jupyter?path=ignored", form)
-		if got, want := w.Header().Get("Location"), instance.BaseURL(kubetest.ID(1))+path; w.Code != http.StatusSeeOther || got != want {
-			t.Errorf("%q: answered %d to %q, want 303 to %q", form, w.Code, got, want)
+		direct := serve(h, http.MethodPost, "/launch/jupyter?path=ignored", form, "Accept", "*/*")
+		browser := serve(h, http.MethodPost, "/launch/jupyter?path=ignored", form)
+		address := instance.BaseURL(kubetest.ID(1)) + path
+		between := "/launch/jupyter/" + kubetest.ID(1) + "?path=" + url.QueryEscape(path)
+		for _, c := range []struct {
+			w    *httptest.ResponseRecorder
+			want string
+		}{{direct, address}, {browser, between}} {
+			if got := c.w.Header().Get("Location"); c.w.Code != http.StatusSeeOther || got != c.want {
+				t.Errorf("%q: answered %d to %q, want 303 to %q", form, c.w.Code, got, c.want)
+			}
+			if c.w.Header().Get("Cache-Control") != "no-store" || c.w.Header().Get("Referrer-Policy") != "strict-origin" {
+				t.Errorf("%q: the address is not kept secret: %v", form, c.w.Header())
+			}
 		}
-		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("Referrer-Policy") != "strict-origin" {
-			t.Errorf("%q: the address is not kept secret: %v", form, w.Header())
+		for range 2 { // a reload finds the same instance
+			wantPage(t, serve(h, http.MethodGet, between, ""), 200, "<title>Opening jupyter</title>",
+				`<meta http-equiv="refresh" content="0; url=`+html.EscapeString(address)+`">`, `<a href="`+html.EscapeString(address)+`">`)
 		}
-		if !slices.Equal(s.launched, []string{"jupyter"}) {
-			t.Errorf("%q: launched %q, want jupyter once", form, s.launched)
+		if !slices.Equal(s.launched, []string{"jupyter", "jupyter"}) {
+			t.Errorf("%q: launched %q, want jupyter once for each POST", form, s.launched)
 		}
+	}
+	h, _ := newSite()
+	if got, want := serve(h, http.MethodPost, "/launch/a%2Fb%3Fc", "path=").Header().Get("Location"), "/launch/a%2Fb%3Fc/"+kubetest.ID(1)+"?path="; got != want {
+		t.Errorf("leads to %q, want %q", got, want)
+	}
+	wantPage(t, serve(h, http.MethodGet, "/launch/a%2Fb%3Fc/"+kubetest.ID(1)+"?path=", ""), 200, "Opening a/b?c")
+}
+
+// TestOpenRefuses: the page leads nowhere but to an instance.
+func TestOpenRefuses(t *testing.T) {
+	h, s := newSite()
+	for target, code := range map[string]int{
+		"/launch/jupyter/tree":                                           404,
+		"/launch/jupyter/" + kubetest.ID(1) + "x":                        404,
+		"/launch/jupyter/" + kubetest.ID(1) + "/":                        404,
+		"/launch/jupyter/" + kubetest.ID(1) + "?path=..%2Fx":             400,
+		"/launch/jupyter/" + kubetest.ID(1) + "?path=%2F%2Fevil.example": 400,
+		"/launch/jupyter/" + kubetest.ID(1) + "?%zz":                     400,
+	} {
+		wantPage(t, serve(h, http.MethodGet, target, ""), code)
+	}
+	wantPage(t, serve(h, http.MethodPost, "/launch/jupyter/"+kubetest.ID(1), ""), 404)
+	if len(s.launched) != 0 {
+		t.Errorf("launched %q, want nothing", s.launched)
 	}
 }
 

@@ -20,14 +20,22 @@ type Notice struct {
 	Title string
 	// Text explains what happened.
 	Text string
-	// Reason and Message are details that pods, registries and the kubelet wrote.
+	// Reason is the failure or the end in one word, for who reports it. Message is a
+	// further detail, in plain words.
 	Reason, Message string
 	// When is the time at which the instance ended; zero if it is not known.
 	When time.Time
 	// Template is what the page's button launches; "" for no button. Path is the deep
 	// link that the new instance opens at. Button is the button's text.
 	Template, Path, Button string
+	// Link is an address that the page leads to; "" for none. LinkText is its text.
+	Link, LinkText string
+	// FrameAncestors are the origins whose pages may show this one in a frame, besides
+	// our own.
+	FrameAncestors []string
 
+	// unframed keeps the page out of all frames.
+	unframed bool
 	// progress, if it is not nil, makes the page that shows the progress of a launch,
 	// in place of the fields from Title on.
 	progress *progressView
@@ -40,11 +48,15 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.setRetryAfter(w)
+	ancestors := framedBy(n.FrameAncestors)
+	if n.unframed {
+		ancestors = neverFramed
+	}
 	if n.progress != nil {
-		writePage(w, n.Code, progressTemplate, n.progress)
+		writePage(w, n.Code, progressTemplate, n.progress, ancestors)
 		return
 	}
-	writePage(w, n.Code, noticeTemplate, n)
+	writePage(w, n.Code, noticeTemplate, n, ancestors)
 }
 
 // ServePlain writes the plain text.

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 
 // launchAgain is the text of the button that replaces an instance.
 const launchAgain = "Launch a new one"
+
+// tryAgain is the text of the button that launches once more what could not be launched.
+const tryAgain = "Try again"
 
 // NothingHereNotice is for addresses that do not exist.
 func NothingHereNotice() Notice {
@@ -41,12 +45,28 @@ func StartingNotice(inst instance.Instance) Notice {
 
 // FailedNotice is for an instance that has failed and still has a pod.
 func FailedNotice(inst instance.Instance) Notice {
-	return Notice{
-		Code: http.StatusBadGateway, Plain: "This instance failed: " + inst.Message,
-		Title:  inst.Template + " failed",
-		Text:   "This instance did not start, or it broke down. It will be deleted.",
-		Reason: inst.Reason, Message: inst.Message,
-		Template: inst.Template, Button: launchAgain,
+	n := Notice{
+		Code: http.StatusBadGateway, Plain: "This instance failed: " + failureText(inst),
+		Title: inst.Template + " failed", Text: failureText(inst), Reason: inst.Reason,
+	}
+	n.offerLaunch(inst)
+	return n
+}
+
+// failureText says why an instance failed. Its message says what a visitor can do.
+func failureText(inst instance.Instance) string {
+	return cmp.Or(inst.Message, "This instance did not start, or it broke down.")
+}
+
+// offerLaunch adds a button that launches another instance, unless that would fail in
+// the same way.
+func (n *Notice) offerLaunch(inst instance.Instance) {
+	switch inst.Fault {
+	case instance.FaultTemplate:
+	case instance.FaultCluster:
+		n.Template, n.Button = inst.Template, tryAgain
+	default:
+		n.Template, n.Button = inst.Template, launchAgain
 	}
 }
 
@@ -62,13 +82,19 @@ func NoAnswerNotice(inst instance.Instance) Notice {
 	}
 }
 
+// BadBodyNotice is for a request whose body ended early or is malformed.
+func BadBodyNotice() Notice {
+	const text = "The body of the request ended early, or it is malformed."
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "Bad request", Text: text}
+}
+
 // OverNotice is for an instance that has ended. It says why.
 func OverNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusGone, Plain: "This instance has ended: " + inst.Message,
 		Reason: inst.Reason, Message: inst.Message, When: inst.Ended,
-		Template: inst.Template, Button: launchAgain,
 	}
+	n.offerLaunch(inst)
 	const lost = " Everything in it is gone."
 	switch inst.Reason {
 	case string(instance.EndCulled):
@@ -82,16 +108,16 @@ func OverNotice(inst instance.Instance) Notice {
 		n.Text = "This instance was stopped on request." + lost
 	case string(instance.EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
-		n.Text = "This instance did not start, or it broke down."
-	case instance.ReasonCompleted:
+		n.Text, n.Message = failureText(inst), ""
+	case string(instance.EndCompleted):
 		n.Title = inst.Template + " has ended"
-		n.Text = "The application in this instance ended by itself." + lost
+		n.Text, n.Message = "The application in this instance was quit, or ended by itself."+lost, ""
 	case instance.ReasonDeleting:
 		n.Title = inst.Template + " is being deleted"
 		n.Text = "This instance has ended. In a moment this page can say why."
 	default:
 		n.Title = inst.Template + " is gone"
-		n.Text = "This instance ended by itself, or the cluster deleted it." + lost
+		n.Text = "The cluster deleted this instance." + lost
 	}
 	return n
 }
@@ -103,16 +129,15 @@ func crossOriginNotice() Notice {
 		Code: http.StatusForbidden, Plain: rule,
 		Title: "Not launched",
 		Text:  "Another site asked to launch this in your name. " + rule,
+
+		unframed: true,
 	}
 }
 
-// badPathNotice is for a deep link that parseDeepLink refused.
-func badPathNotice(err error) Notice {
-	return Notice{
-		Code: http.StatusBadRequest, Plain: "The parameter path is not right: " + err.Error() + ".",
-		Title: "This link is not right",
-		Text:  "The parameter “path” of this address is not right: " + err.Error() + ".",
-	}
+// badLinkNotice is for a launch link that deepLink refused.
+func badLinkNotice(err error) Notice {
+	text := "The address of this launch link is not right: " + err.Error() + "."
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "This link is not right", Text: text}
 }
 
 // badFormNotice is for a form that parseForm refused.
@@ -138,7 +163,7 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 		n.Text = "There is no template with this name here. The link may be old, or the name may be misspelt."
 	case answer.RetryAfter > 0:
 		n.Text = "This was not possible just now."
-		n.Template, n.Path, n.Button = template, path, "Try again"
+		n.Template, n.Path, n.Button = template, path, tryAgain
 	default:
 		n.Text = "Something is wrong on our side. Trying again will not help for now."
 	}

@@ -31,9 +31,10 @@ var pageFiles embed.FS
 var (
 	launchTemplate   = parsePage("launch.html")
 	progressTemplate = parsePage("progress.html")
+	openTemplate     = parsePage("open.html")
 	noticeTemplate   = parsePage("notice.html")
 
-	securityPolicy = contentSecurityPolicy()
+	loadPolicy = contentSecurityPolicy()
 )
 
 // launchView is what the launch page shows.
@@ -53,9 +54,25 @@ type progressView struct {
 	Events   string // the path that streams its changes
 }
 
-// writePage writes a page. The page is rendered before anything is sent. After that,
+// openView is what the page shows that leads from a launch to the instance.
+type openView struct {
+	Title    string
+	Template string
+	Address  string // the path of the instance, with the deep link
+}
+
+// neverFramed keeps a page out of all frames.
+const neverFramed = "'none'"
+
+// framedBy returns who may show a page in a frame, in the words of the directive
+// frame-ancestors: our own origin, where the instances are too, and the given ones.
+func framedBy(origins []string) string {
+	return strings.Join(append([]string{"'self'"}, origins...), " ")
+}
+
+// writePage writes a page. ancestors is neverFramed, or what framedBy returns. The page is rendered before anything is sent. After that,
 // writing fails only when the client has gone, so that error is ignored.
-func writePage(w http.ResponseWriter, code int, page *template.Template, view any) {
+func writePage(w http.ResponseWriter, code int, page *template.Template, view any, ancestors string) {
 	var body bytes.Buffer
 	if err := page.Execute(&body, view); err != nil { // impossible: tests render every view
 		panic(err)
@@ -63,7 +80,7 @@ func writePage(w http.ResponseWriter, code int, page *template.Template, view an
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
-	h.Set("Content-Security-Policy", securityPolicy)
+	h.Set("Content-Security-Policy", loadPolicy+"; frame-ancestors "+ancestors)
 	h.Set("X-Content-Type-Options", "nosniff")
 	setPrivacyHeaders(h)
 	w.WriteHeader(code)
@@ -97,7 +114,7 @@ func pageFile(name string) string {
 }
 
 // contentSecurityPolicy allows the pages exactly the style and the scripts that are
-// embedded, by their hashes.
+// embedded, by their hashes. Who may frame a page differs from page to page.
 func contentSecurityPolicy() string {
 	hash := func(name string) string {
 		sum := sha256.Sum256([]byte(pageFile(name)))
@@ -111,6 +128,5 @@ func contentSecurityPolicy() string {
 		"connect-src 'self'",
 		"form-action 'self'",
 		"base-uri 'none'",
-		"frame-ancestors 'none'",
 	}, "; ")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 const (
@@ -56,7 +57,7 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 		}
 	}
 	policy := w.Header().Get("Content-Security-Policy")
-	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} {
+	for _, want := range []string{"default-src 'none'", "; frame-ancestors '", "base-uri 'none'", "form-action 'self'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy has no %q: %s", want, policy)
 		}
@@ -84,7 +85,11 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 func TestNotices(t *testing.T) {
 	ended := time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
 	is := func(status instance.Status, reason, message string) instance.Instance {
-		return instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: status, Reason: reason, Message: message}
+		return instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: status, Reason: reason, Message: message, Detail: "raw text of the cluster"}
+	}
+	blame := func(fault instance.Fault, inst instance.Instance) instance.Instance {
+		inst.Fault = fault
+		return inst
 	}
 	over := func(reason, message string) Notice {
 		inst := is(instance.StatusDeleted, reason, message)
@@ -111,6 +116,13 @@ func TestNotices(t *testing.T) {
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
 		}},
+		{"failed, again", FailedNotice(blame(instance.FaultChance, is(instance.StatusFailed, "NodeLost", "The node is lost. Launch a new one."))), 502, true, []string{
+			"<p>The node is lost. Launch a new one.</p>", "NodeLost", "Launch a new one</button>",
+		}},
+		{"failed by the visitor", FailedNotice(blame(instance.FaultVisitor, is(instance.StatusFailed, "OOMKilled", "out of memory"))), 502, true, []string{"Launch a new one</button>"}},
+		{"failed by the cluster", FailedNotice(blame(instance.FaultCluster, is(instance.StatusFailed, "Evicted", "Try again later."))), 502, true, []string{"Try again</button>"}},
+		{"failed by its template", FailedNotice(blame(instance.FaultTemplate, is(instance.StatusFailed, "Error", "exited with code 3"))), 502, false, []string{"<p>exited with code 3</p>"}},
+		{"failed for no known reason", FailedNotice(is(instance.StatusFailed, "", "")), 502, true, []string{"did not start, or it broke down"}},
 		{"no answer", NoAnswerNotice(is(instance.StatusDeployed, "", "")), 502, true, []string{"jupyter does not answer"}},
 		{"culled", over("Culled", "not used for 1h0m0s"), 410, true, []string{
 			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
@@ -118,7 +130,8 @@ func TestNotices(t *testing.T) {
 		}},
 		{"expired", over("Expired", "launched 12h0m9s ago"), 410, true, []string{"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired"}},
 		{"stopped", over("Stopped", "stopped by request"), 410, true, []string{"jupyter was stopped", "stopped by request"}},
-		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "StartTimeout: not ready"}},
+		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "<p>StartTimeout: not ready</p>"}},
+		{"failed by its template and deleted", OverNotice(blame(instance.FaultTemplate, is(instance.StatusDeleted, "Failed", "exited with code 3"))), 410, false, []string{"exited with code 3"}},
 		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
 		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
 		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "the instance is being deleted")), 410, true, []string{"jupyter is being deleted"}},
@@ -136,6 +149,9 @@ func TestNotices(t *testing.T) {
 			if got := w.Header().Get("Retry-After"); got != retryAfter {
 				t.Errorf("Retry-After is %q, want %q", got, retryAfter)
 			}
+			if strings.Contains(w.Body.String()+row.notice.Plain, "raw text") {
+				t.Errorf("the visitor is told what only the operator should know:\n%s", w.Body)
+			}
 			for _, accept := range []string{"application/json", "*/*", ""} {
 				w := serveNotice(row.notice, accept)
 				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" ||
@@ -148,6 +164,52 @@ func TestNotices(t *testing.T) {
 				t.Errorf("the page has a button without a template:\n%s", body)
 			}
 		})
+	}
+}
+
+// wantFrames checks who may show a page in a frame.
+func wantFrames(t testing.TB, name string, w *httptest.ResponseRecorder, want string) {
+	t.Helper()
+	policy := w.Header().Get("Content-Security-Policy")
+	if _, got, _ := strings.Cut(policy, "frame-ancestors "); got != want {
+		t.Errorf("%s (%d): frame-ancestors is %q, want %q", name, w.Code, got, want)
+	}
+}
+
+// TestFrames: no frame shows what a link alone can load of the launch page, because it
+// launches by itself. A notice of an instance in a frame has a button, and shows what
+// follows.
+func TestFrames(t *testing.T) {
+	const both = "'self' https://hub.example http://b.example:8080"
+	origins := []string{"https://hub.example", "http://b.example:8080"}
+	s := &site{templateErr: podtemplate.ErrUnknown}
+	p := New(Deps{Launcher: s, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
+	for _, row := range []struct {
+		method, target string
+		header         []string
+		want           string
+	}{
+		{"GET", "/launch/jupyter", nil, neverFramed},
+		{"GET", "/launch/nowhere", nil, neverFramed},
+		{"GET", "/launch/jupyter?path=..", nil, neverFramed},
+		{"GET", "/launch/jupyter/x/y", nil, neverFramed},
+		{"PUT", "/launch/jupyter", nil, neverFramed},
+		{"POST", "/launch/jupyter", []string{"Sec-Fetch-Site", "cross-site"}, neverFramed},
+		{"POST", "/launch/nowhere", nil, both},
+		{"POST", "/launch/jupyter?x", []string{"Content-Type", "multipart/x"}, ""}, // 303, to the next
+		{"GET", "/launch/jupyter/" + kubetest.ID(1), nil, both},
+	} {
+		s.launchErr = nil
+		if strings.HasSuffix(row.target, "nowhere") {
+			s.launchErr = podtemplate.ErrUnknown
+		}
+		wantFrames(t, row.method+" "+row.target, serve(p.Launch(), row.method, row.target, "", row.header...), row.want)
+	}
+	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter"}
+	for name, n := range map[string]Notice{"starting": StartingNotice(inst), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": NoInstanceNotice()} {
+		wantFrames(t, name, serveNotice(n, browserAccept), "'self'")
+		n.FrameAncestors = origins
+		wantFrames(t, name, serveNotice(n, browserAccept), both)
 	}
 }
 

@@ -36,6 +36,8 @@ func annotationTable() []annotation {
 		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
+		{key: instance.IdleRequestsAnnotation, check: checkIdlePaths, copied: true},
+		{key: instance.HeartbeatFramesAnnotation, check: checkHeartbeatFrames, copied: true},
 		{key: instance.ActivityProbeAnnotation, check: checkActivityProbe, copied: true},
 	}
 }
@@ -168,6 +170,15 @@ func checkStripPrefix(value string) error {
 func checkIdlePaths(value string) error {
 	if _, err := instance.CompileIdlePaths(value); err != nil {
 		allowed := fmt.Sprintf("a regular expression in RE2 syntax of at most %d bytes", instance.MaxIdlePathsLength)
+		return fmt.Errorf("%w: %w", invalid(value, allowed), err)
+	}
+	return nil
+}
+
+func checkHeartbeatFrames(value string) error {
+	if _, _, err := instance.ParseHeartbeatFrames(value); err != nil {
+		allowed := fmt.Sprintf("a size in bytes from 0 to %d, a space, and a regular expression in RE2 syntax of at most %d bytes",
+			instance.MaxHeartbeatFrame, instance.MaxIdlePathsLength)
 		return fmt.Errorf("%w: %w", invalid(value, allowed), err)
 	}
 	return nil

@@ -28,6 +28,8 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000"}, []string{"", "two", "-1", "1001", "1.5"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
+	{"binder-project.org/idle-requests", "regular expression", false, []string{"POST events/poll"}, []string{"(", "a)|(b"}},
+	{"binder-project.org/heartbeat-frames", "a size in bytes from 0 to 1024", false, []string{"1 ws", "0 .*", "1024 a b"}, []string{"", "ws", "1", "1 (", "-1 ws", "1025 ws", "x ws"}},
 	{"binder-project.org/activity-probe", "path below the base URL", false, []string{"api/kernels"}, []string{"", "/x", "%zz", "http://10.0.0.1/"}},
 }
 

@@ -16,9 +16,7 @@ import (
 // Changing what is encoded here changes every hash: the new release replaces all warm
 // pods and preloads.
 func Hash(template *corev1.PodTemplate) string {
-	hash := sha256.New()
-	encoder := json.NewEncoder(hash) // sorts map keys
-	for _, part := range []any{
+	parts := []any{
 		template.Template,
 		template.Annotations[instance.PortAnnotation],
 		template.Annotations[instance.CullTimeoutAnnotation],
@@ -26,7 +24,17 @@ func Hash(template *corev1.PodTemplate) string {
 		template.Annotations[instance.MaxAgeAnnotation],
 		template.Annotations[instance.IdlePathsAnnotation],
 		template.Annotations[instance.ActivityProbeAnnotation],
-	} {
+	}
+	// Keys that are newer than the first release count only where they are set: a
+	// template that does without them keeps its hash.
+	for _, key := range []string{instance.IdleRequestsAnnotation, instance.HeartbeatFramesAnnotation} {
+		if value, ok := template.Annotations[key]; ok {
+			parts = append(parts, key, value)
+		}
+	}
+	hash := sha256.New()
+	encoder := json.NewEncoder(hash) // sorts map keys
+	for _, part := range parts {
 		if err := encoder.Encode(part); err != nil { // encoding plain data cannot fail
 			panic(err)
 		}

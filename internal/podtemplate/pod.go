@@ -36,6 +36,9 @@ func NewPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
 	spec.EnableServiceLinks = new(false)
 	setEnvironment(spec, id, template.Name)
 	addReadinessProbe(spec, port)
+	if annotations[instance.DefaultContainerAnnotation] == "" {
+		annotations[instance.DefaultContainerAnnotation] = ServingContainer(spec, port).Name
+	}
 	if readyWhenListens(spec, port) {
 		annotations[instance.ReadyWhenAnnotation] = instance.ReadyWhenListening
 	}

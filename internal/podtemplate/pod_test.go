@@ -74,6 +74,8 @@ func TestNewPodWritesTheContract(t *testing.T) {
 		"binder-project.org/idle-paths":     "poll",
 		"binder-project.org/activity-probe": "status",
 		"binder-project.org/ready-when":     "listening",
+
+		"kubectl.kubernetes.io/default-container": "notebook",
 	}
 	if !maps.Equal(pod.Annotations, wantAnnotations) {
 		t.Errorf("annotations are\n%v, want\n%v", pod.Annotations, wantAnnotations)
@@ -95,7 +97,7 @@ func TestNewPodTakesAway(t *testing.T) {
 		spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/ready"}}
 		spec.AutomountServiceAccountToken, spec.EnableServiceLinks = new(true), new(true)
 	}))
-	want := map[string]string{instance.TemplateNameAnnotation: "jupyter", instance.PortAnnotation: "8888"}
+	want := map[string]string{instance.TemplateNameAnnotation: "jupyter", instance.PortAnnotation: "8888", instance.DefaultContainerAnnotation: "notebook"}
 	if !maps.Equal(pod.Annotations, want) {
 		t.Errorf("annotations are\n%v, want\n%v", pod.Annotations, want)
 	}
@@ -108,7 +110,7 @@ func TestNewPodIsReadBack(t *testing.T) {
 	for _, name := range []string{"jupyter", strings.Repeat("long-name.", 20) + "x"} {
 		pod := newPod(t, kubetest.Template(name))
 		pod.CreationTimestamp = metav1.NewTime(kubetest.Noon)
-		got := instance.FromPod(pod, kubetest.Noon, kubetest.StartTimeout)
+		got := instance.FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout)
 		if got.ID != kubetest.ID(1) || got.Template != name || got.Status != instance.StatusPending {
 			t.Errorf("template %q: got %+v", name, got)
 		}

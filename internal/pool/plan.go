@@ -33,6 +33,8 @@ type view struct {
 	hash     string        // of the template's current version
 	pods     []*corev1.Pod // the template's warm pods
 	failures failures
+	// warnings returns the Warning Events of a pod; nil if there are none.
+	warnings func(pod *corev1.Pod) []*corev1.Event
 }
 
 // plan is what a pool needs.
@@ -108,7 +110,7 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 			p.remove = append(p.remove, removal{pod, removeSurplus})
 		case pod.Labels[instance.TemplateHashLabel] != v.hash:
 			p.remove = append(p.remove, removal{pod, removeOutdated})
-		case hasFailed(pod, now, startTimeout):
+		case v.hasFailed(pod, now, startTimeout):
 			p.remove = append(p.remove, removal{pod, removeFailed})
 			p.failures = p.failures.withOneMore(now)
 		default:
@@ -169,13 +171,15 @@ func pastFailures(v view, now time.Time, startTimeout time.Duration) failures {
 	return past
 }
 
-// hasFailed reports whether a warm pod is of no use: it ended, did not start in
-// time, or crashes again and again.
-func hasFailed(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
-	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded || instance.Restarts(pod) >= mostRestarts {
-		return true
+// hasFailed reports whether a warm pod is of no use: as an instance it would have failed
+// or ended, or it crashes again and again.
+func (v view) hasFailed(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
+	var warnings []*corev1.Event
+	if v.warnings != nil {
+		warnings = v.warnings(pod)
 	}
-	return !instance.IsReady(pod) && now.Sub(instance.ReadyChangedAt(pod)) >= startTimeout
+	status := instance.FromPod(pod, warnings, now, startTimeout).Status
+	return status == instance.StatusFailed || status == instance.StatusDeleted || instance.Restarts(pod) >= mostRestarts
 }
 
 // bestFirst orders warm pods: those that serve first, then the older ones.

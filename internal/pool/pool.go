@@ -38,6 +38,8 @@ type Cache interface {
 	PodTemplates() []*corev1.PodTemplate
 	// WarmPods returns a template's warm pods, own writes included.
 	WarmPods(template string) []*corev1.Pod
+	// Warnings returns the Warning Events of a pod.
+	Warnings(pod *corev1.Pod) []*corev1.Event
 	// WarmTemplates returns the names of the templates that have warm pods.
 	WarmTemplates() []string
 	// OnWarm calls changed with the name of a template when the template or one of

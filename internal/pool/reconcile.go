@@ -42,7 +42,7 @@ func (t *term) reconcile(ctx context.Context, name string) (again time.Duration,
 // look gathers what planPool decides by. template is nil if there is none of the name.
 // A template whose pool size is not valid has no pool; an Event on it says so.
 func (t *term) look(name string, template *corev1.PodTemplate, before failures) view {
-	v := view{pods: t.deps.Cache.WarmPods(name), failures: before}
+	v := view{pods: t.deps.Cache.WarmPods(name), failures: before, warnings: t.deps.Cache.Warnings}
 	if template != nil {
 		v.hash = podtemplate.Hash(template)
 		v.size, _ = podtemplate.PoolSize(template) // 0 with an error
@@ -148,8 +148,8 @@ func (t *term) remove(ctx context.Context, r removal) error {
 	now := t.deps.Now()
 	t.deps.Cache.Wrote(instance.Deleted(pod, now))
 	if r.reason == removeFailed {
-		message := instance.FromPod(pod, now, t.deps.StartTimeout).Message
-		log = log.With("message", message)
+		inst := instance.FromPod(pod, t.deps.Cache.Warnings(pod), now, t.deps.StartTimeout)
+		log = log.With("cause", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 	}
 	log.InfoContext(ctx, "warm pod deleted")
 	return nil

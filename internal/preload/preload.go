@@ -34,6 +34,8 @@ type Cache interface {
 	Preloads(template string) []*appsv1.DaemonSet
 	// PreloadPods returns the pods of a preload.
 	PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod
+	// Warnings returns the Warning Events of a pod.
+	Warnings(pod *corev1.Pod) []*corev1.Event
 	// AwaitPreload returns the preloads of a template as soon as good accepts them, or
 	// else when ctx is done.
 	AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet
@@ -134,7 +136,7 @@ func (p *Preloader) Status(ctx context.Context, name string) (progress Progress,
 		hash = podtemplate.Hash(template)
 	}
 	set := current(sets, hash)
-	return progressOf(set, p.deps.Cache.PreloadPods(set), hash), true, nil
+	return progressOf(set, p.deps.Cache.PreloadPods(set), p.deps.Cache.Warnings, hash), true, nil
 }
 
 // current returns the preload of the template's current version, or else the newest.

@@ -48,7 +48,7 @@ type Progress struct {
 
 // progressOf computes how far a DaemonSet is. hash is that of the template's current
 // version, or "" if that is not known.
-func progressOf(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Progress {
+func progressOf(set *appsv1.DaemonSet, pods []*corev1.Pod, warnings func(*corev1.Pod) []*corev1.Event, hash string) Progress {
 	nodes, ready := int(set.Status.DesiredNumberScheduled), int(set.Status.NumberReady)
 	p := Progress{
 		Template: instance.TemplateOf(set),
@@ -68,7 +68,7 @@ func progressOf(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Progress
 	case ready >= nodes:
 		p.Status = Completed
 	default:
-		p.Status, p.Reason, p.Message = trouble(pods)
+		p.Status, p.Reason, p.Message = trouble(pods, warnings)
 		if without := nodes - int(set.Status.CurrentNumberScheduled); p.Reason == "" && without > 0 {
 			p.Reason = reasonNoPod
 			p.Message = fmt.Sprintf("%d of %d nodes have no pod yet; if this lasts, the events of DaemonSet %s say why", without, nodes, set.Name)
@@ -79,7 +79,7 @@ func progressOf(set *appsv1.DaemonSet, pods []*corev1.Pod, hash string) Progress
 
 // trouble says what delays the pods that are not ready. A failure comes before what
 // may only be slow, and the first node by name before others.
-func trouble(pods []*corev1.Pod) (status Status, reason, message string) {
+func trouble(pods []*corev1.Pod, warnings func(*corev1.Pod) []*corev1.Event) (status Status, reason, message string) {
 	pods = slices.SortedFunc(slices.Values(pods), func(a, b *corev1.Pod) int {
 		return cmp.Or(strings.Compare(a.Spec.NodeName, b.Spec.NodeName), strings.Compare(a.Name, b.Name))
 	})
@@ -88,7 +88,7 @@ func trouble(pods []*corev1.Pod) (status Status, reason, message string) {
 		if pod.DeletionTimestamp != nil || instance.IsReady(pod) {
 			continue
 		}
-		why, text, failed := podTrouble(pod)
+		why, text, failed := podTrouble(pod, warnings(pod))
 		if failed {
 			return Failed, why, text
 		}
@@ -101,7 +101,7 @@ func trouble(pods []*corev1.Pod) (status Status, reason, message string) {
 
 // podTrouble says what delays one pod. It returns empty texts while the pod makes
 // progress.
-func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
+func podTrouble(pod *corev1.Pod, warnings []*corev1.Event) (reason, message string, failed bool) {
 	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
 		return scheduled.Reason, instance.Clip(scheduled.Message), false // a node may have room later
 	}
@@ -116,8 +116,9 @@ func podTrouble(pod *corev1.Pod) (reason, message string, failed bool) {
 		}
 		switch waiting.Reason {
 		case "", "ContainerCreating", "PodInitializing":
-		case "ErrImagePull": // one failed pull; further ones are ImagePullBackOff
-			return waiting.Reason, onNode(pod, waiting.Message), false
+		case "ErrImagePull", "ImagePullBackOff": // they alternate
+			why, text, lasting := instance.PullFailure(pod, &status, warnings)
+			return why, onNode(pod, text), lasting
 		default:
 			return waiting.Reason, onNode(pod, waiting.Message), true
 		}

@@ -57,13 +57,13 @@ func TestProgress(t *testing.T) {
 		{"a first failed pull", counts(1, 1, 0), []*corev1.Pod{podOn("n1", "ErrImagePull", "refused")}, "h",
 			Progress{Status: Loading, ToDo: 1, Reason: "ErrImagePull"}, "node n1: refused"},
 		{"an image that cannot be pulled", counts(1, 1, 0), []*corev1.Pod{podOn("n1", "ImagePullBackOff", "no app:1")}, "h",
-			Progress{Status: Failed, ToDo: 1, Reason: "ImagePullBackOff"}, "node n1: no app:1"},
+			Progress{Status: Failed, ToDo: 1, Reason: "ErrImagePull"}, "node n1: no app:1"},
 		{"a runtime without image volumes", counts(1, 1, 0), []*corev1.Pod{podOn("n1", "CreateContainerError", "mount")}, "h",
 			Progress{Status: Failed, ToDo: 1, Reason: "CreateContainerError"}, "mount"},
 		{"failed goes before slow, and nodes by name", counts(5, 5, 1), []*corev1.Pod{
 			podOn("n4", "ImagePullBackOff", "later"), podOn("n1", "ErrImagePull", "slow"),
 			podOn("n3", "ImagePullBackOff", "first"), podOn("n2", "", ""),
-		}, "h", Progress{Status: Failed, Done: 1, ToDo: 4, Reason: "ImagePullBackOff"}, "node n3: first"},
+		}, "h", Progress{Status: Failed, Done: 1, ToDo: 4, Reason: "ErrImagePull"}, "node n3: first"},
 		{"no room on a node", counts(1, 1, 0), []*corev1.Pod{unschedulable}, "h",
 			Progress{Status: Loading, ToDo: 1, Reason: "Unschedulable"}, "nodes are available"},
 		{"evicted", counts(1, 1, 0), []*corev1.Pod{evicted}, "h",
@@ -83,7 +83,7 @@ func TestProgress(t *testing.T) {
 				Status: test.status,
 			}
 			test.want.Template, test.want.Started = "jupyter", kubetest.Noon
-			got := progressOf(set, test.pods, test.hash)
+			got := progressOf(set, test.pods, func(*corev1.Pod) []*corev1.Event { return nil }, test.hash)
 			if (test.message == "") != (got.Message == "") || !strings.Contains(got.Message, test.message) {
 				t.Errorf("message is %q, want %q in it", got.Message, test.message)
 			}

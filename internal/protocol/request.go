@@ -7,6 +7,7 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -50,37 +51,73 @@ func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.D
 
 // parseDeployRequest reads {"template-name": …, "cull-timeout": …}. It converts keys
 // to kebab-case first, as the original server in Node.js did, so templateName and
-// template_name mean the same. Other keys are ignored: clients send more.
+// template_name mean the same. Other keys are ignored: clients send more. A field that
+// is given twice is an error, in one spelling or in two: RFC 8259, section 4, leaves
+// open which value counts.
 func parseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, error) {
-	var req DeployRequest
 	if len(strings.TrimSpace(string(body))) == 0 {
-		return req, nil
+		return DeployRequest{}, nil
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
-		return req, Malformed("the body is not a JSON object")
+	members, err := parseMembers(body)
+	if err != nil {
+		return DeployRequest{}, err
 	}
+	var req DeployRequest
 	seen := map[string]string{}
-	for name, value := range fields {
-		key := kebabCase(name)
-		var err error
+	for _, m := range members {
+		key := kebabCase(m.name)
 		switch key {
 		case "template-name":
-			req.TemplateName, err = parseTemplateName(value)
+			req.TemplateName, err = parseTemplateName(m.value)
 		case "cull-timeout":
-			req.CullTimeout, err = parseCullTimeout(value, maxTimeout)
+			req.CullTimeout, err = parseCullTimeout(m.value, maxTimeout)
 		default:
 			continue
 		}
 		if err != nil {
 			return DeployRequest{}, err
 		}
-		if other, twice := seen[key]; twice {
-			return DeployRequest{}, Malformed("%s is given twice, as %q and as %q", key, min(other, name), max(other, name))
+		switch other, twice := seen[key]; {
+		case twice && other == m.name:
+			return DeployRequest{}, Malformed("%s is given twice", key)
+		case twice:
+			return DeployRequest{}, Malformed("%s is given twice, as %.40q and as %.40q", key, other, m.name)
 		}
-		seen[key] = name
+		seen[key] = m.name
 	}
 	return req, nil
+}
+
+// member is one name and value of a JSON object.
+type member struct {
+	name  string
+	value json.RawMessage
+}
+
+// parseMembers returns the members of a JSON object in their order. Unlike a map, it
+// keeps members of the same name.
+func parseMembers(body []byte) ([]member, error) {
+	notObject := Malformed("the body is not a JSON object")
+	if !json.Valid(body) { // the decoder would not see what follows the object
+		return nil, notObject
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if first, err := decoder.Token(); err != nil || first != json.Delim('{') {
+		return nil, notObject
+	}
+	var members []member
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, notObject
+		}
+		m := member{name: name.(string)} // it is valid JSON, so this is a name
+		if err := decoder.Decode(&m.value); err != nil {
+			return nil, notObject
+		}
+		members = append(members, m)
+	}
+	return members, nil
 }
 
 func parseTemplateName(value json.RawMessage) (string, error) {

@@ -31,6 +31,7 @@ func TestReadDeployRequest(t *testing.T) {
 		`{"template name": "jupyter", "cull timeout": 60000}`:                          jupyter,
 		`{"template-name": "jupyter"}`:                                                 {TemplateName: "jupyter"},
 		`{"template-name": null, "cull-timeout": null}`:                                {},
+		`{"template-name": "a", "x": 1, "x": 2, "y": {"template-name": 1}}`:            {TemplateName: "a"}, // not our fields
 		`{"template-name": "a", "api-key": "x", "b": {"c": [1]}}`:                      {TemplateName: "a"},
 		`{"template-name": "caf\u00e9/\"1\""}`:                                         {TemplateName: `café/"1"`},
 		`{"template-name": "a", "padding": "` + strings.Repeat("x", MaxBody-37) + `"}`: {TemplateName: "a"},
@@ -51,10 +52,20 @@ func TestReadDeployRequestRefuses(t *testing.T) {
 		`null`:                                  "not a JSON object",
 		`{"template-name": 7}`:                  "template-name must be a string",
 		`{"templateName": {"name": "jupyter"}}`: "template-name must be a string",
-		`{"template-name": "a", "templateName": "b"}`:       `template-name is given twice, as "template-name" and as "templateName"`,
-		`{"template_name": "a", "templateName": "a"}`:       `given twice, as "templateName" and as "template_name"`,
-		`{"cullTimeout": 1, "cull-timeout": null}`:          "cull-timeout is given twice",
-		`{"cullTimeout": true, "template-name": "jupyter"}`: "cull-timeout must be a positive number",
+		`{"template-name": "a", "templateName": "b"}`:                                  `template-name is given twice, as "template-name" and as "templateName"`,
+		`{"template_name": "a", "templateName": "a"}`:                                  `given twice, as "template_name" and as "templateName"`,
+		`{"template-name": "a", "template-name": "b"}`:                                 "template-name is given twice",
+		`{"template-name": "a", "template-name": "a"}`:                                 "template-name is given twice",
+		`{"templateName": "a", "x": 1, "templateName": ""}`:                            "template-name is given twice",
+		`{"template-name": "a", "Template-Name": "b"}`:                                 `template-name is given twice, as "template-name" and as "Template-Name"`,
+		`{"template-name": "a", "template\u002dname": "b"}`:                            "template-name is given twice",
+		`{"cull-timeout": 1, "cull-timeout": 1}`:                                       "cull-timeout is given twice",
+		`{"cull-timeout": null, "cull-timeout": 1}`:                                    "cull-timeout is given twice",
+		`{"template-name": "a", "template` + strings.Repeat("_", 1000) + `name": "b"}`: `and as "template` + strings.Repeat("_", 32) + `"`,
+		`{"template-name": "a",}`:                                                      "not a JSON object",
+		`{"template-name" "a"}`:                                                        "not a JSON object",
+		`{"cullTimeout": 1, "cull-timeout": null}`:                                     "cull-timeout is given twice",
+		`{"cullTimeout": true, "template-name": "jupyter"}`:                            "cull-timeout must be a positive number",
 	} {
 		got, err := readBody(strings.NewReader(body))
 		wantMalformed(t, err, says)

@@ -98,7 +98,7 @@ func TestStreamEvents(t *testing.T) {
 		world := startingWorld()
 		becomes(t, world, kubetest.Unscheduled)
 		early := openStream(t, world, false)
-		early.want(t, `{"phase":"pending","message":"waiting for a node: 0/1 nodes are available"}`)
+		early.want(t, `{"phase":"pending","message":"Waiting for a node that can take the instance.","fault":"cluster"}`)
 		becomes(t, world, kubetest.Starting)
 		early.want(t, startingEvent)
 		becomes(t, world, kubetest.Starting, kubetest.WithLabel("more", "of no interest"))
@@ -124,7 +124,7 @@ func TestStreamEventsEnds(t *testing.T) {
 		want []string
 	}{
 		{"when the instance failed", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Broken) },
-			[]string{`{"phase":"failed","message":"container notebook exited with code 1","reason":"Error"}`}},
+			[]string{`{"phase":"failed","message":"The application ended: container notebook exited with code 1. Launching again will not help: tell the author of the template.","reason":"Error","fault":"template"}`}},
 		{"when it is being deleted", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Deleting) },
 			[]string{`{"phase":"deleted","message":"the instance is being deleted","reason":"Deleting"}`}},
 		{"when nothing is known of it any more", func(t testing.TB, _ *stream, world *kubetest.World) {

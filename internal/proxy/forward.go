@@ -1,82 +1,182 @@
 package proxy
 
 import (
-	"log/slog"
+	"errors"
+	"io"
+	"maps"
 	"net/http"
-	"net/http/httputil"
 	"slices"
-	"strings"
-	"sync"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
-// copyBuffer is how many bytes of a body are copied at once.
-const copyBuffer = 32 << 10
+// visit is one request of a visitor to an instance.
+type visit struct {
+	*Proxy
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	inst    instance.Instance
+	mapping mapping
+	visitor *visitor
+	body    *requestBody // nil if the request has none
+	left    bool         // a part of the body is not needed
+	touch   func()
+}
 
-// forward sends one request to the pod and streams both ways. ReverseProxy drops
-// the headers that are meant for one connection only.
+// forward sends one request to the pod and streams both ways.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
-	touch := p.toucher(inst, r)
+	v := &visit{
+		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
+		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r), touch: p.toucher(inst, r),
+	}
+	defer v.visitor.release()
+	defer v.dropRest()
 	// Without full duplex, the server discards the rest of the request once the
 	// application begins to answer. An error means HTTP/2, which always has it.
-	_ = http.NewResponseController(w).EnableFullDuplex()
-	reverse := httputil.ReverseProxy{
-		Rewrite: func(pr *httputil.ProxyRequest) { p.rewrite(pr, inst, touch) },
-		ModifyResponse: func(res *http.Response) error {
-			limitServiceWorkers(res.Header, inst.ID)
-			watchResponse(res, touch)
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() != nil {
-				return // the visitor has gone
-			}
-			p.deps.Log.WarnContext(r.Context(), "the instance did not answer", "id", inst.ID, "template", inst.Template, "error", err)
-			p.refuse(w, r, pages.NoAnswerNotice(inst))
-		},
-		ErrorLog:   slog.NewLogLogger(p.deps.Log.Handler(), slog.LevelDebug),
-		Transport:  p.transport,
-		BufferPool: p.buffers,
+	_ = v.control.EnableFullDuplex()
+	v.body = newRequestBody(r, v.control, v.touch)
+	x, err := p.pool.Start(v.visitor.ctx, inst.Address, v.request())
+	if err != nil {
+		v.closeAfterAnswer(v.body != nil)
+		v.fail(err)
+		return
 	}
-	reverse.ServeHTTP(w, r)
-}
-
-// rewrite turns a visitor's request into the one that the application gets.
-func (p *Proxy) rewrite(pr *httputil.ProxyRequest, inst instance.Instance, touch func()) {
-	out := pr.Out
-	out.URL.Scheme, out.URL.Host = "http", inst.Address
-	// ReverseProxy drops parts of a query that it cannot parse. The application
-	// decides what they mean, so it gets all of them.
-	out.URL.RawQuery = pr.In.URL.RawQuery
-	if inst.StripPrefix {
-		prefix := strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
-		out.URL.Path = strings.TrimPrefix(out.URL.Path, prefix)
-		out.URL.RawPath = strings.TrimPrefix(out.URL.RawPath, prefix)
-	}
-	setForwarded(pr)
-	// Applications use this header for tokens of their own. The API key is not theirs.
-	if slices.ContainsFunc(out.Header.Values("Authorization"), p.deps.IsAPIKey) {
-		out.Header.Del("Authorization")
-	}
-	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = watchBody(out.Body, touch)
+	defer x.Close()
+	answer, err := x.Answer()
+	v.closeAfterAnswer(x.BodyLeft())
+	switch {
+	case err != nil:
+		v.fail(err)
+	case answer.StatusCode == http.StatusSwitchingProtocols:
+		v.tunnel(x, answer)
+	default:
+		v.answer(x, answer)
 	}
 }
 
-// setForwarded tells the application who asked, and how. The Host stays the
-// browser's, so that the application's origin check works. The host and scheme
-// that an ingress in front of this service reported are kept: only the ingress
-// knows them. A visitor can forge them, but only towards an instance whose id the
-// visitor knows.
-func setForwarded(pr *httputil.ProxyRequest) {
-	pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"]
-	pr.SetXForwarded()
-	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if reported := pr.In.Header.Get(name); reported != "" {
-			pr.Out.Header.Set(name, reported)
+// closeAfterAnswer closes the client's connection after the answer if a part of the
+// request is left: that must not be taken for the next request.
+func (v *visit) closeAfterAnswer(left bool) {
+	if left {
+		v.w.Header().Set("Connection", "close")
+		v.left = true
+	}
+}
+
+// dropRest ends the request. Without it, the server would wait for the rest of the body
+// before it closes the connection.
+func (v *visit) dropRest() {
+	if v.left {
+		v.body.Abandon()
+	}
+}
+
+// fail answers for an application that has not answered.
+func (v *visit) fail(err error) {
+	var fromBody *upstream.BodyError
+	switch {
+	case errors.Is(err, errClientGone), errors.As(err, &fromBody) && isReset(err):
+		v.w.WriteHeader(statusClientGone)
+	case fromBody != nil:
+		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
+		v.refuse(v.w, v.r, pages.BadBodyNotice())
+	default:
+		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "id", v.inst.ID, "template", v.inst.Template, "error", err)
+		v.refuse(v.w, v.r, pages.NoAnswerNotice(v.inst))
+	}
+}
+
+// answer sends the application's answer to the client.
+func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
+	if isWebSocket(v.r.Header) { // it was refused
+		v.touch = func() {}
+	}
+	v.touch()
+	h := v.w.Header()
+	v.copyHeader(answer.Header)
+	announced := slices.Collect(maps.Keys(answer.Trailer)) // RFC 9110, section 6.6.2
+	for _, name := range announced {
+		h.Add("Trailer", name)
+	}
+	v.w.WriteHeader(answer.StatusCode)
+	v.copyBody(x)
+	if len(answer.Trailer) > 0 {
+		_ = v.control.Flush() // without it, net/http sends a short body with a length, which has no trailer
+	}
+	for name, values := range answer.Trailer {
+		if !slices.Contains(announced, name) {
+			name = http.TrailerPrefix + name
 		}
+		h[name] = values
+	}
+}
+
+// copyHeader adds the fields of an application's answer that are for the client.
+func (v *visit) copyHeader(from http.Header) {
+	removeConnectionFields(from)
+	limitServiceWorkers(from, v.inst.ID)
+	v.mapping.header(from)
+	h := v.w.Header()
+	maps.Copy(h, from)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
+	}
+}
+
+// copyBody sends the body of an answer. Each part is sent on as it comes. An answer
+// that breaks off must not look complete to the client.
+func (v *visit) copyBody(x *upstream.Exchange) {
+	unsent := true // the head, for a start
+	x.BeforeWait(func() {
+		if unsent {
+			_ = v.control.Flush() // the next write has the same error
+			unsent = false
+		}
+	})
+	buffer := v.buffers.get()
+	defer v.buffers.put(buffer)
+	for {
+		n, err := x.Read(buffer[:])
+		if n > 0 {
+			v.touch()
+			if _, err := v.w.Write(buffer[:n]); err != nil {
+				v.abort(statusClientGone)
+			}
+			v.visitor.answered()
+			unsent = true
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case errors.Is(err, errClientGone):
+			v.abort(statusClientGone)
+		case err != nil:
+			v.abort(http.StatusBadGateway)
+		}
+	}
+}
+
+// abort closes the client's connection in the middle of an answer. The request is
+// counted under the code.
+func (v *visit) abort(code int) {
+	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
+		counted.Broke(code)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// inform sends an interim answer.
+func (v *visit) inform(code int, header http.Header) {
+	removeConnectionFields(header)
+	v.mapping.header(header)
+	h := v.w.Header()
+	maps.Copy(h, header)
+	v.w.WriteHeader(code)
+	for name := range header { // the final answer has its own
+		delete(h, name)
 	}
 }
 
@@ -89,15 +189,3 @@ func limitServiceWorkers(header http.Header, id string) {
 		header.Set("Service-Worker-Allowed", instance.BaseURL(id))
 	}
 }
-
-// bufferPool lends ReverseProxy the buffers that it copies bodies with.
-type bufferPool struct{ pool sync.Pool }
-
-func (b *bufferPool) Get() []byte {
-	if buffer, ok := b.pool.Get().(*[]byte); ok {
-		return *buffer
-	}
-	return make([]byte, copyBuffer)
-}
-
-func (b *bufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }

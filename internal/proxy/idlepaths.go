@@ -10,34 +10,53 @@ import (
 )
 
 const (
-	// maxIdlePath is the length in bytes of the longest path that is matched. A
-	// longer one counts as use.
+	// maxIdlePath is the length in bytes of the longest path, or method and path, that is
+	// matched. A longer one counts as use.
 	maxIdlePath = 1 << 10
 	// maxIdleExpressions is how many compiled expressions are kept.
 	maxIdleExpressions = 64
 )
 
-// idleExpressions keeps compiled idle-paths expressions. Pods hold them as text, and
-// all pods of a template hold the same one.
+// idleExpressions keeps the compiled expressions that say what is not use. Pods hold
+// them as text, and all pods of a template hold the same ones.
 type idleExpressions struct {
 	mu       sync.Mutex
 	compiled map[string]*regexp.Regexp // nil for an expression that is not valid
 }
 
-// match reports whether a request is not use of an instance: a GET or HEAD of a
-// path that, according to its template, pages ask for by themselves. Then the
-// answer's bytes do not count either, nor do the frames of a WebSocket that the
-// request opens.
+// match reports whether a request is not use of an instance: one that, according to
+// its template, pages send by themselves. Then its bytes and those of its answer do
+// not count either, nor do the frames of a WebSocket that the request opens.
 func (x *idleExpressions) match(inst instance.Instance, r *http.Request) bool {
-	if inst.IdlePaths == "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return false
-	}
 	path := strings.TrimPrefix(r.URL.Path, instance.BaseURL(inst.ID))
-	if len(path) > maxIdlePath {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		if x.matches(inst.IdlePaths, path) {
+			return true
+		}
+	}
+	return x.matches(inst.IdleRequests, r.Method+" "+path)
+}
+
+// counted returns the size in bytes of the smallest WebSocket message that counts as
+// use, on the connection that a request opens. Smaller ones are heartbeats, according
+// to the instance's template.
+func (x *idleExpressions) counted(inst instance.Instance, r *http.Request) int {
+	most, paths, err := instance.ParseHeartbeatFrames(inst.HeartbeatFrames)
+	path := strings.TrimPrefix(r.URL.Path, instance.BaseURL(inst.ID))
+	if err != nil || len(path) > maxIdlePath || !paths.MatchString(path) {
+		return 0
+	}
+	return most + 1
+}
+
+// matches reports whether a text matches an expression of a pod. An expression that is
+// empty or invalid matches nothing, and nothing matches a text that is too long.
+func (x *idleExpressions) matches(expression, text string) bool {
+	if expression == "" || len(text) > maxIdlePath {
 		return false
 	}
-	expression := x.get(inst.IdlePaths)
-	return expression != nil && expression.MatchString(path)
+	compiled := x.get(expression)
+	return compiled != nil && compiled.MatchString(text)
 }
 
 // get returns a compiled expression, or nil if it is not valid. An Event on the

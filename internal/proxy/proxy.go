@@ -11,12 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"strings"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
 const (
@@ -44,6 +43,9 @@ type Deps struct {
 	// LaunchPage says whether the page of an ended instance has a button that
 	// launches a new one.
 	LaunchPage bool
+	// FrameAncestors are the origins whose pages may show our notices in a frame,
+	// besides our own.
+	FrameAncestors []string
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -51,48 +53,41 @@ type Deps struct {
 // Proxy is an http.Handler that forwards requests to instances. Anyone who knows an
 // instance's id can visit it; there is no other check.
 type Proxy struct {
-	deps      Deps
-	idle      idleExpressions
-	transport http.RoundTripper
-	buffers   httputil.BufferPool
+	deps    Deps
+	idle    idleExpressions
+	pool    *upstream.Pool
+	buffers bufferPool
+	now     func() time.Time
 }
 
 // New returns a Proxy that has no connections yet.
 func New(deps Deps) *Proxy {
 	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
-	return &Proxy{
-		deps:    deps,
-		buffers: &bufferPool{},
-		transport: &http.Transport{
-			// A pod is dialled by its address: no proxy from the environment,
-			// and no compression that the browser did not ask for.
-			DialContext:         dialer.DialContext,
-			DisableCompression:  true,
-			MaxIdleConnsPerHost: 16,
-			MaxIdleConns:        4096,
-			IdleConnTimeout:     90 * time.Second,
-		},
+	// A pod is dialled by its address, and by no proxy that the environment names.
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
 	}
+	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now), now: time.Now}
 }
 
 // ServeHTTP forwards a request to its instance. It answers by itself if there is
 // no instance to forward to.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id, rest, ok := splitUserPath(r.URL.EscapedPath())
+	id, rest, ok := splitUserPath(EscapedPath(r))
 	if !ok {
-		p.refuse(w, r, pages.NothingHereNotice())
+		p.turnAway(w, r, pages.NothingHereNotice())
 		return
 	}
 	inst, known := p.await(r.Context(), id)
 	switch {
 	case !known:
-		p.refuse(w, r, pages.NoInstanceNotice())
+		p.turnAway(w, r, pages.NoInstanceNotice())
 	case inst.Status == instance.StatusDeleted:
-		p.refuse(w, r, pages.OverNotice(inst))
+		p.turnAway(w, r, pages.OverNotice(inst))
 	case inst.Status == instance.StatusFailed:
-		p.refuse(w, r, pages.FailedNotice(inst))
+		p.turnAway(w, r, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
-		p.refuse(w, r, pages.StartingNotice(inst))
+		p.turnAway(w, r, pages.StartingNotice(inst))
 	case rest == "":
 		// Relative links need the slash. The path is ours and not the client's, so
 		// that no client chooses where the redirect leads.
@@ -102,7 +97,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		http.Redirect(w, r, redirect, http.StatusTemporaryRedirect)
 	default:
-		p.forward(w, r, inst)
+		if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
+			p.forward(w, r, inst)
+		}
 	}
 }
 
@@ -116,6 +113,21 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 	})
 }
 
+// turnAway refuses a request that is not forwarded. A body that is on its way is read
+// for a while, so that its sender gets to read the answer.
+func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice) {
+	control := http.NewResponseController(w)
+	body := newRequestBody(r, control, func() {})
+	if body != nil {
+		_ = control.EnableFullDuplex() // otherwise the server waits for a part of the body first
+		w.Header().Set("Connection", "close")
+	}
+	p.refuse(w, r, n)
+	if body != nil {
+		body.Abandon()
+	}
+}
+
 // refuse answers in place of an instance. A page is shown only where the browser
 // asks for one: what a page loads or sends gets plain text, and so do all other
 // clients.
@@ -123,23 +135,10 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n pages.Notice) {
 	if !p.deps.LaunchPage {
 		n.Template = ""
 	}
+	n.FrameAncestors = p.deps.FrameAncestors
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		n.ServePlain(w)
 		return
 	}
 	n.Serve(w, r)
-}
-
-// splitUserPath splits /user/<id>/rest. The rest keeps its leading slash, and is
-// empty if the path ends with the id.
-func splitUserPath(escaped string) (id, rest string, ok bool) {
-	after, ok := strings.CutPrefix(escaped, instance.UserPrefix)
-	if !ok {
-		return "", "", false
-	}
-	id = after
-	if slash := strings.IndexByte(after, '/'); slash >= 0 {
-		id, rest = after[:slash], after[slash:]
-	}
-	return id, rest, instance.ValidID(id)
 }

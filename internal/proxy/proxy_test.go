@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -55,11 +56,15 @@ func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	deps := Deps{Instances: known, Touch: p.touch, IsAPIKey: func(value string) bool { return strings.Contains(value, testAPIKey) }}
 	deps.Log, p.log = kubetest.RecordLog()
 	p.handler = New(deps)
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.inFlight.Add(1)
 		defer p.inFlight.Add(-1)
 		p.handler.ServeHTTP(w, r)
 	}))
+	p.Listener = Listen(p.Listener)
+	p.Config.ConnContext = ConnContext
+	p.Config.ErrorLog = slog.NewLogLogger(deps.Log.Handler(), slog.LevelError)
+	p.Start()
 	t.Cleanup(p.Close)
 	client := p.Client()
 	client.Timeout = kubetest.Patience
@@ -308,7 +313,7 @@ func TestApplicationDoesNotAnswer(t *testing.T) {
 	}{
 		{"refuses the connection", closed, 0},
 		{"breaks the connection", application(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), 0},
-		{"upgrades without being asked", application(t, func(w http.ResponseWriter, _ *http.Request) { hijack(t, w, "websocket") }), 1},
+		{"upgrades without being asked", application(t, func(w http.ResponseWriter, _ *http.Request) { hijack(t, w, "websocket") }), 0},
 	} {
 		p := startProxy(t, row.inst)
 		res, body := p.get(t, base+"?token=secret", "Authorization", "token "+testAPIKey)

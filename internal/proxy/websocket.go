@@ -10,6 +10,7 @@ import (
 // of close, ping and pong are higher.
 const (
 	lastDataOpcode = 0x2
+	finBit         = 0x80 // the last frame of a message
 	opcodeMask     = 0x0f
 	maskBit        = 0x80
 	lengthMask     = 0x7f
@@ -26,6 +27,9 @@ type frameScanner struct {
 	have   int      // bytes of it so far
 	skip   uint64   // payload bytes still to come
 	data   bool     // whether the payload being skipped is data
+	// counted is the payload's size in bytes of the smallest message that counts. A
+	// smaller one is a heartbeat.
+	counted int
 }
 
 // scan reports whether the next piece p of the stream has any byte of a data
@@ -46,12 +50,19 @@ func (s *frameScanner) scan(p []byte) bool {
 		if s.have < s.headerLength() {
 			continue
 		}
-		s.data = s.header[0]&opcodeMask <= lastDataOpcode
 		s.skip = s.payloadLength()
+		s.data = s.header[0]&opcodeMask <= lastDataOpcode && !s.isHeartbeat()
 		s.have = 0
 		found = found || s.data
 	}
 	return found
+}
+
+// isHeartbeat reports whether the frame is a whole message that is small enough for a
+// heartbeat. What is only a part of a message is none.
+func (s *frameScanner) isHeartbeat() bool {
+	whole := s.header[0]&finBit != 0 && s.header[0]&opcodeMask != 0
+	return whole && s.skip < uint64(s.counted)
 }
 
 // headerLength returns the length of the header in bytes, as far as the bytes read

@@ -91,6 +91,9 @@ func (t binderTemplate) podTemplate(namespace string) (*corev1.PodTemplate, erro
 			instance.ActivityProbeAnnotation: jupyterActivityProbe,
 		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			// An instance whose application ends is over. A restarted container would
+			// have lost its files.
+			RestartPolicy: corev1.RestartPolicyNever,
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot:   new(true),
 				RunAsUser:      new(int64(notebookUser)),

@@ -221,6 +221,9 @@ func TestPodOfATemplate(t *testing.T) {
 	if *pod.Spec.AutomountServiceAccountToken || pod.Namespace != "somewhere" || *pod.Spec.TerminationGracePeriodSeconds > 10 {
 		t.Errorf("got pod %+v", pod)
 	}
+	if pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
+		t.Errorf("the restart policy is %q, want Never: a restarted container has lost its files", pod.Spec.RestartPolicy)
+	}
 	for annotation, want := range map[string]string{
 		instance.IdlePathsAnnotation: jupyterIdlePaths, instance.ActivityProbeAnnotation: "api/kernels",
 		instance.PortAnnotation: "80", instance.TemplateNameAnnotation: "My_project", instance.ReadyWhenAnnotation: instance.ReadyWhenListening,
@@ -235,7 +238,7 @@ func TestPodOfATemplate(t *testing.T) {
 	}
 }
 
-// Templates from a registry are idle when the example template is.
+// Templates from a registry are idle when the example template is, and end when it does.
 func TestExampleTemplateIsLikeThoseOfARegistry(t *testing.T) {
 	manifest, err := os.ReadFile("../../manifests/base/instances/template-jupyter.yaml")
 	if err != nil {
@@ -248,5 +251,8 @@ func TestExampleTemplateIsLikeThoseOfARegistry(t *testing.T) {
 		if line == nil || string(line[1]) != want {
 			t.Errorf("the example has %s: %q, want %s", annotation, line, want)
 		}
+	}
+	if !regexp.MustCompile(`(?m)^    restartPolicy: Never$`).Match(manifest) {
+		t.Error("the example's container is restarted when it ends")
 	}
 }

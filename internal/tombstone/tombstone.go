@@ -47,10 +47,10 @@ type Remover struct {
 // The pod's UID is a precondition of the delete. If another pod has the name,
 // apierrors.IsConflict is true for the error. If the pod is already gone,
 // apierrors.IsNotFound is true.
-func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
+func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, end instance.End) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	return r.remove(ctx, pod, reason, message, metav1.NewUIDPreconditions(string(pod.UID)))
+	return r.remove(ctx, pod, end, metav1.NewUIDPreconditions(string(pod.UID)))
 }
 
 // RemoveIfUnchanged is Remove for a pod that nobody has written to since it was read.
@@ -61,7 +61,7 @@ func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, reason instance.E
 // instance seldom gets one. It gets one if its pod changes between the dry run and the
 // delete. That does no harm while the pod lives. If somebody else deletes the pod before
 // the tombstone expires, clients are told the tombstone's reason.
-func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string) error {
+func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, end instance.End) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	preconditions := metav1.NewUIDPreconditions(string(pod.UID))
@@ -70,15 +70,15 @@ func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, reason
 	if err := r.deletePod(ctx, pod.Name, dryRun); err != nil {
 		return err
 	}
-	return r.remove(ctx, pod, reason, message, preconditions)
+	return r.remove(ctx, pod, end, preconditions)
 }
 
 // remove writes the tombstone and then deletes the pod.
-func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, preconditions *metav1.Preconditions) error {
+func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, end instance.End, preconditions *metav1.Preconditions) error {
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
-	if err := r.writeTombstone(ctx, pod, reason, message, options); err != nil {
+	if err := r.writeTombstone(ctx, pod, end, options); err != nil {
 		r.Log.WarnContext(ctx, "the tombstone of an instance was not written, its pod is deleted all the same",
-			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", reason, "error", err)
+			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
 	}
 	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 }
@@ -93,12 +93,12 @@ func (r *Remover) deletePod(ctx context.Context, name string, options metav1.Del
 // Remember writes a tombstone for an instance whose pod somebody else deleted. A
 // tombstone that exists is kept, because it says more. Its fields belong to another
 // field manager, so the API server answers with a conflict.
-func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, message string) error {
+func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.End) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"}
-	err := r.writeTombstone(ctx, pod, instance.EndGone, message, options)
+	err := r.writeTombstone(ctx, pod, end, options)
 	if apierrors.IsConflict(err) {
 		return nil
 	}
@@ -107,8 +107,8 @@ func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, message string)
 
 // writeTombstone applies the tombstone instead of creating it, because one can be
 // left from a delete that failed. Writing it again also restarts its TTL.
-func (r *Remover) writeTombstone(ctx context.Context, pod *corev1.Pod, reason instance.EndReason, message string, options metav1.ApplyOptions) error {
-	event := newEvent(pod, r.Namespace, reason, message, r.Now())
+func (r *Remover) writeTombstone(ctx context.Context, pod *corev1.Pod, end instance.End, options metav1.ApplyOptions) error {
+	event := newEvent(pod, r.Namespace, end, r.Now())
 	if _, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, event, options); err != nil {
 		return fmt.Errorf("write tombstone %s: %w", *event.Name, err)
 	}
@@ -118,10 +118,17 @@ func (r *Remover) writeTombstone(ctx context.Context, pod *corev1.Pod, reason in
 // newEvent returns the tombstone of a pod's instance that ends now. It has the pod's
 // labels, so that both are selected and indexed alike. The API server requires it to
 // be in the pod's namespace.
-func newEvent(pod *corev1.Pod, namespace string, reason instance.EndReason, message string, now time.Time) *applycorev1.EventApplyConfiguration {
+func newEvent(pod *corev1.Pod, namespace string, end instance.End, now time.Time) *applycorev1.EventApplyConfiguration {
 	eventType := corev1.EventTypeNormal
-	if reason == instance.EndFailed {
+	if end.Reason == instance.EndFailed {
 		eventType = corev1.EventTypeWarning
+	}
+	annotations := map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)}
+	if end.Detail != "" {
+		annotations[instance.DetailAnnotation] = end.Detail
+	}
+	if end.Fault != "" {
+		annotations[instance.FaultAnnotation] = string(end.Fault)
 	}
 	return applycorev1.Event(instance.TombstoneName(pod.Labels[instance.IDLabel]), namespace).
 		WithLabels(map[string]string{
@@ -130,12 +137,12 @@ func newEvent(pod *corev1.Pod, namespace string, reason instance.EndReason, mess
 			instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
 			instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
 		}).
-		WithAnnotations(map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)}).
+		WithAnnotations(annotations).
 		WithInvolvedObject(applycorev1.ObjectReference().
 			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).
 		WithType(eventType).
-		WithReason(string(reason)).
-		WithMessage(message).
+		WithReason(string(end.Reason)).
+		WithMessage(instance.TombstoneText(end.Message, end.Detail)).
 		WithSource(applycorev1.EventSource().WithComponent(instance.ManagerName)).
 		WithFirstTimestamp(pod.CreationTimestamp).
 		WithLastTimestamp(metav1.NewTime(now)).

@@ -57,7 +57,7 @@ func wantPodKept(t testing.TB, server *kubetest.Server) {
 }
 
 // removal returns the method that removes a pod: only if it is unchanged, or in any case.
-func removal(r *tombstone.Remover, unchangedOnly bool) func(context.Context, *corev1.Pod, instance.EndReason, string) error {
+func removal(r *tombstone.Remover, unchangedOnly bool) func(context.Context, *corev1.Pod, instance.End) error {
 	if unchangedOnly {
 		return r.RemoveIfUnchanged
 	}
@@ -71,7 +71,7 @@ func TestRemove(t *testing.T) {
 		true:  {UID: &pod.UID, ResourceVersion: &pod.ResourceVersion},
 	} {
 		r, server := remover(pod)
-		if err := removal(r, unchangedOnly)(t.Context(), pod, instance.EndStopped, "stopped by request"); err != nil {
+		if err := removal(r, unchangedOnly)(t.Context(), pod, instance.End{Reason: instance.EndStopped, Message: "stopped by request"}); err != nil {
 			t.Fatal(err)
 		}
 		kubetest.WantRemoved(t, server.Writes(), pod, only)
@@ -102,7 +102,7 @@ func TestRemoveConflicts(t *testing.T) {
 				}
 				return false, nil, nil
 			})
-			err := removal(r, row.unchangedOnly)(t.Context(), newPod(), instance.EndCulled, "")
+			err := removal(r, row.unchangedOnly)(t.Context(), newPod(), instance.End{Reason: instance.EndCulled})
 			if !apierrors.IsConflict(err) {
 				t.Errorf("got error %v, want a conflict", err)
 			}
@@ -116,7 +116,7 @@ func TestRemoveConflicts(t *testing.T) {
 
 func TestRemovePodThatIsGone(t *testing.T) {
 	r, server := remover()
-	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, ""); !apierrors.IsNotFound(err) {
+	if err := r.Remove(t.Context(), newPod(), instance.End{Reason: instance.EndStopped, Message: ""}); !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want not found", err)
 	}
 	wantEvent(t, server, "Stopped", "")
@@ -128,7 +128,7 @@ func TestTombstoneCannotBeWritten(t *testing.T) {
 	server.FailOn("patch", "events", errAway)
 	log, lines := kubetest.RecordLog()
 	r.Log = log
-	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, ""); err != nil {
+	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: ""}); err != nil {
 		t.Errorf("Remove: got error %v", err)
 	}
 	if _, err := server.StoredPod(newPod().Name); !apierrors.IsNotFound(err) {
@@ -137,7 +137,7 @@ func TestTombstoneCannotBeWritten(t *testing.T) {
 	if got := strings.Count(lines.String(), "level=WARN"); got != 1 {
 		t.Errorf("%d warnings, want 1:\n%s", got, lines)
 	}
-	if err := r.Remember(t.Context(), newPod(), ""); !errors.Is(err, errAway) {
+	if err := r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: ""}); !errors.Is(err, errAway) {
 		t.Errorf("Remember: got error %v, want %v", err, errAway)
 	}
 }
@@ -151,12 +151,12 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		return broken && !kubetest.IsDryRun(action), nil, errAway
 	})
-	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, "not used"); !errors.Is(err, errAway) {
+	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: "not used"}); !errors.Is(err, errAway) {
 		t.Fatalf("got error %v, want %v", err, errAway)
 	}
 	wantEvent(t, server, "Culled", "not used")
 	broken, now = false, now.Add(time.Hour)
-	if err := r.Remove(t.Context(), newPod(), instance.EndStopped, "stopped by request"); err != nil {
+	if err := r.Remove(t.Context(), newPod(), instance.End{Reason: instance.EndStopped, Message: "stopped by request"}); err != nil {
 		t.Fatal(err)
 	}
 	if event := wantEvent(t, server, "Stopped", "stopped by request"); !event.LastTimestamp.Time.Equal(now) {
@@ -166,9 +166,11 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 
 // What Remove wrote says more than what Remember would write, whichever comes first.
 func TestRemember(t *testing.T) {
-	remember := func(r *tombstone.Remover) error { return r.Remember(t.Context(), newPod(), "deleted from outside") }
+	remember := func(r *tombstone.Remover) error {
+		return r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
+	}
 	remove := func(r *tombstone.Remover) error {
-		return r.RemoveIfUnchanged(t.Context(), newPod(), instance.EndCulled, "not used")
+		return r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: "not used"})
 	}
 	for name, row := range map[string]struct {
 		steps           []func(*tombstone.Remover) error
@@ -196,7 +198,7 @@ func TestEvent(t *testing.T) {
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
 		r, server := remover(pod)
-		if err := r.Remove(t.Context(), pod, reason, "message"); err != nil {
+		if err := r.Remove(t.Context(), pod, instance.End{Reason: reason, Message: "message"}); err != nil {
 			t.Fatal(err)
 		}
 		event := wantEvent(t, server, string(reason), "message")

@@ -17,6 +17,10 @@
       button.disabled = false;
     }
   });
+  const [navigation] = performance.getEntriesByType('navigation');
+  if (navigation && (navigation.type === 'reload' || navigation.type === 'back_forward')) {
+    return;
+  }
   if (document.prerendering) {
     document.addEventListener('prerenderingchange', launch, { once: true });
   } else {

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"net/http"
+	"os"
+)
+
+// redirect sends the client to another address, as an application does that wants a
+// login. ${BINDER_BASE_URL} in the address stands for the base URL.
+func (a *app) redirect(w http.ResponseWriter, r *http.Request) {
+	address := os.Expand(r.URL.Query().Get("to"), func(name string) string { return a.env[name] })
+	if address == "" {
+		http.Error(w, `to="" is not an address`, http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Location", address)
+	w.WriteHeader(http.StatusFound)
+}

@@ -1,0 +1,202 @@
+package instance
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// DefaultContainerAnnotation names the container of a pod that people mean: kubectl's
+// annotation. It is the one that serves the application.
+const DefaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
+
+// mostExits is how often a container may end before its pod was ever Ready. After that
+// the launch has failed. The kubelet's pauses (10 s, 20 s, 40 s) make that a good minute.
+const mostExits = 5
+
+// servingStatus returns the status of the container that serves the application, or nil
+// before the kubelet has written it.
+func servingStatus(pod *corev1.Pod) *corev1.ContainerStatus {
+	statuses := pod.Status.ContainerStatuses
+	if len(statuses) == 0 {
+		return nil
+	}
+	name := pod.Annotations[DefaultContainerAnnotation]
+	i := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name })
+	return &statuses[max(i, firstOfSpec(pod), 0)]
+}
+
+// firstOfSpec returns the index of the status of the first container of the spec, or -1.
+// The kubelet sorts statuses by name.
+func firstOfSpec(pod *corev1.Pod) int {
+	if pod.Annotations[DefaultContainerAnnotation] != "" || len(pod.Spec.Containers) == 0 {
+		return -1
+	}
+	return slices.IndexFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == pod.Spec.Containers[0].Name })
+}
+
+// speakers returns the statuses of a pod's containers in the order in which they speak
+// for it: the one that serves, init containers, other containers, and last the sidecars
+// (init containers that run as long as the pod).
+func speakers(pod *corev1.Pod) (all []*corev1.ContainerStatus, sidecars int) {
+	serving := servingStatus(pod)
+	if serving != nil {
+		all = append(all, serving)
+	}
+	var last []*corev1.ContainerStatus
+	for i := range pod.Status.InitContainerStatuses {
+		status := &pod.Status.InitContainerStatuses[i]
+		if isSidecar(pod, status.Name) {
+			last = append(last, status)
+		} else {
+			all = append(all, status)
+		}
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if status := &pod.Status.ContainerStatuses[i]; status != serving {
+			all = append(all, status)
+		}
+	}
+	return append(all, last...), len(last)
+}
+
+// isInit reports whether a container of a pod is an init container that ends.
+func isInit(pod *corev1.Pod, name string) bool {
+	return !isSidecar(pod, name) && slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == name })
+}
+
+func isSidecar(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	})
+}
+
+// SlimSpec returns what is read of a pod's spec: the node, the restart policies, and the
+// names of the containers that have one of their own. If the pod does not say which
+// container serves, the name of the first is left too.
+func SlimSpec(pod *corev1.Pod) corev1.PodSpec {
+	slim := corev1.PodSpec{NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy}
+	own := func(c *corev1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; own(c) {
+			slim.InitContainers = append(slim.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy})
+		}
+	}
+	unnamed := pod.Annotations[DefaultContainerAnnotation] == "" && len(pod.Spec.Containers) > 1
+	for i := range pod.Spec.Containers {
+		if c := &pod.Spec.Containers[i]; own(c) || i == 0 && unnamed {
+			slim.Containers = append(slim.Containers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, RestartPolicyRules: c.RestartPolicyRules})
+		}
+	}
+	return slim
+}
+
+// isOver reports whether a container has ended and the kubelet will not start it again.
+// With rules for single exit codes nobody but the kubelet knows: then the pod's phase
+// tells.
+func isOver(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
+	ended := status.State.Terminated
+	if ended == nil {
+		return false
+	}
+	policy := string(pod.Spec.RestartPolicy)
+	for i := range pod.Spec.Containers {
+		if c := &pod.Spec.Containers[i]; c.Name == status.Name {
+			if len(c.RestartPolicyRules) > 0 {
+				return false
+			}
+			if c.RestartPolicy != nil {
+				policy = string(*c.RestartPolicy)
+			}
+		}
+	}
+	return policy == string(corev1.RestartPolicyNever) || policy == string(corev1.RestartPolicyOnFailure) && ended.ExitCode == 0
+}
+
+// lastEnd returns how a container ended the last time, or nil.
+func lastEnd(status *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	if status.State.Terminated != nil {
+		return status.State.Terminated
+	}
+	return status.LastTerminationState.Terminated
+}
+
+// exits returns how often a container has ended.
+func exits(status *corev1.ContainerStatus) int32 {
+	if status.State.Running == nil && lastEnd(status) != nil {
+		return status.RestartCount + 1
+	}
+	return status.RestartCount
+}
+
+// exitWords says how a container ended, in plain words.
+func exitWords(status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated) string {
+	switch ended.Reason {
+	case "OOMKilled":
+		if limit, ok := memoryLimit(status); ok {
+			return fmt.Sprintf("ran out of memory (limit %s)", limit)
+		}
+		return "ran out of memory"
+	case "StartError", "ContainerCannotRun":
+		return "could not be started"
+	case "ContainerStatusUnknown", "Unknown":
+		return "was lost by its node"
+	}
+	return fmt.Sprintf("exited with code %d", ended.ExitCode)
+}
+
+func memoryLimit(status *corev1.ContainerStatus) (string, bool) {
+	if status.Resources == nil {
+		return "", false
+	}
+	limit, ok := status.Resources.Limits[corev1.ResourceMemory]
+	return limit.String(), ok
+}
+
+// restartsOf returns how often and why the container that serves was restarted since
+// somebody could use the instance. What a warm pod did before its launch does not count.
+func restartsOf(pod *corev1.Pod) (restarts int32, reason string) {
+	serving := servingStatus(pod)
+	if serving == nil || serving.RestartCount == 0 {
+		return 0, ""
+	}
+	ended := lastEnd(serving)
+	if ended == nil {
+		return serving.RestartCount, "ended"
+	}
+	if launched, err := time.Parse(time.RFC3339, pod.Annotations[LaunchedAnnotation]); err == nil && ended.FinishedAt.Time.Before(launched.Truncate(time.Second)) {
+		return 0, ""
+	}
+	return serving.RestartCount, exitWords(serving, ended)
+}
+
+// restartMessage tells the visitor of a deployed instance of its restarts.
+func restartMessage(restarts int32, reason string) string {
+	switch restarts {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("The application was started again: it %s. Files outside volumes are gone.", reason)
+	}
+	return fmt.Sprintf("The application was started again %d times: the last time, it %s. Files outside volumes are gone.", restarts, reason)
+}
+
+// wasReady reports whether a pod may have been Ready before. The kubelet writes the start
+// time and the condition Ready at the same time, and the condition's time again when it
+// changes.
+func wasReady(pod *corev1.Pod) bool {
+	const slack = 2 * time.Second // both times are cut to seconds
+	ready := Condition(pod, corev1.PodReady)
+	if ready == nil {
+		return false
+	}
+	if ready.Status == corev1.ConditionTrue || pod.Status.StartTime == nil {
+		return true
+	}
+	return ready.LastTransitionTime.Sub(pod.Status.StartTime.Time) > slack
+}
+
+var pullBackoff = regexp.MustCompile(`(?s)^Back-off pulling image ".*?": ([A-Za-z]+): (.*)$`)

@@ -1,0 +1,116 @@
+package instance
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ended returns the finding of an instance whose application has ended for good, and
+// whether it has. The container that serves decides: a helper may run on, and sidecars
+// are killed after it.
+func ended(pod *corev1.Pod) (f finding, over bool) {
+	if pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" {
+		cause, _ := causeOf(WherePod, pod.Status.Reason, pod.Status.Message)
+		return failed(pod.Status.Reason, cause.Message, detailOf(pod.Status.Reason, pod.Status.Message), cause.Fault, endTime(pod)), true
+	}
+	if serving := servingStatus(pod); serving != nil && serving.State.Terminated != nil &&
+		(isOver(pod, serving) || pod.Status.Phase == corev1.PodFailed) {
+		if serving.State.Terminated.ExitCode == 0 {
+			return completed(serving.State.Terminated), true
+		}
+		return exited(pod, serving, serving.State.Terminated), true
+	}
+	switch pod.Status.Phase {
+	case corev1.PodSucceeded:
+		return completed(nil), true
+	case corev1.PodFailed:
+		return phaseFailed(pod), true
+	}
+	return helperEnded(pod)
+}
+
+// Failure returns why a pod is in phase Failed, for operators.
+func Failure(pod *corev1.Pod) (reason, detail string) {
+	f, _ := ended(pod)
+	if f.status != StatusFailed {
+		f = phaseFailed(pod)
+	}
+	if f.detail == "" || f.detail == f.reason {
+		return f.reason, f.message
+	}
+	return f.reason, strings.TrimPrefix(f.detail, f.reason+": ")
+}
+
+// completed is the finding of an application that ended by itself. ended can be nil.
+func completed(ended *corev1.ContainerStateTerminated) finding {
+	f := finding{status: StatusDeleted, reason: ReasonCompleted, message: "the application ended by itself"}
+	if ended != nil {
+		f.detail = Clip(ended.Message)
+	}
+	return f
+}
+
+// exited is the finding of a container that ended with an error and is not started again.
+func exited(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated) finding {
+	cause, known := causeOf(WhereTerminated, ended.Reason, ended.Message)
+	fault, detail := cause.Fault, detailOf(ended.Reason, ended.Message)
+	message := sentence(cause.Message, pod, status)
+	switch {
+	case ended.Reason == "OOMKilled":
+		message = fmt.Sprintf("The application %s: container %s.", exitWords(status, ended), status.Name)
+		if !wasReady(pod) {
+			fault = FaultTemplate
+		}
+	case ended.Reason == "Error" || !known:
+		message = fmt.Sprintf("The application ended: container %s %s.", status.Name, exitWords(status, ended))
+		fault = FaultTemplate
+	}
+	return failed(ended.Reason, message, detail, fault, ended.FinishedAt.Time)
+}
+
+// phaseFailed is the finding of a pod in phase Failed that gives no reason, and whose
+// application has no error: the first container with an error speaks. Sidecars do not,
+// as they are killed at the end.
+func phaseFailed(pod *corev1.Pod) finding {
+	statuses, sidecars := speakers(pod)
+	for _, status := range statuses[:len(statuses)-sidecars] {
+		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
+			return exited(pod, status, ended)
+		}
+	}
+	if cause, detail, found := Disruption(pod); found {
+		return failed(cause.Reason, cause.Message, detail, cause.Fault, endTime(pod))
+	}
+	return failed("Failed", "The instance ended, and the cluster does not say why.", "", FaultChance, endTime(pod))
+}
+
+// helperEnded returns the finding of a pod that can never be Ready again, because a
+// container beside the one that serves has ended and is not started again. The kubelet
+// calls only a pod Ready in which all containers run.
+func helperEnded(pod *corev1.Pod) (f finding, over bool) {
+	for i := range pod.Status.ContainerStatuses {
+		status := &pod.Status.ContainerStatuses[i]
+		if !isOver(pod, status) {
+			continue
+		}
+		ended := status.State.Terminated
+		message := fmt.Sprintf("Container %s %s, and without it the instance is not ready.", status.Name, exitWords(status, ended))
+		return failed(ReasonHelperEnded, message, detailOf(ended.Reason, ended.Message), FaultTemplate, ended.FinishedAt.Time), true
+	}
+	return finding{}, false
+}
+
+// endTime returns when the last container of a pod ended, or when the pod stopped being
+// Ready, if that is later.
+func endTime(pod *corev1.Pod) time.Time {
+	at := ReadyChangedAt(pod)
+	for _, status := range pod.Status.ContainerStatuses {
+		if ended := status.State.Terminated; ended != nil && ended.FinishedAt.After(at) {
+			at = ended.FinishedAt.Time
+		}
+	}
+	return at
+}

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// mapping turns the addresses in an application's answer into those by which its
+// visitor reaches it, as nginx's proxy_redirect and proxy_cookie_path do.
+type mapping struct {
+	prefix   string // /user/<id>, if it is taken off paths; else ""
+	pod      string // the pod's name
+	address  string // host:port of the application
+	host     string // by which the visitor knows it
+	reported string // the same, as an ingress in front of this service knows it; or ""
+}
+
+// newMapping returns the mapping of an instance's answer to a request.
+func newMapping(r *http.Request, inst instance.Instance) mapping {
+	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: r.Header.Get("X-Forwarded-Host")}
+	if inst.StripPrefix {
+		m.prefix = strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
+	}
+	return m
+}
+
+// isPublic reports whether an authority is that of the visitor's address.
+func (m mapping) isPublic(authority string) bool {
+	return authority != "" && (strings.EqualFold(authority, m.host) || strings.EqualFold(authority, m.reported))
+}
+
+// isOwn reports whether an authority is one by which the application may know itself.
+func (m mapping) isOwn(authority string) bool {
+	ownHost, ownPort, _ := net.SplitHostPort(m.address)
+	host, port, err := net.SplitHostPort(authority)
+	if err != nil || port != ownPort {
+		return false
+	}
+	switch host = strings.ToLower(host); host {
+	case "localhost", "127.0.0.1", "::1", "0.0.0.0", m.pod, ownHost:
+		return true
+	}
+	return false
+}
+
+// header maps the fields of an answer that hold addresses (RFC 9110, sections 8.7 and
+// 10.2.2; RFC 8288; RFC 6265).
+func (m mapping) header(h http.Header) {
+	m.each(h, "Location", m.reference)
+	m.each(h, "Content-Location", m.reference)
+	m.each(h, "Refresh", m.refresh)
+	m.each(h, "Link", m.link)
+	if m.prefix != "" {
+		m.each(h, "Set-Cookie", m.cookie)
+	}
+}
+
+func (m mapping) each(h http.Header, name string, change func(string) string) {
+	for i, value := range h[name] {
+		h[name][i] = change(value)
+	}
+}
+
+// reference maps one URI reference. Those without a host of the application's or the
+// visitor's stay, and so do relative ones and those that are below the base URL.
+func (m mapping) reference(value string) string {
+	authority, rest, found := cutAuthority(value)
+	switch {
+	case !found:
+		return m.path(value)
+	case m.isPublic(authority):
+		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))
+	case m.isOwn(authority):
+		// The visitor cannot reach the address that the application believes to have.
+		return m.path(rooted(rest))
+	}
+	return value
+}
+
+// path maps the path of a reference that begins with one.
+func (m mapping) path(value string) string {
+	if m.prefix == "" || !strings.HasPrefix(value, "/") || m.isBelow(value) {
+		return value
+	}
+	return m.prefix + value
+}
+
+// isBelow reports whether a path is that of the base URL, or below it.
+func (m mapping) isBelow(path string) bool {
+	rest, ok := strings.CutPrefix(path, m.prefix)
+	return ok && (rest == "" || strings.IndexByte("/?#", rest[0]) >= 0)
+}
+
+// cutAuthority splits http://host/rest and //host/rest. It is not found in any other
+// reference.
+func cutAuthority(value string) (authority, rest string, found bool) {
+	scheme, after, found := strings.Cut(value, "//")
+	if !found {
+		return "", "", false
+	}
+	switch strings.ToLower(scheme) {
+	case "", "http:", "https:":
+	default:
+		return "", "", false
+	}
+	if end := strings.IndexAny(after, "/?#"); end >= 0 {
+		return after[:end], after[end:], true
+	}
+	return after, "", true
+}
+
+// rooted gives an empty path its slash (RFC 9110, section 4.2.3).
+func rooted(rest string) string {
+	if strings.HasPrefix(rest, "/") {
+		return rest
+	}
+	return "/" + rest
+}
+
+// refreshSyntax is a refresh with an address, as the HTML standard has it: "5;
+// url=/next", or "5, '/next'". It never changes.
+var refreshSyntax = regexp.MustCompile(`(?i)^(\s*[0-9.]+\s*[;,\s]\s*(?:url\s*=\s*)?["']?)([^"'\s]+)(.*)$`)
+
+// refresh maps the address in a Refresh field.
+func (m mapping) refresh(value string) string {
+	parts := refreshSyntax.FindStringSubmatch(value)
+	if parts == nil {
+		return value
+	}
+	return parts[1] + m.reference(parts[2]) + parts[3]
+}
+
+// link maps the targets of a Link field: <target>; rel=preload, <target> (RFC 8288,
+// section 3).
+func (m mapping) link(value string) string {
+	var mapped strings.Builder
+	for {
+		before, rest, found := strings.Cut(value, "<")
+		target, after, closed := strings.Cut(rest, ">")
+		if !found || !closed {
+			mapped.WriteString(value)
+			return mapped.String()
+		}
+		mapped.WriteString(before + "<" + m.reference(target) + ">")
+		// The parameters of a link can be quoted, and then hold anything.
+		end := endOfParameters(after)
+		mapped.WriteString(after[:end])
+		value = after[end:]
+	}
+}
+
+// endOfParameters returns where the next link begins: at a comma that is not quoted.
+func endOfParameters(value string) int {
+	quoted := false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			return i
+		}
+	}
+	return len(value)
+}
+
+// cookie maps the Path of a cookie.
+func (m mapping) cookie(value string) string {
+	attributes := strings.Split(value, ";")
+	for i, attribute := range attributes[1:] {
+		name, path, _ := strings.Cut(attribute, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "path") {
+			attributes[i+1] = name + "=" + m.path(strings.TrimSpace(path))
+		}
+	}
+	return strings.Join(attributes, ";")
+}
+
+// destination maps the Destination of a request that moves or copies a file (RFC 4918,
+// section 10.3) into the address that the application knows.
+func (m mapping) destination(value string) string {
+	authority, path, found := cutAuthority(value)
+	if !found {
+		path = value
+	}
+	if m.prefix == "" || found && !m.isPublic(authority) || !m.isBelow(path) {
+		return value
+	}
+	return strings.TrimSuffix(value, path) + rooted(strings.TrimPrefix(path, m.prefix))
+}

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+// An application without a base URL answers with addresses of its own. The visitor
+// gets those that lead into the instance. BASE stands for the path of the instance.
+func TestMapsAddresses(t *testing.T) {
+	prefix := strings.TrimSuffix(base, "/")
+	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
+	r := &http.Request{Host: "hub.example:8000", Header: http.Header{"X-Forwarded-Host": {"notebooks.example"}}}
+	for _, row := range []struct{ name, value, want, unprefixed string }{
+		// want is what an application with strip-prefix needs; unprefixed is what one
+		// with a base URL does, if the value changes.
+		{"Location", "/login?next=%2F", "BASE/login?next=%2F", ""},
+		{"Location", "/tree?", "BASE/tree?", ""},
+		{"Location", "/", "BASE/", ""},
+		{"Location", "http://localhost:8888/x", "BASE/x", "/x"},
+		{"Location", "http://127.0.0.1:8888", "BASE/", "/"},
+		{"Location", "HTTP://LocalHost:8888?a=b", "BASE/?a=b", "/?a=b"},
+		{"Location", "http://[::1]:8888/x", "BASE/x", "/x"},
+		{"Location", "http://0.0.0.0:8888BASE/x", "BASE/x", "BASE/x"},
+		{"Location", "http://10.0.0.7:8888/x#f", "BASE/x#f", "/x#f"},
+		{"Location", "http://" + instance.PodName(inst.ID) + ":8888/x", "BASE/x", "/x"},
+		{"Location", "//localhost:8888/x", "BASE/x", "/x"},
+		{"Location", "http://hub.example:8000/login", "http://hub.example:8000BASE/login", ""},
+		{"Location", "https://notebooks.example/login", "https://notebooks.exampleBASE/login", ""},
+		{"Location", "//hub.example:8000/x", "//hub.example:8000BASE/x", ""},
+		{"Location", "/login?next=http://localhost:8888/x", "BASE/login?next=http://localhost:8888/x", ""},
+		{"Location", "/userx", "BASE/userx", ""},
+		{"Location", "BASEx/y", "BASEBASEx/y", ""},
+		{"Location", "/user/" + kubetest.ID(2) + "/", "BASE/user/" + kubetest.ID(2) + "/", ""},
+		// These stay.
+		{"Location", "", "", ""},
+		{"Location", "login", "login", ""},
+		{"Location", "../x", "../x", ""},
+		{"Location", "?a=/b", "?a=/b", ""},
+		{"Location", "#f", "#f", ""},
+		{"Location", "BASE", "BASE", ""},
+		{"Location", "BASE/tree", "BASE/tree", ""},
+		{"Location", "BASE?x", "BASE?x", ""},
+		{"Location", "http://hub.example:8000BASE/x", "http://hub.example:8000BASE/x", ""},
+		{"Location", "https://login.example/x", "https://login.example/x", ""},
+		{"Location", "//cdn.example/x", "//cdn.example/x", ""},
+		{"Location", "http://localhost:9999/callback", "http://localhost:9999/callback", ""},
+		{"Location", "http://me@localhost:8888/x", "http://me@localhost:8888/x", ""},
+		{"Location", "ftp://localhost:8888/x", "ftp://localhost:8888/x", ""},
+		{"Location", "mailto:a@b.example", "mailto:a@b.example", ""},
+		{"Location", "data:text/plain,//localhost:8888/", "data:text/plain,//localhost:8888/", ""},
+		{"Content-Location", "/doc.en.html", "BASE/doc.en.html", ""},
+		{"Content-Location", "doc.en.html", "doc.en.html", ""},
+		{"Refresh", "5", "5", ""},
+		{"Refresh", "5; url=/next", "5; url=BASE/next", ""},
+		{"Refresh", "0;URL='/next?a=b'", "0;URL='BASE/next?a=b'", ""},
+		{"Refresh", "1.5, /next", "1.5, BASE/next", ""},
+		{"Refresh", "5; url=http://localhost:8888/x", "5; url=BASE/x", "5; url=/x"},
+		{"Refresh", "5; url=next", "5; url=next", ""},
+		{"Refresh", "soon; url=/x", "soon; url=/x", ""},
+		{"Link", "</style.css>; rel=preload; as=style", "<BASE/style.css>; rel=preload; as=style", ""},
+		{"Link", `</a>; title="x, <no>; y", <b>; rel=next, </c>`, `<BASE/a>; title="x, <no>; y", <b>; rel=next, <BASE/c>`, ""},
+		{"Link", `</a>; title="q\", <no>", </b>`, `<BASE/a>; title="q\", <no>", <BASE/b>`, ""},
+		{"Link", "</unclosed", "</unclosed", ""},
+		{"Set-Cookie", "a=b; Path=/app; HttpOnly", "a=b; Path=BASE/app; HttpOnly", ""},
+		{"Set-Cookie", "a=b;path=/", "a=b;path=BASE/", ""},
+		{"Set-Cookie", "a=/x; Path=BASE/", "a=/x; Path=BASE/", ""},
+		{"Set-Cookie", "path=/x; Max-Age=1", "path=/x; Max-Age=1", ""},
+		{"Set-Cookie", "a=b; Path; Path=x; Path=/y", "a=b; Path=; Path=x; Path=BASE/y", ""},
+		{"Set-Cookie", "a=b", "a=b", ""},
+		{"X-Custom", "/login", "/login", ""},
+	} {
+		fill := func(s string) string { return strings.ReplaceAll(s, "BASE", prefix) }
+		for _, strip := range []bool{true, false} {
+			inst.StripPrefix = strip
+			want := row.want
+			if !strip {
+				want = row.unprefixed
+				if want == "" {
+					want = row.value
+				}
+			}
+			h := http.Header{row.name: {fill(row.value), fill(row.value)}}
+			newMapping(r, inst).header(h)
+			if got := h[row.name]; got[0] != fill(want) || got[1] != fill(want) {
+				t.Errorf("strip-prefix %t: %s: %s\n got %q\nwant %q", strip, row.name, row.value, got, fill(want))
+			}
+		}
+	}
+}
+
+// Destination is an address that the visitor's program sends.
+func TestMapsDestination(t *testing.T) {
+	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
+	r := &http.Request{Host: "hub.example"}
+	for value, want := range map[string]string{
+		"http://hub.example" + base + "dav/b.txt": "http://hub.example/dav/b.txt",
+		base + "dav/b.txt":                        "/dav/b.txt",
+		strings.TrimSuffix(base, "/"):             "/",
+		"http://other.example" + base + "b":       "http://other.example" + base + "b",
+		"/elsewhere":                              "/elsewhere",
+	} {
+		if got := newMapping(r, inst).destination(value); got != want {
+			t.Errorf("%s: got %s, want %s", value, got, want)
+		}
+	}
+}
+
+// FuzzMapping checks that no value panics, and that what is mapped once stays.
+func FuzzMapping(f *testing.F) {
+	for _, seed := range []string{"/login", "5; url=/x", `</a>; title="<"`, "a=b; Path=/", "http://localhost:8888/x"} {
+		f.Add(seed)
+	}
+	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
+	m := newMapping(&http.Request{Host: "hub.example"}, inst)
+	f.Fuzz(func(t *testing.T, value string) {
+		for _, name := range []string{"Location", "Refresh", "Link", "Set-Cookie"} {
+			h := http.Header{name: {value}}
+			m.header(h)
+			once := h[name][0]
+			m.header(h)
+			if h[name][0] != once {
+				t.Errorf("%s: %q becomes %q, and then %q", name, value, once, h[name][0])
+			}
+		}
+	})
+}

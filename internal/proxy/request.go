@@ -1,0 +1,128 @@
+package proxy
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
+)
+
+// request turns a visitor's request into the one that the application gets.
+func (v *visit) request() *upstream.Request {
+	r := v.r
+	path, query := splitTarget(r)
+	req := &upstream.Request{
+		Method: r.Method, Target: strings.TrimPrefix(path, v.mapping.prefix) + query, Host: r.Host, Header: v.requestHeader(r, v.mapping),
+		ContentLength: r.ContentLength, Trailer: func() http.Header { return r.Trailer },
+	}
+	pages.RemoveRestartCookie(req.Header, v.inst.ID)
+	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
+		req.ContentLength = -1
+	}
+	if v.body != nil {
+		req.Body = v.body
+		req.Continue = continueOf(r)
+	}
+	if r.ProtoAtLeast(1, 1) { // others do not know interim answers (RFC 9110, section 15.2)
+		req.Inform = v.inform
+	}
+	return req
+}
+
+// requestHeader returns the header fields that the application gets.
+func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
+	h := maps.Clone(r.Header)
+	protocol := upgradeOf(h)
+	removeConnectionFields(h)
+	if protocol != "" && (r.Body == nil || r.Body == http.NoBody) {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{protocol}
+	}
+	if hasToken(r.Header["Te"], "trailers") {
+		h["Te"] = []string{"trailers"}
+	}
+	delete(h, "Content-Length")
+	setForwarded(h, r, m)
+	// Applications use this header for tokens of their own. The API key is not theirs.
+	if slices.ContainsFunc(h["Authorization"], p.deps.IsAPIKey) {
+		delete(h, "Authorization")
+	}
+	if destination, ok := h["Destination"]; ok && len(destination) == 1 {
+		h["Destination"] = []string{m.destination(destination[0])}
+	}
+	return h
+}
+
+// setForwarded tells the application who asked, and how. The Host stays the
+// browser's, so that the application's origin check works. The host and scheme
+// that an ingress in front of this service reported are kept: only the ingress
+// knows them. A visitor can forge them, but only towards an instance whose id the
+// visitor knows.
+func setForwarded(h http.Header, r *http.Request, m mapping) {
+	delete(h, "Forwarded")
+	if client, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		h["X-Forwarded-For"] = []string{strings.Join(append(slices.Clone(r.Header["X-Forwarded-For"]), client), ", ")}
+	}
+	for name, own := range map[string]string{"X-Forwarded-Host": r.Host, "X-Forwarded-Proto": "http"} {
+		if reported := r.Header.Get(name); reported != "" {
+			own = reported
+		}
+		h[name] = []string{own}
+	}
+	delete(h, "X-Forwarded-Prefix")
+	if m.prefix != "" {
+		h["X-Forwarded-Prefix"] = []string{m.prefix}
+	}
+}
+
+// continueOf returns what a body waits for that the client announces with "Expect:
+// 100-continue": the application's word, or that the client sends it anyway. It is nil
+// for all other bodies, and where the server cannot watch the client's connection.
+func continueOf(r *http.Request) func(context.Context) bool {
+	client := clientConnOf(r)
+	if client == nil || !hasToken(r.Header["Expect"], "100-continue") {
+		return nil
+	}
+	return client.awaitBody
+}
+
+// upgradeOf returns the protocol that a message wants to change to, or "".
+func upgradeOf(h http.Header) string {
+	if !hasToken(h["Connection"], "upgrade") {
+		return ""
+	}
+	return h.Get("Upgrade")
+}
+
+// removeConnectionFields removes the fields that are meant for one connection only:
+// those that Connection names, and those that have always been (RFC 9110, section
+// 7.6.1).
+func removeConnectionFields(h http.Header) {
+	for _, value := range h["Connection"] {
+		for name := range strings.SplitSeq(value, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range []string{
+		"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	} {
+		delete(h, name)
+	}
+}
+
+// hasToken reports whether a field that is a list of tokens has one, in any case.
+func hasToken(values []string, token string) bool {
+	for _, value := range values {
+		for each := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(each), token) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// statusClientGone counts a request whose client has gone before its answer. It is
+	// nginx's code; no client sees it.
+	statusClientGone = 499
+	// halfClosedPatience is how long the application may send nothing while the client
+	// has closed its sending side. Nothing tells such a client from one that has gone,
+	// until something is sent to it.
+	halfClosedPatience = time.Minute
+	// lingerFor and lingerPause bound how long the rest of a request is read and dropped
+	// after its answer: in all, and between two pieces.
+	lingerFor   = 30 * time.Second
+	lingerPause = 5 * time.Second
+)
+
+var (
+	errClientGone = errors.New("the client has gone")
+	errPatience   = errors.New("the application sent nothing for a minute to a client that has closed its sending side")
+)
+
+// Listen returns a listener whose connections remember whether the client has only
+// closed its sending side. A client may do so after a whole request and still read
+// the answer (RFC 9112, section 9.6); net/http calls it gone. The server needs
+// ConnContext, too.
+func Listen(inner net.Listener) net.Listener { return listener{inner} }
+
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	accepted, err := l.Listener.Accept()
+	if tcp, ok := accepted.(*net.TCPConn); ok && err == nil {
+		return &clientConn{TCPConn: tcp}, nil
+	}
+	return accepted, err
+}
+
+// ConnContext is the http.Server's, for a listener made by Listen.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if client, ok := c.(*clientConn); ok {
+		return context.WithValue(ctx, clientConnKey{}, client)
+	}
+	return ctx
+}
+
+type clientConnKey struct{}
+
+// clientConnOf returns the connection that a request came over, or nil if the server
+// does not listen by Listen.
+func clientConnOf(r *http.Request) *clientConn {
+	c, _ := r.Context().Value(clientConnKey{}).(*clientConn)
+	return c
+}
+
+// clientConn is a client's connection.
+type clientConn struct {
+	*net.TCPConn
+	halfClosed atomic.Bool // the client has closed its sending side
+	lingers    atomic.Bool // Close lets the client end its request
+	tail       [4]byte     // the last bytes that were read, by one goroutine at a time
+}
+
+// Read reads from the network.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.halfClosed.Store(true)
+	}
+	if n >= len(c.tail) {
+		copy(c.tail[:], p[n-len(c.tail):n])
+	} else if n > 0 {
+		copy(c.tail[:], c.tail[n:])
+		copy(c.tail[len(c.tail)-n:], p[:n])
+	}
+	return n, err
+}
+
+// Close closes the connection. While a client is still sending, only the sending side
+// is closed at first: a connection that is closed with unread bytes is reset, and the
+// client can lose the answer (RFC 9112, section 9.6).
+func (c *clientConn) Close() error {
+	if !c.lingers.Swap(false) {
+		return c.TCPConn.Close()
+	}
+	if err := c.CloseWrite(); err != nil {
+		return errors.Join(err, c.TCPConn.Close())
+	}
+	go c.linger()
+	return nil
+}
+
+// linger reads and drops what the client sends, for as long as lingerFor and
+// lingerPause allow, and closes the connection.
+func (c *clientConn) linger() {
+	defer c.TCPConn.Close()
+	var dropped [8 << 10]byte
+	for end := time.Now().Add(lingerFor); ; {
+		until := time.Now().Add(lingerPause)
+		if end.Before(until) {
+			until = end
+		}
+		if err := c.SetReadDeadline(until); err != nil {
+			return
+		}
+		if _, err := c.TCPConn.Read(dropped[:]); err != nil {
+			return
+		}
+	}
+}
+
+// awaitBody waits until the client begins to send its body, although nobody has said
+// 100 (Continue): it need not wait (RFC 9110, section 10.1.1). It reads nothing, and
+// returns false if ctx is done first. Nothing else may read meanwhile.
+func (c *clientConn) awaitBody(ctx context.Context) bool {
+	if string(c.tail[:]) != "\r\n\r\n" {
+		return true // more than the head was read: the body came with it
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	})
+	began := false
+	_ = raw.Read(func(fd uintptr) bool { // fails only once ctx is done
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		began = !errors.Is(err, syscall.EAGAIN)
+		return began
+	})
+	if !stop() {
+		<-interrupted
+		_ = c.SetReadDeadline(time.Time{}) // the body may be read yet
+	}
+	return began
+}
+
+// visitor watches the client of a request.
+type visitor struct {
+	// ctx is done when the client has gone, or patience has run out. It is not the
+	// request's own context, because that one is done when the client closes its
+	// sending side.
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	stop     func() bool
+	patience atomic.Pointer[time.Timer] // nil unless the client is half-closed
+}
+
+func watchVisitor(r *http.Request) *visitor {
+	v := &visitor{}
+	v.ctx, v.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
+	v.stop = context.AfterFunc(r.Context(), func() {
+		if c := clientConnOf(r); c == nil || !c.halfClosed.Load() {
+			v.cancel(errClientGone)
+			return
+		}
+		v.patience.Store(time.AfterFunc(halfClosedPatience, func() { v.cancel(errPatience) }))
+	})
+	return v
+}
+
+// answered starts patience again: the client has taken a part of the answer.
+func (v *visitor) answered() {
+	if timer := v.patience.Load(); timer != nil {
+		timer.Reset(halfClosedPatience)
+	}
+}
+
+// release ends the watch.
+func (v *visitor) release() {
+	v.stop()
+	if timer := v.patience.Load(); timer != nil {
+		timer.Stop()
+	}
+	v.cancel(nil)
+}
+
+// isReset reports whether an error says that a client has torn its connection down.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
+}
