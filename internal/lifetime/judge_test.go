@@ -85,7 +85,7 @@ func TestJudgeEnds(t *testing.T) {
 		{"too old before it is Ready", all(kubetest.Starting, maxAge("1m")), time.Minute, instance.EndExpired, ""},
 
 		// Failed: kept for a minute, so that clients learn of it.
-		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launching again will not help: tell the author of the template. (Error)"},
+		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template. (Error)"},
 		{"broke down after an hour", brokenAt(time.Hour), 61 * time.Minute, instance.EndFailed, ""},
 		{"evicted, the kubelet did not say when", all(notReadySince(at(time.Hour)), func(p *corev1.Pod) {
 			p.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory", Conditions: p.Status.Conditions}
