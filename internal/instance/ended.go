@@ -68,7 +68,11 @@ func exited(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.Conta
 		message = fmt.Sprintf("The application ended: container %s %s.", status.Name, exitWords(status, ended))
 		fault = FaultTemplate
 	}
-	f := failed(ended.Reason, message, detail, fault, ended.FinishedAt.Time)
+	at := ended.FinishedAt.Time
+	if at.IsZero() {
+		at = endTime(pod)
+	}
+	f := failed(ended.Reason, message, detail, fault, at)
 	if fault == FaultTemplate && wasReady(pod) {
 		f.message = message + " Launch a new one. If it ends again, tell the author of the template."
 	}

@@ -40,8 +40,8 @@ type Verdict struct {
 // Judge decides what happens to an instance. It never treats an unreadable annotation
 // as idleness, and it finds an end for every instance.
 //
-// While deletes are held, only pods that have plainly ended get an End, and times
-// in the future stay: either may be explained by what other replicas have yet to
+// While deletes are held, only instances that have plainly ended, or failed for good, get
+// an End, and times in the future stay: either may be explained by what other replicas have yet to
 // write, or by this replica's clock.
 //
 // warnings are the pod's Warning Events. What Judge calls failed is what clients are told
@@ -56,8 +56,8 @@ func (r Rules) Judge(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, h
 		return Verdict{Action: End, Reason: instance.EndCompleted, Message: inst.Message, Detail: inst.Detail}
 	case instance.StatusFailed:
 		v = r.judgeFailed(pod, inst, now)
-		if pod.Status.Phase == corev1.PodFailed {
-			return v
+		if !inst.FailedAt.IsZero() && inst.Reason != instance.ReasonStartTimeout {
+			return v // for good, whatever the clocks say
 		}
 	default:
 		v = r.judgeAlive(pod, now, held)

@@ -299,6 +299,11 @@ func TestJudgeFinalFailure(t *testing.T) {
 			if got := rules.Judge(pod, test.warnings, at(test.ends), false); got.Action != End || got.Reason != test.reason {
 				t.Errorf("got %+v, want End, %q", got, test.reason)
 			}
+			// A hold is for what may be in use. Without a time, only the start timeout counts.
+			held := test.ends == 6*time.Minute
+			if got := rules.Judge(pod, test.warnings, at(test.ends), true); (got.Action == Keep) != held {
+				t.Errorf("during a hold: got %+v, want it kept: %t", got, held)
+			}
 		})
 	}
 }
