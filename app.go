@@ -326,6 +326,7 @@ func metricValues() metrics.Values {
 	return metrics.Values{
 		Launches:        launch.Results(),
 		Ends:            texts(instance.EndReasons()),
+		Failures:        instance.FailureLabels(),
 		ActivityPatches: activity.Results(),
 		ActivityProbes:  texts(activity.ProbeResults()),
 		Claims:          launch.ClaimResults(),

@@ -24,6 +24,7 @@ const maxUnremembered = 1024
 // CullerMetrics counts what a Culler does.
 type CullerMetrics interface {
 	Ended(reason string)
+	Failed(reason string)
 	CullFailed()
 	Probed(result string)
 	WrongTimeFixed()
@@ -153,7 +154,10 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	case err == nil:
 		c.deps.Cache.Wrote(instance.Deleted(pod, c.deps.Now()))
 		c.deps.Metrics.Ended(string(v.Reason))
-		log.InfoContext(ctx, "culled", "message", v.Message, "detail", v.Detail)
+		if v.Failure != "" {
+			c.deps.Metrics.Failed(instance.FailureLabel(v.Failure))
+		}
+		log.InfoContext(ctx, "culled", "message", v.Message, "detail", v.Detail, "fault", v.Fault)
 	case apierrors.IsConflict(err):
 		log.DebugContext(ctx, "not culled: the pod has changed since it was judged")
 	case apierrors.IsNotFound(err):

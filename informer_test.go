@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -456,6 +457,56 @@ func TestAwaitTombstone(t *testing.T) {
 			t.Errorf("got %+v, %t after %s, want it deleted after 1s", inst, known, took)
 		}
 	})
+}
+
+// warning returns a Warning Event of an instance's pod.
+func warning(n int, pod *corev1.Pod, reason, message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: kubetest.Namespace, Name: fmt.Sprintf("%s.%x", pod.Name, n), ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}}},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		Type:           corev1.EventTypeWarning, Reason: reason, Message: message,
+		FirstTimestamp: metav1.NewTime(kubetest.Noon), LastTimestamp: metav1.NewTime(kubetest.Noon),
+	}
+}
+
+// A Warning Event of a pod wakes a waiting client, and says what the pod does not.
+func TestAwaitWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting)
+		c := startCache(t, time.Now, pod)
+		began := time.Now()
+		time.AfterFunc(time.Second, func() {
+			_ = c.Client.Tracker().Add(warning(1, pod, "FailedMount", `configmap "settings" not found`))
+		})
+		inst, _ := c.Await(t.Context(), kubetest.ID(1), func(inst instance.Instance, _ bool) bool { return inst.Fault != "" })
+		if took := time.Since(began); took != time.Second || inst.Status != instance.StatusDeploying || inst.Fault != instance.FaultTemplate ||
+			inst.Detail != `FailedMount: configmap "settings" not found` || strings.Contains(inst.Message, "settings") {
+			t.Errorf("after %s: got %+v", took, inst)
+		}
+	})
+}
+
+// Of Warning Events only what is read is kept, and nothing of those that say nothing
+// about an instance. However long a message is, it is clipped.
+func TestCacheKeepsSlimWarnings(t *testing.T) {
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Starting)
+	other := kubetest.Pod(kubetest.ID(2), kubetest.Noon)
+	foreign := kubetest.Pod(kubetest.ID(3), kubetest.Noon, func(p *corev1.Pod) { p.Name = "database-0" })
+	long := strings.Repeat("x", 1<<20)
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), pod, other,
+		warning(1, pod, "FailedMount", long), warning(2, pod, "DNSConfigForming", long), warning(3, foreign, "FailedMount", long),
+		kubetest.Tombstone(other, instance.EndFailed, long))
+	if got := c.Warnings(pod); len(got) != 1 || len(got[0].Message) > 600 || got[0].ManagedFields != nil {
+		t.Errorf("kept of the warnings of the pod are %v", got)
+	}
+	if got := c.Warnings(other); len(got) != 0 {
+		t.Errorf("a tombstone is a warning: %v", got)
+	}
+	for _, event := range c.warnings.GetStore().List() {
+		if event := event.(*corev1.Event); event.InvolvedObject.UID != pod.UID && event.Message != "" {
+			t.Errorf("kept is %v", event)
+		}
+	}
 }
 
 // A change between the first look and the wait is not missed.

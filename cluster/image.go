@@ -36,7 +36,12 @@ func (c *cluster) images() []image {
 		{"echo", "localhost/binder-echo:dev", func(ctx context.Context, i image) error {
 			return c.buildProgramImage(ctx, i, program{module: filepath.Join(c.root, "e2e"), pkg: "./echo", name: "echo"})
 		}},
-		{"jupyter", "localhost/binder-jupyter:dev", c.buildJupyterImage},
+		{"apps", "localhost/binder-apps:dev", func(ctx context.Context, i image) error {
+			return c.buildDebianImage(ctx, i, c.appsImage())
+		}},
+		{"jupyter", "localhost/binder-jupyter:dev", func(ctx context.Context, i image) error {
+			return c.buildDebianImage(ctx, i, jupyterImage())
+		}},
 	}
 }
 

@@ -18,7 +18,7 @@ func TestImageRejectsUnknownNames(t *testing.T) {
 			t.Errorf("%q: no error", args)
 			continue
 		}
-		for _, name := range []string{"pause", "service", "echo", "jupyter", "all"} {
+		for _, name := range []string{"pause", "service", "echo", "apps", "jupyter", "all"} {
 			if !strings.Contains(err.Error(), name) {
 				t.Errorf("%q: error %v does not contain %s", args, err, name)
 			}
@@ -31,8 +31,8 @@ func TestSelectImages(t *testing.T) {
 	for _, test := range []struct{ names, want []string }{
 		{[]string{"service"}, []string{"service"}},
 		{[]string{"echo", "pause", "echo"}, []string{"pause", "echo"}},
-		{[]string{"all"}, []string{"pause", "service", "echo", "jupyter"}},
-		{[]string{"echo", "all"}, []string{"pause", "service", "echo", "jupyter"}},
+		{[]string{"all"}, []string{"pause", "service", "echo", "apps", "jupyter"}},
+		{[]string{"echo", "all"}, []string{"pause", "service", "echo", "apps", "jupyter"}},
 	} {
 		selected, err := c.selectImages(test.names)
 		var got []string
@@ -49,6 +49,7 @@ func TestSelectImages(t *testing.T) {
 func TestImagesMatchManifests(t *testing.T) {
 	files := map[string]string{
 		"jupyter": "manifests/components/local-images/template-jupyter.yaml",
+		"apps":    "e2e/manifests/instances/template-app.yaml",
 		"echo":    "e2e/manifests/instances/template-echo.yaml",
 		"service": "manifests/components/local-images/kustomization.yaml",
 	}

@@ -16,14 +16,15 @@ import (
 // removalMargin covers the sweep, the delete and a busy machine.
 const removalMargin = 30 * time.Second
 
-// TestImageThatCannotBePulled checks that a launch fails once the kubelet has
-// tried to pull twice, before the start timeout.
-func TestImageThatCannotBePulled(t *testing.T) {
+// TestRegistryThatDoesNotAnswer checks that a launch whose image is on a registry that
+// does not answer goes on until the start timeout, and says what it waits for.
+func TestRegistryThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "missing-image", harness.LongTimeout)
-	status := instance.AwaitStatus(t, harness.StartTimeout, "failed")
-	assert.Equal(t, "ImagePullBackOff", status.Reason)
-	assert.Contains(t, status.Message, "localhost/binder-missing:dev")
+	status := instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
+	assert.Equal(t, "StartTimeout", status.Reason)
+	assert.Contains(t, status.Message, "The image localhost/binder-missing:dev cannot be downloaded at the moment")
+	assert.Equal(t, "cluster", status.Fault)
 	assert.Empty(t, status.Location)
 	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
 	assert.Equal(t, http.StatusBadGateway, code, page)
@@ -39,11 +40,14 @@ func TestNeverReady(t *testing.T) {
 	failed := instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
 	assert.GreaterOrEqual(t, time.Since(instance.Launched), harness.StartTimeout-time.Second)
 	assert.Equal(t, "StartTimeout", failed.Reason)
-	assert.NotEmpty(t, failed.Message)
+	assert.Contains(t, failed.Message, "The container runs, but nothing listens on port 8888 of the pod's address.")
+	assert.Equal(t, "template", failed.Fault)
 	assert.Empty(t, failed.Location)
 
 	deleted := instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
-	assert.Contains(t, deleted.Message, "StartTimeout")
+	assert.Equal(t, failed.Message, deleted.Message)
+	assert.Empty(t, deleted.Detail, "it is for holders of the key")
+	assert.Contains(t, suite.API.StatusWithKey(t, instance.Template, instance.ID).Detail, "StartTimeout")
 }
 
 // TestCompletedInstanceEnds checks that an instance that exits with 0 leaves only
@@ -62,8 +66,8 @@ func TestCrashedInstanceFails(t *testing.T) {
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
 	visit(t, http.MethodGet, instance.URL("/exit?code=3"), nil)
 	status := instance.AwaitStatus(t, removalMargin, "failed")
-	assert.Contains(t, status.Message, "3")
-	assert.NotEmpty(t, status.Reason)
+	assert.Contains(t, status.Message, "container app exited with code 3")
+	assert.Equal(t, "Error", status.Reason)
 	assert.Empty(t, status.Location)
 	instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
 }

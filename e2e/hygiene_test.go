@@ -36,6 +36,7 @@ func TestInstancePod(t *testing.T) {
 		assert.Equal(t, []string{
 			activityAnnotation, "binder-project.org/last-activity-source", "binder-project.org/launched",
 			"binder-project.org/port", "binder-project.org/ready-when", "binder-project.org/template-name",
+			"kubectl.kubernetes.io/default-container",
 		}, slices.Sorted(maps.Keys(pod.Annotations)))
 		assert.Equal(t, "echo", pod.Annotations["binder-project.org/template-name"])
 		assert.Equal(t, "8888", pod.Annotations["binder-project.org/port"])

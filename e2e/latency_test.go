@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/measure"
 )
 
 // TestWarmLaunchLatency measures 100 consecutive launches of a template with warm
@@ -79,15 +79,7 @@ func report(t *testing.T, what string, all []time.Duration) {
 	line := fmt.Sprintf("%-40s n=%-4d median %-8s p99 %-8s max %s", what, len(all),
 		quantile(all, 50), quantile(all, 99), all[len(all)-1].Round(100*time.Microsecond))
 	t.Log(line)
-	path := os.Getenv("BINDER_E2E_MEASUREMENTS")
-	if path == "" {
-		return
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	require.NoError(t, err)
-	defer file.Close()
-	_, err = fmt.Fprintln(file, line)
-	require.NoError(t, err)
+	require.NoError(t, measure.Write(line))
 }
 
 // quantile returns the nearest-rank percentile of sorted durations.

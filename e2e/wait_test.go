@@ -170,7 +170,7 @@ func TestEventStreamOfFailure(t *testing.T) {
 	instance := suite.Launch(t, "missing-image", harness.LongTimeout)
 	events := readEvents(t, suite.API.Base(), instance)
 	wantPhases(t, events, "failed")
-	assert.Equal(t, "ErrImagePull", events[len(events)-1].Reason)
+	assert.Equal(t, "StartTimeout", events[len(events)-1].Reason)
 	assert.Empty(t, events[len(events)-1].Location)
 }
 

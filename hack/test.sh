@@ -59,7 +59,6 @@ test_on_cluster() {
   local name
   name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
-  export BINDER_E2E_MEASUREMENTS=$measurements
   run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
   name=$(tests_with_tag e2e e2e | only)
   run_tests e2e e2e testname -race -count=1 -timeout=20m -tags e2e -run "$name" ./...
@@ -69,6 +68,7 @@ need go node npm
 rm -rf "$results"
 mkdir -p "$results"
 : >"$not_run"
+export BINDER_E2E_MEASUREMENTS=$measurements
 say "building the tools"
 build_tools
 

@@ -30,6 +30,8 @@ const (
 type app struct {
 	env  map[string]string // BINDER_…
 	exit chan<- int        // receives the process's exit code
+
+	procedures map[string]http.Handler // of rpc, by their names
 }
 
 func newApp(environ []string, exit chan<- int) *app {
@@ -39,12 +41,16 @@ func newApp(environ []string, exit chan<- int) *app {
 			env[name] = value
 		}
 	}
-	return &app{env: env, exit: exit}
+	return &app{env: env, exit: exit, procedures: rpcHandlers()}
 }
 
 // ServeHTTP dispatches on the last path segment. It does not use a ServeMux,
 // because a ServeMux cleans the path.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if procedure := a.rpc(r); procedure != nil {
+		procedure.ServeHTTP(w, r)
+		return
+	}
 	switch path.Base(r.URL.Path) {
 	case "ws":
 		a.webSocket(w, r)

@@ -8,8 +8,10 @@
 //	upload                                 reads the body and reports its size
 //	redirect?to=<address>                  redirects
 //	exit[?code=<n>]                        makes the process exit
+//	binder.Echo/<Join or Count>            a remote procedure: gRPC-Web or Connect
 //
-// It listens on port 8888. If START_DELAY is set, it waits that long first.
+// It listens on port 8888. If START_DELAY is set, it waits that long first. With the
+// argument raw it is package rawapp's application instead.
 package main
 
 import (
@@ -22,11 +24,14 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/rawapp"
 )
 
 const (
 	address  = ":8888"
 	delayEnv = "START_DELAY"
+	rawArg   = "raw"
 )
 
 func main() {
@@ -37,7 +42,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "echo: %s=%q is not a duration\n", delayEnv, os.Getenv(delayEnv))
 		os.Exit(2)
 	}
-	code, err := run(ctx, delay, func() (net.Listener, error) { return net.Listen("tcp", address) })
+	code, err := run(ctx, delay, os.Args[1:], func() (net.Listener, error) { return net.Listen("tcp", address) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
 	}
@@ -46,7 +51,11 @@ func main() {
 
 // run serves after the delay, until ctx is done or a request asks to exit. It
 // returns the process's exit code. It does not wait for running requests.
-func run(ctx context.Context, delay time.Duration, listen func() (net.Listener, error)) (int, error) {
+func run(ctx context.Context, delay time.Duration, args []string, listen func() (net.Listener, error)) (int, error) {
+	raw := len(args) == 1 && args[0] == rawArg
+	if len(args) > 0 && !raw {
+		return 2, fmt.Errorf("the arguments are %q: only %s is known", args, rawArg)
+	}
 	select {
 	case <-ctx.Done():
 		return 0, nil
@@ -55,6 +64,12 @@ func run(ctx context.Context, delay time.Duration, listen func() (net.Listener, 
 	listener, err := listen()
 	if err != nil {
 		return 1, err
+	}
+	if raw {
+		if err := rawapp.New().Serve(ctx, listener); err != nil {
+			return 1, err
+		}
+		return 0, nil
 	}
 	exit := make(chan int, 1)
 	server := &http.Server{Handler: newApp(os.Environ(), exit), ReadHeaderTimeout: 10 * time.Second}

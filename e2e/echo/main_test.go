@@ -17,7 +17,7 @@ func TestRunListensAfterTheDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		var listened time.Duration
-		code, err := run(t.Context(), time.Hour, func() (net.Listener, error) {
+		code, err := run(t.Context(), time.Hour, nil, func() (net.Listener, error) {
 			listened = time.Since(began)
 			return nil, errors.New("port taken")
 		})
@@ -31,7 +31,7 @@ func TestRunEndsDuringTheDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		code, err := run(ctx, time.Hour, func() (net.Listener, error) {
+		code, err := run(ctx, time.Hour, nil, func() (net.Listener, error) {
 			t.Error("run listens before the delay is over")
 			return nil, errors.New("no listener")
 		})
@@ -60,7 +60,7 @@ func TestRunEnds(t *testing.T) {
 			url := "http://" + listener.Addr().String()
 			ended := make(chan int, 1)
 			go func() {
-				code, _ := run(ctx, 0, func() (net.Listener, error) { return listener, nil })
+				code, _ := run(ctx, 0, nil, func() (net.Listener, error) { return listener, nil })
 				ended <- code
 			}()
 			answer := get(t, url+"/")
@@ -80,4 +80,24 @@ func TestRunEnds(t *testing.T) {
 			assert.Error(t, err, "the server still listens")
 		})
 	}
+}
+
+// TestRunRaw checks that the argument raw starts the raw application, which knows no
+// echo, and that other arguments are refused.
+func TestRunRaw(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := run(ctx, 0, []string{"raw"}, func() (net.Listener, error) { return listener, nil })
+		ended <- err
+	}()
+	assert.Equal(t, http.StatusNotFound, get(t, "http://"+listener.Addr().String()+"/user/1/").StatusCode)
+	cancel()
+	assert.NoError(t, <-ended)
+
+	code, err := run(t.Context(), 0, []string{"cooked"}, nil)
+	assert.Equal(t, 2, code)
+	assert.ErrorContains(t, err, "cooked")
 }

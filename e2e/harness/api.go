@@ -69,6 +69,11 @@ type Status struct {
 	Status       string `json:"status"`
 	Reason       string `json:"reason,omitempty"`
 	Message      string `json:"message,omitempty"`
+	Fault        string `json:"fault,omitempty"`
+	Detail       string `json:"detail,omitempty"` // only with the key
+
+	Restarts      int    `json:"restarts,omitempty"`
+	RestartReason string `json:"restart-reason,omitempty"`
 
 	LastActivity       time.Time `json:"last-activity,omitzero"`
 	LastActivitySource string    `json:"last-activity-source,omitempty"`
@@ -132,6 +137,13 @@ func (a API) status(ctx context.Context, template, id string) (Status, error) {
 		return Status{}, fmt.Errorf("GET %s returned an invalid status: %w: %s", path, err, answer.Body)
 	}
 	return status, nil
+}
+
+// StatusWithKey is Status for holders of the API key.
+func (a API) StatusWithKey(t testing.TB, template, id string) (status Status) {
+	t.Helper()
+	a.Do(t, http.MethodGet, "/applications/"+template+"/"+id, "", "Authorization", a.key).Decode(t, &status)
+	return status
 }
 
 // List returns all instances of a template, or of all templates if template is "".

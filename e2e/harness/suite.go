@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -45,6 +46,7 @@ type Suite struct {
 	root     string // the repository's root
 	out      io.Writer
 	registry *http.Server // the template registry
+	logs     *logWatch
 }
 
 // Start deploys the service and waits until it answers. It first removes what an
@@ -58,6 +60,7 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 		{"installing binder-client if necessary", s.installClient},
 		{"removing the namespaces of an earlier run", s.removeNamespaces},
 		{"starting a template registry", s.startRegistry},
+		{"following the service's log", s.followLogs},
 		{"applying e2e/manifests", s.deploy},
 		{"waiting for both replicas", s.awaitRollout},
 		{"waiting for the API", s.awaitAPI},
@@ -69,10 +72,23 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 	return s, nil
 }
 
-// Stop removes everything that Start and the tests have created.
+// Stop removes everything that Start and the tests have created. It returns an error
+// if the service's log had a panic or a line that is not JSON, at any time.
 func (s *Suite) Stop(ctx context.Context) error {
 	defer s.stopRegistry()
-	return s.progress(ctx, "removing the tests' namespaces", s.removeNamespaces)
+	err := s.progress(ctx, "removing the tests' namespaces", s.removeNamespaces)
+	if s.logs == nil {
+		return err
+	}
+	summary, problems := s.logs.end()
+	fmt.Fprintf(s.out, "e2e: %s\n", summary)
+	return errors.Join(err, problems)
+}
+
+// followLogs begins to check the service's log.
+func (s *Suite) followLogs(ctx context.Context) error {
+	s.logs = watchLogs(context.WithoutCancel(ctx), s.Kube.Client)
+	return nil
 }
 
 func (s *Suite) progress(ctx context.Context, what string, do func(context.Context) error) error {

@@ -1,6 +1,9 @@
 package instance
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Where says in which part of a pod, or of which kind of Event, a reason stands.
 type Where string
@@ -72,4 +75,30 @@ func (c Cause) hasText(text string) bool {
 		}
 	}
 	return len(c.Texts) == 0
+}
+
+// otherFailure is the label of failures that the table does not know.
+const otherFailure = "other"
+
+// FailureLabels returns the reasons of failures as labels of a metric: those that the
+// table and this service know, and one for all others.
+func FailureLabels() []string {
+	labels := []string{ReasonStartTimeout, ReasonHelperEnded, otherFailure}
+	for _, cause := range Causes() {
+		switch cause.Where {
+		case WhereWaiting, WhereTerminated, WherePod, WhereDisruption:
+			if cause.Fault != "" && wordOr(cause.Reason, "") != "" && !slices.Contains(labels, cause.Reason) {
+				labels = append(labels, cause.Reason)
+			}
+		}
+	}
+	return labels
+}
+
+// FailureLabel returns the label of a failure's reason.
+func FailureLabel(reason string) string {
+	if slices.Contains(FailureLabels(), reason) {
+		return reason
+	}
+	return otherFailure
 }

@@ -32,6 +32,7 @@ func imageCauses() []Cause {
 	const w = WhereWaiting
 	return []Cause{
 		{w, "ErrImagePull", []string{"content digest"}, Backoff, FaultCluster, "The image {image} could not be unpacked."},
+		{w, "ErrImagePull", []string{"unexpected media type"}, Backoff, FaultTemplate, "What the registry has as {image} is not an image."},
 		{w, "ErrImagePull", networkTexts(), Passing, FaultCluster, "The image {image} cannot be downloaded at the moment: its registry does not answer. The node tries again."},
 		{w, "ErrImagePull", []string{"no space left on device"}, Passing, FaultCluster, "The node has no room for the image {image}. It tries again."},
 		{w, "ErrImagePull", []string{"no match for platform"}, Final, FaultTemplate, "The image {image} is not made for the nodes of this cluster."},

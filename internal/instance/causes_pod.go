@@ -9,7 +9,7 @@ func podCauses() []Cause {
 	const full = "The node that was chosen had no room any more."
 	const rejected = "The node that was chosen does not support what the template asks for."
 	return []Cause{
-		{p, "Evicted", []string{"exceeds the limit", "exceeded its local ephemeral storage limit", "exceeds its local ephemeral storage limit"}, Final, FaultVisitor, "The instance used more disk than it may, and was ended."},
+		{p, "Evicted", []string{"exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit"}, Final, FaultVisitor, "The instance used more disk than it may, and was ended."},
 		{p, "Evicted", nil, Final, FaultCluster, "The node ran short of memory or disk, and ended the instance."},
 		{p, "Preempting", nil, Final, FaultCluster, "The instance had to make room for a more important one."},
 		{p, "Preempted", nil, Final, FaultCluster, "The instance had to make room for a more important one."},
@@ -17,7 +17,7 @@ func podCauses() []Cause {
 		{p, "Terminated", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "Shutdown", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "NodeShutdown", nil, Final, FaultChance, "The node that was chosen is shutting down."},
-		{p, "DeadlineExceeded", nil, Final, FaultTemplate, "The instance reached the longest time that its template lets it run."},
+		{p, "DeadlineExceeded", nil, Final, FaultChance, "The instance reached the longest time that its template lets it run."},
 		{p, "NodeAffinity", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodeName", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodePorts", nil, Final, FaultTemplate, "The port of the node that the template asks for is taken."},

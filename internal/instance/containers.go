@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -132,7 +133,28 @@ func exits(status *corev1.ContainerStatus) int32 {
 	return status.RestartCount
 }
 
-// exitWords says how a container ended, in plain words.
+// endWords says how a container ended, in plain words. Only Events tell that the kubelet
+// has ended it, and why.
+func endWords(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated, warnings []*corev1.Event) string {
+	const before, after = time.Minute, 5 * time.Second // a grace period may lie between; clocks are cut to seconds
+	for _, event := range warnings {
+		said := lastSeen(event)
+		if !isAbout(event, pod, status.Name) || said.Before(ended.FinishedAt.Add(-before)) || said.After(ended.FinishedAt.Add(after)) {
+			continue
+		}
+		switch {
+		case event.Reason == "FailedPostStartHook":
+			return "was ended, because what it runs after its start failed"
+		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Liveness probe failed"):
+			return "was ended, because its liveness probe failed"
+		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Startup probe failed"):
+			return "was ended, because its startup probe failed"
+		}
+	}
+	return exitWords(status, ended)
+}
+
+// exitWords says how a container ended by its status alone.
 func exitWords(status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated) string {
 	switch ended.Reason {
 	case "OOMKilled":
@@ -158,7 +180,7 @@ func memoryLimit(status *corev1.ContainerStatus) (string, bool) {
 
 // restartsOf returns how often and why the container that serves was restarted since
 // somebody could use the instance. What a warm pod did before its launch does not count.
-func restartsOf(pod *corev1.Pod) (restarts int32, reason string) {
+func restartsOf(pod *corev1.Pod, warnings []*corev1.Event) (restarts int32, reason string) {
 	serving := servingStatus(pod)
 	if serving == nil || serving.RestartCount == 0 {
 		return 0, ""
@@ -170,7 +192,7 @@ func restartsOf(pod *corev1.Pod) (restarts int32, reason string) {
 	if launched, err := time.Parse(time.RFC3339, pod.Annotations[LaunchedAnnotation]); err == nil && ended.FinishedAt.Time.Before(launched.Truncate(time.Second)) {
 		return 0, ""
 	}
-	return serving.RestartCount, exitWords(serving, ended)
+	return serving.RestartCount, endWords(pod, serving, ended, warnings)
 }
 
 // restartMessage tells the visitor of a deployed instance of its restarts.

@@ -68,7 +68,11 @@ func exited(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.Conta
 		message = fmt.Sprintf("The application ended: container %s %s.", status.Name, exitWords(status, ended))
 		fault = FaultTemplate
 	}
-	return failed(ended.Reason, message, detail, fault, ended.FinishedAt.Time)
+	f := failed(ended.Reason, message, detail, fault, ended.FinishedAt.Time)
+	if fault == FaultTemplate && wasReady(pod) {
+		f.message = message + " Launch a new one. If it ends again, tell the author of the template."
+	}
+	return f
 }
 
 // phaseFailed is the finding of a pod in phase Failed that gives no reason, and whose

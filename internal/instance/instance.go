@@ -95,7 +95,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	}
 	f := deriveStatus(pod, warnings, now, startTimeout)
 	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt
-	inst.Restarts, inst.RestartReason = restartsOf(pod)
+	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
 	if inst.Status == StatusDeployed {
 		inst.Address = PodAddress(pod)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -30,12 +32,12 @@ import (
 )
 
 // This file records the pods of testdata on a real cluster: CONTRIBUTING.md says how. The
-// node must have the images of the local cluster, and be this machine, whose registry on
+// node must have the image of the local cluster that has a shell, and be this machine, whose registry on
 // 127.0.0.1 it asks for images.
 
 const recordNamespace = "binder-record"
 
-var only = flag.String("only", "", "record only cases whose names have this in them")
+var only = flag.String("only", "", "record only cases whose names match this regular expression")
 
 // recorded is a case: a pod, and for how long its changes are recorded.
 type recorded struct {
@@ -49,7 +51,6 @@ func app(pod *corev1.PodSpec) *corev1.Container { return &pod.Containers[0] }
 // shell makes the application a shell script.
 func shell(script string, policy corev1.RestartPolicy) func(*corev1.PodSpec) {
 	return func(pod *corev1.PodSpec) {
-		app(pod).Image = "localhost/binder-jupyter:dev"
 		app(pod).Command = []string{"/bin/sh", "-c", script}
 		pod.RestartPolicy = policy
 	}
@@ -95,7 +96,7 @@ func both(changes ...func(*corev1.PodSpec)) func(*corev1.PodSpec) {
 }
 
 func recordings(registry string) []recorded {
-	const short, long = 20 * time.Second, 100 * time.Second
+	const short, long = 20 * time.Second, 140 * time.Second
 	never, always := corev1.RestartPolicyNever, corev1.RestartPolicyAlways
 	policy := func(p corev1.RestartPolicy) func(*corev1.PodSpec) {
 		return func(pod *corev1.PodSpec) { pod.RestartPolicy = p }
@@ -162,7 +163,7 @@ func recordings(registry string) []recorded {
 		{"not-listening", 50 * time.Second, shell(forever, always)},
 		{"listens-on-localhost", 50 * time.Second, shell("python3 -m http.server --bind 127.0.0.1 8888", always)},
 		{"not-ready-by-http", 50 * time.Second, both(shell("python3 -m http.server 8888", always), func(pod *corev1.PodSpec) {
-			app(pod).ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/missing", Port: intOrString(8888)}}}
+			app(pod).ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/missing", Port: intstr.FromInt(8888)}}}
 		})},
 		{"liveness-fails", 40 * time.Second, both(shell("python3 -m http.server 8888", always), func(pod *corev1.PodSpec) {
 			app(pod).LivenessProbe = &corev1.Probe{PeriodSeconds: 3, FailureThreshold: 1, InitialDelaySeconds: 5, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}
@@ -205,7 +206,7 @@ func TestRecord(t *testing.T) {
 	defer running.Wait()
 	slots := make(chan struct{}, 8) // the machine is small
 	for n, r := range recordings("localhost:" + port) {
-		if !strings.Contains(r.name, *only) {
+		if !regexp.MustCompile(*only).MatchString(r.name) {
 			continue
 		}
 		running.Go(func() {
@@ -237,7 +238,8 @@ func record(t *testing.T, client kubernetes.Interface, node, port string, n int,
 		template.Namespace = recordNamespace
 		spec := &template.Template.Spec
 		spec.TerminationGracePeriodSeconds = new(int64(1))
-		app(spec).Name, app(spec).Image = "app", "localhost/binder-echo:dev"
+		app(spec).Name, app(spec).Image = "app", "localhost/binder-jupyter:dev"
+		app(spec).Command = []string{"python3", "-m", "http.server", "8888"}
 		r.change(spec)
 	})
 	id := kubetest.ID(n + 1)
@@ -289,6 +291,9 @@ func look(ctx context.Context, client kubernetes.Interface, of *corev1.Pod) (m m
 	}
 	m.Pod = *pod
 	for _, event := range events.Items {
+		if instance.SlimWarning(&event).Reason == "" {
+			continue
+		}
 		m.Warnings = append(m.Warnings, corev1.Event{
 			ObjectMeta: metav1.ObjectMeta{Name: event.Name, Namespace: event.Namespace}, InvolvedObject: event.InvolvedObject,
 			Type: event.Type, Reason: event.Reason, Message: event.Message, Count: event.Count,
@@ -310,6 +315,9 @@ func essence(m moment) string {
 		}
 		parts = append(parts, c.Ready, c.RestartCount)
 	}
+	for _, condition := range m.Pod.Status.Conditions {
+		parts = append(parts, condition.Type, condition.Status, condition.Reason)
+	}
 	for _, event := range m.Warnings {
 		parts = append(parts, event.Reason, event.Message)
 	}
@@ -323,13 +331,50 @@ var (
 	times     = regexp.MustCompile(`20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 )
 
+// unread are the names of fields that nothing reads.
+var unread = []string{
+	"resourceVersion", "generation", "observedGeneration", "lastProbeTime", "qosClass", "source", "reportingComponent", "reportingInstance",
+	"imageID", "containerID", "apiVersion", "namespace", "started", "stopSignal", "requests",
+}
+
+// withoutUnread removes fields that nothing reads, and empty ones.
+func withoutUnread(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, field := range value {
+			field = withoutUnread(field)
+			if list, ok := field.([]any); field == nil || ok && len(list) == 0 || slices.Contains(unread, name) {
+				delete(value, name)
+				continue
+			}
+			value[name] = field
+		}
+	case []any:
+		for i := range value {
+			value[i] = withoutUnread(value[i])
+		}
+	}
+	return value
+}
+
 // write writes the moments of a case, without what another run would have different.
 func write(name, node, port string, pod *corev1.Pod, moments []moment) error {
-	raw, err := json.MarshalIndent(moments, "", " ")
-	if err != nil {
-		return err
+	var lines []string
+	for _, m := range moments {
+		raw, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		var fields any
+		if err := json.Unmarshal(raw, &fields); err != nil {
+			return err
+		}
+		if raw, err = json.Marshal(withoutUnread(fields)); err != nil {
+			return err
+		}
+		lines = append(lines, string(raw))
 	}
-	text := longHex.ReplaceAllString(string(raw), strings.Repeat("0", 8))
+	text := longHex.ReplaceAllString("[\n"+strings.Join(lines, ",\n")+"\n]", strings.Repeat("0", 8))
 	text = uids.ReplaceAllString(text, "uid")
 	text = addresses.ReplaceAllString(text, "10.0.0.7")
 	text = strings.NewReplacer(pod.Name, instance.PodName(kubetest.ID(1)), pod.Labels[instance.IDLabel], kubetest.ID(1),

@@ -56,7 +56,7 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 		return f
 	}
 	if IsReady(pod) && pod.Status.PodIP != "" {
-		return finding{status: StatusDeployed, message: restartMessage(restartsOf(pod))}
+		return finding{status: StatusDeployed, message: restartMessage(restartsOf(pod, warnings))}
 	}
 	trouble := troubleOf(pod, warnings, now)
 	if trouble.final {

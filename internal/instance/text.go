@@ -25,7 +25,7 @@ func wordOr(reason, other string) string {
 		return other
 	}
 	for _, r := range reason {
-		if r != '-' && r != '_' && r != '.' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') {
+		if r != '-' && r != '_' && r != '.' && r != '/' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') {
 			return other
 		}
 	}

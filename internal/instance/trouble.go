@@ -2,6 +2,7 @@ package instance
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,9 +24,6 @@ type trouble struct {
 
 // troubleOf returns what keeps a pod from being Ready.
 func troubleOf(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble {
-	if pod.Spec.NodeName == "" {
-		return schedulingTrouble(pod, warnings)
-	}
 	statuses, _ := speakers(pod)
 	var first trouble
 	for _, status := range statuses {
@@ -37,8 +35,11 @@ func troubleOf(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble
 			first = t
 		}
 	}
-	if first.fault != "" {
+	switch {
+	case first.fault != "":
 		return first
+	case pod.Spec.NodeName == "":
+		return schedulingTrouble(pod, warnings)
 	}
 	return startingTrouble(pod, warnings, now)
 }
@@ -56,11 +57,16 @@ func schedulingTrouble(pod *corev1.Pod, warnings []*corev1.Event) trouble {
 	return trouble{reason: scheduled.Reason, message: cause.Message, detail: detailOf(scheduled.Reason, scheduled.Message), fault: cause.Fault}
 }
 
-// StartFailure returns why a container of a pod cannot start, in the words of the cluster,
-// and whether that is final.
-func StartFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) (reason, detail string, final bool) {
+// PullFailure returns why the image of a container cannot be pulled, in the words of the
+// cluster. lasting is true if that is final, or if the kubelet has begun to wait between
+// its tries.
+func PullFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) (reason, text string, lasting bool) {
 	t := containerTrouble(pod, status, warnings)
-	return t.reason, strings.TrimPrefix(t.detail, t.reason+": "), t.final
+	lasting = t.final || status.State.Waiting != nil && status.State.Waiting.Reason == "ImagePullBackOff" ||
+		slices.ContainsFunc(warnings, func(event *corev1.Event) bool {
+			return isAbout(event, pod, status.Name) && event.Message == failedToRun+"ImagePullBackOff"
+		})
+	return t.reason, strings.TrimPrefix(t.detail, t.reason+": "), lasting
 }
 
 // containerTrouble says what is wrong with one container: it cannot start, or it ended
@@ -68,7 +74,7 @@ func StartFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 func containerTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) trouble {
 	reason, text := startFailure(status)
 	if reason == "" {
-		return crashTrouble(pod, status)
+		return crashTrouble(pod, status, warnings)
 	}
 	cause, _ := causeOf(WhereWaiting, reason, text)
 	if cause.Fault == "" {
@@ -101,7 +107,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 	}
 	waiting := status.State.Waiting
 	switch {
-	case waiting == nil || waiting.Reason == "CrashLoopBackOff":
+	case waiting == nil || waiting.Reason == "" || waiting.Reason == "CrashLoopBackOff":
 		return "", ""
 	case waiting.Reason != "ImagePullBackOff":
 		return waiting.Reason, waiting.Message
@@ -115,23 +121,27 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 // crashTrouble is the trouble of a container that ended and is started again. It is final
 // if that has gone on for too long before the pod was ever Ready. An application that was
 // Ready before gets its chance, for the whole start timeout.
-func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus) trouble {
+func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) trouble {
 	ended, times := lastEnd(status), exits(status)
 	final := times >= mostExits && !wasReady(pod)
-	if waiting := status.State.Waiting; ended == nil && waiting != nil { // CrashLoopBackOff, and the node has lost how it ended
+	if waiting := status.State.Waiting; ended == nil && waiting != nil && waiting.Reason != "" { // the node has lost how it ended
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
 		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
 	}
 	if ended == nil || status.State.Running != nil && !final || ended.ExitCode == 0 && isInit(pod, status.Name) {
 		return trouble{}
 	}
-	words := fmt.Sprintf("container %s %s", status.Name, exitWords(status, ended))
+	words := fmt.Sprintf("container %s %s", status.Name, endWords(pod, status, ended, warnings))
 	if times > 1 {
 		words += fmt.Sprintf(", %d times", times)
 	}
 	message := "The application ended and is started again: "
-	if final {
+	serving := servingStatus(pod)
+	switch {
+	case final:
 		message = "The application does not start: "
+	case serving == nil || serving.Name != status.Name:
+		message = "The application waits for another container that ended and is started again: "
 	}
 	return trouble{
 		reason: "CrashLoopBackOff", message: message + words + ".", detail: detailOf(ended.Reason, ended.Message),
@@ -167,7 +177,7 @@ func startingTrouble(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) t
 func creatingMessage(pod *corev1.Pod) string {
 	for _, status := range ContainerStatuses(pod) {
 		if waiting := status.State.Waiting; waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing") {
-			if status.ContainerID == "" && len(pod.Status.InitContainerStatuses) > 0 && waiting.Reason == "PodInitializing" && initRuns(pod) {
+			if waiting.Reason == "PodInitializing" && initRuns(pod) {
 				return "preparing the application"
 			}
 			return fmt.Sprintf("pulling image %s", Clip(status.Image))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -111,20 +110,9 @@ func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 // new one: nothing has gone wrong, the scheduler does not lack a node for it, and at
 // least half of its start timeout is left.
 func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
-		return false
-	}
 	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
 		return false
 	}
-	if scheduled := instance.Condition(pod, corev1.PodScheduled); scheduled != nil && scheduled.Status != corev1.ConditionTrue {
-		return false
-	}
-	return !slices.ContainsFunc(instance.ContainerStatuses(pod), isStuck)
-}
-
-// isStuck reports whether a container waits for anything but its creation.
-func isStuck(status corev1.ContainerStatus) bool {
-	waiting := status.State.Waiting
-	return waiting != nil && !slices.Contains([]string{"", "ContainerCreating", "PodInitializing"}, waiting.Reason)
+	inst := instance.FromPod(pod, nil, now, startTimeout)
+	return inst.Alive() && inst.Fault == ""
 }

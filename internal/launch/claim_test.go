@@ -83,6 +83,11 @@ func TestClaimable(t *testing.T) {
 			pod.Status.ContainerStatuses[0].State = kubetest.Waiting(reason, "")
 		}
 	}
+	ended := func(pod *corev1.Pod) {
+		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		kubetest.NotReadySince(kubetest.Noon)(pod)
+		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+	}
 	restarted := func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].RestartCount = 1 }
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
@@ -100,6 +105,7 @@ func TestClaimable(t *testing.T) {
 		"unschedulable":                    {warmPod(template, 1, aged(time.Minute), kubetest.Unscheduled), false},
 		"image pull failed":                {warmPod(template, 1, starting("ErrImagePull")), false},
 		"crashing":                         {warmPod(template, 1, starting("CrashLoopBackOff")), false},
+		"ended, a helper runs on":          {warmPod(template, 1, aged(time.Minute), ended), false},
 		"restarted":                        {warmPod(template, 1, starting(""), restarted), false},
 		"of an earlier template's version": {warmPod(earlier, 1), false},
 	} {

@@ -26,14 +26,15 @@ const (
 )
 
 // Verdict is what Judge decides. End has a Reason. End and Fix have a Message for
-// people. The end of a failed instance also has the Fault, and a Detail that begins with
-// the reason of the failure.
+// people. The end of a failed instance also has the Fault, the reason of the Failure, and a
+// Detail that begins with it.
 type Verdict struct {
 	Action  Action
 	Reason  instance.EndReason
 	Message string
 	Detail  string
 	Fault   instance.Fault
+	Failure string
 }
 
 // Judge decides what happens to an instance. It never treats an unreadable annotation
@@ -96,7 +97,7 @@ func (r Rules) judgeFailed(pod *corev1.Pod, inst instance.Instance, now time.Tim
 	}
 	return Verdict{
 		Action: End, Reason: instance.EndFailed, Message: inst.Message, Fault: inst.Fault,
-		Detail: withReason(inst),
+		Detail: withReason(inst), Failure: inst.Reason,
 	}
 }
 

@@ -85,7 +85,7 @@ func TestJudgeEnds(t *testing.T) {
 		{"too old before it is Ready", all(kubetest.Starting, maxAge("1m")), time.Minute, instance.EndExpired, ""},
 
 		// Failed: kept for a minute, so that clients learn of it.
-		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launching again will not help: tell the author of the template. (Error)"},
+		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template. (Error)"},
 		{"broke down after an hour", brokenAt(time.Hour), 61 * time.Minute, instance.EndFailed, ""},
 		{"evicted, the kubelet did not say when", all(notReadySince(at(time.Hour)), func(p *corev1.Pod) {
 			p.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory", Conditions: p.Status.Conditions}
@@ -251,5 +251,54 @@ func TestFixedLaunchTimeExpires(t *testing.T) {
 	}
 	if got := rules.Judge(pod, nil, at(6*time.Hour), false); got.Reason != instance.EndExpired {
 		t.Errorf("after its max age, it is %+v, want it expired", got)
+	}
+}
+
+// What has failed for good ends a minute after that, if an Event says when it was. What
+// may yet start has the whole start timeout, also if an Event is far in the past.
+func TestJudgeFinalFailure(t *testing.T) {
+	missingSecret := kubetest.StartingWith("CreateContainerConfigError", `secret "missing" not found`)
+	said := func(after time.Duration, message string) []*corev1.Event {
+		pod := podWith(kubetest.All())
+		return []*corev1.Event{{
+			InvolvedObject: corev1.ObjectReference{UID: pod.UID, FieldPath: "spec.containers{notebook}"},
+			Type:           corev1.EventTypeWarning, Reason: "Failed", Message: message, FirstTimestamp: metav1.NewTime(at(after)),
+		}}
+	}
+	ended := func(code int32) func(*corev1.Pod) { // and a helper runs on
+		return func(p *corev1.Pod) {
+			p.Spec.RestartPolicy = corev1.RestartPolicyNever
+			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: code, Reason: "Error", FinishedAt: metav1.NewTime(at(30 * time.Second)),
+			}}
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "sync", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+			kubetest.NotReadySince(at(30 * time.Second))(p)
+		}
+	}
+	for _, test := range []struct {
+		name     string
+		change   func(*corev1.Pod)
+		warnings []*corev1.Event
+		ends     time.Duration
+		reason   instance.EndReason
+	}{
+		{"a missing Secret", missingSecret, said(10*time.Second, `Error: secret "missing" not found`), 70 * time.Second, instance.EndFailed},
+		{"nothing says since when", missingSecret, nil, 6 * time.Minute, instance.EndFailed},
+		{"an Event from before the pod stopped being Ready", kubetest.All(missingSecret, kubetest.NotReadySince(at(time.Hour))),
+			said(0, `Error: secret "missing" not found`), 61 * time.Minute, instance.EndFailed},
+		{"it may yet start", kubetest.StartingWith("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
+			said(0, "Error: failed to sync secret cache: timed out waiting for the condition"), 6 * time.Minute, instance.EndFailed},
+		{"the application failed, a helper runs on", ended(3), nil, 90 * time.Second, instance.EndFailed},
+		{"the application completed, a helper runs on", ended(0), nil, 0, instance.EndGone},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := podWith(test.change)
+			if got := rules.Judge(pod, test.warnings, at(test.ends-moment), false); test.ends > 0 && got.Action == End {
+				t.Errorf("a moment too early: got %+v", got)
+			}
+			if got := rules.Judge(pod, test.warnings, at(test.ends), false); got.Action != End || got.Reason != test.reason {
+				t.Errorf("got %+v, want End, %q", got, test.reason)
+			}
+		})
 	}
 }

@@ -24,6 +24,7 @@ type Metrics struct {
 	launches        *prometheus.CounterVec
 	launchDuration  prometheus.Histogram
 	ends            *prometheus.CounterVec
+	failures        *prometheus.CounterVec
 	cullErrors      prometheus.Counter
 	wrongTimes      prometheus.Counter
 	activityWrites  *prometheus.CounterVec
@@ -42,6 +43,7 @@ type Metrics struct {
 type Values struct {
 	Launches        []string // results of launches, as given to Launched
 	Ends            []string // reasons of ends, as given to Ended
+	Failures        []string // reasons of failures, as given to Failed
 	ActivityPatches []string // results of writes of activity, as given to ActivityWritten
 	ActivityProbes  []string // results of activity probes, as given to Probed
 	Claims          []string // results of claims of warm pods, as given to Claimed
@@ -53,6 +55,8 @@ func New(version string, values Values) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.launches = m.results("binder_launches_total", "Launches by this replica, by result.", "result", values.Launches)
 	m.ends = m.results("binder_culls_total", "Instances that this replica ended, by reason.", "reason", values.Ends)
+	m.failures = m.results("binder_failures_total", "Failed instances that this replica ended, by the reason of the failure.",
+		"reason", values.Failures)
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
 	m.wrongTimes = m.counter("binder_activity_unreadable_total",
@@ -178,6 +182,9 @@ func (m *Metrics) LaunchTook(d time.Duration) { m.launchDuration.Observe(d.Secon
 
 // Ended counts an instance that this replica ended, by the reason.
 func (m *Metrics) Ended(reason string) { m.ends.WithLabelValues(reason).Inc() }
+
+// Failed counts a failed instance that this replica ended, by the reason of the failure.
+func (m *Metrics) Failed(reason string) { m.failures.WithLabelValues(reason).Inc() }
 
 // CullFailed counts a failed delete of an ended instance.
 func (m *Metrics) CullFailed() { m.cullErrors.Inc() }

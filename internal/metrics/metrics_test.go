@@ -16,7 +16,7 @@ import (
 
 func newMetrics() *metrics.Metrics {
 	return metrics.New("v1.2.3", metrics.Values{
-		Launches: []string{"ok", "error"}, Ends: []string{"Culled", "Stopped"}, ActivityPatches: []string{"ok", "conflict"},
+		Launches: []string{"ok", "error"}, Failures: []string{"Evicted", "other"}, Ends: []string{"Culled", "Stopped"}, ActivityPatches: []string{"ok", "conflict"},
 		ActivityProbes: []string{"idle", "busy"}, Claims: []string{"warm", "empty"}, RegistryAsks: []string{"ok", "error"},
 	})
 }
@@ -67,7 +67,7 @@ func TestNamesKeepPrometheusConventions(t *testing.T) {
 	}
 	if want := []string{
 		"binder_activity_patches_total", "binder_activity_probes_total", "binder_activity_unreadable_total", "binder_build_info",
-		"binder_cull_errors_total", "binder_culls_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
+		"binder_cull_errors_total", "binder_culls_total", "binder_failures_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
 		"binder_launch_duration_seconds", "binder_launches_total", "binder_leader", "binder_pool_claims_total", "binder_pool_failures_total",
 		"binder_proxy_requests_in_flight", "binder_registry_requests_total",
 	}; !slices.Equal(names, want) {
@@ -80,6 +80,7 @@ func TestEvents(t *testing.T) {
 	for want, event := range map[string]func(*metrics.Metrics){
 		`binder_launches_total{result="ok"}`:               func(m *metrics.Metrics) { m.Launched("ok") },
 		`binder_culls_total{reason="Culled"}`:              func(m *metrics.Metrics) { m.Ended("Culled") },
+		`binder_failures_total{reason="Evicted"}`:          func(m *metrics.Metrics) { m.Failed("Evicted") },
 		`binder_cull_errors_total`:                         func(m *metrics.Metrics) { m.CullFailed() },
 		`binder_activity_unreadable_total`:                 func(m *metrics.Metrics) { m.WrongTimeFixed() },
 		`binder_activity_patches_total{result="conflict"}`: func(m *metrics.Metrics) { m.ActivityWritten("conflict") },

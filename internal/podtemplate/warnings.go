@@ -76,7 +76,12 @@ func NewWarnings(d Deps) (*Warnings, error) {
 // Run warns of all invalid annotations, then of those that change, until ctx is
 // done. It is for the leader: two replicas would write every Event twice.
 func (w *Warnings) Run(ctx context.Context) {
-	broadcaster := record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{QPS: eventsPerSecond}))
+	broadcaster := record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{
+		QPS: eventsPerSecond,
+		// One template can have a problem with every annotation. The recorder would take
+		// more than ten Events on an object for repetitions of one.
+		MaxEvents: 2 * len(annotationTable()),
+	}))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(eventSink{ctx, w.events})
 	w.begin(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: instance.ManagerName}))

@@ -159,7 +159,7 @@ func TestWarningsAreEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOperator(t, allInvalid("jupyter"), allInvalid("other"), kubetest.Template("valid"))
 		defer o.lead(t)()
-		o.wantEvents(t, 16, append(ofAll("jupyter"), ofAll("other")...)...)
+		o.wantEvents(t, 2*len(annotationRows), append(ofAll("jupyter"), ofAll("other")...)...)
 		for _, event := range o.events {
 			about := event.InvolvedObject
 			if about.Kind != "PodTemplate" || about.APIVersion != "v1" || about.Namespace != kubetest.Namespace || event.Namespace != kubetest.Namespace ||
@@ -204,7 +204,7 @@ func TestWarningsAreRenewed(t *testing.T) {
 		o := newOperator(t, allInvalid("jupyter"), allInvalid("other"))
 		o.fail = func(context.Context) error { return errors.New("the API server is away") }
 		defer o.lead(t)()
-		o.wantEvents(t, 16)
+		o.wantEvents(t, 2*len(annotationRows))
 		o.change(func() { o.fail = nil })
 		want := append(ofAll("jupyter"), ofAll("other")...)
 		for n := range 24 {
@@ -212,7 +212,7 @@ func TestWarningsAreRenewed(t *testing.T) {
 			o.change(func() {
 				maps.DeleteFunc(o.events, func(_ string, event corev1.Event) bool { return time.Since(event.LastTimestamp.Time) > time.Hour })
 			})
-			o.wantEvents(t, 16, want...)
+			o.wantEvents(t, 2*len(annotationRows), want...)
 			if n%2 == 0 { // somebody deletes them
 				o.change(func() { clear(o.events) })
 			}

@@ -117,8 +117,8 @@ func podTrouble(pod *corev1.Pod, warnings []*corev1.Event) (reason, message stri
 		switch waiting.Reason {
 		case "", "ContainerCreating", "PodInitializing":
 		case "ErrImagePull", "ImagePullBackOff": // they alternate
-			why, text, final := instance.StartFailure(pod, &status, warnings)
-			return why, onNode(pod, text), final
+			why, text, lasting := instance.PullFailure(pod, &status, warnings)
+			return why, onNode(pod, text), lasting
 		default:
 			return waiting.Reason, onNode(pod, waiting.Message), true
 		}

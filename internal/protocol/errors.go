@@ -96,7 +96,11 @@ func AnswerFor(err error) *Error {
 // client has gone. answer is what AnswerFor returned for err.
 func LogFailure(r *http.Request, log *slog.Logger, answer *Error, err error) {
 	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
-		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
+		level := slog.LevelError
+		if errors.Is(err, launch.ErrCapacity) { // a limit works as it should
+			level = slog.LevelWarn
+		}
+		log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
 	}
 }
 

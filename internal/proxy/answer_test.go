@@ -106,8 +106,6 @@ func TestHalfClosedClient(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			_, _ = io.WriteString(w, "the answer")
 		}))
-		known := p.handler.deps.Instances
-		p.handler.deps.Instances = known
 		c := p.dial(t)
 		c.request(t, row.method, base, row.header)
 		_, _ = io.WriteString(c, row.body)
@@ -277,4 +275,95 @@ func TestInterimAnswersAndTrailers(t *testing.T) {
 		t.Errorf("got %v %q", res, body)
 	}
 	wantHeaders(t, res.Trailer, map[string][]string{"X-Sum": {"7"}, "X-Late": {"8"}})
+}
+
+// A part of a chunk arrives before the rest of it is sent.
+func TestPartsOfChunks(t *testing.T) {
+	next := make(chan string)
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		c.readHead()
+		for part := range next {
+			_, _ = io.WriteString(c, part)
+		}
+	}))
+	c := p.dial(t)
+	c.request(t, "GET", base)
+	next <- "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf"
+	res, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := make([]byte, 4)
+	if _, err := io.ReadFull(res.Body, half); err != nil || string(half) != "half" {
+		t.Errorf("got %q, %v", half, err)
+	}
+	next <- "more\r\n0\r\nX-Late: 8\r\n\r\n"
+	close(next)
+	if rest, err := io.ReadAll(res.Body); err != nil || string(rest) != "more" {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	wantHeaders(t, res.Trailer, map[string][]string{"X-Late": {"8"}})
+}
+
+// Malformed chunks of an application break the answer off.
+func TestMalformedChunks(t *testing.T) {
+	for _, body := range []string{
+		"ZZ\r\n", "-1\r\n", "+1\r\na\r\n0\r\n\r\n", "\r\n", "1\r\nab\r\n0\r\n\r\n", "1\r\na", "1\r\na\r\n", "1\r\na\r\n0\r\n", "1\r\na\r\n0\r\nx\r\n\r\n",
+		strings.Repeat("f", 17) + "\r\n", "8000000000000000\r\n", "1;" + strings.Repeat("x", 8<<10) + "\r\na\r\n0\r\n\r\n",
+	} {
+		p := startProxy(t, rawApplication(t, func(c wire) {
+			c.readHead()
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		}))
+		c := p.dial(t)
+		c.request(t, "GET", base)
+		res, err := http.ReadResponse(c.reader, nil)
+		if err != nil {
+			continue // broken before anything was sent
+		}
+		if got, err := io.ReadAll(res.Body); err == nil {
+			t.Errorf("%.20q: got %q as a whole answer", body, got)
+		}
+	}
+}
+
+// HTTP/1.0 has no other sign of a broken answer than a torn connection.
+func TestBrokenAnswerToAnOldClient(t *testing.T) {
+	p := startProxy(t, answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n"))
+	c := p.dial(t)
+	fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: hub.example\r\n\r\n", base)
+	if answer, err := io.ReadAll(c); err == nil {
+		t.Errorf("got %q as a whole answer", answer)
+	}
+}
+
+// A request with a body cannot change the protocol: two would read the connection.
+func TestUpgradeWithABody(t *testing.T) {
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		c.readHead()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	c := p.dial(t)
+	c.request(t, "POST", base, "Connection: upgrade", "Upgrade: x", "Content-Length: 100000000")
+	go func() { _, _ = io.Copy(c, strings.NewReader(strings.Repeat("x", 8<<20))) }()
+	c.wantAnswer(t, http.StatusBadGateway, "did not answer")
+}
+
+// An upload that breaks off while the answer is under way is the client's doing.
+func TestUploadBreaksDuringTheAnswer(t *testing.T) {
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		c.readHead()
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	counted := &codeCounter{}
+	p.Config.Handler = counted.count(p.Config.Handler)
+	c := p.dial(t)
+	c.request(t, "PUT", base, "Content-Length: 10")
+	if got := c.readHead(); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Fatalf("got %q", got)
+	}
+	c.Close()
+	kubetest.Eventually(t, "the request is counted as that of a client that has gone", func() bool { return counted.code.Load() == statusClientGone })
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
@@ -19,29 +20,39 @@ type visit struct {
 	r       *http.Request
 	control *http.ResponseController
 	inst    instance.Instance
+	mapping mapping
 	visitor *visitor
 	body    *requestBody // nil if the request has none
+	left    bool         // a part of the body is not needed
 	touch   func()
+
+	interim  sync.Mutex // guards what is sent before the answer
+	answered bool       // the answer has begun
+	saidOn   bool       // 100 (Continue) was sent
 }
 
 // forward sends one request to the pod and streams both ways.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
-	v := &visit{Proxy: p, w: w, r: r, control: http.NewResponseController(w), inst: inst, visitor: watchVisitor(r), touch: p.toucher(inst, r)}
+	v := &visit{
+		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
+		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r), touch: p.toucher(inst, r),
+	}
 	defer v.visitor.release()
+	defer v.dropRest()
 	// Without full duplex, the server discards the rest of the request once the
 	// application begins to answer. An error means HTTP/2, which always has it.
 	_ = v.control.EnableFullDuplex()
 	v.body = newRequestBody(r, v.control, v.touch)
-	x, err := p.pool.Start(v.visitor.ctx, inst.Address, p.request(w, r, inst, v.body))
+	x, err := p.pool.Start(v.visitor.ctx, inst.Address, v.request())
 	if err != nil {
 		v.closeAfterAnswer(v.body != nil)
 		v.fail(err)
-		v.body.linger(r)
 		return
 	}
 	defer x.Close()
 	answer, err := x.Answer()
-	v.closeAfterAnswer(x.Uploading() || x.BodyError() != nil)
+	v.beginAnswer()
+	v.closeAfterAnswer(x.BodyLeft())
 	switch {
 	case err != nil:
 		v.fail(err)
@@ -52,11 +63,27 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	}
 }
 
+// beginAnswer ends the time of interim answers.
+func (v *visit) beginAnswer() {
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	v.answered = true
+}
+
 // closeAfterAnswer closes the client's connection after the answer if a part of the
 // request is left: that must not be taken for the next request.
 func (v *visit) closeAfterAnswer(left bool) {
 	if left {
 		v.w.Header().Set("Connection", "close")
+		v.left = true
+	}
+}
+
+// dropRest ends the request. Without it, the server would wait for the rest of the body
+// before it closes the connection.
+func (v *visit) dropRest() {
+	if v.left {
+		v.body.Abandon()
 	}
 }
 
@@ -82,13 +109,16 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	}
 	v.touch()
 	h := v.w.Header()
-	v.copyHeader(h, answer.Header, newMapping(v.r, v.inst))
+	v.copyHeader(answer.Header)
 	announced := slices.Collect(maps.Keys(answer.Trailer)) // RFC 9110, section 6.6.2
 	for _, name := range announced {
 		h.Add("Trailer", name)
 	}
 	v.w.WriteHeader(answer.StatusCode)
 	v.copyBody(x)
+	if len(answer.Trailer) > 0 {
+		_ = v.control.Flush() // without it, net/http sends a short body with a length, which has no trailer
+	}
 	for name, values := range answer.Trailer {
 		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name
@@ -98,10 +128,11 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 }
 
 // copyHeader adds the fields of an application's answer that are for the client.
-func (v *visit) copyHeader(h, from http.Header, m mapping) {
+func (v *visit) copyHeader(from http.Header) {
 	removeConnectionFields(from)
 	limitServiceWorkers(from, v.inst.ID)
-	m.header(from)
+	v.mapping.header(from)
+	h := v.w.Header()
 	maps.Copy(h, from)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
@@ -118,8 +149,8 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 			unsent = false
 		}
 	})
-	buffer := v.buffers.get()
-	defer v.buffers.put(buffer)
+	buffer := v.buffers.Get()
+	defer v.buffers.Put(buffer)
 	for {
 		n, err := x.Read(buffer[:])
 		if n > 0 {
@@ -133,7 +164,7 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		switch {
 		case errors.Is(err, io.EOF):
 			return
-		case errors.Is(err, errClientGone):
+		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
 			v.abort(http.StatusBadGateway)
@@ -147,21 +178,38 @@ func (v *visit) abort(code int) {
 	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
 		counted.Broke(code)
 	}
-	if v.body != nil {
-		v.body.end(v.now()) // nothing lingers
+	if client := clientConnOf(v.r); client != nil && !v.r.ProtoAtLeast(1, 1) {
+		_ = client.SetLinger(0) // the mere end of the connection is the end of such an answer
 	}
 	panic(http.ErrAbortHandler)
 }
 
 // inform sends an interim answer.
-func (p *Proxy) inform(w http.ResponseWriter, code int, header http.Header, m mapping) {
+func (v *visit) inform(code int, header http.Header) {
 	removeConnectionFields(header)
-	m.header(header)
-	h := w.Header()
+	v.mapping.header(header)
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	if code == http.StatusContinue && v.saidOn {
+		return
+	}
+	v.saidOn = v.saidOn || code == http.StatusContinue
+	h := v.w.Header()
 	maps.Copy(h, header)
-	w.WriteHeader(code)
+	v.w.WriteHeader(code)
 	for name := range header { // the final answer has its own
 		delete(h, name)
+	}
+}
+
+// sayContinue sends 100 (Continue) to a client that has not waited for it, so that
+// net/http does not send it in the middle of another interim answer.
+func (v *visit) sayContinue() {
+	v.interim.Lock()
+	defer v.interim.Unlock()
+	if !v.answered && !v.saidOn {
+		v.saidOn = true
+		v.w.WriteHeader(http.StatusContinue)
 	}
 }
 

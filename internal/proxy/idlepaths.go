@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -14,7 +15,7 @@ const (
 	// matched. A longer one counts as use.
 	maxIdlePath = 1 << 10
 	// maxIdleExpressions is how many compiled expressions are kept.
-	maxIdleExpressions = 64
+	maxIdleExpressions = 256
 )
 
 // idleExpressions keeps the compiled expressions that say what is not use. Pods hold
@@ -41,9 +42,9 @@ func (x *idleExpressions) match(inst instance.Instance, r *http.Request) bool {
 // use, on the connection that a request opens. Smaller ones are heartbeats, according
 // to the instance's template.
 func (x *idleExpressions) counted(inst instance.Instance, r *http.Request) int {
-	most, paths, err := instance.ParseHeartbeatFrames(inst.HeartbeatFrames)
-	path := strings.TrimPrefix(r.URL.Path, instance.BaseURL(inst.ID))
-	if err != nil || len(path) > maxIdlePath || !paths.MatchString(path) {
+	size, paths, _ := strings.Cut(inst.HeartbeatFrames, " ") // see instance.ParseHeartbeatFrames
+	most, err := strconv.Atoi(size)
+	if err != nil || most < 0 || most > instance.MaxHeartbeatFrame || !x.matches(paths, strings.TrimPrefix(r.URL.Path, instance.BaseURL(inst.ID))) {
 		return 0
 	}
 	return most + 1
@@ -67,8 +68,14 @@ func (x *idleExpressions) get(expression string) *regexp.Regexp {
 	compiled, known := x.compiled[expression]
 	if !known && len(expression) <= instance.MaxIdlePathsLength {
 		compiled, _ = instance.CompileIdlePaths(expression)
-		if x.compiled == nil || len(x.compiled) >= maxIdleExpressions {
+		if x.compiled == nil {
 			x.compiled = map[string]*regexp.Regexp{}
+		}
+		for other := range x.compiled { // any one makes room
+			if len(x.compiled) < maxIdleExpressions {
+				break
+			}
+			delete(x.compiled, other)
 		}
 		x.compiled[expression] = compiled
 	}

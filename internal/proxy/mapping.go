@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -13,26 +12,53 @@ import (
 // mapping turns the addresses in an application's answer into those by which its
 // visitor reaches it, as nginx's proxy_redirect and proxy_cookie_path do.
 type mapping struct {
-	prefix string   // /user/<id>, if it is taken off paths; else ""
-	own    []string // host:port of the application, by which it may know itself
-	public []string // hosts by which the visitor knows it
+	prefix   string // /user/<id>, if it is taken off paths; else ""
+	pod      string // the pod's name
+	address  string // host:port of the application
+	host     string // by which the visitor knows it
+	reported string // the same, as an ingress in front of this service knows it; or ""
 }
 
 // newMapping returns the mapping of an instance's answer to a request.
 func newMapping(r *http.Request, inst instance.Instance) mapping {
-	m := mapping{public: []string{r.Host}, own: []string{inst.Address}}
+	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: r.Header.Get("X-Forwarded-Host")}
 	if inst.StripPrefix {
 		m.prefix = strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
 	}
-	if reported := r.Header.Get("X-Forwarded-Host"); reported != "" {
-		m.public = append(m.public, reported)
-	}
-	if _, port, err := net.SplitHostPort(inst.Address); err == nil {
-		for _, name := range []string{"localhost", "127.0.0.1", "::1", "0.0.0.0", instance.PodName(inst.ID)} {
-			m.own = append(m.own, net.JoinHostPort(name, port))
-		}
-	}
 	return m
+}
+
+// isPublic reports whether an authority is that of the visitor's address.
+func (m mapping) isPublic(authority string) bool {
+	return authority != "" && (strings.EqualFold(authority, m.host) || strings.EqualFold(authority, m.reported))
+}
+
+// isOwn reports whether an authority is one by which the application may know itself.
+// Some join the host that the visitor asked for with the port that they listen on, as
+// nginx does when it redirects to a directory.
+func (m mapping) isOwn(authority string) bool {
+	ownHost, ownPort, _ := net.SplitHostPort(m.address)
+	host, port := splitPort(authority)
+	if host == "" || port != ownPort {
+		return false
+	}
+	publicHost, _ := splitPort(m.host)
+	reportedHost, _ := splitPort(m.reported)
+	switch host {
+	case "localhost", "127.0.0.1", "::1", "0.0.0.0", m.pod, ownHost, publicHost, reportedHost:
+		return true
+	}
+	return false
+}
+
+// splitPort splits an authority into its host, in small letters, and its port. An
+// authority without a port has that of HTTP, which applications in pods speak.
+func splitPort(authority string) (host, port string) {
+	host, port, err := net.SplitHostPort(authority)
+	if err != nil {
+		host, port = strings.Trim(authority, "[]"), "80"
+	}
+	return strings.ToLower(host), port
 }
 
 // header maps the fields of an answer that hold addresses (RFC 9110, sections 8.7 and
@@ -60,9 +86,9 @@ func (m mapping) reference(value string) string {
 	switch {
 	case !found:
 		return m.path(value)
-	case containsFold(m.public, authority):
+	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))
-	case containsFold(m.own, authority):
+	case m.isOwn(authority):
 		// The visitor cannot reach the address that the application believes to have.
 		return m.path(rooted(rest))
 	}
@@ -107,10 +133,6 @@ func rooted(rest string) string {
 		return rest
 	}
 	return "/" + rest
-}
-
-func containsFold(all []string, one string) bool {
-	return slices.ContainsFunc(all, func(each string) bool { return strings.EqualFold(each, one) })
 }
 
 // refreshSyntax is a refresh with an address, as the HTML standard has it: "5;
@@ -180,7 +202,7 @@ func (m mapping) destination(value string) string {
 	if !found {
 		path = value
 	}
-	if m.prefix == "" || found && !containsFold(m.public, authority) || !m.isBelow(path) {
+	if m.prefix == "" || found && !m.isPublic(authority) || !m.isBelow(path) {
 		return value
 	}
 	return strings.TrimSuffix(value, path) + rooted(strings.TrimPrefix(path, m.prefix))

@@ -29,6 +29,8 @@ func TestMapsAddresses(t *testing.T) {
 		{"Location", "http://10.0.0.7:8888/x#f", "BASE/x#f", "/x#f"},
 		{"Location", "http://" + instance.PodName(inst.ID) + ":8888/x", "BASE/x", "/x"},
 		{"Location", "//localhost:8888/x", "BASE/x", "/x"},
+		{"Location", "http://hub.example:8888/dir/", "BASE/dir/", "/dir/"}, // nginx
+		{"Location", "http://Notebooks.example:8888BASE/dir/", "BASE/dir/", "BASE/dir/"},
 		{"Location", "http://hub.example:8000/login", "http://hub.example:8000BASE/login", ""},
 		{"Location", "https://notebooks.example/login", "https://notebooks.exampleBASE/login", ""},
 		{"Location", "//hub.example:8000/x", "//hub.example:8000BASE/x", ""},
@@ -49,6 +51,10 @@ func TestMapsAddresses(t *testing.T) {
 		{"Location", "https://login.example/x", "https://login.example/x", ""},
 		{"Location", "//cdn.example/x", "//cdn.example/x", ""},
 		{"Location", "http://localhost:9999/callback", "http://localhost:9999/callback", ""},
+		{"Location", "http://hub.example:9999/x", "http://hub.example:9999/x", ""},
+		{"Location", "http://hub.example/x", "http://hub.example/x", ""},
+		{"Location", "http://login.example:8888/x", "http://login.example:8888/x", ""},
+		{"Location", "http://:8888/x", "http://:8888/x", ""},
 		{"Location", "http://me@localhost:8888/x", "http://me@localhost:8888/x", ""},
 		{"Location", "ftp://localhost:8888/x", "ftp://localhost:8888/x", ""},
 		{"Location", "mailto:a@b.example", "mailto:a@b.example", ""},
@@ -89,6 +95,25 @@ func TestMapsAddresses(t *testing.T) {
 			if got := h[row.name]; got[0] != fill(want) || got[1] != fill(want) {
 				t.Errorf("strip-prefix %t: %s: %s\n got %q\nwant %q", strip, row.name, row.value, got, fill(want))
 			}
+		}
+	}
+}
+
+// An application on port 80 leaves it out of its addresses.
+func TestMapsAddressesOfPort80(t *testing.T) {
+	inst := instance.Instance{ID: kubetest.ID(1), Address: "[fd00::7]:80", StripPrefix: true}
+	r := &http.Request{Host: "hub.example:8000"}
+	for value, want := range map[string]string{
+		"http://hub.example/dir/":      base + "dir/",
+		"http://hub.example:80/dir/":   base + "dir/",
+		"http://localhost/dir/":        base + "dir/",
+		"http://[FD00::7]/dir/":        base + "dir/",
+		"http://hub.example:8000/dir/": "http://hub.example:8000" + base + "dir/",
+		"http://hub.example:8888/dir/": "http://hub.example:8888/dir/",
+		"http://login.example/":        "http://login.example/",
+	} {
+		if got := newMapping(r, inst).reference(value); got != want {
+			t.Errorf("%s: got %s, want %s", value, got, want)
 		}
 	}
 }

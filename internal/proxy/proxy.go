@@ -56,7 +56,7 @@ type Proxy struct {
 	deps    Deps
 	idle    idleExpressions
 	pool    *upstream.Pool
-	buffers bufferPool
+	buffers upstream.Buffers
 	now     func() time.Time
 }
 
@@ -73,6 +73,11 @@ func New(deps Deps) *Proxy {
 // ServeHTTP forwards a request to its instance. It answers by itself if there is
 // no instance to forward to.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !r.ProtoAtLeast(1, 1) {
+		// HTTP/1.0 has no chunks. A client that sends some, and this server, may not agree
+		// on where a request ends (RFC 9112, section 6.1).
+		w.Header().Set("Connection", "close")
+	}
 	id, rest, ok := splitUserPath(EscapedPath(r))
 	if !ok {
 		p.turnAway(w, r, pages.NothingHereNotice())
@@ -123,7 +128,9 @@ func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice)
 		w.Header().Set("Connection", "close")
 	}
 	p.refuse(w, r, n)
-	body.linger(r)
+	if body != nil {
+		body.Abandon()
+	}
 }
 
 // refuse answers in place of an instance. A page is shown only where the browser

@@ -8,32 +8,28 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
 // request turns a visitor's request into the one that the application gets.
-func (p *Proxy) request(w http.ResponseWriter, r *http.Request, inst instance.Instance, body *requestBody) *upstream.Request {
+func (v *visit) request() *upstream.Request {
+	r := v.r
 	path, query := splitTarget(r)
-	m := newMapping(r, inst)
-	if m.prefix != "" {
-		path = strings.TrimPrefix(path, m.prefix)
-	}
 	req := &upstream.Request{
-		Method: r.Method, Target: path + query, Host: r.Host, Header: p.requestHeader(r, m),
-		ContentLength: r.ContentLength, Trailer: func() http.Header { return r.Trailer },
+		Method: r.Method, Target: strings.TrimPrefix(path, v.mapping.prefix) + query, Host: r.Host, Header: v.requestHeader(r, v.mapping),
+		ContentLength: r.ContentLength, Trailer: func() http.Header { return trailerOf(r) },
 	}
-	pages.RemoveRestartCookie(req.Header, inst.ID)
+	pages.RemoveRestartCookie(req.Header, v.inst.ID)
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}
-	if body != nil {
-		req.Body = body
-		req.Continue = continueOf(r)
+	if v.body != nil {
+		req.Body = v.body
+		req.Continue = v.continueFunc()
 	}
 	if r.ProtoAtLeast(1, 1) { // others do not know interim answers (RFC 9110, section 15.2)
-		req.Inform = func(code int, header http.Header) { p.inform(w, code, header, m) }
+		req.Inform = v.inform
 	}
 	return req
 }
@@ -83,15 +79,32 @@ func setForwarded(h http.Header, r *http.Request, m mapping) {
 	}
 }
 
-// continueOf returns what a body waits for that the client announces with "Expect:
-// 100-continue": the application's word, or that the client sends it anyway. It is nil
+// continueFunc returns what a body waits for that the client announces with "Expect:
+// 100-continue": until the client sends it anyway. Then the client gets its 100. It is nil
 // for all other bodies, and where the server cannot watch the client's connection.
-func continueOf(r *http.Request) func(context.Context) bool {
-	client := clientConnOf(r)
-	if client == nil || !hasToken(r.Header["Expect"], "100-continue") {
+func (v *visit) continueFunc() func(context.Context) bool {
+	client := clientConnOf(v.r)
+	if client == nil || !hasToken(v.r.Header["Expect"], "100-continue") {
 		return nil
 	}
-	return client.awaitBody
+	return func(ctx context.Context) bool {
+		began := client.awaitBody(ctx)
+		if began {
+			v.sayContinue()
+		}
+		return began
+	}
+}
+
+// trailerOf returns the trailer fields of a request, but those that are not allowed there
+// (RFC 9110, section 6.5.1): what frames or routes a message, or proves who sent it.
+func trailerOf(r *http.Request) http.Header {
+	h := maps.Clone(r.Trailer)
+	removeConnectionFields(h)
+	for _, name := range []string{"Authorization", "Content-Length", "Cookie", "Host"} {
+		delete(h, name)
+	}
+	return h
 }
 
 // upgradeOf returns the protocol that a message wants to change to, or "".

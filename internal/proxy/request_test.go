@@ -132,7 +132,7 @@ func TestExpectContinue(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		interim   string // what the application says before the body
-		sendFirst string // "head", "later": when the client sends although nobody has said 100
+		sendFirst string // when the client sends although nobody has said 100: with the "head", or "later"
 		answer    string
 		code      int
 		continues bool
@@ -188,6 +188,76 @@ func TestExpectContinue(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A body that comes with its head may look like the end of a head.
+func TestHeadEnd(t *testing.T) {
+	for _, row := range []struct {
+		reads []string
+		want  bool
+	}{
+		{[]string{"GET / HTTP/1.1\r\n\r\n"}, true},
+		{[]string{"GET / HTTP/1.1\r\nA: b\r", "\n\r", "\n"}, true},
+		{[]string{"GET / HTTP/1.1\r\n\r", "\n"}, true},
+		{[]string{"GET / HTTP/1.1\r\n", "\r\n"}, true},
+		{[]string{"GET / HTTP/1.1\r\n\r\nhello"}, false},
+		{[]string{"GET / HTTP/1.1\r\n\r\nhello\r\n\r\n"}, false},
+		{[]string{"GET / HTTP/1.1\r\n\r", "\nhello\r\n\r\n"}, false},
+		{[]string{"GET / HTTP/1.1\r\n\r\n", "5\r\nhello\r\n0\r\n\r\nx"}, false},
+		{[]string{"G", "E"}, false},
+		{[]string{"GET / HTTP/1.1\r\n\r\n\r\n\r\n"}, false},
+	} {
+		var h headEnd
+		for _, read := range row.reads {
+			h.scan([]byte(read))
+		}
+		if h.exact != row.want {
+			t.Errorf("%q: got %t, want %t", row.reads, h.exact, row.want)
+		}
+	}
+}
+
+// Interim answers and the 100 for a client that does not wait do not mix.
+func TestInterimAnswersWhileTheClientSends(t *testing.T) {
+	const times = 50
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		for c.readHead() != "" {
+			for range 20 {
+				_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: <a>; rel=preload\r\n\r\n")
+			}
+			if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	}))
+	c := p.dial(t)
+	for range times {
+		fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: hub.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", base)
+		for code := 0; code != 200; {
+			res, err := http.ReadResponse(c.reader, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code = res.StatusCode; code != 100 && code != 103 && code != 200 {
+				t.Fatalf("got %d", code)
+			}
+		}
+	}
+}
+
+// A trailer cannot carry what frames, routes or authorises a message.
+func TestTrailersThatAreNotPassed(t *testing.T) {
+	trailers := make(chan http.Header, 1)
+	p := startProxy(t, application(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		trailers <- r.Trailer
+	}))
+	c := p.dial(t)
+	c.request(t, "POST", base, "Transfer-Encoding: chunked")
+	_, _ = io.WriteString(c, "0\r\nX-Sum: 7\r\nAuthorization: token "+testAPIKey+"\r\nHost: x\r\nCookie: a=b\r\n\r\n")
+	c.wantAnswer(t, 200, "")
+	wantHeaders(t, receive(t, trailers), map[string][]string{"X-Sum": {"7"}, "Authorization": nil, "Host": nil, "Cookie": nil})
 }
 
 // wantSilence checks that nothing has come. What would come wrongly comes at once, so

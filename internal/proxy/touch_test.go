@@ -179,7 +179,7 @@ func hijack(t testing.TB, w http.ResponseWriter, protocol string) wire {
 
 // upgrade opens a connection of another protocol through a proxy, and returns both
 // its ends.
-func upgrade(t testing.TB, protocol, rest string) (p *testProxy, browser, pod wire) {
+func upgrade(t testing.TB, protocol, rest string, changes ...func(*instance.Instance)) (p *testProxy, browser, pod wire) {
 	t.Helper()
 	pods := make(chan wire, 1)
 	p = startProxy(t, application(t, func(w http.ResponseWriter, r *http.Request) {
@@ -187,7 +187,7 @@ func upgrade(t testing.TB, protocol, rest string) (p *testProxy, browser, pod wi
 			t.Errorf("the application is asked to upgrade to %q by Connection: %q", r.Header.Get("Upgrade"), r.Header.Get("Connection"))
 		}
 		pods <- hijack(t, w, protocol)
-	}, func(inst *instance.Instance) { inst.IdlePaths = jupyterIdlePaths(t) }))
+	}, append(changes, func(inst *instance.Instance) { inst.IdlePaths = jupyterIdlePaths(t) })...))
 	conn, err := net.Dial("tcp", p.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +206,49 @@ func upgrade(t testing.TB, protocol, rest string) (p *testProxy, browser, pod wi
 		}
 	}
 	return p, browser, pod
+}
+
+// A template names requests by method, and small messages as heartbeats.
+func TestIdleRequests(t *testing.T) {
+	for _, row := range []struct {
+		method, rest string
+		counts       bool
+	}{
+		{"POST", "events/get_events", false}, {"POST", "events/get_events?x=1", false}, {"POST", "events/get", true}, {"GET", "events/get_events", true},
+		{"PUT", "events/get_events", true}, {"POST", "xevents/get_events", true}, {"POST", "_dash-update-component", false}, {"POST", "", true},
+	} {
+		p := startProxy(t, application(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "[]") },
+			func(inst *instance.Instance) { inst.IdleRequests = "POST (events/get_events|_dash-update-component)" }))
+		p.do(t, row.method, base+row.rest, strings.NewReader("{}"))
+		if used := p.touched(1) > 0; used != row.counts {
+			t.Errorf("%s %s: counts is %t, want %t", row.method, row.rest, used, row.counts)
+		}
+	}
+}
+
+func TestHeartbeats(t *testing.T) {
+	for _, row := range []struct {
+		name, value string
+		frame       []byte
+		counts      bool
+	}{
+		{"a heartbeat", "1 ws", wsFrame(opText, true, []byte("2")), false},
+		{"an empty message", "0 ws", wsFrame(opBinary, true, nil), false},
+		{"a message that is larger", "1 ws", wsFrame(opText, true, []byte("42")), true},
+		{"a part of a message", "1 ws", wsFrame(opContinuation, true, []byte("2")), true},
+		{"the first part of a message", "1 ws", append([]byte{opText}, wsFrame(opText, true, []byte("2"))[1:]...), true},
+		{"another path", "1 socket", wsFrame(opText, true, []byte("2")), true},
+		{"no annotation", "", wsFrame(opText, true, nil), true},
+		{"an invalid annotation", "x ws", wsFrame(opText, true, nil), true},
+	} {
+		p, browser, pod := upgrade(t, "websocket", "ws", func(inst *instance.Instance) { inst.HeartbeatFrames = row.value })
+		before := p.touched(1)
+		browser.send(t, pod, row.frame)
+		browser.send(t, pod, wsFrame(opPing, true, nil)) // once it has arrived, the frame before has been counted
+		if counts := p.touched(1) > before; counts != row.counts {
+			t.Errorf("%s: counts is %t, want %t", row.name, counts, row.counts)
+		}
+	}
 }
 
 func TestWebSocketFramesThatCount(t *testing.T) {

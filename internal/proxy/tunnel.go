@@ -16,11 +16,8 @@ const (
 	// smallBuffer is how many bytes of a tunnel are read at once while little moves:
 	// most WebSockets are idle most of the time, and there are many of them.
 	smallBuffer = 2 << 10
-	// copyBuffer is how many bytes are copied at once otherwise.
-	copyBuffer = 32 << 10
-	// closeTimeout is how long the application has to end a WebSocket whose client has
-	// closed its side.
-	closeTimeout = 10 * time.Second
+	// closeTimeout is how long one side has to end a WebSocket that the other has ended.
+	closeTimeout = 5 * time.Second
 )
 
 var errNotAsked = errors.New("the application changed to a protocol that it was not asked for")
@@ -29,13 +26,13 @@ var errNotAsked = errors.New("the application changed to a protocol that it was 
 // until both have ended.
 func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	protocol := upgradeOf(answer.Header)
-	if wanted := upgradeOf(v.r.Header); wanted == "" || !strings.EqualFold(wanted, protocol) {
+	if wanted := upgradeOf(v.r.Header); wanted == "" || v.body != nil || !strings.EqualFold(wanted, protocol) {
 		v.fail(errNotAsked)
 		return
 	}
 	v.touch()
 	h := v.w.Header()
-	v.copyHeader(h, answer.Header, newMapping(v.r, v.inst))
+	v.copyHeader(answer.Header)
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", protocol)
 	v.w.WriteHeader(http.StatusSwitchingProtocols)
@@ -44,6 +41,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		v.abort(http.StatusBadGateway)
 	}
 	defer conn.Close()
+	v.visitor.settle() // the connection's ends are seen here now
 	if err := buffered.Flush(); err != nil {
 		return
 	}
@@ -56,27 +54,34 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		fromClient, fromApplication = toApplication.scan, toClient.scan
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() {
-		v.pump(application, client, fromClient)
-		if webSocket {
-			_ = application.SetReadDeadline(v.now().Add(closeTimeout))
-		}
-		closeWrite(application)
-	})
-	v.pump(client, application, fromApplication)
-	if webSocket {
-		// A WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
-		conn.Close()
-	}
-	closeWrite(conn)
+	sending.Go(func() { v.pass(application, client, fromClient, webSocket) })
+	v.pass(client, application, fromApplication, webSocket)
 	sending.Wait()
 }
 
-// pump copies until from ends or to fails. It counts what the bytes are.
-func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) {
+// pass copies one direction, and then ends it. A WebSocket connection ends as a whole
+// (RFC 6455, section 7.1.1), so the other direction has closeTimeout to end. An error
+// ends both at once.
+func (v *visit) pass(to, from net.Conn, counts func(p []byte) bool, webSocket bool) {
+	err := v.pump(to, from, counts)
+	half, ok := to.(interface{ CloseWrite() error })
+	if err != nil || !ok || half.CloseWrite() != nil {
+		to.Close()
+		from.Close()
+		return
+	}
+	if webSocket {
+		// These fail only once a connection is closed.
+		_ = to.SetReadDeadline(v.now().Add(closeTimeout))
+		_ = from.SetWriteDeadline(v.now().Add(closeTimeout))
+	}
+}
+
+// pump copies until from ends. Bytes that counts accepts are use of the instance.
+func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) error {
 	var small [smallBuffer]byte
-	var large *[copyBuffer]byte // borrowed while much moves
-	defer func() { v.buffers.put(large) }()
+	var large *[upstream.BufferSize]byte // borrowed while much moves
+	defer func() { v.buffers.Put(large) }()
 	for {
 		p := small[:]
 		if large != nil {
@@ -88,26 +93,22 @@ func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) {
 		}
 		if n > 0 {
 			if _, err := to.Write(p[:n]); err != nil {
-				return
+				return err
 			}
 		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
-			return
+			return err
 		}
 		switch {
 		case large == nil && n == len(small):
-			large = v.buffers.get()
+			large = v.buffers.Get()
 		case large != nil && n < len(small):
-			v.buffers.put(large)
+			v.buffers.Put(large)
 			large = nil
 		}
-	}
-}
-
-// closeWrite ends one direction. If that cannot be done alone, both end.
-func closeWrite(c net.Conn) {
-	if half, ok := c.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
-		c.Close()
 	}
 }
 
@@ -119,19 +120,10 @@ type duplex struct {
 
 func (d duplex) Read(p []byte) (int, error) { return d.reader.Read(p) }
 
-// bufferPool lends the buffers that bodies are copied with.
-type bufferPool struct{ pool sync.Pool }
-
-func (b *bufferPool) get() *[copyBuffer]byte {
-	if buffer, ok := b.pool.Get().(*[copyBuffer]byte); ok {
-		return buffer
+// CloseWrite ends the direction to the client.
+func (d duplex) CloseWrite() error {
+	if half, ok := d.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
 	}
-	return new([copyBuffer]byte)
-}
-
-// put takes a buffer back; nil is none.
-func (b *bufferPool) put(buffer *[copyBuffer]byte) {
-	if buffer != nil {
-		b.pool.Put(buffer)
-	}
+	return errors.ErrUnsupported
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -17,14 +18,15 @@ const (
 	statusClientGone = 499
 	// halfClosedPatience is how long the application may send nothing while the client
 	// has closed its sending side. Nothing tells such a client from one that has gone,
-	// until something is sent to it.
-	halfClosedPatience = time.Minute
+	// until something is sent to it: a closed tab looks the same.
+	halfClosedPatience = 30 * time.Second
+	// lingerFor and lingerPause bound how long the rest of a request is read and dropped
+	// after its answer: in all, and between two pieces.
+	lingerFor   = 30 * time.Second
+	lingerPause = 5 * time.Second
 )
 
-var (
-	errClientGone = errors.New("the client has gone")
-	errPatience   = errors.New("the application sent nothing for a minute to a client that has closed its sending side")
-)
+var errClientGone = errors.New("the client has gone")
 
 // Listen returns a listener whose connections remember whether the client has only
 // closed its sending side. A client may do so after a whole request and still read
@@ -63,7 +65,8 @@ func clientConnOf(r *http.Request) *clientConn {
 type clientConn struct {
 	*net.TCPConn
 	halfClosed atomic.Bool // the client has closed its sending side
-	tail       [4]byte     // the last bytes that were read, by one goroutine at a time
+	lingers    atomic.Bool // Close lets the client end its request
+	head       headEnd     // used by one goroutine at a time
 }
 
 // Read reads from the network.
@@ -72,21 +75,75 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) {
 		c.halfClosed.Store(true)
 	}
-	if n >= len(c.tail) {
-		copy(c.tail[:], p[n-len(c.tail):n])
-	} else if n > 0 {
-		copy(c.tail[:], c.tail[n:])
-		copy(c.tail[len(c.tail)-n:], p[:n])
-	}
+	c.head.scan(p[:n])
 	return n, err
+}
+
+// headEnd notes whether what was read last ends with the head of a request. A server
+// reads no further than that before the request is handled.
+type headEnd struct {
+	tail  [3]byte // the end of the read before
+	exact bool    // the last read had an empty line, and nothing after it
+}
+
+func (h *headEnd) scan(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	const emptyLine = "\r\n\r\n"
+	joined := append(h.tail[:], p[:min(len(p), len(h.tail))]...) // it may be split
+	after := -1                                                  // how much follows the first empty line
+	if at := bytes.Index(joined, []byte(emptyLine)); at >= 0 {
+		after = len(h.tail) + len(p) - at - len(emptyLine)
+	} else if at := bytes.Index(p, []byte(emptyLine)); at >= 0 {
+		after = len(p) - at - len(emptyLine)
+	}
+	h.exact = after == 0
+	copy(h.tail[:], joined[min(len(p), len(h.tail)):])
+	if len(p) > len(h.tail) {
+		copy(h.tail[:], p[len(p)-len(h.tail):])
+	}
+}
+
+// Close closes the connection. While a client is still sending, only the sending side
+// is closed at first: a connection that is closed with unread bytes is reset, and the
+// client can lose the answer (RFC 9112, section 9.6).
+func (c *clientConn) Close() error {
+	if !c.lingers.Swap(false) {
+		return c.TCPConn.Close()
+	}
+	if err := c.CloseWrite(); err != nil {
+		return errors.Join(err, c.TCPConn.Close())
+	}
+	go c.linger()
+	return nil
+}
+
+// linger reads and drops what the client sends, for as long as lingerFor and
+// lingerPause allow, and closes the connection.
+func (c *clientConn) linger() {
+	defer c.TCPConn.Close()
+	var dropped [8 << 10]byte
+	for end := time.Now().Add(lingerFor); ; {
+		until := time.Now().Add(lingerPause)
+		if end.Before(until) {
+			until = end
+		}
+		if err := c.SetReadDeadline(until); err != nil {
+			return
+		}
+		if _, err := c.TCPConn.Read(dropped[:]); err != nil {
+			return
+		}
+	}
 }
 
 // awaitBody waits until the client begins to send its body, although nobody has said
 // 100 (Continue): it need not wait (RFC 9110, section 10.1.1). It reads nothing, and
 // returns false if ctx is done first. Nothing else may read meanwhile.
 func (c *clientConn) awaitBody(ctx context.Context) bool {
-	if string(c.tail[:]) != "\r\n\r\n" {
-		return true // more than the head was read: the body came with it
+	if !c.head.exact {
+		return true // the body came with the head
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -130,7 +187,11 @@ func watchVisitor(r *http.Request) *visitor {
 			v.cancel(errClientGone)
 			return
 		}
-		v.patience.Store(time.AfterFunc(halfClosedPatience, func() { v.cancel(errPatience) }))
+		timer := time.AfterFunc(halfClosedPatience, func() { v.cancel(errClientGone) })
+		v.patience.Store(timer)
+		if v.ctx.Err() != nil { // released meanwhile
+			timer.Stop()
+		}
 	})
 	return v
 }
@@ -142,13 +203,18 @@ func (v *visitor) answered() {
 	}
 }
 
-// release ends the watch.
-func (v *visitor) release() {
+// settle ends the watch, and leaves ctx as it is.
+func (v *visitor) settle() {
 	v.stop()
 	if timer := v.patience.Load(); timer != nil {
 		timer.Stop()
 	}
+}
+
+// release ends the watch and everything that depends on it.
+func (v *visitor) release() {
 	v.cancel(nil)
+	v.settle()
 }
 
 // isReset reports whether an error says that a client has torn its connection down.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -44,6 +45,8 @@ type conn struct {
 	// what has arrived so far has been used up.
 	beforeRead func()
 
+	interrupted atomic.Bool
+
 	// Of an idle connection.
 	since   time.Time
 	expires *time.Timer
@@ -69,8 +72,19 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// interrupt ends what waits for the connection.
-func (c *conn) interrupt() { _ = c.SetDeadline(longAgo()) } // fails only once the connection is closed
+// interrupt ends what waits for the connection, now and later.
+func (c *conn) interrupt() {
+	c.interrupted.Store(true)
+	_ = c.SetDeadline(longAgo()) // fails only once the connection is closed
+}
+
+// allowWrite sets how long a write may take, unless the connection was interrupted.
+func (c *conn) allowWrite(limit time.Duration) {
+	_ = c.SetWriteDeadline(time.Now().Add(limit))
+	if c.interrupted.Load() {
+		_ = c.SetWriteDeadline(longAgo())
+	}
+}
 
 // isOpen reports whether an idle connection is still open and nothing has arrived
 // on it: an application does not speak unless it is asked.
@@ -134,13 +148,27 @@ func (i *idleConns) put(c *conn, now time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	conns := i.byPod[c.address]
-	if i.count >= maxIdle || len(conns) >= maxIdlePerPod {
+	if len(conns) >= maxIdlePerPod {
 		c.Close()
 		return
+	}
+	if i.count >= maxIdle {
+		i.evict()
+		conns = i.byPod[c.address]
 	}
 	c.since = now
 	c.expires = time.AfterFunc(idleTimeout, func() { i.expire(c) })
 	i.set(c.address, append(conns, c))
+}
+
+// evict closes any idle connection, so that no pod can keep others from having some.
+func (i *idleConns) evict() {
+	for address, conns := range i.byPod {
+		conns[0].expires.Stop()
+		conns[0].Close()
+		i.set(address, conns[1:])
+		return
+	}
 }
 
 // expire closes a connection if it is still idle.

@@ -8,6 +8,8 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
+	"time"
 )
 
 // Exchange is a request under way and its answer. It is for one goroutine.
@@ -35,8 +37,8 @@ func (x *Exchange) dial() error {
 	return nil
 }
 
-// send sends the request over a connection. That nobody reads it any more is no
-// error yet: the application may have answered before it closed the connection.
+// send sends the request over a connection. A failed write is not an error yet: the
+// application may have answered before it closed the connection.
 func (x *Exchange) send(c *conn) {
 	x.conn = c
 	x.stopWatch = context.AfterFunc(x.ctx, c.interrupt)
@@ -70,8 +72,8 @@ func (x *Exchange) Answer() (*http.Response, error) {
 
 // readHead reads up to the head of the final answer.
 func (x *Exchange) readHead() error {
+	x.conn.budget, x.conn.read = MaxHead, 0
 	for {
-		x.conn.budget, x.conn.read = MaxHead, 0
 		response, err := http.ReadResponse(x.conn.reader, &http.Request{Method: x.request.Method})
 		if err != nil && x.conn.read == 0 {
 			return fmt.Errorf("%w: %w", errNoAnswer, err)
@@ -79,10 +81,13 @@ func (x *Exchange) readHead() error {
 		if err != nil {
 			return fmt.Errorf("read the application's answer: %w", err)
 		}
-		x.conn.budget = math.MaxInt64
 		code := response.StatusCode
 		if code >= 200 || code == http.StatusSwitchingProtocols {
+			x.conn.budget = math.MaxInt64
 			x.response, x.whole = response, response.Body == http.NoBody
+			if !x.whole && slices.Equal(response.TransferEncoding, []string{"chunked"}) {
+				response.Body = io.NopCloser(&chunkedBody{conn: x.conn, trailer: &response.Trailer})
+			}
 			if x.upload != nil {
 				x.upload.refuse()
 			}
@@ -104,8 +109,10 @@ func (x *Exchange) readHead() error {
 
 // blame returns what an error comes from.
 func (x *Exchange) blame(err error) error {
-	if bodyErr := x.BodyError(); bodyErr != nil {
-		return &BodyError{bodyErr}
+	if x.upload != nil {
+		if bodyErr := x.upload.bodyError(); bodyErr != nil {
+			return &BodyError{bodyErr}
+		}
 	}
 	return causeOr(x.ctx, err)
 }
@@ -114,27 +121,23 @@ func (x *Exchange) blame(err error) error {
 // of the answer has been returned and it is about to wait for more.
 func (x *Exchange) BeforeWait(call func()) { x.conn.beforeRead = call }
 
-// Read reads the body of the answer. It returns io.EOF only at its end.
+// Read reads the body of the answer. It returns io.EOF only at its end. Its error is a
+// BodyError if the request's body could not be read meanwhile.
 func (x *Exchange) Read(p []byte) (int, error) {
 	n, err := x.response.Body.Read(p)
 	switch {
 	case errors.Is(err, io.EOF):
 		x.whole = true
 	case err != nil:
-		err = causeOr(x.ctx, fmt.Errorf("read the application's answer: %w", err))
+		err = x.blame(fmt.Errorf("read the application's answer: %w", err))
 	}
 	return n, err
 }
 
-// Uploading reports whether the request's body is still on its way.
-func (x *Exchange) Uploading() bool { return x.upload != nil && !x.upload.ended() }
-
-// BodyError returns why the request's body could not be read, or nil.
-func (x *Exchange) BodyError() error {
-	if x.upload == nil {
-		return nil
-	}
-	return x.upload.bodyError()
+// BodyLeft reports whether the request's body has not been read to its end: it is still
+// on its way, was held back, or could not be read.
+func (x *Exchange) BodyLeft() bool {
+	return x.upload != nil && !x.upload.read.Load()
 }
 
 // Tunnel returns the connection of an application that has changed to another
@@ -151,6 +154,7 @@ func (x *Exchange) Close() {
 	x.conn.beforeRead = nil
 	sent := x.upload == nil || x.upload.stop(x.conn)
 	if x.stopWatch() && sent && x.isReusable() {
+		_ = x.conn.SetDeadline(time.Time{}) // fails only once the connection is closed
 		x.pool.idle.put(x.conn, x.pool.now())
 		return
 	}

@@ -8,11 +8,13 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // writeHead writes the request line and the header section (RFC 9112, sections 3
@@ -41,16 +43,22 @@ func (r *Request) trailer() http.Header {
 	return r.Trailer()
 }
 
+// lastPiece is how long an application that has answered may take to read the last piece
+// of a body. It has read it already, unless it answered without it.
+const lastPiece = 10 * time.Millisecond
+
 // upload sends the body of a request, in a goroutine of its own.
 type upload struct {
 	body    Body
-	decide  context.CancelFunc // ends the wait for the application's word
+	decide  context.CancelFunc // ends the wait until the application accepts or refuses
 	decided context.Context
 	// accepted says that the application wants the body, or that it was not asked.
 	accepted atomic.Bool
 	// dropping says that what is read from the body goes nowhere.
 	dropping atomic.Bool
-	done     chan struct{}
+	// read says that the body has been read to its end.
+	read atomic.Bool
+	done chan struct{}
 
 	mu    sync.Mutex
 	err   error // of the body
@@ -67,20 +75,23 @@ func startUpload(p *Pool, c *conn, req *Request) *upload {
 		if req.Continue != nil && !req.Continue(u.decided) && !u.accepted.Load() {
 			return
 		}
-		buffer := p.buffers.Get().(*[copyBuffer]byte)
+		if u.dropping.Load() { // the client began to send when it was too late
+			return
+		}
+		buffer := p.buffers.Get()
 		defer p.buffers.Put(buffer)
 		u.copy(c, req, buffer[:])
 	}()
 	return u
 }
 
-// accept lets a body go that is held back.
+// accept sends a held-back body.
 func (u *upload) accept() {
 	u.accepted.Store(true)
 	u.decide()
 }
 
-// refuse ends the wait of a body that is held back: it is not sent.
+// refuse ends the wait for the application: a held-back body is not sent.
 func (u *upload) refuse() { u.decide() }
 
 // copy sends the body. Once the application does not take it any more, the rest is
@@ -96,10 +107,17 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 	}
 	for {
 		n, err := u.body.Read(buffer)
+		if errors.Is(err, io.EOF) {
+			u.read.Store(true) // before the application gets the last byte, and can answer
+		}
 		if n > 0 && !u.dropping.Load() {
+			c.allowWrite(stallTimeout)
 			_, writeErr := to.Write(buffer[:n])
 			if writeErr == nil {
 				writeErr = c.writer.Flush()
+			}
+			if errors.Is(writeErr, os.ErrDeadlineExceeded) {
+				c.interrupt() // there will be no answer
 			}
 			if writeErr != nil {
 				u.dropping.Store(true)
@@ -110,11 +128,12 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 		}
 		if !errors.Is(err, io.EOF) {
 			u.fail(c, err)
-		} else if !u.dropping.Load() && finish(c.writer, chunks, req) == nil {
-			u.mu.Lock()
-			u.whole = true
-			u.mu.Unlock()
+			return
 		}
+		sent := !u.dropping.Load() && finish(c.writer, chunks, req) == nil
+		u.mu.Lock()
+		u.whole = sent
+		u.mu.Unlock()
 		return
 	}
 }
@@ -160,11 +179,19 @@ func (u *upload) ended() bool {
 
 // stop ends the upload, and reports whether the application has got all of it.
 func (u *upload) stop(c *conn) (whole bool) {
+	if u.read.Load() { // what is left is to send the last piece
+		select {
+		case <-u.done:
+		case <-time.After(lastPiece):
+		}
+	}
 	if !u.ended() {
 		u.dropping.Store(true)
 		u.decide()
 		c.interrupt() // ends a write
-		u.body.Abandon()
+		if !u.read.Load() {
+			u.body.Abandon()
+		}
 		<-u.done
 		return false // the connection cannot be used any more
 	}

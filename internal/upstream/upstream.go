@@ -19,15 +19,16 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 )
 
 const (
-	// MaxHead is the most bytes that the head of an answer may have.
+	// MaxHead is the most bytes that the head of an answer may have, together with the
+	// interim answers before it.
 	MaxHead = 1 << 20
-	// copyBuffer is how many bytes of a body are copied at once.
-	copyBuffer = 32 << 10
+	// stallTimeout is how long an application may read nothing of a body. Meanwhile nobody
+	// reads the client, so nobody would see it go.
+	stallTimeout = 5 * time.Minute
 )
 
 // Request is a request for an application.
@@ -49,9 +50,9 @@ type Request struct {
 	// names at the start, and their values once Body has returned io.EOF.
 	Trailer func() http.Header
 	// Continue, if it is not nil, holds the body back: it is sent once Continue
-	// returns true. Continue must return false soon after its context is done. The
-	// context is done when the application has said 100 (Continue), which sends the
-	// body, or has answered otherwise, which does not.
+	// returns true, or the application has said 100 (Continue). Continue must return
+	// false soon after its context is done, which is when the application has said
+	// anything.
 	Continue func(ctx context.Context) bool
 	// Inform is told each interim answer (1xx) but 101. It may be nil.
 	Inform func(code int, header http.Header)
@@ -79,12 +80,12 @@ type Pool struct {
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	now     func() time.Time
 	idle    idleConns
-	buffers sync.Pool
+	buffers Buffers
 }
 
 // NewPool returns a Pool without connections. dial must have a time limit.
 func NewPool(dial func(ctx context.Context, address string) (net.Conn, error), now func() time.Time) *Pool {
-	return &Pool{dial: dial, now: now, buffers: sync.Pool{New: func() any { return new([copyBuffer]byte) }}}
+	return &Pool{dial: dial, now: now}
 }
 
 // Start sends a request to the application that listens at address. The caller must
