@@ -29,17 +29,19 @@ const otherOrigin = "http://127.0.0.1:18000"
 // another origin. The pods are warm, so nothing comes between the form and that answer.
 func TestLaunchThroughALogin(t *testing.T) {
 	t.Parallel()
+	const template = "echo-login"
+	newPool(t, template, 2)
+	awaitWarm(t, template, 2, anyPod)
 	for name, scripts := range map[string]bool{"with scripts": true, "without scripts": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			awaitWarm(t, "echo-warm", 1, anyPod)
 			b := openBrowser(t)
 			if !scripts {
 				call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 			}
 			b.open("about:blank")
 			login := otherOrigin + "${BINDER_BASE_URL}login"
-			b.open(browserHost + "/launch/echo-warm?path=" + url.QueryEscape("redirect?to="+url.QueryEscape(login)))
+			b.open(browserHost + "/launch/" + template + "?path=" + url.QueryEscape("redirect?to="+url.QueryEscape(login)))
 			entries := 2.0 // in the history: the blank page and the login
 			if !scripts {
 				b.click("button")
@@ -48,13 +50,13 @@ func TestLaunchThroughALogin(t *testing.T) {
 			b.await(harness.StartTimeout+pageWait, `location.origin === '`+otherOrigin+`' && location.pathname.endsWith('/login')`)
 			match := regexp.MustCompile(`/user/([0-9a-f]{32})/login$`).FindStringSubmatch(b.address())
 			require.NotNil(t, match, b.address())
-			suite.Adopt(t, "echo-warm", match[1])
+			suite.Adopt(t, template, match[1])
 			assert.Equal(t, entries, eval[float64](b, `history.length`), "the way to the instance must not be in the history")
 			b.wantNoPageErrors()
 
 			// The page on the way leads to the same instance each time.
 			for range 2 {
-				b.open(browserHost + "/launch/echo-warm/" + match[1] + "?path=a%2Fb%3Fx%3D1")
+				b.open(browserHost + "/launch/" + template + "/" + match[1] + "?path=a%2Fb%3Fx%3D1")
 				b.await(pageWait, `location.pathname === '/user/`+match[1]+`/a/b' && location.search === '?x=1'`)
 			}
 		})
