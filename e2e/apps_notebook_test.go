@@ -163,9 +163,9 @@ func TestNotebookPages(t *testing.T) {
 	run(`"print('x is there:', 'x' in globals())"`, "x is there: False")
 
 	b.open(home + "terminals/new")
-	b.await(pageWait, `document.activeElement.matches(".xterm-helper-textarea")`)
+	b.await(pageWait, `Boolean(window.terminal) && terminal.socket.readyState === WebSocket.OPEN`)
 	require.Equal(t, home+"terminals/1", b.address())
-	b.typeText("echo $((6*7))-$BINDER_ID\r")
+	b.do(chromedp.Evaluate[chromedp.Void](`terminal.socket.send(JSON.stringify(["stdin", "echo $((6*7))-$BINDER_ID\r"]))`))
 	b.await(pageWait, `(terminal.term.selectAll(), terminal.term.getSelection().includes("42-`+notebook.ID+`"))`)
 }
 
