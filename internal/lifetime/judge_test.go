@@ -289,7 +289,7 @@ func TestJudgeFinalFailure(t *testing.T) {
 		{"it may yet start", kubetest.StartingWith("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
 			said(0, "Error: failed to sync secret cache: timed out waiting for the condition"), 6 * time.Minute, instance.EndFailed},
 		{"the application failed, a helper runs on", ended(3), nil, 90 * time.Second, instance.EndFailed},
-		{"the application completed, a helper runs on", ended(0), nil, 0, instance.EndGone},
+		{"the application completed, a helper runs on", ended(0), nil, 0, instance.EndCompleted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := podWith(test.change)
