@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -98,10 +100,18 @@ func TestCodeServer(t *testing.T) {
 	b.await(workbenchWait, `[...document.querySelectorAll(".explorer-folders-view .monaco-list-row")].some(row => row.innerText.includes("hello.txt"))`)
 	require.True(t, strings.HasPrefix(b.address(), home), b.address())
 
-	b.do(chromedp.KeyEvent(kb.F1))
-	b.await(pageWait, `document.activeElement.closest(".quick-input-widget") !== null`)
-	b.typeText("Terminal: Create New Terminal")
-	b.await(pageWait, `document.querySelector(".quick-input-list .monaco-list-row.focused")?.innerText.startsWith("Terminal: Create New Terminal") === true`)
+	// The page knows the command only once the application has told it about terminals.
+	harness.Until(t, workbenchWait, "the page has the command", func(context.Context) error {
+		b.do(chromedp.KeyEvent(kb.Escape), chromedp.KeyEvent(kb.F1))
+		b.await(pageWait, `document.activeElement.closest(".quick-input-widget") !== null`)
+		b.typeText("Terminal: Create New Terminal")
+		first := `document.querySelector(".quick-input-list .monaco-list-row.focused")?.innerText ?? ""`
+		b.await(pageWait, `(`+first+`).includes("Terminal")`)
+		if found := eval[string](b, first); !strings.HasPrefix(found, "Terminal: Create New Terminal") {
+			return fmt.Errorf("the page offers %q", found)
+		}
+		return nil
+	})
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.await(workbenchWait, `document.activeElement.matches(".xterm-helper-textarea")`)
 	b.typeText("echo $((6*7))-$BINDER_ID")
