@@ -18,7 +18,7 @@ import (
 
 // soon is how long the kubelet may take to find out that a container cannot start, on a
 // busy machine.
-const soon = 25 * time.Second
+const soon = 35 * time.Second
 
 // withHelper adds a container to the pods of a template, with the application's image
 // and rights, that listens on no port.
@@ -90,7 +90,7 @@ func TestHelperThatCannotStart(t *testing.T) {
 		helper.EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}}}
 	}))
 	instance := suite.Launch(t, "helper-without-secret", harness.LongTimeout)
-	answer := suite.API.Do(t, http.MethodGet, "/applications/"+instance.Template+"/"+instance.ID, "", "Prefer", "wait=25") // this dials
+	answer := suite.API.Do(t, http.MethodGet, "/applications/"+instance.Template+"/"+instance.ID, "", "Prefer", "wait=35") // this dials
 	var waited harness.Status
 	answer.Decode(t, &waited)
 	assert.Equal(t, "failed", waited.Status)
