@@ -54,31 +54,49 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		fromClient, fromApplication = toApplication.scan, toClient.scan
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() { v.pass(application, client, fromClient, webSocket) })
-	v.pass(client, application, fromApplication, webSocket)
+	sending.Go(func() { v.toApplication(application, client, fromClient, webSocket) })
+	v.toClient(client, application, fromApplication, webSocket)
 	sending.Wait()
 }
 
-// pass copies one direction, and then ends it. A WebSocket connection ends as a whole
-// (RFC 6455, section 7.1.1), so the other direction has closeTimeout to end. An error
-// ends both at once.
-func (v *visit) pass(to, from net.Conn, counts func(p []byte) bool, webSocket bool) {
-	err := v.pump(to, from, counts)
-	half, ok := to.(interface{ CloseWrite() error })
-	if err != nil || !ok || half.CloseWrite() != nil {
-		to.Close()
-		from.Close()
-		return
-	}
-	if webSocket {
-		// These fail only once a connection is closed.
-		_ = to.SetReadDeadline(v.now().Add(closeTimeout))
-		_ = from.SetWriteDeadline(v.now().Add(closeTimeout))
+// toApplication passes on what the client sends, and then ends that direction.
+func (v *visit) toApplication(application, client net.Conn, counts func(p []byte) bool, webSocket bool) {
+	readErr, writeErr := v.pump(application, client, counts)
+	switch {
+	case writeErr != nil: // the application has ended
+		v.drop(client)
+	case !errors.Is(readErr, io.EOF) || closeWrite(application) != nil:
+		application.Close()
+	case webSocket:
+		_ = application.SetReadDeadline(v.now().Add(closeTimeout)) // fails only once it is closed
 	}
 }
 
-// pump copies until from ends. Bytes that counts accepts are use of the instance.
-func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) error {
+// toClient passes on what the application sends, and then ends that direction. A
+// WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
+func (v *visit) toClient(client, application net.Conn, counts func(p []byte) bool, webSocket bool) {
+	readErr, writeErr := v.pump(client, application, counts)
+	if writeErr != nil || !errors.Is(readErr, io.EOF) || closeWrite(client) != nil {
+		client.Close()
+		application.Close()
+		return
+	}
+	if webSocket {
+		application.Close()
+		_ = client.SetReadDeadline(v.now().Add(closeTimeout)) // fails only once it is closed
+	}
+}
+
+// drop reads what a client still sends, for a while: if it were left unread, closing the
+// connection would reset it, and the client could lose the end of what it was sent.
+func (v *visit) drop(client net.Conn) {
+	_ = client.SetReadDeadline(v.now().Add(closeTimeout)) // fails only once it is closed
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{client})
+}
+
+// pump copies until from ends, or to takes no more; one of the errors is not nil. Bytes
+// that counts accepts are use of the instance.
+func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) (readErr, writeErr error) {
 	var small [smallBuffer]byte
 	var large *[upstream.BufferSize]byte // borrowed while much moves
 	defer func() { v.buffers.Put(large) }()
@@ -93,14 +111,11 @@ func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) e
 		}
 		if n > 0 {
 			if _, err := to.Write(p[:n]); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return err, nil
 		}
 		switch {
 		case large == nil && n == len(small):
@@ -112,6 +127,14 @@ func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) e
 	}
 }
 
+// closeWrite ends the direction to a peer.
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // duplex is a connection with what has been read ahead of it.
 type duplex struct {
 	net.Conn
@@ -121,9 +144,4 @@ type duplex struct {
 func (d duplex) Read(p []byte) (int, error) { return d.reader.Read(p) }
 
 // CloseWrite ends the direction to the client.
-func (d duplex) CloseWrite() error {
-	if half, ok := d.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
+func (d duplex) CloseWrite() error { return closeWrite(d.Conn) }
