@@ -33,14 +33,13 @@ func conformanceTarget(t *testing.T) conformance.Target {
 }
 
 // TestProxyConformance sends the same bytes to a pod directly and through the deployed
-// service. It has no subtests: there are hundreds of cases.
+// service. It has no subtests: there are hundreds of cases. It is not parallel to other
+// tests, because it keeps the machine busy.
 func TestProxyConformance(t *testing.T) {
-	t.Parallel()
 	conformance.RunAll(t, "HTTP, on the cluster", conformanceTarget(t), 8, false, conformance.Cases())
 }
 
 // TestProxyWebSocketConformance sends streams of frames through the deployed service.
 func TestProxyWebSocketConformance(t *testing.T) {
-	t.Parallel()
 	conformance.RunAll(t, "WebSocket, on the cluster", conformanceTarget(t), 2, false, conformance.WebSocketCases())
 }
