@@ -149,7 +149,7 @@ func earlyAnswerCases() (cases []test) {
 func cutCases() (cases []test) {
 	hidden := "GET {raw}/hidden HTTP/1.1\r\nHost: hub.example\r\n\r\n"
 	for name, body := range map[string]string{
-		"a chunk size that is none": "ZZ\r\nabc\r\n0\r\n\r\n", "an empty chunk size": "\r\nabc\r\n0\r\n\r\n", "a negative chunk size": "-1\r\nabc\r\n", "a chunk size with 0x": "0x3\r\nabc\r\n0\r\n\r\n",
+		"an invalid chunk size": "ZZ\r\nabc\r\n0\r\n\r\n", "an empty chunk size": "\r\nabc\r\n0\r\n\r\n", "a negative chunk size": "-1\r\nabc\r\n", "a chunk size with 0x": "0x3\r\nabc\r\n0\r\n\r\n",
 		"a chunk size that overflows": "fffffffffffffffff\r\nabc\r\n", "a chunk that is longer": "2\r\nabc\r\n0\r\n\r\n", "a chunk size in words": "three\r\nabc\r\n0\r\n\r\n", "a bad chunk after a good one": "3\r\nabc\r\nXX\r\nabc\r\n0\r\n\r\n",
 	} {
 		for _, app := range [][]rawapp.Step{whole(), {ok()}} {
@@ -226,11 +226,11 @@ func refusedCases() (cases []test) {
 // understood. It must not look whole to the client (RFC 9112, section 8).
 func brokenAnswerCases() (cases []test) {
 	for name, text := range map[string]string{
-		"a length cut":              answer("200 OK", "half", "Content-Length: 8"),
-		"a chunk cut":               answer("200 OK", "8\r\nhalf", "Transfer-Encoding: chunked"),
-		"chunks without an end":     answer("200 OK", "4\r\nhalf\r\n", "Transfer-Encoding: chunked"),
-		"a chunk size that is none": answer("200 OK", "4\r\nhalf\r\nZZ\r\n", "Transfer-Encoding: chunked"),
-		"trailers cut":              answer("200 OK", "4\r\nhalf\r\n0\r\nX-A: 1\r\n", "Transfer-Encoding: chunked", "Trailer: X-A"),
+		"a length cut":          answer("200 OK", "half", "Content-Length: 8"),
+		"a chunk cut":           answer("200 OK", "8\r\nhalf", "Transfer-Encoding: chunked"),
+		"chunks without an end": answer("200 OK", "4\r\nhalf\r\n", "Transfer-Encoding: chunked"),
+		"an invalid chunk size": answer("200 OK", "4\r\nhalf\r\nZZ\r\n", "Transfer-Encoding: chunked"),
+		"trailers cut":          answer("200 OK", "4\r\nhalf\r\n0\r\nX-A: 1\r\n", "Transfer-Encoding: chunked", "Trailer: X-A"),
 	} {
 		for _, end := range []rawapp.Op{rawapp.OpClose, rawapp.OpReset} {
 			cases = append(cases, test{name: fmt.Sprintf("%s, %s", name, end), client: []act{{write: get("/x")}, {open: "go"}},

@@ -50,7 +50,7 @@ func lacks(text string) func(outcome) error {
 	}
 }
 
-// badGateway wants 502 in place of an answer that is none.
+// badGateway wants 502 in place of an invalid answer.
 func badGateway(o outcome) error { return oneOf(502)(o) }
 
 func noInterim(o outcome) error {
@@ -180,7 +180,7 @@ func brokenOff(o outcome) error {
 	return nil
 }
 
-// notFalse wants that bytes after an answer are nobody's answer.
+// notFalse wants that bytes after an answer are not taken for another answer.
 func notFalse(o outcome) error {
 	if bytes.Contains(o.raw, []byte("false")) || !o.kept && o.ended == endOpen {
 		return errors.New("bytes after the answer were taken for an answer")

@@ -54,6 +54,6 @@ type Fault string
 const (
 	FaultTemplate Fault = "template" // the author of the template or its image
 	FaultCluster  Fault = "cluster"  // the operator of the cluster
-	FaultVisitor  Fault = "visitor"  // the visitor, by what he does in the application
+	FaultVisitor  Fault = "visitor"  // the visitor, by what they do in the application
 	FaultChance   Fault = "chance"   // nobody: it passes, or another launch goes well
 )

@@ -376,7 +376,7 @@ func write(name, node, port string, pod *corev1.Pod, moments []moment) error {
 	}
 	text := longHex.ReplaceAllString("[\n"+strings.Join(lines, ",\n")+"\n]", strings.Repeat("0", 8))
 	text = uids.ReplaceAllString(text, "uid")
-	text = addresses.ReplaceAllString(text, "10.0.0.7")
+	text = addresses.ReplaceAllString(text, "192.0.2.7")
 	text = strings.NewReplacer(pod.Name, instance.PodName(kubetest.ID(1)), pod.Labels[instance.IDLabel], kubetest.ID(1),
 		node, "node-1", "localhost:"+port, "localhost:5000", "127.0.0.1:"+port, "127.0.0.1:5000").Replace(text)
 	shift := kubetest.Noon.Sub(pod.CreationTimestamp.Time)

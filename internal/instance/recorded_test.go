@@ -152,7 +152,7 @@ func wantSteady(t *testing.T, moments []moment) {
 		if !inst.Alive() && settled.ID == "" {
 			settled = inst
 		}
-		for _, private := range []string{"10.0.0.7", "node-1", `"missing"`, "rpc error"} {
+		for _, private := range []string{"192.0.2.7", "node-1", `"missing"`, "rpc error"} {
 			if strings.Contains(inst.Message, private) {
 				t.Errorf("visitors are told %q", inst.Message)
 			}

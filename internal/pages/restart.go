@@ -65,7 +65,7 @@ func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instanc
 
 // isPageLoad reports whether a browser is going to show the answer as a page of its own
 // or in a frame of another site. A request by a script, for a part of a page or for a
-// page that may never be shown is none. Browsers tell by Fetch Metadata, but not over
+// page that may never be shown does not count. Browsers tell by Fetch Metadata, but not over
 // plain HTTP; there only the loading of pages asks to upgrade insecure requests.
 func isPageLoad(r *http.Request) bool {
 	h := r.Header

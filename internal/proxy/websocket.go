@@ -59,7 +59,7 @@ func (s *frameScanner) scan(p []byte) bool {
 }
 
 // isHeartbeat reports whether the frame is a whole message that is small enough for a
-// heartbeat. What is only a part of a message is none.
+// heartbeat. A part of a message is not.
 func (s *frameScanner) isHeartbeat() bool {
 	whole := s.header[0]&finBit != 0 && s.header[0]&opcodeMask != 0
 	return whole && s.skip < uint64(s.counted)

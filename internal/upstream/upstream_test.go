@@ -239,17 +239,16 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	for _, c := range kept {
 		c.expires.Reset(0) // as after idleTimeout
 	}
-	for deadline := time.Now().Add(patience); ; {
-		p.idle.mu.Lock()
-		left := p.idle.count + len(p.idle.byPod)
-		p.idle.mu.Unlock()
-		if left == 0 {
-			break
+	for _, c := range kept {
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := c.Conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("an idle connection is not closed: %v", err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d are left", left)
-		}
-		time.Sleep(time.Millisecond)
+	}
+	p.idle.mu.Lock()
+	defer p.idle.mu.Unlock()
+	if left := p.idle.count + len(p.idle.byPod); left != 0 {
+		t.Errorf("%d are left", left)
 	}
 }
 
