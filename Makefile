@@ -23,9 +23,9 @@ demo-down: cluster-down ## Stop the demo's cluster
 test: ## Run all tests: unit, API server, end to end (starts a cluster if none runs)
 	@hack/test.sh
 
-.PHONY: test-apps
-test-apps: ## Run all tests, and those of real applications and of conformance on the cluster
-	@E2E_TAGS=e2e,apps hack/test.sh
+.PHONY: test-long
+test-long: ## Run all tests without shortening any
+	@LONG=1 hack/test.sh
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster

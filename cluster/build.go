@@ -52,7 +52,7 @@ func (c *cluster) tools() []tool {
 		kubernetes("kubelet"), kubernetes("kube-proxy"), kubernetes("kubectl"),
 		{path: c.bin("etcd"), module: "kubernetes", pkg: "go.etcd.io/etcd/server/v3", versionModule: "go.etcd.io/etcd/server/v3"},
 		containerd("containerd"), containerd("containerd-shim-runc-v2"), containerd("ctr"),
-		plugin("main/bridge"), plugin("main/loopback"), plugin("ipam/host-local"), plugin("meta/portmap"),
+		plugin("main/bridge"), plugin("main/loopback"), plugin("ipam/host-local"),
 		{path: c.bin("kwok"), module: "kubernetes", pkg: "sigs.k8s.io/kwok/cmd/kwok", versionModule: "sigs.k8s.io/kwok"},
 	}
 }

@@ -81,9 +81,8 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 	return data, nil
 }
 
-// cniConfig returns the configuration of the pods' network: a bridge, addresses
-// from podCIDR, host ports, and masquerading with the machine's address. All
-// rules are nftables rules.
+// cniConfig returns the configuration of the pods' network: a bridge and addresses
+// from podCIDR. The packet filter's rules are those of ensureRules.
 func (c *cluster) cniConfig() ([]byte, error) {
 	type object = map[string]any
 	config := object{
@@ -91,12 +90,10 @@ func (c *cluster) cniConfig() ([]byte, error) {
 		"name":       "binder",
 		"plugins": []object{
 			{
-				"type":          "bridge",
-				"bridge":        bridgeName,
-				"isGateway":     true,
-				"hairpinMode":   true,
-				"ipMasq":        true,
-				"ipMasqBackend": "nftables",
+				"type":        "bridge",
+				"bridge":      bridgeName,
+				"isGateway":   true,
+				"hairpinMode": true,
 				"ipam": object{
 					"type":    "host-local",
 					"ranges":  [][]object{{{"subnet": podCIDR, "gateway": bridgeAddress}}},
@@ -104,7 +101,6 @@ func (c *cluster) cniConfig() ([]byte, error) {
 					"dataDir": c.run("ipam"),
 				},
 			},
-			{"type": "portmap", "capabilities": object{"portMappings": true}, "backend": "nftables"},
 		},
 	}
 	data, err := json.MarshalIndent(config, "", "  ")

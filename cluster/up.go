@@ -92,7 +92,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := ensureBridge(); err != nil {
 		return err
 	}
-	if err := ensureGuard(ctx); err != nil {
+	if err := ensureRules(ctx); err != nil {
 		return err
 	}
 	if err := c.ensurePKI(); err != nil {

@@ -1,4 +1,4 @@
-//go:build e2e && apps
+//go:build e2e
 
 package e2e
 
@@ -33,8 +33,8 @@ func conformanceTarget(t *testing.T) conformance.Target {
 }
 
 // TestProxyConformance sends the same bytes to a pod directly and through the deployed
-// service. It has no subtests: there are hundreds of cases. It is not parallel to other
-// tests, because it keeps the machine busy.
+// service. It has no subtests, because there are hundreds of cases. It is not parallel to
+// other tests, because it keeps the machine busy.
 func TestProxyConformance(t *testing.T) {
 	conformance.RunAll(t, "HTTP, on the cluster", conformanceTarget(t), 8, false, conformance.Cases())
 }

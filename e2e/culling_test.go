@@ -19,7 +19,7 @@ import (
 // waits that much longer. The margin is for a busy machine.
 const (
 	flushDivisor = 12
-	cullMargin   = 20 * time.Second
+	cullMargin   = 40 * time.Second
 )
 
 // cullDeadline returns how long after its last use an instance must be culled.
@@ -62,7 +62,7 @@ func awaitCulled(t *testing.T, instance *harness.Instance, used time.Time, timeo
 
 // startAllowance is for instances that are idle since their start, which is later
 // than their launch.
-const startAllowance = 20 * time.Second
+const startAllowance = 40 * time.Second
 
 // TestUsedInstanceIsKept checks that plain requests keep an instance.
 func TestUsedInstanceIsKept(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 )
 
 // removalMargin covers the sweep, the delete and a busy machine.
-const removalMargin = 30 * time.Second
+const removalMargin = time.Minute
 
 // TestRegistryThatDoesNotAnswer checks that a launch whose image is on a registry that
 // does not answer goes on until the start timeout, and says what it waits for.

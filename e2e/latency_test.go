@@ -18,13 +18,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/measure"
 )
 
-// TestWarmLaunchLatency measures 100 consecutive launches of a template with warm
-// pods, each answered with a location. For comparison it measures bare patches of a
+// TestWarmLaunchLatency measures 100 (with -short, 20) consecutive launches of a
+// template with warm pods, each answered with a location. For comparison it measures bare patches of a
 // pod, because a claim is one such write. The test is not parallel, so that other
 // tests do not distort the figures. It asserts no time limit, because only figures
 // of the same run are comparable.
 func TestWarmLaunchLatency(t *testing.T) {
-	const template, size, rounds = "echo-warm-latency", 20, 5
+	const template, size = "echo-warm-latency", 20
+	rounds, colds := 5, 10
+	if testing.Short() {
+		rounds, colds = 1, 5
+	}
 	newPool(t, template, size)
 	var launches, patches, cold []time.Duration
 	for range rounds {
@@ -49,7 +53,7 @@ func TestWarmLaunchLatency(t *testing.T) {
 	}
 	setPoolSize(t, template, "0")
 	awaitWarm(t, template, 0, anyPod)
-	for range 10 {
+	for range colds {
 		began := time.Now()
 		launchAndWait(t, suite.API, template)
 		cold = append(cold, time.Since(began))

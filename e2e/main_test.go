@@ -73,5 +73,5 @@ func raiseParallelism() error {
 	if given {
 		return nil
 	}
-	return flag.Set("test.parallel", "6")
+	return flag.Set("test.parallel", "4")
 }

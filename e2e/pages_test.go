@@ -16,7 +16,7 @@ import (
 )
 
 // pageWait bounds the time for a page to load on a busy machine.
-const pageWait = 30 * time.Second
+const pageWait = time.Minute
 
 // awaitInstance waits until the browser is at the given path of a new instance. The
 // instance is stopped when the test ends.

@@ -18,7 +18,7 @@ import (
 
 // soon is how long the kubelet may take to find out that a container cannot start, on a
 // busy machine.
-const soon = 35 * time.Second
+const soon = 50 * time.Second
 
 // withHelper adds a container to the pods of a template, with the application's image
 // and rights, that listens on no port.
@@ -33,11 +33,11 @@ func withHelper(change func(helper *corev1.Container)) func(*corev1.PodTemplate)
 	}
 }
 
-// pollStatus asks for the status of an instance again and again until last accepts it, or
-// the time is up. It returns all different answers.
+// pollStatus polls the status of an instance until last accepts it. It fails the test if
+// that takes too long. It returns all different answers.
 func pollStatus(t *testing.T, instance *harness.Instance, within time.Duration, last func(harness.Status) bool) (all []harness.Status) {
 	t.Helper()
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(within); time.Now().Before(end); pause(t.Context(), 100*time.Millisecond) {
 		status := suite.API.StatusWithKey(t, instance.Template, instance.ID)
 		status.LastActivity, status.CullAt = time.Time{}, time.Time{}
 		if len(all) == 0 || all[len(all)-1] != status {
@@ -52,7 +52,7 @@ func pollStatus(t *testing.T, instance *harness.Instance, within time.Duration, 
 }
 
 // TestMissingImageStaysFailed checks that an image that does not exist fails the launch
-// at once, that the failure stays while the kubelet tries again and again, and that the
+// at once, that the failure stays while the kubelet goes on trying, and that the
 // instance ends a minute after it failed.
 func TestMissingImageStaysFailed(t *testing.T) {
 	t.Parallel()
@@ -137,7 +137,7 @@ func TestApplicationThatEndsAtOnce(t *testing.T) {
 		return s.Status == "deploying" && strings.Contains(s.Message, "container app exited with code 0")
 	})
 	failed := instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
-	assert.Regexp(t, `container app exited with code 0, \d times`, failed.Message)
+	assert.Regexp(t, `container app exited with code 0`, failed.Message)
 	assert.Equal(t, "template", failed.Fault)
 }
 

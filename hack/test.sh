@@ -14,8 +14,9 @@ results=$build/results
 not_run=$results/not-run.txt
 measurements=$results/measurements.txt # figures that tests write for the reader
 started=false # whether this script started the cluster
-# e2e_tags selects the end-to-end tests; with apps, those of real applications, too.
-e2e_tags=${E2E_TAGS:-e2e}
+# short is go test's flag -short: some end-to-end tests then do less. LONG=1 runs them whole.
+short=-short
+[[ ${LONG:-} != 1 ]] || short=
 
 # run_tests <name> <module> <format> <go test flags…> writes $results/<name>.json.
 # It succeeds even if tests fail: testsum fails the run after all tests have run.
@@ -62,8 +63,8 @@ test_on_cluster() {
   name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
   run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
-  name=$(tests_with_tag e2e "$e2e_tags" | only)
-  run_tests e2e e2e testname -race -count=1 -timeout=40m -tags "$e2e_tags" -run "$name" ./...
+  name=$(tests_with_tag e2e e2e | only)
+  run_tests e2e e2e testname -race -count=1 $short -timeout=45m -tags e2e -run "$name" ./...
 }
 
 need go node npm
@@ -84,7 +85,7 @@ if start_cluster; then
   test_on_cluster
 else
   say "no cluster: skipping the tests that need one"
-  { tests_with_tag . integration; tests_with_tag e2e "$e2e_tags"; } >"$not_run"
+  { tests_with_tag . integration; tests_with_tag e2e e2e; } >"$not_run"
 fi
 trap - EXIT
 stop_cluster

@@ -28,7 +28,7 @@ const (
 
 	// DefaultCullTimeout and StartTimeout are set by the Deployment's flags.
 	DefaultCullTimeout = 18 * time.Second
-	StartTimeout       = 40 * time.Second
+	StartTimeout       = time.Minute
 	// FailedRetention is how long the service keeps a failed instance.
 	FailedRetention = time.Minute
 )

@@ -68,7 +68,7 @@ func New(d Deps) *Dialer {
 	return &Dialer{deps: d, ctx: ctx, stop: stop, dialed: map[string]bool{}, listening: map[string]types.UID{}}
 }
 
-// Close stops dialing, for good, and returns when the last attempt has ended.
+// Close stops dialing and returns when the last attempt has ended.
 func (d *Dialer) Close() {
 	d.mu.Lock()
 	d.stop()

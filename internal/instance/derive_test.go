@@ -80,6 +80,12 @@ func TestDerivedStatus(t *testing.T) {
 	}
 	serves := func(name string) func(*corev1.Pod) { return kubetest.WithAnnotation(DefaultContainerAnnotation, name) }
 	waiting := kubetest.StartingWith
+	again := func(ready bool) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			helper := &p.Status.ContainerStatuses[1]
+			helper.Ready, helper.RestartCount, helper.LastTerminationState = ready, 1, terminated(3, "Error")
+		}
+	}
 	events := func(all ...*corev1.Event) []*corev1.Event { return all }
 	for _, test := range []struct {
 		name     string
@@ -124,6 +130,15 @@ func TestDerivedStatus(t *testing.T) {
 			p.Status.StartTime = &metav1.Time{Time: kubetest.Noon.Add(-time.Hour)}
 			p.Status.ContainerStatuses[0].State = kubetest.Waiting("CrashLoopBackOff", secret)
 		}, restarted(9, terminated(3, "Error"))), nil, StatusDeploying, "", FaultTemplate, "10 times"},
+
+		{"it runs again", all(always, neverReady, state(running), restarted(1, terminated(3, "Error"))), nil,
+			StatusDeploying, "", FaultTemplate, "is started again: container notebook exited with code 3."},
+		{"it runs again, and does not listen", all(always, neverReady, state(running), restarted(1, terminated(3, "Error"))),
+			events(said("Unhealthy", "Readiness probe failed: dial tcp: connection refused", "notebook")), StatusDeploying, "", FaultTemplate, "nothing listens on port 8888"},
+		{"a helper runs again, and is Ready", all(always, waiting("ContainerCreating", ""), withContainer("helper", running), again(true)), nil,
+			StatusDeploying, "", "", ""},
+		{"a helper runs again, and is not Ready", all(always, waiting("ContainerCreating", ""), withContainer("helper", running), again(false)), nil,
+			StatusDeploying, "", FaultTemplate, "waits for another container that ended and is started again: container helper exited with code 3"},
 
 		// Failed stays failed.
 		{"no such image, then the network fails", waiting("ErrImagePull", "dial tcp: i/o timeout"), events(said("Failed", `Failed to pull image "jupyter:1": jupyter:1: not found`, "notebook")),

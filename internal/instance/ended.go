@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// ended returns the finding of an instance whose application has ended for good, and
-// whether it has. The container that serves decides: a helper may run on, and sidecars
+// ended returns the finding of an instance whose application has ended and is not
+// started again, and whether that is so. The container that serves decides: a helper may run on, and sidecars
 // are killed after it.
 func ended(pod *corev1.Pod) (f finding, over bool) {
 	if pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" {

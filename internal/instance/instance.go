@@ -47,8 +47,8 @@ type Instance struct {
 	// RestartReason says in plain words why it was restarted last, such as "exited with
 	// code 3". It is empty if Restarts is 0.
 	RestartReason string
-	// FailedAt is when an instance failed for good. It is zero for one that has not, and
-	// where nothing says when.
+	// FailedAt is when an instance finally failed. It is zero if the instance has not
+	// failed, or if the pod does not say when.
 	FailedAt time.Time
 	Created  time.Time
 	Ended    time.Time // when the instance was deleted; zero while there is a pod

@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -32,8 +33,8 @@ import (
 )
 
 // This file records the pods of testdata on a real cluster: CONTRIBUTING.md says how. The
-// node must have the image of the local cluster that has a shell, and be this machine, whose registry on
-// 127.0.0.1 it asks for images.
+// node must have the local cluster's image binder-jupyter, which has a shell. It must be
+// this machine, because it pulls images from a registry on 127.0.0.1.
 
 const recordNamespace = "binder-record"
 
@@ -257,16 +258,20 @@ func record(t *testing.T, client kubernetes.Interface, node, port string, n int,
 	}()
 	var moments []moment
 	last := ""
-	for end := time.Now().Add(r.last); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+	err = wait.PollUntilContextTimeout(ctx, 250*time.Millisecond, r.last, true, func(ctx context.Context) (bool, error) {
 		now := time.Now()
 		m, err := look(ctx, client, pod)
 		if err != nil {
-			return err
+			return false, err
 		}
 		m.After = now.Sub(pod.CreationTimestamp.Time).Round(time.Second).String()
 		if state := essence(m); state != last && len(moments) < 40 {
 			moments, last = append(moments, m), state
 		}
+		return false, nil
+	})
+	if err != nil && !wait.Interrupted(err) { // r.last has passed
+		return err
 	}
 	return write(r.name, node, port, pod, moments)
 }

@@ -46,8 +46,8 @@ func failed(reason, message, detail string, fault Fault, at time.Time) finding {
 }
 
 // deriveStatus returns what a pod and its Warning Events say. It is never stored, so it
-// cannot disagree with the pod. What has failed for good stays failed, for the same
-// reason: all that the kubelet alternates between is read as one.
+// cannot disagree with the pod. A final failure stays, with its reason: all reasons that
+// the kubelet alternates between are read as one.
 func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTimeout time.Duration) finding {
 	if pod.DeletionTimestamp != nil {
 		return deleting(pod)

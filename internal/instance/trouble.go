@@ -25,13 +25,15 @@ type trouble struct {
 // troubleOf returns what keeps a pod from being Ready.
 func troubleOf(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble {
 	statuses, _ := speakers(pod)
-	var first trouble
+	var first, past trouble // past is that of a container that runs again, and is not Ready
 	for _, status := range statuses {
 		t := containerTrouble(pod, status, warnings)
-		if t.final {
+		switch runs := status.State.Running != nil; {
+		case t.final:
 			return t
-		}
-		if first.fault == "" && t.fault != "" {
+		case t.fault != "" && runs && past.fault == "":
+			past = t
+		case t.fault != "" && !runs && first.fault == "":
 			first = t
 		}
 	}
@@ -41,7 +43,11 @@ func troubleOf(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble
 	case pod.Spec.NodeName == "":
 		return schedulingTrouble(pod, warnings)
 	}
-	return startingTrouble(pod, warnings, now)
+	present := startingTrouble(pod, warnings, now)
+	if present.fault == "" && past.fault != "" {
+		return past
+	}
+	return present
 }
 
 // schedulingTrouble says why a pod is on no node.
@@ -128,7 +134,7 @@ func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
 		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
 	}
-	if ended == nil || status.State.Running != nil && !final || ended.ExitCode == 0 && isInit(pod, status.Name) {
+	if ended == nil || status.State.Running != nil && status.Ready && !final || ended.ExitCode == 0 && isInit(pod, status.Name) {
 		return trouble{}
 	}
 	words := fmt.Sprintf("container %s %s", status.Name, endWords(pod, status, ended, warnings))

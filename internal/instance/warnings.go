@@ -50,8 +50,7 @@ const (
 	failedToRun  = "Error: "              // also; the text of the status follows
 )
 
-// IDOfWarning returns the id of the instance that a Warning Event is about; "" if there
-// is none.
+// IDOfWarning returns the id of the instance that a Warning Event is about, or "".
 func IDOfWarning(event *corev1.Event) string {
 	id, found := strings.CutPrefix(event.InvolvedObject.Name, podNamePrefix)
 	if !found || !ValidID(id) {
@@ -99,7 +98,7 @@ func isAbout(event *corev1.Event, pod *corev1.Pod, container string) bool {
 
 // worstSaid returns the worst row for a waiting container by what the kubelet has said
 // about it before, in Warning Events, and since when. The kubelet alternates between
-// reasons, and its tries can fail in different ways: a launch that has failed for good
+// reasons, and its tries can fail in different ways: a launch that has finally failed
 // must not seem to go on.
 func worstSaid(pod *corev1.Pod, container, reason string, present Cause, warnings []*corev1.Event) (worst Cause, text string, since time.Time) {
 	worst = present

@@ -40,12 +40,12 @@ type Verdict struct {
 // Judge decides what happens to an instance. It never treats an unreadable annotation
 // as idleness, and it finds an end for every instance.
 //
-// While deletes are held, only instances that have plainly ended, or failed for good, get
-// an End, and times in the future stay: either may be explained by what other replicas have yet to
-// write, or by this replica's clock.
+// While deletes are held, only instances that have completed or whose failure is final get
+// an End, and times in the future stay: other replicas may still have uses to write, and
+// this replica's clock may be wrong.
 //
-// warnings are the pod's Warning Events. What Judge calls failed is what clients are told
-// that has failed: both ask package instance.
+// warnings are the pod's Warning Events. Judge and the API agree on what has failed,
+// because both ask package instance.
 func (r Rules) Judge(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, held bool) Verdict {
 	if pod.DeletionTimestamp != nil {
 		return Verdict{}
@@ -57,7 +57,7 @@ func (r Rules) Judge(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, h
 	case instance.StatusFailed:
 		v = r.judgeFailed(pod, inst, now)
 		if !inst.FailedAt.IsZero() && inst.Reason != instance.ReasonStartTimeout {
-			return v // for good, whatever the clocks say
+			return v // final, whatever the clocks say
 		}
 	default:
 		v = r.judgeAlive(pod, now, held)

@@ -162,7 +162,7 @@ func (p Problem) effect() string {
 }
 
 // eventSink writes the recorder's Events. Nothing is written after ctx is done: the
-// term of the leader is over.
+// term of the leader has ended.
 type eventSink struct {
 	ctx    context.Context
 	events EventWriter

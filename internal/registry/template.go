@@ -91,7 +91,7 @@ func (t binderTemplate) podTemplate(namespace string) (*corev1.PodTemplate, erro
 			instance.ActivityProbeAnnotation: jupyterActivityProbe,
 		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-			// An instance whose application ends is over. A restarted container would
+			// The instance ends with its application. A restarted container would
 			// have lost its files.
 			RestartPolicy: corev1.RestartPolicyNever,
 			SecurityContext: &corev1.PodSecurityContext{
