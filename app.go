@@ -188,7 +188,7 @@ func (a *app) public(templates podtemplate.Source) http.Handler {
 		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
 		Draining: a.draining, Log: a.log,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, pages.LimitHeaders(a.config.FrameAncestors, instances))
+	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
 }
 
 // routePublic routes by the first segment of the path as it was sent. It is not a

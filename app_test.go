@@ -143,12 +143,12 @@ func TestAppTakesManyCookies(t *testing.T) {
 	}{
 		{proxyServer, "GET", user, 60, 200, "61440 bytes"},
 		{proxyServer, "GET", user, 70, 431, "Clear the cookies of this site"},
-		{proxyServer, "GET", user, 250, 431, "Clear the cookies of this site"},
+		{proxyServer, "GET", user, 1000, 431, "Clear the cookies of this site"},
 		{proxyServer, "POST", user, 70, 431, "Clear the cookies of this site"},
-		{proxyServer, "GET", "/launch/jupyter", 250, 200, "Launch jupyter"},
-		{proxyServer, "POST", "/launch/jupyter", 250, 303, ""},
-		{proxyServer, "GET", "/progress/" + kubetest.ID(1), 250, 200, "deployed"},
-		{proxyServer, "GET", "/launch/jupyter", 300, 431, "Request Header Fields Too Large"}, // net/http's
+		{proxyServer, "GET", "/launch/jupyter", 1000, 200, "Launch jupyter"},
+		{proxyServer, "POST", "/launch/jupyter", 1000, 303, ""},
+		{proxyServer, "GET", "/progress/" + kubetest.ID(1), 1000, 200, "deployed"},
+		{proxyServer, "GET", "/launch/jupyter", 1100, 431, "Request Header Fields Too Large"}, // net/http's
 		{apiServer, "GET", "/applications/", 60, 200, ""},
 		{apiServer, "GET", "/applications/", 70, 431, ""},
 	} {

@@ -7,35 +7,26 @@ import (
 
 const (
 	// MaxHeader is the most bytes of a request's head, from its first line to its last
-	// header field, that this service reads. A browser that sends more gets a bare 431
-	// from net/http. It is more than an instance gets, so that a visitor whose browser
-	// has collected too many cookies reaches our pages, which say what to do.
-	MaxHeader = 256 << 10
+	// header field, that this service reads. A client that sends more gets a bare 431
+	// from net/http. It is more than all cookies that a browser keeps for a site (in
+	// Chromium 180 of 4 KiB), so that visitors always reach our pages, which say what to
+	// do.
+	MaxHeader = 1 << 20
 	// maxInstanceHeader is the most bytes of a request's head that an instance gets.
 	// Applications often allow less.
 	maxInstanceHeader = 64 << 10
 )
 
-// LimitHeaders refuses requests with a larger head than an instance gets, and passes the
-// others to next. frameAncestors are the origins whose pages may show the notice in a
-// frame, besides our own.
-func LimitHeaders(frameAncestors []string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if headSize(r) <= maxInstanceHeader {
-			next.ServeHTTP(w, r)
-			return
-		}
-		notice := tooManyCookiesNotice()
-		if len(r.RequestURI) > maxInstanceHeader/2 {
-			notice = addressTooLongNotice()
-		}
-		notice.FrameAncestors = frameAncestors
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			notice.ServePlain(w)
-			return
-		}
-		notice.Serve(w, r)
-	})
+// HeadNotice returns the notice that refuses a request with a larger head than an
+// instance gets. tooLarge is false for all other requests.
+func HeadNotice(r *http.Request) (n Notice, tooLarge bool) {
+	switch {
+	case headSize(r) <= maxInstanceHeader:
+		return Notice{}, false
+	case len(r.RequestURI) > maxInstanceHeader/2:
+		return addressTooLongNotice(), true
+	}
+	return tooManyCookiesNotice(), true
 }
 
 // headSize returns the size of a request's head in HTTP/1.1, in bytes.

@@ -35,7 +35,7 @@ type visit struct {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	v := &visit{
 		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
-		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r), touch: p.toucher(inst, r),
+		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r),
 	}
 	defer v.visitor.release()
 	defer v.dropRest()
@@ -92,7 +92,7 @@ func (v *visit) fail(err error) {
 	var fromBody *upstream.BodyError
 	switch {
 	case errors.Is(err, errClientGone), errors.As(err, &fromBody) && isReset(err):
-		v.w.WriteHeader(statusClientGone)
+		v.abort(statusClientGone)
 	case fromBody != nil:
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
 		v.refuse(v.w, v.r, pages.BadBodyNotice())
@@ -167,19 +167,20 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
+			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "id", v.inst.ID, "template", v.inst.Template, "error", err)
 			v.abort(http.StatusBadGateway)
 		}
 	}
 }
 
-// abort closes the client's connection in the middle of an answer. The request is
+// abort closes the client's connection before the end of an answer. The request is
 // counted under the code.
 func (v *visit) abort(code int) {
 	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
 		counted.Broke(code)
 	}
 	if client := clientConnOf(v.r); client != nil && !v.r.ProtoAtLeast(1, 1) {
-		_ = client.SetLinger(0) // the mere end of the connection is the end of such an answer
+		client.tear() // the mere end of the connection is the end of such an answer
 	}
 	panic(http.ErrAbortHandler)
 }

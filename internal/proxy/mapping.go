@@ -21,16 +21,29 @@ type mapping struct {
 
 // newMapping returns the mapping of an instance's answer to a request.
 func newMapping(r *http.Request, inst instance.Instance) mapping {
-	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: r.Header.Get("X-Forwarded-Host")}
+	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: firstOf(r.Header.Get("X-Forwarded-Host"))}
 	if inst.StripPrefix {
 		m.prefix = strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
 	}
 	return m
 }
 
-// isPublic reports whether an authority is that of the visitor's address.
+// firstOf returns the first value of a list. Proxies in a row append to X-Forwarded-Host.
+func firstOf(list string) string {
+	first, _, _ := strings.Cut(list, ",")
+	return strings.TrimSpace(first)
+}
+
+// isPublic reports whether an authority is that of the visitor's address. The default
+// ports of HTTP and HTTPS need not be written (RFC 9110, section 4.2.3).
 func (m mapping) isPublic(authority string) bool {
-	return authority != "" && (strings.EqualFold(authority, m.host) || strings.EqualFold(authority, m.reported))
+	authority = withoutDefaultPort(authority)
+	return authority != "" &&
+		(strings.EqualFold(authority, withoutDefaultPort(m.host)) || strings.EqualFold(authority, withoutDefaultPort(m.reported)))
+}
+
+func withoutDefaultPort(authority string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(authority, ":80"), ":443")
 }
 
 // isOwn reports whether an authority is one by which the application may know itself.

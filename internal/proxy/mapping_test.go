@@ -14,7 +14,7 @@ import (
 func TestMapsAddresses(t *testing.T) {
 	prefix := strings.TrimSuffix(base, "/")
 	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
-	r := &http.Request{Host: "hub.example:8000", Header: http.Header{"X-Forwarded-Host": {"notebooks.example"}}}
+	r := &http.Request{Host: "hub.example:8000", Header: http.Header{"X-Forwarded-Host": {"notebooks.example, inner.example"}}}
 	for _, row := range []struct{ name, value, want, unprefixed string }{
 		// want is what an application with strip-prefix needs; unprefixed is what one
 		// with a base URL does, if the value changes.
@@ -33,6 +33,8 @@ func TestMapsAddresses(t *testing.T) {
 		{"Location", "http://Notebooks.example:8888BASE/dir/", "BASE/dir/", "BASE/dir/"},
 		{"Location", "http://hub.example:8000/login", "http://hub.example:8000BASE/login", ""},
 		{"Location", "https://notebooks.example/login", "https://notebooks.exampleBASE/login", ""},
+		{"Location", "https://notebooks.example:443/login", "https://notebooks.example:443BASE/login", ""},
+		{"Location", "http://notebooks.example:80/login", "http://notebooks.example:80BASE/login", ""},
 		{"Location", "//hub.example:8000/x", "//hub.example:8000BASE/x", ""},
 		{"Location", "/login?next=http://localhost:8888/x", "BASE/login?next=http://localhost:8888/x", ""},
 		{"Location", "/userx", "BASE/userx", ""},

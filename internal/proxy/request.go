@@ -46,6 +46,9 @@ func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
 		h["Te"] = []string{"trailers"}
 	}
 	delete(h, "Content-Length")
+	if !r.ProtoAtLeast(1, 1) {
+		delete(h, "Expect") // it means nothing in HTTP/1.0 (RFC 9110, section 10.1.1)
+	}
 	setForwarded(h, r, m)
 	// Applications use this header for tokens of their own. The API key is not theirs.
 	if slices.ContainsFunc(h["Authorization"], p.deps.IsAPIKey) {
@@ -81,10 +84,11 @@ func setForwarded(h http.Header, r *http.Request, m mapping) {
 
 // continueFunc returns what a body waits for that the client announces with "Expect:
 // 100-continue": until the client sends it anyway. Then the client gets its 100. It is nil
-// for all other bodies, and where the server cannot watch the client's connection.
+// for all other bodies, for HTTP/1.0, and where the server cannot watch the client's
+// connection.
 func (v *visit) continueFunc() func(context.Context) bool {
 	client := clientConnOf(v.r)
-	if client == nil || !hasToken(v.r.Header["Expect"], "100-continue") {
+	if client == nil || !v.r.ProtoAtLeast(1, 1) || !hasToken(v.r.Header["Expect"], "100-continue") {
 		return nil
 	}
 	return func(ctx context.Context) bool {
