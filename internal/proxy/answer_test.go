@@ -18,7 +18,12 @@ import (
 func TestStatusCodes(t *testing.T) {
 	for _, code := range []string{"000", "099", "20", "+20", "001", "050", "-01", "0x1", "2000", ""} {
 		p := startProxy(t, answering(t, "HTTP/1.1 "+code+" x\r\nContent-Length: 0\r\n\r\n"))
+		counted := &codeCounter{}
+		p.Config.Handler = counted.count(p.Config.Handler)
 		p.dial(t).get(t, http.StatusBadGateway, "did not answer")
+		if counted.code.Load() != http.StatusBadGateway {
+			t.Errorf("%s: counted as %d", code, counted.code.Load())
+		}
 		if log := p.log.String(); strings.Contains(log, "panic") || strings.Count(log, "\n") != 1 {
 			t.Errorf("%s: logged %s, want one line", code, log)
 		}
