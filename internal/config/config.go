@@ -47,6 +47,10 @@ type Config struct {
 	// anyOrigin for all. By default there are none. Such a page can trick a visitor into
 	// pressing the button that launches a new instance.
 	FrameAncestors []string
+	// HideCookies are the names of cookies that no instance sees or sets. A star at the
+	// end stands for any ending. By default there are none. The cookie of a login in front
+	// of the service lets whoever has it act as the visitor.
+	HideCookies []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool
@@ -216,8 +220,9 @@ func (c *Config) complete(from Environment, m *mistakes) {
 	c.Identity, err = identity(from)
 	m.add(err)
 	c.completeKeys(from, m)
-	completeOrigins(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
-	completeOrigins(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
+	completeList(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
+	completeList(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
+	completeList(m, "hide-cookie", c.HideCookies, parseCookieName)
 }
 
 // identity returns the name of this replica in the Lease.

@@ -101,6 +101,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"public-host":           {"one", "other", "PublicHost"},
 		"cors-allow-origin":     {"https://one:8443", "*", "CORSAllowOrigins"},
 		"frame-ancestors":       {"https://one:8443", "*", "FrameAncestors"},
+		"hide-cookie":           {"one", "other", "HideCookies"},
 		"launch-page":           {"false", "true", "LaunchPage"},
 		"kubeconfig":            {"one", "other", "Kubeconfig"},
 		"namespace":             {"one", "other", "Namespace"},

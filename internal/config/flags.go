@@ -53,12 +53,15 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 	f.StringVar(&c.PublicHost, "public-host", "",
 		"`host[:port]` of every instance's location, without a scheme, such as binder.example.org. Set it if an ingress "+
 			"is in front of the proxy (default: the address of the Service that --proxy-service names, else the host of the API request)")
-	f.Var((*originList)(&c.CORSAllowOrigins), "cors-allow-origin",
+	f.Var((*list)(&c.CORSAllowOrigins), "cors-allow-origin",
 		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
 			"Repeat the flag, or separate several origins by commas (default: none)")
-	f.Var((*originList)(&c.FrameAncestors), "frame-ancestors",
+	f.Var((*list)(&c.FrameAncestors), "frame-ancestors",
 		"`origin` whose pages can show a starting instance's progress and the notices of instances in a frame, as "+
 			"scheme://host[:port], or * for all. Repeat the flag, or separate several origins by commas (default: only the proxy's own)")
+	f.Var((*list)(&c.HideCookies), "hide-cookie",
+		"`name` of a cookie that no instance sees or sets, such as that of a login in front of this service. A star at the "+
+			"end stands for any ending. Repeat the flag, or separate several names by commas (default: none)")
 	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
 		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
 			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off")

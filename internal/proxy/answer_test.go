@@ -274,7 +274,7 @@ func TestRefusalDuringUpload(t *testing.T) {
 		says              string
 	}{
 		{"no such instance", instance.BaseURL(kubetest.ID(404)) + "big", "X-A: b", http.StatusNotFound, "no such instance"},
-		{"too many cookies", base + "big", "Cookie: a=" + strings.Repeat("x", 70<<10), http.StatusRequestHeaderFieldsTooLarge, "Clear the cookies"},
+		{"too large a head", base + "big", "X-A: " + strings.Repeat("x", 70<<10), http.StatusRequestHeaderFieldsTooLarge, "larger than 64 KiB"},
 		{"no slash", strings.TrimSuffix(base, "/"), "X-A: b", http.StatusTemporaryRedirect, ""},
 	} {
 		for range 3 {

@@ -129,13 +129,26 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 
 // copyHeader adds the fields of an application's answer that are for the client.
 func (v *visit) copyHeader(from http.Header) {
-	removeConnectionFields(from)
-	limitServiceWorkers(from, v.inst.ID)
-	v.mapping.header(from)
+	v.confine(from)
 	h := v.w.Header()
 	maps.Copy(h, from)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
+	}
+}
+
+// confine changes the header of an application's answer, or of an interim one, to what
+// the instance may tell a client.
+func (v *visit) confine(h http.Header) {
+	removeConnectionFields(h)
+	removeFarReaching(h)
+	limitServiceWorkers(h, v.inst.ID)
+	v.mapping.header(h)
+	if cookies, ok := h["Set-Cookie"]; ok {
+		for i, value := range cookies {
+			cookies[i] = v.confineCookie(v.mapping, value)
+		}
+		h["Set-Cookie"] = slices.DeleteFunc(cookies, func(value string) bool { return value == "" })
 	}
 }
 
@@ -187,8 +200,7 @@ func (v *visit) abort(code int) {
 
 // inform sends an interim answer.
 func (v *visit) inform(code int, header http.Header) {
-	removeConnectionFields(header)
-	v.mapping.header(header)
+	v.confine(header)
 	v.interim.Lock()
 	defer v.interim.Unlock()
 	if code == http.StatusContinue && v.saidOn {

@@ -46,6 +46,9 @@ type Deps struct {
 	// FrameAncestors are the origins whose pages may show our notices in a frame,
 	// besides our own.
 	FrameAncestors []string
+	// HideCookies are the names of cookies that no application sees or sets, such as
+	// those of a login in front of this service. A star at the end stands for any ending.
+	HideCookies []string
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }

@@ -21,6 +21,7 @@ func (v *visit) request() *upstream.Request {
 		ContentLength: r.ContentLength, Trailer: func() http.Header { return trailerOf(r) },
 	}
 	pages.RemoveRestartCookie(req.Header, v.inst.ID)
+	v.confineCookies(req.Header)
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}
@@ -54,6 +55,7 @@ func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
 	if slices.ContainsFunc(h["Authorization"], p.deps.IsAPIKey) {
 		delete(h, "Authorization")
 	}
+	confineReferer(h, m)
 	if destination, ok := h["Destination"]; ok && len(destination) == 1 {
 		h["Destination"] = []string{m.destination(destination[0])}
 	}
