@@ -124,7 +124,7 @@ func TestStreamEventsEnds(t *testing.T) {
 		want []string
 	}{
 		{"when the instance failed", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Broken) },
-			[]string{`{"phase":"failed","message":"The application ended: container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template.","reason":"Error","fault":"template"}`}},
+			[]string{`{"phase":"failed","message":"The application ended: container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template.","reason":"Error","fault":"chance"}`}},
 		{"when it is being deleted", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Deleting) },
 			[]string{`{"phase":"deleted","message":"The instance is being deleted.","reason":"Deleting"}`}},
 		{"when nothing is known of it any more", func(t testing.TB, _ *stream, world *kubetest.World) {
