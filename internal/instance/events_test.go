@@ -96,6 +96,8 @@ func TestEventsOfTheMoment(t *testing.T) {
 		{"unknown, and does not exist", waiting("ErrImagePull", "odd"), events(failed(notFound, 10*time.Second), failed("Error: ImagePullBackOff", 10*time.Second)), time.Minute, StatusFailed, FaultTemplate, "does not exist"},
 		{"an unknown error of a node once", waiting("CreateContainerError", "odd"), events(failed("Error: odd", time.Second)), time.Minute, StatusDeploying, FaultTemplate, "cannot be created. The node tries again."},
 		{"an unknown error of a node twice", waiting("CreateContainerError", "odd"), events(about("Failed", "Error: odd", "notebook", time.Second, 15*time.Second)), time.Minute, StatusFailed, FaultTemplate, "cannot be created. Launching"},
+		{"a long one twice", waiting("RunContainerError", long+long+long), events(about("Failed", "Error: "+long+long+long, "notebook", time.Second, 15*time.Second)), time.Minute, StatusFailed, FaultTemplate, "cannot be started. Launching"},
+		{"another one twice", waiting("RunContainerError", "odd"), events(about("Failed", "Error: peculiar", "notebook", time.Second, 15*time.Second)), time.Minute, StatusDeploying, FaultTemplate, "cannot be started. The node tries again."},
 		{"the text is too long to be kept whole", waiting("ErrImagePull", "i/o timeout"), events(failed(`Failed to pull image "`+long+`": failed to pull and unpack image "`+long+`": failed to resolve reference "`+long+`": `+long+`: not found`, time.Second)),
 			time.Minute, StatusFailed, FaultTemplate, "does not exist"},
 

@@ -157,7 +157,7 @@ func saidBefore(event *corev1.Event, reason string, present Cause, presentText s
 		return presentText, present
 	}
 	row, _ = causeOf(WhereWaiting, reason, said)
-	if run && len(row.Texts) == 0 && said != Clip(presentText) && said != strings.TrimSpace(presentText) {
+	if run && len(row.Texts) == 0 && Clip(event.Message) != Clip(failedToRun+presentText) {
 		return "", Cause{}
 	}
 	return said, row
