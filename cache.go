@@ -288,8 +288,8 @@ func slimWarning(obj any) (any, error) {
 }
 
 // slimPod keeps only the node of a pod's spec and how its containers restart: all else
-// that is read is in the metadata and the status. A ready-when annotation that the spec contradicts goes,
-// because nobody can check it later.
+// that is read is in the metadata and the status. It also removes a ready-when annotation
+// that contradicts the spec, because that cannot be checked later.
 func slimPod(obj any) (any, error) {
 	if pod, ok := obj.(*corev1.Pod); ok {
 		if earlyready.NeedsMoreThanPort(pod) {

@@ -172,7 +172,7 @@ func TestDeployOnACluster(t *testing.T) {
 		t.Fatalf("got %d %s, want 200 and an id", res.Code, res.Body)
 	}
 	wantJSON(t, ask(routes, "GET", "/applications/jupyter/"+launched.ID, ""),
-		`{"id": "`+launched.ID+`", "template-name": "jupyter", "status": "pending", "message": "waiting for a node",
+		`{"id": "`+launched.ID+`", "template-name": "jupyter", "status": "pending", "message": "Waiting for a node.",
 			"last-activity": "2026-01-02T12:00:00.000Z", "last-activity-source": "launch", "cull-at": "2026-01-02T13:10:02.000Z"}`)
 }
 
@@ -192,7 +192,7 @@ func oneOfEach(t testing.TB) (*testCache, []string) {
 	return c, []string{
 		format(1, `"status": "pending", "message": "Waiting for a node that can take the instance.", "fault": "cluster", "detail": "Unschedulable: 0/1 nodes are available",
 			"last-activity": "2026-01-02T12:00:01.000Z", "cull-at": "2026-01-02T13:10:03.000Z"`),
-		format(2, `"status": "deploying", "message": "preparing the pod on its node",
+		format(2, `"status": "deploying", "message": "Preparing the pod on its node.",
 			"last-activity": "2026-01-02T12:00:02.000Z", "cull-at": "2026-01-02T13:10:04.000Z"`),
 		strings.ReplaceAll(format(3, `"status": "deployed", "location": "example.com/user/`+kubetest.ID(3)+`",
 			"last-activity": "2026-01-02T12:00:03.000Z", "last-activity-source": "http", "cull-at": "2026-01-02T13:05:05.000Z"`), "jupyter", "r/studio"),

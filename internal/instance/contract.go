@@ -42,6 +42,10 @@ const (
 	// a launch, or claimed from the pool. The launcher writes it, and the culler
 	// replaces a wrong value. The max age counts from it.
 	LaunchedAnnotation = "binder-project.org/launched"
+	// RestartsBeforeAnnotation is how often the container that serves was restarted while
+	// the pod waited in the pool. A claim writes it if that is not 0. Those restarts are
+	// not the instance's.
+	RestartsBeforeAnnotation = "binder-project.org/restarts-before"
 	// LastActivityAnnotation is when the instance was last used. The launcher and, for
 	// uses since, each replica's activity tracker write it; the culler writes what a
 	// probe found, and replaces a wrong value. Decisions about its end read it.

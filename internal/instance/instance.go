@@ -31,18 +31,18 @@ type Instance struct {
 	// Message is for visitors: plain sentences about why an instance failed or ended and
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
 	// it says that its container was restarted; it is empty if that has not happened.
-	// Nothing in it is the text of the cluster, of a registry or of the application; only
-	// names of the template's containers and images are.
+	// It has no text of the cluster, a registry or the application, apart from names of
+	// containers and images.
 	Message string
 	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
-	// It can name nodes, images and Secrets, so only holders of the API key, logs and
+	// It can name nodes, addresses and Secrets, so only holders of the API key, logs and
 	// tombstones get it. It is empty if they said nothing beyond Reason.
 	Detail string
 	// Fault says who can mend a failure, or what a starting instance waits for. It is
 	// empty if there is nothing to mend.
 	Fault Fault
 	// Restarts is how often the kubelet has restarted the container that serves the
-	// application.
+	// application, since the launch.
 	Restarts int32
 	// RestartReason says in plain words why it was restarted last, such as "exited with
 	// code 3". It is empty if Restarts is 0.
@@ -93,6 +93,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		IdleRequests:    pod.Annotations[IdleRequestsAnnotation],
 		HeartbeatFrames: pod.Annotations[HeartbeatFramesAnnotation],
 	}
+	warnings = inOrder(pod, warnings)
 	f := deriveStatus(pod, warnings, now, startTimeout)
 	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)

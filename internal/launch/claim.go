@@ -46,7 +46,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 		return "", noPool, nil // an Event on the template reports an invalid size
 	}
 	warm := l.deps.Cache.WarmPods(template.Name)
-	for _, pod := range claimable(warm, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
+	for _, pod := range claimable(warm, l.deps.Cache.Warnings, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
 		if _, reserved := l.claiming.LoadOrStore(pod.Name, true); reserved {
 			continue
 		}
@@ -75,9 +75,13 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
+	annotations := instance.LaunchAnnotations(l.deps.Now(), cullTimeout)
+	if before := instance.RestartsBefore(pod); before != "" {
+		annotations[instance.RestartsBeforeAnnotation] = before
+	}
 	claimed, err := kube.PatchMetadata(ctx, l.deps.Pods, pod, map[string]any{
 		"labels":      map[string]any{instance.PoolLabel: nil},
-		"annotations": instance.LaunchAnnotations(l.deps.Now(), cullTimeout),
+		"annotations": annotations,
 	})
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
@@ -89,14 +93,14 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout ti
 // claimable returns the warm pods that may be claimed, the best first: pods that
 // serve, then pods that are starting, which are still ahead of a new one. Otherwise
 // the order is random, so that replicas seldom try the same pod.
-func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
+func claimable(warm []*corev1.Pod, warnings func(*corev1.Pod) []*corev1.Event, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
 	var serving, starting []*corev1.Pod
 	for _, pod := range warm {
 		switch {
 		case pod.Labels[instance.TemplateHashLabel] != hash: // of an earlier version of the template
 		case instance.IsServing(pod):
 			serving = append(serving, pod)
-		case isPromising(pod, now, startTimeout):
+		case isPromising(pod, warnings(pod), now, startTimeout):
 			starting = append(starting, pod)
 		}
 	}
@@ -109,10 +113,10 @@ func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 // isPromising reports whether a pod that does not serve yet is at least as good as a
 // new one: nothing has gone wrong, the scheduler does not lack a node for it, and at
 // least half of its start timeout is left.
-func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
+func isPromising(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTimeout time.Duration) bool {
 	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
 		return false
 	}
-	inst := instance.FromPod(pod, nil, now, startTimeout)
+	inst := instance.FromPod(pod, warnings, now, startTimeout)
 	return inst.Alive() && inst.Fault == ""
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // StoppedMessage is the message of an instance that Stop ended.
-const StoppedMessage = "stopped by request"
+const StoppedMessage = "Stopped by request."
 
 var (
 	// ErrNoRecord means that no instance has that template and id.
@@ -58,6 +58,7 @@ type Cache interface {
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 	Pod(id string) (*corev1.Pod, bool)
 	WarmPods(template string) []*corev1.Pod
+	Warnings(pod *corev1.Pod) []*corev1.Event
 	OnPod(updated, gone func(*corev1.Pod)) error
 	Wrote(pod *corev1.Pod)
 }

@@ -96,6 +96,8 @@ func TestNotices(t *testing.T) {
 		inst.Ended = ended
 		return OverNotice(inst)
 	}
+	// A pod without a start time counts as one that was Ready before.
+	crashed := instance.FromPod(kubetest.Pod(kubetest.ID(1), ended, kubetest.Broken), nil, ended, kubetest.StartTimeout)
 	for _, row := range []struct {
 		name   string
 		notice Notice
@@ -105,13 +107,13 @@ func TestNotices(t *testing.T) {
 	}{
 		{"nothing here", NothingHereNotice(), 404, false, []string{"nothing at this address"}},
 		{"unknown", NoInstanceNotice(), 404, false, []string{"<title>No such instance</title>"}},
-		{"pending", StartingNotice(is(instance.StatusPending, "", "waiting for a node")), 503, false, []string{
-			"<title>Starting jupyter</title>", "waiting for a node</p>", `role="status" aria-live="polite"`,
+		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node.")), 503, false, []string{
+			"<title>Starting jupyter</title>", "Waiting for a node.</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
 			`data-phase="pending" aria-current="step"`,
 		}},
-		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "pulling image x")), 503, false, []string{
-			"pulling image x", `data-phase="deploying" aria-current="step"`,
+		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Pulling image x.")), 503, false, []string{
+			"Pulling image x.", `data-phase="deploying" aria-current="step"`,
 		}},
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
@@ -119,22 +121,24 @@ func TestNotices(t *testing.T) {
 		{"failed, again", FailedNotice(blame(instance.FaultChance, is(instance.StatusFailed, "NodeLost", "The node is lost. Launch a new one."))), 502, true, []string{
 			"<p>The node is lost. Launch a new one.</p>", "NodeLost", "Launch a new one</button>",
 		}},
+		{"ended in use", FailedNotice(crashed), 502, true, []string{"Launch a new one. If it ends again, tell the author of the template.", "Launch a new one</button>"}},
+		{"ended in use and was deleted", OverNotice(blame(crashed.Fault, is(instance.StatusDeleted, "Failed", crashed.Message))), 410, true, []string{"Launch a new one</button>"}},
 		{"failed by the visitor", FailedNotice(blame(instance.FaultVisitor, is(instance.StatusFailed, "OOMKilled", "out of memory"))), 502, true, []string{"Launch a new one</button>"}},
 		{"failed by the cluster", FailedNotice(blame(instance.FaultCluster, is(instance.StatusFailed, "Evicted", "Try again later."))), 502, true, []string{"Try again</button>"}},
 		{"failed by its template", FailedNotice(blame(instance.FaultTemplate, is(instance.StatusFailed, "Error", "exited with code 3"))), 502, false, []string{"<p>exited with code 3</p>"}},
 		{"failed for no known reason", FailedNotice(is(instance.StatusFailed, "", "")), 502, true, []string{"did not start, or it broke down"}},
 		{"no answer", NoAnswerNotice(is(instance.StatusDeployed, "", "")), 502, true, []string{"jupyter does not answer"}},
-		{"culled", over("Culled", "not used for 1h0m0s"), 410, true, []string{
-			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
+		{"culled", over("Culled", "Not used for 1h0m0s."), 410, true, []string{
+			"<title>jupyter was closed because it was not used</title>", "Not used for 1h0m0s.", "Culled",
 			`<time datetime="2026-01-02T12:00:00Z">2 January 2026, 12:00 UTC</time>`, "Launch a new one",
 		}},
-		{"expired", over("Expired", "launched 12h0m9s ago"), 410, true, []string{"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired"}},
-		{"stopped", over("Stopped", "stopped by request"), 410, true, []string{"jupyter was stopped", "stopped by request"}},
+		{"expired", over("Expired", "Launched 12h0m9s ago."), 410, true, []string{"jupyter was closed because its time was up", "Launched 12h0m9s ago.", "Expired"}},
+		{"stopped", over("Stopped", "Stopped by request."), 410, true, []string{"jupyter was stopped", "Stopped by request."}},
 		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "<p>StartTimeout: not ready</p>"}},
 		{"failed by its template and deleted", OverNotice(blame(instance.FaultTemplate, is(instance.StatusDeleted, "Failed", "exited with code 3"))), 410, false, []string{"exited with code 3"}},
 		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
 		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
-		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "the instance is being deleted")), 410, true, []string{"jupyter is being deleted"}},
+		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "The instance is being deleted.")), 410, true, []string{"jupyter is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := serveNotice(row.notice, browserAccept)
