@@ -108,11 +108,13 @@ const otherFailure = "other"
 // table and this service know, and one for all others.
 func FailureLabels() []string {
 	labels := []string{ReasonStartTimeout, ReasonHelperEnded, otherFailure}
-	for _, where := range []Where{WhereWaiting, WhereTerminated, WherePod, WhereDisruption} {
-		for _, cause := range causesAt(where) {
-			if cause.Fault != "" && wordOr(cause.Reason, "") != "" && !slices.Contains(labels, cause.Reason) {
-				labels = append(labels, cause.Reason)
-			}
+	for _, cause := range Causes() {
+		switch cause.Where {
+		case WhereScheduling, WhereStarting, WhereRunning, WhereNode:
+			continue // these end as ReasonStartTimeout
+		}
+		if cause.Fault != "" && wordOr(cause.Reason, "") != "" && !slices.Contains(labels, cause.Reason) {
+			labels = append(labels, cause.Reason)
 		}
 	}
 	return labels
