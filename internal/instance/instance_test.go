@@ -29,11 +29,13 @@ func TestFromPodReadsTheContract(t *testing.T) {
 				"binder-project.org/template":  "a-name-cut-short-12345678",
 			},
 			Annotations: map[string]string{
-				"binder-project.org/template-name": "a/name",
-				"binder-project.org/last-activity": "2026-01-02T12:00:00.000Z",
-				"binder-project.org/port":          "8080",
-				"binder-project.org/strip-prefix":  "true",
-				"binder-project.org/idle-paths":    "api/status",
+				"binder-project.org/template-name":    "a/name",
+				"binder-project.org/last-activity":    "2026-01-02T12:00:00.000Z",
+				"binder-project.org/port":             "8080",
+				"binder-project.org/strip-prefix":     "true",
+				"binder-project.org/idle-paths":       "api/status",
+				"binder-project.org/idle-requests":    "POST /poll",
+				"binder-project.org/heartbeat-frames": "4 ws/.*",
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: "node-1"},
@@ -44,7 +46,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 	}
 	want := Instance{
 		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080",
-		StripPrefix: true, IdlePaths: "api/status",
+		StripPrefix: true, IdlePaths: "api/status", IdleRequests: "POST /poll", HeartbeatFrames: "4 ws/.*",
 	}
 	if got := FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
