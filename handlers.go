@@ -67,7 +67,17 @@ func (a *API) Routes() http.Handler {
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
 	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
-	return protocol.AllowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
+	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
+	routes := protocol.RefuseOtherSites(a.AllowOrigins, refuse, trimSlash(a.plainPaths(mux)))
+	return protocol.AllowOrigins(a.AllowOrigins, routes)
+}
+
+// refuseOtherSite answers a request that a page of another site made a browser send.
+func (a *API) refuseOtherSite(w http.ResponseWriter, r *http.Request) {
+	protocol.WriteError(w, r, a.Log, &protocol.Error{
+		Code: http.StatusForbidden, Type: protocol.TypeUnauthorized,
+		Message: "a page of another site sent this request: only pages of the origins in --cors-allow-origin may",
+	})
 }
 
 // plainPaths answers 404 to paths with // or dots in them. The mux would answer them

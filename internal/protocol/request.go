@@ -21,8 +21,12 @@ import (
 // MaxBody is the largest body of a request, in bytes.
 const MaxBody = 64 << 10
 
-// maxIdempotencyKey is the longest Idempotency-Key header, in bytes.
-const maxIdempotencyKey = 255
+// The shortest and the longest Idempotency-Key header, in bytes. A short one would be
+// chosen by several clients, or guessed: who repeats it gets the first one's instance.
+const (
+	minIdempotencyKey = 16
+	maxIdempotencyKey = 255
+)
 
 // DeployRequest is the body of a deploy request.
 type DeployRequest struct {
@@ -160,8 +164,8 @@ func ReadIdempotencyKey(r *http.Request) (string, error) {
 	}
 	key := values[0]
 	invisible := func(c rune) bool { return c <= ' ' || c > '~' }
-	if len(values) > 1 || key == "" || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, invisible) {
-		return "", Malformed("the header Idempotency-Key must hold 1 to %d visible ASCII characters, once", maxIdempotencyKey)
+	if len(values) > 1 || len(key) < minIdempotencyKey || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, invisible) {
+		return "", Malformed("the header Idempotency-Key must hold %d to %d visible ASCII characters, once", minIdempotencyKey, maxIdempotencyKey)
 	}
 	return key, nil
 }

@@ -146,12 +146,15 @@ func TestReadIdempotencyKey(t *testing.T) {
 	if key, err := read(); key != "" || err != nil {
 		t.Errorf("without the header: got %q, %v", key, err)
 	}
-	for _, key := range []string{"8e03978e-40d5-43e8-bc93-6894a57f9324", "!", strings.Repeat("~", 255)} {
+	for _, key := range []string{"8e03978e-40d5-43e8-bc93-6894a57f9324", strings.Repeat("!", 16), strings.Repeat("~", 255)} {
 		if got, err := read(key); got != key || err != nil {
 			t.Errorf("%q: got %q, %v", key, got, err)
 		}
 	}
-	for _, values := range [][]string{{strings.Repeat("x", 256)}, {""}, {"a b"}, {"a\tb"}, {"a\x00b"}, {"clé"}, {"a", "a"}} {
+	const long = "0123456789abcdef"
+	for _, values := range [][]string{
+		{strings.Repeat("x", 256)}, {""}, {"1"}, {strings.Repeat("x", 15)}, {long + " "}, {long + "\t" + long}, {long + "\x00"}, {long + "é"}, {long, long},
+	} {
 		_, err := read(values...)
 		wantMalformed(t, err, "Idempotency-Key")
 	}
