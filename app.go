@@ -17,6 +17,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
@@ -43,6 +44,7 @@ const contactGap = 3 * leader.RetryPeriod
 type app struct {
 	config   *config.Config
 	client   kubernetes.Interface
+	keys     *keys.Keys
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics.Metrics
@@ -64,7 +66,7 @@ type app struct {
 // newApp makes the parts and opens the listeners. Nothing runs yet.
 func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	a := &app{
-		config: c, client: client, log: log, now: now,
+		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
 	}
@@ -115,7 +117,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
-		RepeatableID: protocol.NewAPIKey(a.config.APIKey).InstanceID, StartTimeout: a.config.StartTimeout,
+		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
 	})
 	if err != nil {
@@ -171,8 +173,7 @@ func (a *app) api(proxyPort string) http.Handler {
 	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Key:          protocol.NewAPIKey(a.config.APIKey),
-		AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
+		Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
 		Draining: a.draining, Metrics: a.metrics, Log: a.log,
 	}
 	return api.Routes()
@@ -181,7 +182,7 @@ func (a *app) api(proxyPort string) http.Handler {
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
-		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
+		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
 		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
 	})
 	own := pages.New(pages.Deps{
@@ -220,6 +221,7 @@ func (a *app) run(ctx context.Context) error {
 	defer readers.Wait()
 	defer stopReading()
 	readers.Go(func() { a.cache.Run(reading) })
+	readers.Go(func() { a.watchKeys(reading) })
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
@@ -38,7 +39,7 @@ type API struct {
 	Launcher       InstanceLauncher
 	Preloader      TemplatePreloader
 	Location       func(id, requestHost string) string
-	Key            protocol.APIKey
+	Keys           *keys.Keys
 	MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
@@ -131,7 +132,7 @@ func (a *API) notAllowed(m methods) handler {
 // reports as "Unauthorized request".
 func (a *API) authorised(next handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !a.Key.Opens(r.Header.Get("Authorization")) {
+		if !a.Keys.Opens(r.Header.Get("Authorization")) {
 			return &protocol.Error{Code: http.StatusForbidden, Type: protocol.TypeUnauthorized, Message: "the Authorization header must hold the API key"}
 		}
 		return next(w, r)
@@ -256,7 +257,7 @@ func (a *API) describe(inst instance.Instance, r *http.Request) protocol.StatusR
 
 // detail returns what the cluster said about an instance, if the request has the API key.
 func (a *API) detail(inst instance.Instance, r *http.Request) string {
-	if !a.Key.Opens(r.Header.Get("Authorization")) {
+	if !a.Keys.Opens(r.Header.Get("Authorization")) {
 		return ""
 	}
 	return inst.Detail

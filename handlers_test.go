@@ -18,11 +18,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // fakeLauncher records its calls. It launches instance 1.
@@ -66,7 +66,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Key:      protocol.NewAPIKey(testAPIKey), MaxCullTimeout: 24 * time.Hour,
+		Keys:     keys.New(testAPIKey), MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
@@ -137,7 +138,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	api := newTestAPI(r.Cache, r.launcher(t))
 	tracker := r.tracker()
 	proxy := proxy.New(proxy.Deps{
-		Instances: r.Cache, Touch: tracker.Touch, IsAPIKey: protocol.NewAPIKey(testAPIKey).Opens, Log: kubetest.NoLog(),
+		Instances: r.Cache, Touch: tracker.Touch, IsAPIKey: keys.New(testAPIKey).Opens, Log: kubetest.NoLog(),
 	})
 
 	before := len(r.traffic.all())

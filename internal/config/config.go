@@ -78,16 +78,29 @@ type Config struct {
 
 	// Keys.
 
-	// APIKey is the key that authorised requests must carry; it is never "". The default
-	// is a random key, which no other replica knows and which a restart changes.
-	APIKey string
-	// APIKeyFile is the file that APIKey was read from, or "".
-	APIKeyFile string
-	// APIKeyGenerated says that APIKey is random: whoever starts the process must be
+	// InCluster says that the process runs in a pod. Other replicas then need the same
+	// keys and secret, and strangers may reach the service, so none may be short or
+	// missing.
+	InCluster bool
+	// APIKeys are the keys that authorised requests must carry one of; there is at least
+	// one. The default is a random key, which no other replica knows and which a restart
+	// changes.
+	APIKeys []string
+	// APIKeyGenerated says that the key is random: whoever starts the process must be
 	// shown it once, and not in the log.
 	APIKeyGenerated bool
+	// APIKey is the key that was given by a flag or a variable, and APIKeyFile the file
+	// that holds the keys. At most one of them is not "".
+	APIKey, APIKeyFile string
+	// Secret is what the ids of repeatable launches are made with; it is never "". All
+	// replicas need the same. The default is random: after a restart, a repeated launch
+	// is a new one.
+	Secret string
+	// SecretFile is the file that Secret was read from, or "".
+	SecretFile string
 	// RegistryAPIKey is the key that requests to the registry carry; "" means none. The
-	// default is APIKey, unless that is random. The registry's operator learns it.
+	// default is the first of APIKeys, if that is not random and the registry is asked by
+	// https. The registry's operator learns it.
 	RegistryAPIKey string
 	// RegistryAPIKeyFile is the file that RegistryAPIKey was read from, or "".
 	RegistryAPIKeyFile string
@@ -144,9 +157,9 @@ type Config struct {
 	// Version says that the process should print its version and exit. No other field
 	// is set then.
 	Version bool
-	// Warning is to be logged once there is a log; "" means none. It names the keys of
-	// the settings file that have no effect.
-	Warning string
+	// Warnings are to be logged once there is a log: keys of the settings file that have
+	// no effect, and a registry that gets no key.
+	Warnings []string
 }
 
 // serviceAccountNamespace is where the kubelet writes a pod's namespace.

@@ -1,6 +1,6 @@
 // Package protocol is the Binder deploy protocol on the wire: it reads requests,
 // turns errors into answers, and holds or streams answers for waiting clients. It
-// also computes locations, checks the API key and answers browsers that ask for CORS.
+// also computes locations, and answers browsers that ask for CORS.
 //
 // It must never know routes or how instances are stored. Of Kubernetes it knows one
 // object: the proxy's Service, whose address becomes the host of locations.
