@@ -21,6 +21,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
@@ -46,6 +47,7 @@ type app struct {
 	client   kubernetes.Interface
 	keys     *keys.Keys
 	log      *slog.Logger
+	visits   *slog.Logger // for what visitors and clients can repeat as often as they like
 	now      func() time.Time
 	metrics  *metrics.Metrics
 	cache    *Cache
@@ -66,7 +68,7 @@ type app struct {
 // newApp makes the parts and opens the listeners. Nothing runs yet.
 func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	a := &app{
-		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, now: now,
+		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
 	}
@@ -118,7 +120,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, StartTimeout: a.config.StartTimeout,
-		Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
+		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
@@ -158,11 +160,11 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
-	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.log)
+	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.visits)
 	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.log),
-		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.log),
+		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.visits),
+		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.visits),
 		visitors,
 	}
 	return nil
@@ -174,7 +176,7 @@ func (a *app) api(proxyPort string) http.Handler {
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
 		Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
-		Draining: a.draining, Metrics: a.metrics, Log: a.log,
+		Draining: a.draining, Metrics: a.metrics, Log: a.visits,
 	}
 	return api.Routes()
 }
@@ -183,11 +185,11 @@ func (a *app) api(proxyPort string) http.Handler {
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
-		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
+		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
-		Draining: a.draining, Log: a.log,
+		Draining: a.draining, Log: a.visits,
 	})
 	return routePublic(a.metrics, own, a.config.LaunchPage, pages.LimitHeaders(a.config.FrameAncestors, instances))
 }

@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 		log.Warn(warning)
 	}
 	logging.RouteClientGo(log)
-	logging.RouteDefault(log)
+	logging.RouteDefault(logging.Sparse(log)) // applications can cause such lines
 	if err := runService(ctx, c, log); err != nil {
 		log.Error("the service cannot run", "error", err)
 		return &loggedError{err}
