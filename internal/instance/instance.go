@@ -132,17 +132,18 @@ func tombstoneMessage(event *corev1.Event) string {
 }
 
 // IsInstance reports whether an object of this service belongs to an instance. Warm
-// pods, and pods that only pull an image, do not.
+// pods, and pods that only pull an image, do not. A pod with an id is either an instance
+// or warm, whatever else somebody has written to its labels: so the culler or the pool
+// ends it.
 func IsInstance(meta metav1.Object) bool {
-	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == "" && l[PreloadLabel] == ""
+	return ValidID(meta.GetLabels()[IDLabel]) && !IsWarm(meta)
 }
 
 // IsWarm reports whether a pod of this service waits in the pool to become an
 // instance.
 func IsWarm(meta metav1.Object) bool {
 	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm && l[PreloadLabel] == ""
+	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm
 }
 
 // Selector selects everything that this service creates.
