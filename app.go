@@ -73,7 +73,7 @@ func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now
 		hold:    lifetime.NewHold(contactGap),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
-	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge}
+	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge, MinCullTimeout: c.MinCullTimeout}
 	var err error
 	a.cache, err = NewCache(CacheDeps{
 		Client: client, Now: now,
@@ -119,7 +119,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
-		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, StartTimeout: a.config.StartTimeout,
+		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
 	})
 	if err != nil {
@@ -175,8 +175,9 @@ func (a *app) api(proxyPort string) http.Handler {
 	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
-		Draining: a.draining, Metrics: a.metrics, Log: a.visits,
+		Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, Draining: a.draining,
+		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
+		Metrics: a.metrics, Log: a.visits,
 	}
 	return api.Routes()
 }

@@ -40,6 +40,7 @@ type API struct {
 	Preloader      TemplatePreloader
 	Location       func(id, requestHost string) string
 	Keys           *keys.Keys
+	MinCullTimeout time.Duration // the shortest and the longest that a launch can ask for
 	MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
@@ -141,7 +142,7 @@ func (a *API) authorised(next handler) handler {
 
 // deploy launches an instance of the template that the path or the body names.
 func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
-	req, err := protocol.ReadDeployRequest(w, r, a.MaxCullTimeout)
+	req, err := protocol.ReadDeployRequest(w, r, a.MinCullTimeout, a.MaxCullTimeout)
 	if err != nil {
 		return err
 	}

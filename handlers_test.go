@@ -66,7 +66,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Keys:     keys.New(testAPIKey), MaxCullTimeout: 24 * time.Hour,
+		Keys:     keys.New(testAPIKey), MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
 }
@@ -122,6 +122,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"name in the query", "/applications?template-name=jupyter", `{}`, 422, "template-name"},
 		{"form", "/applications", `template-name=jupyter`, 422, "JSON"},
 		{"two names", "/applications/jupyter", `{"template-name": "rstudio"}`, 422, `"rstudio"`},
+		{"timeout below the limit", "/applications/jupyter", `{"cull-timeout": 59999}`, 422, "60000"},
 		{"timeout above the limit", "/applications/jupyter", `{"cull-timeout": 86400001}`, 422, "86400000"},
 		{"body too large", "/applications/jupyter", `{"x": "` + strings.Repeat("x", 64<<10) + `"}`, 413, "64 KiB"},
 	} {

@@ -121,11 +121,16 @@ type Config struct {
 	// says otherwise. It is positive; the default is 1 hour. A timeout that is too short
 	// ends instances of people who only read.
 	CullTimeout time.Duration
+	// MinCullTimeout is the shortest cull timeout that a launch can ask for. It is positive
+	// and at most CullTimeout; the default is 1 minute. A twelfth of it is the least time
+	// between two writes of an instance's activity.
+	MinCullTimeout time.Duration
 	// MaxCullTimeout is the longest cull timeout that a launch can ask for, and at least
 	// CullTimeout; the default is 24 hours.
 	MaxCullTimeout time.Duration
-	// MaxAge is how long an instance can live, however active. The default 0 means no
-	// limit. A limit ends instances that are in use.
+	// MaxAge is how long an instance can live, however active; 0 means no limit. The
+	// default is 12 hours. A limit ends instances that are in use; without one, a program
+	// that uses an instance keeps its place for ever.
 	MaxAge time.Duration
 	// CullInterval is the time between two runs of the culler. It is positive; the
 	// default is 30 seconds. An instance can outlive its end by this time.
@@ -276,6 +281,7 @@ func (c *Config) validateDurations(m *mistakes) {
 		rule  string
 	}{
 		{"cull-timeout", c.CullTimeout, 1, "be positive, such as 1h"},
+		{"min-cull-timeout", c.MinCullTimeout, 1, "be positive, such as 1m"},
 		{"max-cull-timeout", c.MaxCullTimeout, 1, "be positive, such as 24h"},
 		{"cull-interval", c.CullInterval, 1, "be positive, such as 30s"},
 		{"start-timeout", c.StartTimeout, 1, "be positive, such as 5m"},
@@ -286,6 +292,10 @@ func (c *Config) validateDurations(m *mistakes) {
 		if d.value < d.least {
 			m.add(fmt.Errorf("--%s is %s: it must %s", d.flag, d.value, d.rule), d.flag)
 		}
+	}
+	if c.MinCullTimeout > c.CullTimeout {
+		m.add(fmt.Errorf("--min-cull-timeout (%s) must not be longer than --cull-timeout (%s)", c.MinCullTimeout, c.CullTimeout),
+			"min-cull-timeout", "cull-timeout")
 	}
 	if c.MaxCullTimeout < c.CullTimeout {
 		m.add(fmt.Errorf("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout),

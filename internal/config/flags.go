@@ -109,9 +109,12 @@ func (c *Config) templateFlags(f *flag.FlagSet) {
 func (c *Config) lifetimeFlags(f *flag.FlagSet) {
 	f.Var(newDuration(&c.CullTimeout, time.Hour), "cull-timeout",
 		"how long an instance can be idle before it is deleted, unless its launch or its template says otherwise")
+	f.Var(newDuration(&c.MinCullTimeout, time.Minute), "min-cull-timeout",
+		"the shortest cull timeout that a launch can ask for. It must not be longer than --cull-timeout. "+
+			"An instance's activity is written at most once in a twelfth of it")
 	f.Var(newDuration(&c.MaxCullTimeout, 24*time.Hour), "max-cull-timeout",
 		"the longest cull timeout that a launch can ask for. It must not be shorter than --cull-timeout")
-	f.Var(newDuration(&c.MaxAge, 0), "max-age",
+	f.Var(newDuration(&c.MaxAge, 12*time.Hour), "max-age",
 		"how long an instance can live, however active; 0 means no limit. A template can set a shorter limit for its instances")
 	f.Var(newDuration(&c.CullInterval, 30*time.Second), "cull-interval",
 		"how often the culler runs. An instance can outlive its end by this long")

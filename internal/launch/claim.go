@@ -75,10 +75,14 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	claimed, err := kube.PatchMetadata(ctx, l.deps.Pods, pod, map[string]any{
+	now, spec := l.deps.Now(), map[string]any{}
+	if deadline := l.deadline(pod, now.Sub(pod.CreationTimestamp.Time)); deadline != nil {
+		spec["activeDeadlineSeconds"] = *deadline
+	}
+	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{
 		"labels":      map[string]any{instance.PoolLabel: nil},
-		"annotations": instance.LaunchAnnotations(l.deps.Now(), cullTimeout),
-	})
+		"annotations": instance.LaunchAnnotations(now, cullTimeout),
+	}, spec)
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}
