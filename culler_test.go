@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -125,6 +126,38 @@ func TestSweep(t *testing.T) {
 			inst, _ := c.Instance(id)
 			return inst.Status == instance.StatusDeleted && inst.Reason == reason
 		})
+	}
+}
+
+// A pod that has lost its id, or got an invalid one, ends like an instance that is not
+// used, without a tombstone. The pods of a preload stay.
+func TestSweepEndsStrays(t *testing.T) {
+	withoutID := func(pod *corev1.Pod) { delete(pod.Labels, instance.IDLabel) }
+	preload := kubetest.All(withoutID, func(pod *corev1.Pod) {
+		pod.Labels[instance.PreloadLabel], pod.Labels[instance.PreloadNameLabel] = "true", "x"
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+	})
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
+		ago(1, 2*time.Hour, withoutID), ago(2, 2*time.Hour, kubetest.WithLabel(instance.IDLabel, "odd")),
+		ago(3, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PoolLabel, "warm"))),
+		ago(4, time.Minute, withoutID), ago(5, 2*time.Hour, preload),
+		ago(6, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PreloadLabel, "true"))), // its DaemonSet has left it
+	)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), kubetest.Noon)
+	deleted := map[string]int{}
+	for _, write := range c.Writes() {
+		if !write.Matches("delete", "pods") {
+			t.Errorf("got the write %s", write)
+		}
+		deleted[kubetest.NameOf(write)]++
+	}
+	want := map[string]int{}
+	for _, n := range []int{1, 2, 3, 6} {
+		want[instance.PodName(kubetest.ID(n))] = 1
+	}
+	if !maps.Equal(deleted, want) {
+		t.Errorf("the deletes are %v, want %v", deleted, want)
 	}
 }
 

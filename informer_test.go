@@ -100,6 +100,7 @@ func TestCacheInstances(t *testing.T) {
 		func() *corev1.Pod {
 			pulling := kubetest.Pod(kubetest.ID(9), at(0), kubetest.WithLabel(instance.PreloadLabel, "true"))
 			delete(pulling.Labels, instance.IDLabel)
+			pulling.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
 			return pulling
 		}(),
 	)

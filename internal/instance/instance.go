@@ -146,6 +146,13 @@ func IsWarm(meta metav1.Object) bool {
 	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm
 }
 
+// IsStray reports whether a pod of this service has lost its id and belongs to nobody
+// else. Nobody can use it, because it is found by its id, so it ends like an instance that
+// is not used. The pods of a preload have no id, but a DaemonSet that controls them.
+func IsStray(pod *corev1.Pod) bool {
+	return !ValidID(pod.Labels[IDLabel]) && metav1.GetControllerOf(pod) == nil
+}
+
 // Selector selects everything that this service creates.
 func Selector() labels.Selector {
 	return labels.SelectorFromSet(labels.Set{ManagedByLabel: ManagerName})

@@ -124,6 +124,7 @@ func TestFromTombstone(t *testing.T) {
 	}
 }
 
+// A pod of this service is an instance, warm, a stray, or controlled by a DaemonSet.
 func TestIsInstanceAndIsWarm(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -147,6 +148,13 @@ func TestIsInstanceAndIsWarm(t *testing.T) {
 		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
 		if isInstance, isWarm := IsInstance(pod), IsWarm(pod); isInstance != test.instance || isWarm != test.warm {
 			t.Errorf("%s: instance %t, warm %t; want %t, %t", test.name, isInstance, isWarm, test.instance, test.warm)
+		}
+		if got, want := IsStray(pod), !test.instance && !test.warm; got != want {
+			t.Errorf("%s: stray %t, want %t", test.name, got, want)
+		}
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+		if IsStray(pod) {
+			t.Errorf("%s: it is a stray with a controller", test.name)
 		}
 	}
 }
