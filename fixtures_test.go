@@ -143,7 +143,7 @@ func (p parts) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
 	launcher, err := launch.New(launch.Deps{
 		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
-		RepeatableID: keys.NewSecret("a secret").InstanceID, MaxAge: testRules().MaxAgeOf, StartTimeout: kubetest.StartTimeout,
+		RepeatableID: keys.NewSecret("a secret").InstanceID, MaxAge: lifetime.Rules{MaxAge: 48 * time.Hour}.MaxAgeOf, StartTimeout: kubetest.StartTimeout,
 		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
 	})
 	noError(t, err)
