@@ -104,15 +104,23 @@ func TestAppServes(t *testing.T) {
 	}
 	want(apiServer, "DELETE", "/applications/jupyter/"+launched.ID, 200, "Stopped")
 	server.FailOn("create", "pods", errors.New("the API server is away"))
-	want(apiServer, "POST", "/applications/jupyter", 503, "badKubeRequest")
+	for range 3 {
+		want(apiServer, "POST", "/applications/jupyter", 503, "badKubeRequest")
+		want(proxyServer, "POST", "/launch/jupyter", 503, "")
+	}
 	want(metricsServer, "GET", "/metrics", 200, `binder_launches_total{result="ok"} 1`)
 	want(metricsServer, "GET", "/metrics", 200, "binder_cache_synced 1")
 	notebook.Close()
-	want(proxyServer, "GET", user+"/tree", 502, "")
+	for range 3 {
+		want(proxyServer, "GET", user+"/tree", 502, "")
+	}
 
 	noError(t, stop())
 	if !strings.Contains(out.String(), launched.ID) || strings.Contains(out.String(), testAPIKey) {
 		t.Errorf("want the instance in the log, and not the API key:\n%s", out)
+	}
+	for _, line := range []string{`"request failed"`, `"the instance did not answer"`} {
+		wantEqual(t, "lines "+line+", which strangers can repeat", strings.Count(out.String(), line), 1)
 	}
 	for i, ended := range a.servers {
 		wantEqual(t, "a request to "+ended.name+" after the end", call(t, "GET", a.url(i, "/"), "").code, 0)

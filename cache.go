@@ -130,9 +130,9 @@ func (c *Cache) Warnings(pod *corev1.Pod) []*corev1.Event {
 	return indexed[*corev1.Event](c.warnings, podIndex, string(pod.UID))
 }
 
-// InstancePods returns the pods of all instances.
+// InstancePods returns the pods of all instances, and those that are left over from one.
 func (c *Cache) InstancePods() []*corev1.Pod {
-	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) })
+	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) && !instance.IsStray(pod) })
 }
 
 // WarmPods returns the warm pods of a template: those that are nobody's instance.

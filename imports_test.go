@@ -21,6 +21,7 @@ func rooms() map[string][]string {
 		"metrics":    {},
 		"leader":     {},
 		"logging":    {},
+		"keys":       {},
 		"upstream":   {},
 
 		"lifetime":    {"instance"},

@@ -101,6 +101,32 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 	}
 }
 
+// The API server lets a claim give a pod a deadline: an hour beyond the max age, counted
+// from the pod's creation.
+func TestIntegrationClaimSetsADeadline(t *testing.T) {
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "1")))
+	r := s.startReplica(t, time.Now)
+	r.awaitTemplate(t, kubetest.TemplateName)
+	template, err := r.Template(t.Context(), kubetest.TemplateName)
+	noError(t, err)
+	s.createPod(t, kubetest.ID(1), kubetest.WithLabel(instance.PoolLabel, instance.PoolWarm),
+		kubetest.WithLabel(instance.TemplateHashLabel, podtemplate.Hash(template)))
+	launcher := r.launcher(t)
+	kubetest.Eventually(t, "the warm pod serves", func() bool {
+		warm := r.WarmPods(kubetest.TemplateName)
+		return len(warm) == 1 && instance.IsServing(warm[0])
+	})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
+	noError(t, err)
+	wantEqual(t, "the claimed pod", id, kubetest.ID(1))
+	pod, err := s.client.CoreV1().Pods(s.namespace).Get(t.Context(), instance.PodName(id), metav1.GetOptions{})
+	noError(t, err)
+	if got := pod.Spec.ActiveDeadlineSeconds; got == nil || *got < 49*3600 || *got > 50*3600 {
+		t.Errorf("the deadline is %v, want 49 hours and a moment", got)
+	}
+}
+
 // client-go sends a request again if the answer is lost. That launches one instance.
 func TestIntegrationLaunchSentTwice(t *testing.T) {
 	s := parallelSandbox(t)

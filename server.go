@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
@@ -100,4 +102,16 @@ func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {
 	default:
 		fmt.Fprintln(w, "ok")
 	}
+}
+
+// watchKeys keeps the API keys in step with their file, if there is one, until ctx is done.
+func (a *app) watchKeys(ctx context.Context) {
+	if a.config.APIKeyFile == "" {
+		return
+	}
+	watcher := keys.Watcher{
+		Keys: a.keys, Log: a.log,
+		Read: func() ([]string, error) { return a.config.ReadAPIKeys(os.ReadFile) },
+	}
+	watcher.Run(ctx)
 }

@@ -148,6 +148,9 @@ func TestWarmPodIsClaimed(t *testing.T) {
 	require.NoError(t, err)
 	assert.WithinRange(t, last, instance.Launched.Add(-time.Second), time.Now())
 	assert.Equal(t, harness.LongTimeout.String(), pod.Annotations["binder-project.org/cull-timeout"])
+	if assert.NotNil(t, pod.Spec.ActiveDeadlineSeconds, "the kubelet ends it after its max age, if nobody else does") {
+		assert.GreaterOrEqual(t, *pod.Spec.ActiveDeadlineSeconds, int64((13 * time.Hour).Seconds()))
+	}
 	assert.Equal(t, instance.ID, seenRequest(t, instance.URL("/")).Env["BINDER_ID"])
 
 	awaitWarm(t, "echo-warm", 3, func(refilled corev1.Pod) bool { return refilled.UID != pod.UID })

@@ -82,16 +82,29 @@ type Config struct {
 
 	// Keys.
 
-	// APIKey is the key that authorised requests must carry; it is never "". The default
-	// is a random key, which no other replica knows and which a restart changes.
-	APIKey string
-	// APIKeyFile is the file that APIKey was read from, or "".
-	APIKeyFile string
-	// APIKeyGenerated says that APIKey is random: whoever starts the process must be
+	// InCluster says that the process runs in a pod. Other replicas then need the same
+	// keys and secret, and strangers may reach the service, so none may be short or
+	// missing.
+	InCluster bool
+	// APIKeys are the keys that authorised requests must carry one of; there is at least
+	// one. The default is a random key, which no other replica knows and which a restart
+	// changes.
+	APIKeys []string
+	// APIKeyGenerated says that the key is random: whoever starts the process must be
 	// shown it once, and not in the log.
 	APIKeyGenerated bool
+	// APIKey is the key that was given by a flag or a variable, and APIKeyFile the file
+	// that holds the keys. At most one of them is not "".
+	APIKey, APIKeyFile string
+	// Secret is what the ids of repeatable launches are made with; it is never "". All
+	// replicas need the same. The default is random: after a restart, a repeated launch
+	// is a new one.
+	Secret string
+	// SecretFile is the file that Secret was read from, or "".
+	SecretFile string
 	// RegistryAPIKey is the key that requests to the registry carry; "" means none. The
-	// default is APIKey, unless that is random. The registry's operator learns it.
+	// default is the first of APIKeys, if that is not random and the registry is asked by
+	// https. The registry's operator learns it.
 	RegistryAPIKey string
 	// RegistryAPIKeyFile is the file that RegistryAPIKey was read from, or "".
 	RegistryAPIKeyFile string
@@ -112,11 +125,16 @@ type Config struct {
 	// says otherwise. It is positive; the default is 1 hour. A timeout that is too short
 	// ends instances of people who only read.
 	CullTimeout time.Duration
+	// MinCullTimeout is the shortest cull timeout that a launch can ask for. It is positive
+	// and at most CullTimeout; the default is 1 minute. A twelfth of it is the least time
+	// between two writes of an instance's activity.
+	MinCullTimeout time.Duration
 	// MaxCullTimeout is the longest cull timeout that a launch can ask for, and at least
 	// CullTimeout; the default is 24 hours.
 	MaxCullTimeout time.Duration
-	// MaxAge is how long an instance can live, however active. The default 0 means no
-	// limit. A limit ends instances that are in use.
+	// MaxAge is how long an instance can live, however active; 0 means no limit. The
+	// default is 12 hours. A limit ends instances that are in use; without one, a program
+	// that uses an instance keeps its place for ever.
 	MaxAge time.Duration
 	// CullInterval is the time between two runs of the culler. It is positive; the
 	// default is 30 seconds. An instance can outlive its end by this time.
@@ -148,9 +166,9 @@ type Config struct {
 	// Version says that the process should print its version and exit. No other field
 	// is set then.
 	Version bool
-	// Warning is to be logged once there is a log; "" means none. It names the keys of
-	// the settings file that have no effect.
-	Warning string
+	// Warnings are to be logged once there is a log: keys of the settings file that have
+	// no effect, and a registry that gets no key.
+	Warnings []string
 }
 
 // serviceAccountNamespace is where the kubelet writes a pod's namespace.
@@ -268,6 +286,7 @@ func (c *Config) validateDurations(m *mistakes) {
 		rule  string
 	}{
 		{"cull-timeout", c.CullTimeout, 1, "be positive, such as 1h"},
+		{"min-cull-timeout", c.MinCullTimeout, 1, "be positive, such as 1m"},
 		{"max-cull-timeout", c.MaxCullTimeout, 1, "be positive, such as 24h"},
 		{"cull-interval", c.CullInterval, 1, "be positive, such as 30s"},
 		{"start-timeout", c.StartTimeout, 1, "be positive, such as 5m"},
@@ -278,6 +297,10 @@ func (c *Config) validateDurations(m *mistakes) {
 		if d.value < d.least {
 			m.add(fmt.Errorf("--%s is %s: it must %s", d.flag, d.value, d.rule), d.flag)
 		}
+	}
+	if c.MinCullTimeout > c.CullTimeout {
+		m.add(fmt.Errorf("--min-cull-timeout (%s) must not be longer than --cull-timeout (%s)", c.MinCullTimeout, c.CullTimeout),
+			"min-cull-timeout", "cull-timeout")
 	}
 	if c.MaxCullTimeout < c.CullTimeout {
 		m.add(fmt.Errorf("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout),

@@ -17,7 +17,7 @@ func podCauses() []Cause {
 		{p, "Terminated", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "Shutdown", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "NodeShutdown", nil, Final, FaultChance, "The node that was chosen is shutting down."},
-		{p, "DeadlineExceeded", nil, Final, FaultChance, "The instance reached the longest time that its template lets it run."},
+		{p, "DeadlineExceeded", nil, Final, FaultChance, "The instance reached the longest time that it may run."},
 		{p, "NodeAffinity", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodeName", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodePorts", nil, Final, FaultTemplate, "The port of the node that the template asks for is taken."},

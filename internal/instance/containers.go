@@ -80,7 +80,10 @@ func isSidecar(pod *corev1.Pod, name string) bool {
 // names of the containers that have one of their own. If the pod does not say which
 // container serves, the name of the first is left too.
 func SlimSpec(pod *corev1.Pod) corev1.PodSpec {
-	slim := corev1.PodSpec{NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy}
+	slim := corev1.PodSpec{
+		NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy,
+		ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds, // a claim can only shorten it
+	}
 	own := func(c *corev1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; own(c) {

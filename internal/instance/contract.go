@@ -23,10 +23,10 @@ const (
 	// claims and preloads read it to find pods and DaemonSets that are out of date.
 	TemplateHashLabel = "binder-project.org/template-hash"
 	// PoolLabel is PoolWarm on a pod that waits in the pool. The pool writes it, and
-	// a claim removes it. A pod that has it is not an instance.
+	// a claim removes it. A pod that has this value is not an instance.
 	PoolLabel = "binder-project.org/pool"
 	// PreloadLabel is "true" on the DaemonSets that pull images, and on their pods.
-	// The preloader writes it. An object that has it is not an instance.
+	// The preloader writes it. These objects have no id, so they are not instances.
 	PreloadLabel = "binder-project.org/preload"
 	// PreloadNameLabel is the name of the DaemonSet, on the pods of a preload. The
 	// preloader writes it. The DaemonSet selects its pods by it, and the read model

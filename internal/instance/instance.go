@@ -133,17 +133,25 @@ func tombstoneMessage(event *corev1.Event) string {
 }
 
 // IsInstance reports whether an object of this service belongs to an instance. Warm
-// pods, and pods that only pull an image, do not.
+// pods, and pods that only pull an image, do not. A pod with an id is either an instance
+// or warm, whatever else somebody has written to its labels: so the culler or the pool
+// ends it.
 func IsInstance(meta metav1.Object) bool {
-	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == "" && l[PreloadLabel] == ""
+	return ValidID(meta.GetLabels()[IDLabel]) && !IsWarm(meta)
 }
 
 // IsWarm reports whether a pod of this service waits in the pool to become an
 // instance.
 func IsWarm(meta metav1.Object) bool {
 	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm && l[PreloadLabel] == ""
+	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm
+}
+
+// IsStray reports whether a pod of this service has lost its id and belongs to nobody
+// else. Nobody can use it, because it is found by its id, so it ends like an instance that
+// is not used. The pods of a preload have no id, but a DaemonSet that controls them.
+func IsStray(pod *corev1.Pod) bool {
+	return !ValidID(pod.Labels[IDLabel]) && metav1.GetControllerOf(pod) == nil
 }
 
 // Selector selects everything that this service creates.

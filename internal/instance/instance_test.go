@@ -126,6 +126,7 @@ func TestFromTombstone(t *testing.T) {
 	}
 }
 
+// A pod of this service is an instance, warm, a stray, or controlled by a DaemonSet.
 func TestIsInstanceAndIsWarm(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -137,13 +138,25 @@ func TestIsInstanceAndIsWarm(t *testing.T) {
 		{"an invalid id", kubetest.WithLabel(IDLabel, "jupyter"), false, false},
 		{"waits in the pool", kubetest.WithLabel(PoolLabel, "warm"), false, true},
 		{"waits in the pool, with an invalid id", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(IDLabel, "1")), false, false},
-		{"of an unknown state of the pool", kubetest.WithLabel(PoolLabel, "hot"), false, false},
-		{"pulls an image", kubetest.WithLabel(PreloadLabel, "true"), false, false},
-		{"pulls an image for the pool", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(PreloadLabel, "true")), false, false},
+		{"of an unknown state of the pool", kubetest.WithLabel(PoolLabel, "hot"), true, false},
+		{"of another spelling", kubetest.WithLabel(PoolLabel, "Warm"), true, false},
+		{"with an empty label of the pool", kubetest.WithLabel(PoolLabel, ""), true, false},
+		{"with a label of a preload", kubetest.WithLabel(PreloadLabel, "true"), true, false},
+		{"with an odd label of a preload", kubetest.WithLabel(PreloadLabel, "false"), true, false},
+		{"with labels of both", kubetest.All(kubetest.WithLabel(PoolLabel, "hot"), kubetest.WithLabel(PreloadLabel, "true")), true, false},
+		{"waits in the pool, with a label of a preload", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(PreloadLabel, "true")), false, true},
+		{"pulls an image", func(p *corev1.Pod) { p.Labels = map[string]string{PreloadLabel: "true", PreloadNameLabel: "x"} }, false, false},
 	} {
 		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
 		if isInstance, isWarm := IsInstance(pod), IsWarm(pod); isInstance != test.instance || isWarm != test.warm {
 			t.Errorf("%s: instance %t, warm %t; want %t, %t", test.name, isInstance, isWarm, test.instance, test.warm)
+		}
+		if got, want := IsStray(pod), !test.instance && !test.warm; got != want {
+			t.Errorf("%s: stray %t, want %t", test.name, got, want)
+		}
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+		if IsStray(pod) {
+			t.Errorf("%s: it is a stray with a controller", test.name)
 		}
 	}
 }

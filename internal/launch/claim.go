@@ -75,14 +75,18 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	annotations := instance.LaunchAnnotations(l.deps.Now(), cullTimeout)
+	now, spec := l.deps.Now(), map[string]any{}
+	if deadline := l.deadline(pod, now.Sub(pod.CreationTimestamp.Time)); deadline != nil {
+		spec["activeDeadlineSeconds"] = *deadline
+	}
+	annotations := instance.LaunchAnnotations(now, cullTimeout)
 	if before := instance.RestartsBefore(pod); before != "" {
 		annotations[instance.RestartsBeforeAnnotation] = before
 	}
-	claimed, err := kube.PatchMetadata(ctx, l.deps.Pods, pod, map[string]any{
+	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{
 		"labels":      map[string]any{instance.PoolLabel: nil},
 		"annotations": annotations,
-	})
+	}, spec)
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}

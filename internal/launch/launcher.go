@@ -86,6 +86,8 @@ type Deps struct {
 	// must make the same id of the same key and template, and nobody else may be able
 	// to: an id is the only secret that guards an instance.
 	RepeatableID func(idempotencyKey, template string) string
+	// MaxAge is how long the instance of a pod may live, however active; 0 means no limit.
+	MaxAge func(pod *corev1.Pod) time.Duration
 	// StartTimeout is how long an instance may take to become ready. A warm pod that
 	// has used up half of it is not claimed.
 	StartTimeout time.Duration
@@ -216,6 +218,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
 	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), cullTimeout))
+	pod.Spec.ActiveDeadlineSeconds = l.deadline(pod, 0)
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 	created, err := l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})

@@ -44,6 +44,7 @@ func newReplica(t testing.TB, world *kubetest.World, changes ...func(*Deps)) *re
 	deps := Deps{
 		Pods: world.Client.CoreV1().Pods(kubetest.Namespace), Cache: world, Templates: world, Remover: r.fakeRemover,
 		RepeatableID: repeatableID, StartTimeout: kubetest.StartTimeout,
+		MaxAge:  func(*corev1.Pod) time.Duration { return 0 },
 		Metrics: r.fakeMetrics, Log: log, Now: world.Now, Random: &countingRandom{},
 	}
 	for _, change := range changes {

@@ -82,7 +82,7 @@ func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 		}
 		return Verdict{}
 	case reason == instance.EndExpired:
-		age := r.maxAgeOf(pod)
+		age := r.MaxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
 		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Launched %s ago; its max age is %s.", lived, age)}
 	}
@@ -149,7 +149,7 @@ func (r Rules) FixWrongTimes(pod *corev1.Pod, now time.Time, held bool) (annotat
 		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
 		annotations[instance.ActivitySourceAnnotation] = nil // the fix is not a use
 	}
-	if r.maxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
+	if r.MaxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
 		if _, err := launchedAt(pod, now); wrong(err) {
 			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
 		}

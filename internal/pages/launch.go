@@ -124,7 +124,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 	if acceptsHTML(r) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
-	setPrivacyHeaders(w.Header())
+	setOwnHeaders(w.Header())
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -199,6 +199,7 @@ func (p *Pages) Progress() http.Handler {
 			NoInstanceNotice().Serve(w, r)
 			return
 		}
+		setOwnHeaders(w.Header())
 		protocol.StreamEvents(w, r, p.deps.Instances, id, p.deps.Draining, describe)
 	})
 }

@@ -41,6 +41,25 @@ func serveNotice(n Notice, accept string) *httptest.ResponseRecorder {
 	return serve(http.HandlerFunc(n.Serve), http.MethodGet, "/", "", "Accept", accept)
 }
 
+// wantOwnHeaders checks the headers of all our answers: they keep the address secret, and
+// windows apart.
+func wantOwnHeaders(t testing.TB, w *httptest.ResponseRecorder) {
+	t.Helper()
+	for header, want := range map[string]string{
+		"Cache-Control": "no-store", "Referrer-Policy": "strict-origin",
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+	} {
+		if got := w.Header().Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	for _, feature := range []string{"camera=()", "geolocation=()", "microphone=()"} {
+		if got := w.Header().Get("Permissions-Policy"); !strings.Contains(got, feature) {
+			t.Errorf("Permissions-Policy is %q, want %s in it", got, feature)
+		}
+	}
+}
+
 // wantPage checks what is true of every page, and that this one contains some texts.
 func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...string) {
 	t.Helper()
@@ -49,13 +68,13 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 		t.Errorf("answered %d, want %d: %s", w.Code, code, body)
 	}
 	for header, want := range map[string]string{
-		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store",
-		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
+		"Content-Type": "text/html; charset=utf-8", "X-Content-Type-Options": "nosniff",
 	} {
 		if got := w.Header().Get(header); got != want {
 			t.Errorf("%s is %q, want %q", header, got, want)
 		}
 	}
+	wantOwnHeaders(t, w)
 	policy := w.Header().Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "; frame-ancestors '", "base-uri 'none'", "form-action 'self'"} {
 		if !strings.Contains(policy, want) {
@@ -158,7 +177,8 @@ func TestNotices(t *testing.T) {
 			}
 			for _, accept := range []string{"application/json", "*/*", ""} {
 				w := serveNotice(row.notice, accept)
-				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" ||
+				wantOwnHeaders(t, w)
+				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" ||
 					w.Header().Get("Retry-After") != retryAfter || strings.TrimSpace(w.Body.String()) != row.notice.Plain || row.notice.Plain == "" {
 					t.Errorf("a client that accepts %q got %d, %v: %q", accept, w.Code, w.Header(), w.Body)
 				}

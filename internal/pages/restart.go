@@ -42,7 +42,7 @@ func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instanc
 	case told && parameter == "":
 		return r, false
 	case told: // the parameter has done its work; the application's scripts must not see it
-		setPrivacyHeaders(w.Header())
+		setOwnHeaders(w.Header())
 		w.Header().Set("Location", withQuery(path, query))
 		w.WriteHeader(http.StatusSeeOther)
 		return nil, true
