@@ -89,7 +89,7 @@ func writePage(w http.ResponseWriter, code int, page *template.Template, view an
 
 // unusedFeatures is a Permissions Policy (W3C) that turns off the browser's features that
 // ask a visitor for leave. Our pages use none, and the question would name our origin.
-const unusedFeatures = "bluetooth=(), camera=(), clipboard-read=(), display-capture=(), geolocation=(), hid=(), " +
+const unusedFeatures = "camera=(), clipboard-read=(), display-capture=(), geolocation=(), hid=(), " +
 	"microphone=(), midi=(), payment=(), publickey-credentials-get=(), serial=(), usb=()"
 
 // setOwnHeaders sets what every answer of ours has, and no answer of an instance.
