@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -51,6 +52,7 @@ type app struct {
 	activity *activity.Tracker
 	culler   *Culler
 	launcher *launch.Launcher
+	clients  *admission.Clients
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
@@ -67,6 +69,7 @@ func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now
 		config: c, client: client, log: log, now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
+		clients: admission.NewClients(c.APIKey, c.TrustedProxies),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge}
@@ -115,6 +118,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
+		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: protocol.NewAPIKey(a.config.APIKey).InstanceID, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
 	})
@@ -171,7 +175,7 @@ func (a *app) api(proxyPort string) http.Handler {
 	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Key:          protocol.NewAPIKey(a.config.APIKey),
+		Client: a.clientOf, Key: protocol.NewAPIKey(a.config.APIKey),
 		AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
 		Draining: a.draining, Metrics: a.metrics, Log: a.log,
 	}
@@ -185,8 +189,8 @@ func (a *app) public(templates podtemplate.Source) http.Handler {
 		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
 	})
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
-		Draining: a.draining, Log: a.log,
+		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
+		FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.log,
 	})
 	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
 }

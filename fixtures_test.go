@@ -25,6 +25,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -143,6 +144,7 @@ func (p parts) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
 	launcher, err := launch.New(launch.Deps{
 		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
+		Admission:    admission.New(admission.Deps{Instances: p.cache, Now: p.now}),
 		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
 		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
 	})

@@ -34,10 +34,12 @@ var (
 
 // API is the Binder deploy API: it parses, authorises, calls and encodes.
 type API struct {
-	Instances      InstanceReader
-	Launcher       InstanceLauncher
-	Preloader      TemplatePreloader
-	Location       func(id, requestHost string) string
+	Instances InstanceReader
+	Launcher  InstanceLauncher
+	Preloader TemplatePreloader
+	Location  func(id, requestHost string) string
+	// Client tells whose limits a launch counts for, as launch.Request.Client.
+	Client         func(*http.Request) string
 	Key            protocol.APIKey
 	MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
@@ -149,7 +151,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id, err := a.Launcher.Launch(r.Context(), launch.Request{
-		Template: req.TemplateName, CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
+		Template: req.TemplateName, Client: a.Client(r), CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		return err

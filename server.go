@@ -10,7 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // requestLimits bound single requests of a server. For times, 0 means no limit.
@@ -68,6 +70,22 @@ func (s *server) shutdown(timeout time.Duration) {
 		s.log.Warn("requests were cut off at the end", "server", s.name, "error", err)
 		_ = s.http.Close() // Shutdown's error was logged already
 	}
+}
+
+// limits are the limits of launches.
+func (a *app) limits() admission.Limits {
+	return admission.Limits{
+		LaunchRate: a.config.LaunchRate, MaxPerClient: a.config.MaxInstancesPerClient, MaxInstances: a.config.MaxInstances,
+	}
+}
+
+// clientOf tells whose limits a launch counts for, on the API's and on the public port. A
+// holder of the API key may launch for many people, so it counts for nobody's.
+func (a *app) clientOf(r *http.Request) string {
+	if protocol.NewAPIKey(a.config.APIKey).Opens(r.Header.Get("Authorization")) {
+		return ""
+	}
+	return a.clients.Of(r.RemoteAddr, r.Header["X-Forwarded-For"])
 }
 
 // health answers the kubelet's probes.

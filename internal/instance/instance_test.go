@@ -30,6 +30,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 			},
 			Annotations: map[string]string{
 				"binder-project.org/template-name": "a/name",
+				"binder-project.org/launched":      "2026-01-02T13:00:00.000Z",
 				"binder-project.org/last-activity": "2026-01-02T12:00:00.000Z",
 				"binder-project.org/port":          "8080",
 				"binder-project.org/strip-prefix":  "true",
@@ -43,7 +44,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 		},
 	}
 	want := Instance{
-		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080",
+		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Launched: kubetest.Noon.Add(time.Hour), Address: "10.0.0.7:8080",
 		StripPrefix: true, IdlePaths: "api/status",
 	}
 	if got := FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout); got != want {
@@ -82,6 +83,29 @@ func TestLaunchAnnotations(t *testing.T) {
 	}
 }
 
+// An instance that was warm was launched after its creation. Its tombstone remembers that
+// too.
+func TestLaunched(t *testing.T) {
+	later := kubetest.Noon.Add(time.Hour)
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		want   time.Time
+	}{
+		"launched later": {kubetest.LaunchedAt(later), later},
+		"no annotation":  {kubetest.WithoutAnnotation(LaunchedAnnotation), kubetest.Noon},
+		"unreadable":     {kubetest.WithAnnotation(LaunchedAnnotation, "at one"), kubetest.Noon},
+		"empty":          {kubetest.WithAnnotation(LaunchedAnnotation, ""), kubetest.Noon},
+	} {
+		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
+		if got := FromPod(pod, nil, later, kubetest.StartTimeout).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the pod says %s, want %s", name, got, test.want)
+		}
+		if got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "")).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the tombstone says %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 func TestFromPodAddressAndPrefix(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -111,7 +135,7 @@ func TestFromTombstone(t *testing.T) {
 		pod := kubetest.Pod(anID, kubetest.Noon, kubetest.OfTemplate(template))
 		got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "not used for 1h5m"))
 		want := Instance{
-			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon,
+			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon, Launched: kubetest.Noon,
 			Reason: "Culled", Message: "not used for 1h5m", Ended: kubetest.Noon.Add(time.Hour),
 		}
 		if got != want {
