@@ -142,9 +142,14 @@ func (p parts) tracker() *activity.Tracker {
 
 func (p parts) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
+	return p.limitedLauncher(t, admission.Limits{})
+}
+
+func (p parts) limitedLauncher(t testing.TB, limits admission.Limits) *launch.Launcher {
+	t.Helper()
 	launcher, err := launch.New(launch.Deps{
 		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
-		Admission:    admission.New(admission.Deps{Instances: p.cache, Now: p.now}),
+		Admission:    admission.New(admission.Deps{Limits: limits, Instances: p.cache, Now: p.now}),
 		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
 		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
 	})
