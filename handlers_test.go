@@ -66,7 +66,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Client:   func(r *http.Request) string { return "client at " + r.RemoteAddr },
+		Client:   func(r *http.Request) string { return strings.ReplaceAll(r.RemoteAddr, ":", ".port.") }, // a label's value
 		Key:      protocol.NewAPIKey(testAPIKey), MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
@@ -102,7 +102,7 @@ func TestDeploy(t *testing.T) {
 			launcher := &fakeLauncher{}
 			res := ask(newTestAPI(nil, launcher).Routes(), "POST", row.target, row.body, "Idempotency-Key", "again")
 			wantJSON(t, res, fmt.Sprintf(`{"id": %q}`, kubetest.ID(1)))
-			row.want.IdempotencyKey, row.want.Client = "again", "client at 192.0.2.1:1234" // httptest's
+			row.want.IdempotencyKey, row.want.Client = "again", "192.0.2.1.port.1234" // httptest's
 			if !slices.Equal(launcher.launches, []launch.Request{row.want}) {
 				t.Errorf("launched %+v, want %+v once", launcher.launches, row.want)
 			}
