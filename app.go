@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
@@ -55,6 +55,7 @@ type app struct {
 	activity *activity.Tracker
 	culler   *Culler
 	launcher *launch.Launcher
+	clients  *admission.Clients
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
@@ -71,6 +72,7 @@ func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now
 		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
+		clients: admission.NewClients(c.Secret, c.TrustedProxies),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge, MinCullTimeout: c.MinCullTimeout}
@@ -119,6 +121,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
+		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
 	})
@@ -175,7 +178,7 @@ func (a *app) api(proxyPort string) http.Handler {
 	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, Draining: a.draining,
+		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Metrics: a.metrics, Log: a.visits,
 	}
@@ -189,30 +192,10 @@ func (a *app) public(templates podtemplate.Source) http.Handler {
 		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
-		Draining: a.draining, Log: a.visits,
+		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
+		FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
 	})
 	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
-}
-
-// routePublic routes by the first segment of the path as it was sent. It is not a
-// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
-// launchPage, the paths of launches go to the instances' handler, which knows no such
-// address.
-func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
-	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
-	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
-	instances = m.InstrumentProxy(instance.UserPrefix, instances)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := proxy.EscapedPath(r); {
-		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
-			launch.ServeHTTP(w, r)
-		case strings.HasPrefix(path, pages.ProgressPrefix):
-			progress.ServeHTTP(w, r)
-		default:
-			instances.ServeHTTP(w, r)
-		}
-	})
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new

@@ -25,6 +25,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
@@ -141,8 +142,14 @@ func (p parts) tracker() *activity.Tracker {
 
 func (p parts) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
+	return p.limitedLauncher(t, admission.Limits{})
+}
+
+func (p parts) limitedLauncher(t testing.TB, limits admission.Limits) *launch.Launcher {
+	t.Helper()
 	launcher, err := launch.New(launch.Deps{
 		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
+		Admission:    admission.New(admission.Deps{Limits: limits, Instances: p.cache, Now: p.now}),
 		RepeatableID: keys.NewSecret("a secret").InstanceID, MaxAge: lifetime.Rules{MaxAge: 48 * time.Hour}.MaxAgeOf, StartTimeout: kubetest.StartTimeout,
 		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
 	})
@@ -201,6 +208,7 @@ func testConfig(t testing.TB, flags ...string) *config.Config {
 		"--api-key=" + testAPIKey, "--shutdown-delay=0s", "--min-cull-timeout=1ms",
 	}, flags...), emptyHost(), io.Discard)
 	noError(t, err)
+	c.Secret = "what all replicas know"
 	return c
 }
 

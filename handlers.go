@@ -35,10 +35,12 @@ var (
 
 // API is the Binder deploy API: it parses, authorises, calls and encodes.
 type API struct {
-	Instances      InstanceReader
-	Launcher       InstanceLauncher
-	Preloader      TemplatePreloader
-	Location       func(id, requestHost string) string
+	Instances InstanceReader
+	Launcher  InstanceLauncher
+	Preloader TemplatePreloader
+	Location  func(id, requestHost string) string
+	// Client tells whose limits a launch counts for, as launch.Request.Client.
+	Client         func(*http.Request) string
 	Keys           *keys.Keys
 	MinCullTimeout time.Duration // the shortest and the longest that a launch can ask for
 	MaxCullTimeout time.Duration
@@ -161,7 +163,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id, err := a.Launcher.Launch(r.Context(), launch.Request{
-		Template: req.TemplateName, CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
+		Template: req.TemplateName, Client: a.Client(r), CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		return err

@@ -66,6 +66,7 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
+		Client:   func(r *http.Request) string { return strings.ReplaceAll(r.RemoteAddr, ":", ".port.") }, // a label's value
 		Keys:     keys.New(testAPIKey), MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
@@ -102,7 +103,7 @@ func TestDeploy(t *testing.T) {
 			launcher := &fakeLauncher{}
 			res := ask(newTestAPI(nil, launcher).Routes(), "POST", row.target, row.body, "Idempotency-Key", idempotencyKey)
 			wantJSON(t, res, fmt.Sprintf(`{"id": %q}`, kubetest.ID(1)))
-			row.want.IdempotencyKey = idempotencyKey
+			row.want.IdempotencyKey, row.want.Client = idempotencyKey, "192.0.2.1.port.1234" // httptest's
 			if !slices.Equal(launcher.launches, []launch.Request{row.want}) {
 				t.Errorf("launched %+v, want %+v once", launcher.launches, row.want)
 			}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -304,5 +305,46 @@ func TestIntegrationTemplateWarning(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "level=ERROR") {
 		t.Errorf("the log is\n%s", out)
+	}
+}
+
+// How far launches at three replicas exceed a client's limit depends on what they launch
+// before the watches deliver it. It is bounded by the limit times the number of replicas.
+func TestIntegrationOvershootOfLimits(t *testing.T) {
+	const limit, launches = 10, 45
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
+	var replicas []*replica
+	var launchers []*launch.Launcher
+	for range 3 {
+		r := s.startReplica(t, time.Now)
+		r.awaitTemplate(t, kubetest.TemplateName)
+		replicas = append(replicas, r)
+		launchers = append(launchers, r.limitedLauncher(t, admission.Limits{MaxPerClient: limit}))
+	}
+	for _, row := range []struct {
+		client string
+		pause  time.Duration // between two launches
+	}{
+		{"at-once", 0},
+		{"every-20-ms", 20 * time.Millisecond},
+	} {
+		var running sync.WaitGroup
+		for n := range launches {
+			running.Go(func() {
+				_, err := launchers[n%len(launchers)].Launch(t.Context(), launch.Request{Template: kubetest.TemplateName, Client: row.client})
+				if refusal := (*admission.Refusal)(nil); err != nil && !errors.As(err, &refusal) {
+					t.Error(err)
+				}
+			})
+			time.Sleep(row.pause)
+		}
+		running.Wait()
+		pods, err := s.client.CoreV1().Pods(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: instance.ClientLabel + "=" + row.client})
+		noError(t, err)
+		t.Logf("%s: %d instances, the limit is %d", row.client, len(pods.Items), limit)
+		if got, most := len(pods.Items), limit*len(replicas); got < limit || got > most {
+			t.Errorf("%s: there are %d instances, want %d to %d", row.client, got, limit, most)
+		}
 	}
 }

@@ -8,11 +8,16 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // requestLimits bound single requests of a server. For times, 0 means no limit.
@@ -70,6 +75,42 @@ func (s *server) shutdown(timeout time.Duration) {
 		s.log.Warn("requests were cut off at the end", "server", s.name, "error", err)
 		_ = s.http.Close() // Shutdown's error was logged already
 	}
+}
+
+// limits are the limits of launches.
+func (a *app) limits() admission.Limits {
+	return admission.Limits{
+		LaunchRate: a.config.LaunchRate, MaxPerClient: a.config.MaxInstancesPerClient, MaxInstances: a.config.MaxInstances,
+	}
+}
+
+// clientOf tells whose limits a launch counts for, on the API's and on the public port. A
+// holder of the API key may launch for many people, so it counts for nobody's.
+func (a *app) clientOf(r *http.Request) string {
+	if a.keys.Opens(r.Header.Get("Authorization")) {
+		return ""
+	}
+	return a.clients.Of(r.RemoteAddr, r.Header["X-Forwarded-For"])
+}
+
+// routePublic routes by the first segment of the path as it was sent. It is not a
+// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
+// launchPage, the paths of launches go to the instances' handler, which knows no such
+// address.
+func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
+	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
+	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
+	instances = m.InstrumentProxy(instance.UserPrefix, instances)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := proxy.EscapedPath(r); {
+		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
+			launch.ServeHTTP(w, r)
+		case strings.HasPrefix(path, pages.ProgressPrefix):
+			progress.ServeHTTP(w, r)
+		default:
+			instances.ServeHTTP(w, r)
+		}
+	})
 }
 
 // health answers the kubelet's probes.

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -152,6 +153,22 @@ type Config struct {
 	// than both together plus 10 seconds, or the last activity is not written.
 	DrainTimeout time.Duration
 
+	// Limits.
+
+	// LaunchRate is how many instances a client can launch in an hour; the default is 20,
+	// and 0 means no limit. Clients are told apart by their addresses.
+	LaunchRate int
+	// MaxInstancesPerClient is how many living instances a client can have; the default is
+	// 10, and 0 means no limit.
+	MaxInstancesPerClient int
+	// MaxInstances is how many living instances there can be in all. The default 0 means
+	// no limit.
+	MaxInstances int
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. By
+	// default there are none. A network that visitors can send from lets them make up
+	// addresses; one that is missing makes all visitors behind that proxy one client.
+	TrustedProxies []netip.Prefix
+
 	// Logging.
 
 	// LogFormat is "json", "text" or the default "auto": text on a terminal, else JSON.
@@ -264,6 +281,7 @@ var (
 // validate checks that values are in range and agree with one another.
 func (c *Config) validate(m *mistakes) {
 	c.validateDurations(m)
+	c.validateLimits(m)
 	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
 		m.add(fmt.Errorf("--public-host is %q: it must be host or host:port, such as binder.example.org, with no scheme and no path",
 			c.PublicHost), "public-host")

@@ -80,6 +80,7 @@ func defaults() Config {
 		CullTimeout:        time.Hour, MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour, MaxAge: 12 * time.Hour,
 		CullInterval: 30 * time.Second, StartTimeout: 5 * time.Minute,
 		ShutdownDelay: 5 * time.Second, DrainTimeout: 20 * time.Second,
+		LaunchRate: 20, MaxInstancesPerClient: 10,
 		LogFormat: "auto", LogLevel: slog.LevelInfo,
 	}
 }
@@ -96,37 +97,41 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		value, other, field string // both values differ from the default
 	}
 	settings := map[string]setting{
-		"api-address":           {"one", "other", "APIAddress"},
-		"proxy-address":         {"one", "other", "ProxyAddress"},
-		"metrics-address":       {"one", "other", "MetricsAddress"},
-		"public-host":           {"one", "other", "PublicHost"},
-		"cors-allow-origin":     {"https://one:8443", "*", "CORSAllowOrigins"},
-		"frame-ancestors":       {"https://one:8443", "*", "FrameAncestors"},
-		"hide-cookie":           {"one", "other", "HideCookies"},
-		"launch-page":           {"false", "true", "LaunchPage"},
-		"kubeconfig":            {"one", "other", "Kubeconfig"},
-		"namespace":             {"one", "other", "Namespace"},
-		"instances-namespace":   {"one", "other", "InstancesNamespace"},
-		"proxy-service":         {"one", "other", "ProxyService"},
-		"leader-election-lease": {"one", "other", "LeaseName"},
-		"api-key":               {"one", "other", "APIKey"},
-		"api-key-file":          {"one", "other", "APIKeyFile"},
-		"secret-file":           {"one", "other", "SecretFile"},
-		"registry-api-key":      {"one", "other", "RegistryAPIKey"},
-		"registry-api-key-file": {"one", "other", "RegistryAPIKeyFile"},
-		"registry-url":          {"http://one:8082", "https://other", "RegistryURL"},
-		"preload-helper-image":  {"one", "other", "PreloadHelperImage"},
-		"cull-timeout":          {"20h0m0s", "21h0m0s", "CullTimeout"},
-		"min-cull-timeout":      {"30m0s", "31m0s", "MinCullTimeout"},
-		"max-cull-timeout":      {"20h0m0s", "21h0m0s", "MaxCullTimeout"},
-		"max-age":               {"20h0m0s", "21h0m0s", "MaxAge"},
-		"cull-interval":         {"20h0m0s", "21h0m0s", "CullInterval"},
-		"start-timeout":         {"20h0m0s", "21h0m0s", "StartTimeout"},
-		"shutdown-delay":        {"20h0m0s", "21h0m0s", "ShutdownDelay"},
-		"drain-timeout":         {"20h0m0s", "21h0m0s", "DrainTimeout"},
-		"log-format":            {"json", "text", "LogFormat"},
-		"log-level":             {"WARN", "DEBUG", "LogLevel"},
-		"config":                {"one.json", "other.json", "ConfigFile"},
+		"api-address":              {"one", "other", "APIAddress"},
+		"proxy-address":            {"one", "other", "ProxyAddress"},
+		"metrics-address":          {"one", "other", "MetricsAddress"},
+		"public-host":              {"one", "other", "PublicHost"},
+		"cors-allow-origin":        {"https://one:8443", "*", "CORSAllowOrigins"},
+		"frame-ancestors":          {"https://one:8443", "*", "FrameAncestors"},
+		"hide-cookie":              {"one", "other", "HideCookies"},
+		"launch-page":              {"false", "true", "LaunchPage"},
+		"kubeconfig":               {"one", "other", "Kubeconfig"},
+		"namespace":                {"one", "other", "Namespace"},
+		"instances-namespace":      {"one", "other", "InstancesNamespace"},
+		"proxy-service":            {"one", "other", "ProxyService"},
+		"leader-election-lease":    {"one", "other", "LeaseName"},
+		"api-key":                  {"one", "other", "APIKey"},
+		"api-key-file":             {"one", "other", "APIKeyFile"},
+		"secret-file":              {"one", "other", "SecretFile"},
+		"registry-api-key":         {"one", "other", "RegistryAPIKey"},
+		"registry-api-key-file":    {"one", "other", "RegistryAPIKeyFile"},
+		"registry-url":             {"http://one:8082", "https://other", "RegistryURL"},
+		"preload-helper-image":     {"one", "other", "PreloadHelperImage"},
+		"cull-timeout":             {"20h0m0s", "21h0m0s", "CullTimeout"},
+		"min-cull-timeout":         {"30m0s", "31m0s", "MinCullTimeout"},
+		"max-cull-timeout":         {"20h0m0s", "21h0m0s", "MaxCullTimeout"},
+		"max-age":                  {"20h0m0s", "21h0m0s", "MaxAge"},
+		"cull-interval":            {"20h0m0s", "21h0m0s", "CullInterval"},
+		"start-timeout":            {"20h0m0s", "21h0m0s", "StartTimeout"},
+		"shutdown-delay":           {"20h0m0s", "21h0m0s", "ShutdownDelay"},
+		"drain-timeout":            {"20h0m0s", "21h0m0s", "DrainTimeout"},
+		"log-format":               {"json", "text", "LogFormat"},
+		"log-level":                {"WARN", "DEBUG", "LogLevel"},
+		"config":                   {"one.json", "other.json", "ConfigFile"},
+		"launch-rate":              {"7", "8", "LaunchRate"},
+		"max-instances":            {"7", "8", "MaxInstances"},
+		"trusted-proxies":          {"10.0.0.0/8", "fd00::/8", "TrustedProxies"},
+		"max-instances-per-client": {"7", "8", "MaxInstancesPerClient"},
 	}
 	new(Config).Flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
@@ -197,6 +202,11 @@ func TestMistakes(t *testing.T) {
 		{"--shutdown-delay=-1s", nil, []string{"--shutdown-delay is -1s", "negative"}},
 		{"--drain-timeout=-1s", nil, []string{"--drain-timeout is -1s", "negative"}},
 		{"--max-age=-1s", nil, []string{"--max-age is -1s", "negative"}},
+		{"--launch-rate=-1", nil, []string{"--launch-rate is -1", "negative", "no limit"}},
+		{"--max-instances-per-client=-1", nil, []string{"--max-instances-per-client is -1", "negative"}},
+		{"--max-instances=-1", nil, []string{"--max-instances is -1", "negative"}},
+		{"--launch-rate=many", nil, []string{"-launch-rate", `"many"`, "a whole number"}},
+		{"--", []string{"BINDER_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, []string{"BINDER_TRUSTED_PROXIES", `"proxy"`, "10.0.0.0/8"}},
 		{"--max-cull-timeout=59m", nil, []string{"--max-cull-timeout (59m0s)", "--cull-timeout (1h0m0s)"}},
 		{"--public-host=https://binder.org", nil, []string{`--public-host is "https://binder.org"`, "no scheme"}},
 		{"--", []string{"BINDER_PUBLIC_HOST=binder.org/here"}, []string{`--public-host is "binder.org/here"`, "no path"}},
@@ -236,6 +246,28 @@ func TestPublicHost(t *testing.T) {
 	}
 	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>"} {
 		wantMistakes(t, testHost(), []string{"--public-host=" + host}, 1, "--public-host")
+	}
+}
+
+func TestTrustedProxies(t *testing.T) {
+	for given, want := range map[string]string{
+		"10.0.0.0/8":           "[10.0.0.0/8]",
+		"10.1.2.3/8":           "[10.0.0.0/8]",
+		"192.0.2.7":            "[192.0.2.7/32]",
+		"2001:db8::7":          "[2001:db8::7/128]",
+		"10.0.0.0/8, fd00::/8": "[10.0.0.0/8 fd00::/8]",
+	} {
+		if c := mustParse(t, testHost(), "--trusted-proxies="+given); fmt.Sprint(c.TrustedProxies) != want {
+			t.Errorf("%q: got %v, want %s", given, c.TrustedProxies, want)
+		}
+	}
+	if c := mustParse(t, testHost(), "--trusted-proxies=10.0.0.0/8", "--trusted-proxies=192.0.2.7"); len(c.TrustedProxies) != 2 {
+		t.Errorf("the flag twice: got %v", c.TrustedProxies)
+	}
+	for _, wrong := range []string{
+		"0.0.0.0/0", "::/0", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/8,", "proxy", "10.0.0.1:80", "fe80::1%eth0", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1",
+	} {
+		wantMistakes(t, testHost(), []string{"--trusted-proxies=" + wrong}, 1, "trusted-proxies")
 	}
 }
 

@@ -26,6 +26,7 @@ func (c *Config) flagGroups() []flagGroup {
 		{"Keys", c.keyFlags},
 		{"Templates", c.templateFlags},
 		{"Lifetimes", c.lifetimeFlags},
+		{"Limits", c.limitFlags},
 		{"Logging", c.loggingFlags},
 		{"Other", c.otherFlags},
 	}

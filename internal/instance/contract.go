@@ -25,6 +25,11 @@ const (
 	// PoolLabel is PoolWarm on a pod that waits in the pool. The pool writes it, and
 	// a claim removes it. A pod that has this value is not an instance.
 	PoolLabel = "binder-project.org/pool"
+	// ClientLabel says whose launch made the pod an instance: a keyed hash of the
+	// client's address, as package admission makes it. The launcher writes it when it
+	// creates or claims the pod, and the tombstone writer copies it. The limits of each
+	// client are counted by it. A launch with the API key leaves none.
+	ClientLabel = "binder-project.org/client"
 	// PreloadLabel is "true" on the DaemonSets that pull images, and on their pods.
 	// The preloader writes it. These objects have no id, so they are not instances.
 	PreloadLabel = "binder-project.org/preload"
@@ -40,7 +45,8 @@ const (
 	TemplateNameAnnotation = "binder-project.org/template-name"
 	// LaunchedAnnotation is when the pod became an instance: when it was created for
 	// a launch, or claimed from the pool. The launcher writes it, and the culler
-	// replaces a wrong value. The max age counts from it.
+	// replaces a wrong value. The tombstone writer copies it. The max age counts from it,
+	// and so does the launch rate.
 	LaunchedAnnotation = "binder-project.org/launched"
 	// RestartsBeforeAnnotation is how often the container that serves was restarted while
 	// the pod waited in the pool. A claim writes it if that is not 0. Those restarts are

@@ -51,6 +51,9 @@ type Instance struct {
 	// failed, or if the pod does not say when.
 	FailedAt time.Time
 	Created  time.Time
+	// Launched is when the pod became an instance: later than Created if it was warm. If
+	// the pod does not say, or not readably, it is Created.
+	Launched time.Time
 	Ended    time.Time // when the instance was deleted; zero while there is a pod
 	Address  string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
@@ -87,6 +90,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		ID:          pod.Labels[IDLabel],
 		Template:    TemplateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
+		Launched:    launchedAt(pod, pod.CreationTimestamp.Time),
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
 
@@ -109,6 +113,7 @@ func FromTombstone(event *corev1.Event) Instance {
 		ID:       event.Labels[IDLabel],
 		Template: TemplateOf(event),
 		Created:  event.FirstTimestamp.Time,
+		Launched: launchedAt(event, event.FirstTimestamp.Time),
 		Status:   StatusDeleted,
 		Reason:   event.Reason,
 		Message:  tombstoneMessage(event),

@@ -36,6 +36,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 				"binder-project.org/idle-paths":       "api/status",
 				"binder-project.org/idle-requests":    "POST /poll",
 				"binder-project.org/heartbeat-frames": "4 ws/.*",
+				"binder-project.org/launched":         "2026-01-02T13:00:00.000Z",
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: "node-1"},
@@ -45,7 +46,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 		},
 	}
 	want := Instance{
-		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080",
+		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Launched: kubetest.Noon.Add(time.Hour), Address: "10.0.0.7:8080",
 		StripPrefix: true, IdlePaths: "api/status", IdleRequests: "POST /poll", HeartbeatFrames: "4 ws/.*",
 	}
 	if got := FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout); got != want {
@@ -84,6 +85,29 @@ func TestLaunchAnnotations(t *testing.T) {
 	}
 }
 
+// An instance that was warm was launched after its creation. Its tombstone remembers that
+// too.
+func TestLaunched(t *testing.T) {
+	later := kubetest.Noon.Add(time.Hour)
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		want   time.Time
+	}{
+		"launched later": {kubetest.LaunchedAt(later), later},
+		"no annotation":  {kubetest.WithoutAnnotation(LaunchedAnnotation), kubetest.Noon},
+		"unreadable":     {kubetest.WithAnnotation(LaunchedAnnotation, "at one"), kubetest.Noon},
+		"empty":          {kubetest.WithAnnotation(LaunchedAnnotation, ""), kubetest.Noon},
+	} {
+		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
+		if got := FromPod(pod, nil, later, kubetest.StartTimeout).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the pod says %s, want %s", name, got, test.want)
+		}
+		if got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "")).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the tombstone says %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 func TestFromPodAddressAndPrefix(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -113,7 +137,7 @@ func TestFromTombstone(t *testing.T) {
 		pod := kubetest.Pod(anID, kubetest.Noon, kubetest.OfTemplate(template))
 		got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "not used for 1h5m"))
 		want := Instance{
-			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon,
+			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon, Launched: kubetest.Noon,
 			Reason: "Culled", Message: "not used for 1h5m", Ended: kubetest.Noon.Add(time.Hour),
 		}
 		if got != want {

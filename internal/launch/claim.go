@@ -41,7 +41,8 @@ const (
 // No pod is claimed twice. Launches of this replica reserve the pods that they try.
 // Between replicas, the API server accepts a claim only of the version of the pod that
 // was read.
-func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (id string, outcome claimOutcome, err error) {
+func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outcome claimOutcome, err error) {
+	template := launch.template
 	if size, err := podtemplate.PoolSize(template); size == 0 || err != nil {
 		return "", noPool, nil // an Event on the template reports an invalid size
 	}
@@ -52,7 +53,7 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 		}
 		defer l.claiming.Delete(pod.Name) // by then the read model has the claimed pod
 		id := pod.Labels[instance.IDLabel]
-		switch err := l.claimPod(ctx, pod, cullTimeout); {
+		switch err := l.claimPod(ctx, pod, launch); {
 		case err == nil:
 			l.deps.Metrics.Claimed(resultWarm)
 			return id, claimed, nil
@@ -72,21 +73,23 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 }
 
 // claimPod takes a pod out of its pool and makes it an instance, in one write.
-func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
+func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitted) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 	now, spec := l.deps.Now(), map[string]any{}
 	if deadline := l.deadline(pod, now.Sub(pod.CreationTimestamp.Time)); deadline != nil {
 		spec["activeDeadlineSeconds"] = *deadline
 	}
-	annotations := instance.LaunchAnnotations(now, cullTimeout)
+	annotations := instance.LaunchAnnotations(now, launch.CullTimeout)
 	if before := instance.RestartsBefore(pod); before != "" {
 		annotations[instance.RestartsBeforeAnnotation] = before
 	}
-	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{
-		"labels":      map[string]any{instance.PoolLabel: nil},
-		"annotations": annotations,
-	}, spec)
+	labels := map[string]any{instance.PoolLabel: nil}
+	for key, value := range instance.LaunchLabels(launch.Client) {
+		labels[key] = value
+	}
+	launch.place.Expect(pod.Labels[instance.IDLabel])
+	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{"labels": labels, "annotations": annotations}, spec)
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}

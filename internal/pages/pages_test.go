@@ -207,7 +207,7 @@ func TestFrames(t *testing.T) {
 	const both = "'self' https://hub.example http://b.example:8080"
 	origins := []string{"https://hub.example", "http://b.example:8080"}
 	s := &site{templateErr: podtemplate.ErrUnknown}
-	p := New(Deps{Launcher: s, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
+	p := New(Deps{Launcher: s, Client: clientOf, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
 	for _, row := range []struct {
 		method, target string
 		header         []string

@@ -48,7 +48,7 @@ func TestNewPodWritesTheContract(t *testing.T) {
 			"other.org/note":                      "is not for the pod",
 		}
 		template.Template.Labels = map[string]string{
-			"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.PreloadNameLabel: "x", instance.IDLabel: "forged",
+			"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.ClientLabel: "forged", instance.PreloadNameLabel: "x", instance.IDLabel: "forged",
 		}
 		template.Template.Annotations = map[string]string{"note": "kept"}
 	})
