@@ -142,7 +142,7 @@ func TestWarmPodIsClaimed(t *testing.T) {
 	pod := instance.Pod(t)
 	assert.Contains(t, warm, pod.UID)
 	assert.Equal(t, []string{
-		"app.kubernetes.io/managed-by", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
+		"app.kubernetes.io/managed-by", "binder-project.org/client", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
 	}, slices.Sorted(maps.Keys(pod.Labels)), "must be the labels of a pod created for a launch")
 	last, err := time.Parse(time.RFC3339, pod.Annotations[activityAnnotation])
 	require.NoError(t, err)
