@@ -85,7 +85,7 @@ func (a *app) limits() admission.Limits {
 }
 
 // clientOf tells whose limits a launch counts for, on the API's and on the public port. A
-// holder of the API key may launch for many people, so it counts for nobody's.
+// holder of the API key may launch for many people, so its launches do not count for a client.
 func (a *app) clientOf(r *http.Request) string {
 	if a.keys.Opens(r.Header.Get("Authorization")) {
 		return ""

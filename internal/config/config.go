@@ -50,7 +50,7 @@ type Config struct {
 	FrameAncestors []string
 	// HideCookies are the names of cookies that no instance sees or sets. A star at the
 	// end stands for any ending. By default there are none. The cookie of a login in front
-	// of the service lets whoever has it act as the visitor.
+	// of the service lets anyone who has it act as the visitor.
 	HideCookies []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
@@ -91,8 +91,8 @@ type Config struct {
 	// one. The default is a random key, which no other replica knows and which a restart
 	// changes.
 	APIKeys []string
-	// APIKeyGenerated says that the key is random: whoever starts the process must be
-	// shown it once, and not in the log.
+	// APIKeyGenerated says that the key is random: it must be shown once when the
+	// process starts, and not in the log.
 	APIKeyGenerated bool
 	// APIKey is the key that was given by a flag or a variable, and APIKeyFile the file
 	// that holds the keys. At most one of them is not "".
@@ -135,7 +135,7 @@ type Config struct {
 	MaxCullTimeout time.Duration
 	// MaxAge is how long an instance can live, however active; 0 means no limit. The
 	// default is 12 hours. A limit ends instances that are in use; without one, a program
-	// that uses an instance keeps its place for ever.
+	// that uses an instance keeps its place.
 	MaxAge time.Duration
 	// CullInterval is the time between two runs of the culler. It is positive; the
 	// default is 30 seconds. An instance can outlive its end by this time.

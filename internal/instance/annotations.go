@@ -2,6 +2,7 @@ package instance
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,17 @@ func LaunchLabels(client string) map[string]string {
 		return nil
 	}
 	return map[string]string{ClientLabel: client}
+}
+
+// TombstoneLabels returns the labels of the tombstone of a pod's instance: those by which
+// pods and tombstones are selected and indexed alike.
+func TombstoneLabels(pod *corev1.Pod) map[string]string {
+	labels := map[string]string{ManagedByLabel: ManagerName}
+	for _, key := range []string{IDLabel, TemplateLabel, TemplateHashLabel} {
+		labels[key] = pod.Labels[key]
+	}
+	maps.Copy(labels, LaunchLabels(pod.Labels[ClientLabel]))
+	return labels
 }
 
 // launchedAt returns when a pod, or the pod of a tombstone, became an instance. If the

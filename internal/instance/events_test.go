@@ -171,7 +171,7 @@ func TestTextsOfTheCluster(t *testing.T) {
 			"net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)": FaultCluster,
 			"http2: server sent GOAWAY and closed the connection":                                                      FaultCluster,
 			"dial tcp 192.0.2.1:443: connect: connection timed out":                                                    FaultCluster,
-			"dial tcp: lookup registry.invalid: no such host":                                                          FaultTemplate,
+			"dial tcp: lookup nowhere.example: no such host":                                                           FaultTemplate,
 		},
 	} {
 		for text, fault := range tests {

@@ -2,7 +2,6 @@ package kubetest
 
 import (
 	"fmt"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -200,17 +199,10 @@ func Tombstone(pod *corev1.Pod, reason instance.EndReason, message string) *core
 	if launched := pod.Annotations[instance.LaunchedAnnotation]; launched != "" {
 		annotations[instance.LaunchedAnnotation] = launched
 	}
-	labels := map[string]string{
-		instance.ManagedByLabel:    instance.ManagerName,
-		instance.IDLabel:           pod.Labels[instance.IDLabel],
-		instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
-		instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
-	}
-	maps.Copy(labels, instance.LaunchLabels(pod.Labels[instance.ClientLabel]))
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: instance.TombstoneName(pod.Labels[instance.IDLabel]), Namespace: pod.Namespace,
-			Labels: labels, Annotations: annotations,
+			Labels: instance.TombstoneLabels(pod), Annotations: annotations,
 		},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Reason:         string(reason),

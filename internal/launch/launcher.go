@@ -40,7 +40,7 @@ var (
 type Request struct {
 	Template string
 	// Client is whose limits the launch counts for: a hash that admission.Clients made,
-	// or "" for nobody's.
+	// or "" for none.
 	Client string
 	// CullTimeout is how long the instance may be idle. 0 means the template's value,
 	// or else the server's.

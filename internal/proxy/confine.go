@@ -32,7 +32,7 @@ func actsOnOrigin(name string) bool {
 // commandsServer reports whether a field of an answer is a command to a server in front
 // of this service, such as nginx (X-Accel-Redirect), Apache, lighttpd, LiteSpeed or
 // Perlbal. Some of them make such a server answer with its own files. X-Accel-Buffering
-// is none: it lets parts of the answer through as they come.
+// acts on its own answer only: it lets parts of it through as they come.
 func commandsServer(name string) bool {
 	switch name {
 	case "X-Sendfile", "X-Lighttpd-Send-File", "X-Lighttpd-Send-Tempfile", "X-Litespeed-Location", "X-Reproxy-File", "X-Reproxy-Url":

@@ -193,7 +193,7 @@ func (r *Registry) leave(name string, q *question) {
 	if q.waiting > 0 || r.asking[name] != q {
 		return
 	}
-	delete(r.asking, name) // who asks now needs a new question
+	delete(r.asking, name) // a later caller needs a new question
 	q.end()
 }
 

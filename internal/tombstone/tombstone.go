@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -138,15 +137,8 @@ func newEvent(pod *corev1.Pod, namespace string, end instance.End, now time.Time
 	if launched := pod.Annotations[instance.LaunchedAnnotation]; launched != "" {
 		annotations[instance.LaunchedAnnotation] = launched
 	}
-	labels := map[string]string{
-		instance.ManagedByLabel:    instance.ManagerName,
-		instance.IDLabel:           pod.Labels[instance.IDLabel],
-		instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
-		instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
-	}
-	maps.Copy(labels, instance.LaunchLabels(pod.Labels[instance.ClientLabel]))
 	return applycorev1.Event(instance.TombstoneName(pod.Labels[instance.IDLabel]), namespace).
-		WithLabels(labels).
+		WithLabels(instance.TombstoneLabels(pod)).
 		WithAnnotations(annotations).
 		WithInvolvedObject(applycorev1.ObjectReference().
 			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).
