@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"time"
 )
 
@@ -58,6 +61,22 @@ func TestForwardedPrefix(t *testing.T) {
 		}
 		p.get(t, base, "X-Forwarded-Prefix", "/forged", "Forwarded", "for=forged")
 		wantHeaders(t, seen, map[string][]string{"X-Forwarded-Prefix": row.want, "Forwarded": nil})
+	}
+}
+
+// The application learns that a request came by the proxy, and no visitor can pretend it.
+func TestPresentsTheToken(t *testing.T) {
+	for _, upgrade := range []string{"", "websocket"} {
+		var seen http.Header
+		inst := application(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Clone() })
+		inst.Token = instance.Token{Name: "Authorization", Value: "token " + kubetest.Token}
+		p := startProxy(t, inst)
+		fields := []string{"Authorization", "token forged", "Connection", "Authorization, Upgrade"}
+		if upgrade != "" {
+			fields = append(fields, "Upgrade", upgrade)
+		}
+		p.get(t, base, fields...)
+		wantHeaders(t, seen, map[string][]string{"Authorization": {"token " + kubetest.Token}})
 	}
 }
 
