@@ -83,6 +83,9 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := c.writeOwner(); err != nil {
 		return err
 	}
+	if err := ensureBridgeFilter(ctx); err != nil {
+		return err
+	}
 	if err := c.saveMachineState(ctx); err != nil {
 		return err
 	}
