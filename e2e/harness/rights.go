@@ -23,7 +23,16 @@ const serviceUser = "system:serviceaccount:" + Namespace + ":" + deploymentName
 
 // unusedRights are rights that the service has and no run can be sure to use, each
 // with the reason.
-var unusedRights = map[string]string{}
+var unusedRights = map[string]string{
+	"list pods in " + InstancesNamespace:              watchList,
+	"list podtemplates in " + InstancesNamespace:      watchList,
+	"list events in " + InstancesNamespace:            watchList,
+	"list daemonsets in " + InstancesNamespace:        watchList,
+	"list services in " + Namespace + " binder-proxy": watchList,
+}
+
+// watchList is why an informer does not list.
+const watchList = "a watch gives the list, too, unless the API server is older than the feature WatchList"
 
 // auditEvent is the part of an audit event that the check of rights needs. See
 // https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
