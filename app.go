@@ -8,18 +8,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
@@ -43,7 +45,9 @@ const contactGap = 3 * leader.RetryPeriod
 type app struct {
 	config   *config.Config
 	client   kubernetes.Interface
+	keys     *keys.Keys
 	log      *slog.Logger
+	visits   *slog.Logger // for what visitors and clients can repeat as often as they like
 	now      func() time.Time
 	metrics  *metrics.Metrics
 	cache    *Cache
@@ -51,6 +55,7 @@ type app struct {
 	activity *activity.Tracker
 	culler   *Culler
 	launcher *launch.Launcher
+	clients  *admission.Clients
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
@@ -64,12 +69,13 @@ type app struct {
 // newApp makes the parts and opens the listeners. Nothing runs yet.
 func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	a := &app{
-		config: c, client: client, log: log, now: now,
+		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
+		clients: admission.NewClients(c.Secret, c.TrustedProxies),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
-	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge}
+	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge, MinCullTimeout: c.MinCullTimeout}
 	var err error
 	a.cache, err = NewCache(CacheDeps{
 		Client: client, Now: now,
@@ -115,8 +121,9 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
-		RepeatableID: protocol.NewAPIKey(a.config.APIKey).InstanceID, StartTimeout: a.config.StartTimeout,
-		Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
+		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
+		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
+		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
@@ -156,11 +163,11 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
-	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.log)
+	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.visits)
 	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.log),
-		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.log),
+		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.visits),
+		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.visits),
 		visitors,
 	}
 	return nil
@@ -171,9 +178,9 @@ func (a *app) api(proxyPort string) http.Handler {
 	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Key:          protocol.NewAPIKey(a.config.APIKey),
-		AllowOrigins: a.config.CORSAllowOrigins, MaxCullTimeout: a.config.MaxCullTimeout,
-		Draining: a.draining, Metrics: a.metrics, Log: a.log,
+		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, Draining: a.draining,
+		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
+		Metrics: a.metrics, Log: a.visits,
 	}
 	return api.Routes()
 }
@@ -181,34 +188,14 @@ func (a *app) api(proxyPort string) http.Handler {
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
-		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: protocol.NewAPIKey(a.config.APIKey).Opens,
-		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, Log: a.log,
+		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
+		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Templates: templates, FrameAncestors: a.config.FrameAncestors,
-		Draining: a.draining, Log: a.log,
+		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
+		FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, pages.LimitHeaders(a.config.FrameAncestors, instances))
-}
-
-// routePublic routes by the first segment of the path as it was sent. It is not a
-// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
-// launchPage, the paths of launches go to the instances' handler, which knows no such
-// address.
-func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
-	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
-	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
-	instances = m.InstrumentProxy(instance.UserPrefix, instances)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := proxy.EscapedPath(r); {
-		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
-			launch.ServeHTTP(w, r)
-		case strings.HasPrefix(path, pages.ProgressPrefix):
-			progress.ServeHTTP(w, r)
-		default:
-			instances.ServeHTTP(w, r)
-		}
-	})
+	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new
@@ -220,6 +207,7 @@ func (a *app) run(ctx context.Context) error {
 	defer readers.Wait()
 	defer stopReading()
 	readers.Go(func() { a.cache.Run(reading) })
+	readers.Go(func() { a.watchKeys(reading) })
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)

@@ -59,16 +59,28 @@ func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
 // Instances returns the instances of a template, or all for "", the oldest first.
 // Ended instances are among them for as long as their tombstones last.
 func (c *Cache) Instances(template string) []instance.Instance {
+	return c.describeAll(c.podsOfTemplate(template), indexed[*corev1.Event](c.tombstones, templateIndex, template))
+}
+
+// ClientInstances is Instances for those that a client has launched.
+func (c *Cache) ClientInstances(client string) []instance.Instance {
+	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, clientIndex, client) })
+	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return pod.Labels[instance.ClientLabel] != client })
+	return c.describeAll(pods, indexed[*corev1.Event](c.tombstones, clientIndex, client))
+}
+
+// describeAll returns the instances of pods and tombstones, each once, the oldest first.
+func (c *Cache) describeAll(pods []*corev1.Pod, tombstones []*corev1.Event) []instance.Instance {
 	now := c.now()
 	var all []instance.Instance
 	seen := map[string]bool{}
-	for _, pod := range c.podsOfTemplate(template) {
+	for _, pod := range pods {
 		if instance.IsInstance(pod) && !c.hasEnded(pod) {
 			inst := c.describe(pod, now)
 			all, seen[inst.ID] = append(all, inst), true
 		}
 	}
-	for _, event := range indexed[*corev1.Event](c.tombstones, templateIndex, template) {
+	for _, event := range tombstones {
 		if instance.IsInstance(event) && !seen[event.Labels[instance.IDLabel]] {
 			all = append(all, instance.FromTombstone(event))
 		}
@@ -130,9 +142,9 @@ func (c *Cache) Warnings(pod *corev1.Pod) []*corev1.Event {
 	return indexed[*corev1.Event](c.warnings, podIndex, string(pod.UID))
 }
 
-// InstancePods returns the pods of all instances.
+// InstancePods returns the pods of all instances, and those that are left over from one.
 func (c *Cache) InstancePods() []*corev1.Pod {
-	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) })
+	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) && !instance.IsStray(pod) })
 }
 
 // WarmPods returns the warm pods of a template: those that are nobody's instance.
@@ -254,6 +266,14 @@ func indexByTemplate(obj any) ([]string, error) {
 	return []string{instance.TemplateOf(meta)}, nil
 }
 
+// indexByClient files an object under the client whose launch made it an instance.
+func indexByClient(obj any) ([]string, error) {
+	if meta, ok := obj.(metav1.Object); ok && meta.GetLabels()[instance.ClientLabel] != "" {
+		return []string{meta.GetLabels()[instance.ClientLabel]}, nil
+	}
+	return nil, nil
+}
+
 // indexWarm files warm pods under their template, and no others.
 func indexWarm(obj any) ([]string, error) {
 	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
@@ -288,8 +308,8 @@ func slimWarning(obj any) (any, error) {
 }
 
 // slimPod keeps only the node of a pod's spec and how its containers restart: all else
-// that is read is in the metadata and the status. A ready-when annotation that the spec contradicts goes,
-// because nobody can check it later.
+// that is read is in the metadata and the status. It also removes a ready-when annotation
+// that contradicts the spec, because that cannot be checked later.
 func slimPod(obj any) (any, error) {
 	if pod, ok := obj.(*corev1.Pod); ok {
 		if earlyready.NeedsMoreThanPort(pod) {

@@ -246,5 +246,5 @@ func goneBecause(pod *corev1.Pod) instance.End {
 	if cause, detail, found := instance.Disruption(pod); found {
 		return instance.End{Reason: instance.EndGone, Message: cause.Message, Detail: detail, Fault: cause.Fault}
 	}
-	return instance.End{Reason: instance.EndGone, Message: "the pod was deleted from outside this service"}
+	return instance.End{Reason: instance.EndGone, Message: "The pod was deleted from outside this service."}
 }

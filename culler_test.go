@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -86,10 +87,13 @@ func ago(n int, while time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 func mangled(pod *corev1.Pod) { pod.Annotations[instance.LastActivityAnnotation] = "mangled" }
 
 func TestSweep(t *testing.T) {
-	ended := []*corev1.Pod{ago(1, 2*time.Hour), ago(2, 2*time.Hour, kubetest.Broken), ago(3, time.Minute, kubetest.Completed)}
+	ended := []*corev1.Pod{
+		ago(1, 2*time.Hour), ago(2, 2*time.Hour, kubetest.Broken), ago(3, time.Minute, kubetest.Completed),
+		ago(9, 2*time.Hour, kubetest.WithLabel(instance.PreloadLabel, "true")), ago(10, 2*time.Hour, kubetest.WithLabel(instance.PoolLabel, "odd")),
+	}
 	kept := []*corev1.Pod{
 		ago(5, time.Hour), ago(6, time.Minute, kubetest.Starting), ago(7, 2*time.Hour, kubetest.Deleting),
-		ago(8, 2*time.Hour, kubetest.WithLabel(instance.PoolLabel, "warm")), ago(9, 2*time.Hour, kubetest.WithLabel(instance.PreloadLabel, "true")),
+		ago(8, 2*time.Hour, kubetest.WithLabel(instance.PoolLabel, "warm")),
 	}
 	objects := []runtime.Object{ago(4, 2*time.Hour, mangled)}
 	for _, pod := range slices.Concat(ended, kept) {
@@ -115,13 +119,45 @@ func TestSweep(t *testing.T) {
 	if fixed, _ := c.Pod(kubetest.ID(4)); fixed.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) || len(of[kubetest.ID(4)]) != 1 {
 		t.Errorf("the unreadable time is now %q, after %v", fixed.Annotations[instance.LastActivityAnnotation], of[kubetest.ID(4)])
 	}
-	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1, instance.EndCompleted: 1}, 0, 1)
+	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 3, instance.EndFailed: 1, instance.EndCompleted: 1}, 0, 1)
 	culler.wantLog(t, 1, 0)
-	for id, reason := range map[string]string{kubetest.ID(1): "Culled", kubetest.ID(2): "Failed", kubetest.ID(3): "Completed"} {
+	for id, reason := range map[string]string{kubetest.ID(1): "Culled", kubetest.ID(2): "Failed", kubetest.ID(3): "Completed", kubetest.ID(9): "Culled", kubetest.ID(10): "Culled"} {
 		kubetest.Eventually(t, "the tombstone is in the cache and the pod is not", func() bool {
 			inst, _ := c.Instance(id)
 			return inst.Status == instance.StatusDeleted && inst.Reason == reason
 		})
+	}
+}
+
+// A pod that has lost its id, or got an invalid one, ends like an instance that is not
+// used, without a tombstone. The pods of a preload stay.
+func TestSweepEndsStrays(t *testing.T) {
+	withoutID := func(pod *corev1.Pod) { delete(pod.Labels, instance.IDLabel) }
+	preload := kubetest.All(withoutID, func(pod *corev1.Pod) {
+		pod.Labels[instance.PreloadLabel], pod.Labels[instance.PreloadNameLabel] = "true", "x"
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+	})
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
+		ago(1, 2*time.Hour, withoutID), ago(2, 2*time.Hour, kubetest.WithLabel(instance.IDLabel, "odd")),
+		ago(3, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PoolLabel, "warm"))),
+		ago(4, time.Minute, withoutID), ago(5, 2*time.Hour, preload),
+		ago(6, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PreloadLabel, "true"))), // its DaemonSet has left it
+	)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), kubetest.Noon)
+	deleted := map[string]int{}
+	for _, write := range c.Writes() {
+		if !write.Matches("delete", "pods") {
+			t.Errorf("got the write %s", write)
+		}
+		deleted[kubetest.NameOf(write)]++
+	}
+	want := map[string]int{}
+	for _, n := range []int{1, 2, 3, 6} {
+		want[instance.PodName(kubetest.ID(n))] = 1
+	}
+	if !maps.Equal(deleted, want) {
+		t.Errorf("the deletes are %v, want %v", deleted, want)
 	}
 }
 

@@ -25,13 +25,14 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
@@ -141,9 +142,15 @@ func (p parts) tracker() *activity.Tracker {
 
 func (p parts) launcher(t testing.TB) *launch.Launcher {
 	t.Helper()
+	return p.limitedLauncher(t, admission.Limits{})
+}
+
+func (p parts) limitedLauncher(t testing.TB, limits admission.Limits) *launch.Launcher {
+	t.Helper()
 	launcher, err := launch.New(launch.Deps{
 		Pods: p.pods(), Cache: p.cache, Templates: p.cache, Remover: p.remover(),
-		RepeatableID: protocol.NewAPIKey(testAPIKey).InstanceID, StartTimeout: kubetest.StartTimeout,
+		Admission:    admission.New(admission.Deps{Limits: limits, Instances: p.cache, Now: p.now}),
+		RepeatableID: keys.NewSecret("a secret").InstanceID, MaxAge: lifetime.Rules{MaxAge: 48 * time.Hour}.MaxAgeOf, StartTimeout: kubetest.StartTimeout,
 		Metrics: p.metrics, Log: kubetest.NoLog(), Now: p.now, Random: rand.Reader,
 	})
 	noError(t, err)
@@ -198,9 +205,10 @@ func testConfig(t testing.TB, flags ...string) *config.Config {
 	t.Helper()
 	c, err := config.Parse(append([]string{
 		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
-		"--api-key=" + testAPIKey, "--shutdown-delay=0s",
+		"--api-key=" + testAPIKey, "--shutdown-delay=0s", "--min-cull-timeout=1ms",
 	}, flags...), emptyHost(), io.Discard)
 	noError(t, err)
+	c.Secret = "what all replicas know"
 	return c
 }
 

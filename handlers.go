@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
@@ -34,11 +35,14 @@ var (
 
 // API is the Binder deploy API: it parses, authorises, calls and encodes.
 type API struct {
-	Instances      InstanceReader
-	Launcher       InstanceLauncher
-	Preloader      TemplatePreloader
-	Location       func(id, requestHost string) string
-	Key            protocol.APIKey
+	Instances InstanceReader
+	Launcher  InstanceLauncher
+	Preloader TemplatePreloader
+	Location  func(id, requestHost string) string
+	// Client tells whose limits a launch counts for, as launch.Request.Client.
+	Client         func(*http.Request) string
+	Keys           *keys.Keys
+	MinCullTimeout time.Duration // the shortest and the longest that a launch can ask for
 	MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
@@ -67,7 +71,17 @@ func (a *API) Routes() http.Handler {
 	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
 	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
-	return protocol.AllowOrigins(a.AllowOrigins, trimSlash(a.plainPaths(mux)))
+	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
+	routes := protocol.RefuseOtherSites(a.AllowOrigins, refuse, trimSlash(a.plainPaths(mux)))
+	return protocol.AllowOrigins(a.AllowOrigins, routes)
+}
+
+// refuseOtherSite answers a request that a page of another site made a browser send.
+func (a *API) refuseOtherSite(w http.ResponseWriter, r *http.Request) {
+	protocol.WriteError(w, r, a.Log, &protocol.Error{
+		Code: http.StatusForbidden, Type: protocol.TypeUnauthorized,
+		Message: "a page of another site sent this request: only pages of the origins in --cors-allow-origin may",
+	})
 }
 
 // plainPaths answers 404 to paths with // or dots in them. The mux would answer them
@@ -121,7 +135,7 @@ func (a *API) notAllowed(m methods) handler {
 // reports as "Unauthorized request".
 func (a *API) authorised(next handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if !a.Key.Opens(r.Header.Get("Authorization")) {
+		if !a.Keys.Opens(r.Header.Get("Authorization")) {
 			return &protocol.Error{Code: http.StatusForbidden, Type: protocol.TypeUnauthorized, Message: "the Authorization header must hold the API key"}
 		}
 		return next(w, r)
@@ -130,7 +144,7 @@ func (a *API) authorised(next handler) handler {
 
 // deploy launches an instance of the template that the path or the body names.
 func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
-	req, err := protocol.ReadDeployRequest(w, r, a.MaxCullTimeout)
+	req, err := protocol.ReadDeployRequest(w, r, a.MinCullTimeout, a.MaxCullTimeout)
 	if err != nil {
 		return err
 	}
@@ -149,7 +163,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id, err := a.Launcher.Launch(r.Context(), launch.Request{
-		Template: req.TemplateName, CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
+		Template: req.TemplateName, Client: a.Client(r), CullTimeout: req.CullTimeout, IdempotencyKey: idempotencyKey,
 	})
 	if err != nil {
 		return err
@@ -246,7 +260,7 @@ func (a *API) describe(inst instance.Instance, r *http.Request) protocol.StatusR
 
 // detail returns what the cluster said about an instance, if the request has the API key.
 func (a *API) detail(inst instance.Instance, r *http.Request) string {
-	if !a.Key.Opens(r.Header.Get("Authorization")) {
+	if !a.Keys.Opens(r.Header.Get("Authorization")) {
 		return ""
 	}
 	return inst.Detail

@@ -18,11 +18,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // fakeLauncher records its calls. It launches instance 1.
@@ -66,7 +66,8 @@ func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
 		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Key:      protocol.NewAPIKey(testAPIKey), MaxCullTimeout: 24 * time.Hour,
+		Client:   func(r *http.Request) string { return strings.ReplaceAll(r.RemoteAddr, ":", ".port.") }, // a label's value
+		Keys:     keys.New(testAPIKey), MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
 }
@@ -84,6 +85,7 @@ func wantJSON(t testing.TB, res *httptest.ResponseRecorder, want string) {
 }
 
 func TestDeploy(t *testing.T) {
+	const idempotencyKey = "0123456789abcdef"
 	for _, row := range []struct {
 		name, target, body string
 		want               launch.Request
@@ -99,9 +101,9 @@ func TestDeploy(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			launcher := &fakeLauncher{}
-			res := ask(newTestAPI(nil, launcher).Routes(), "POST", row.target, row.body, "Idempotency-Key", "again")
+			res := ask(newTestAPI(nil, launcher).Routes(), "POST", row.target, row.body, "Idempotency-Key", idempotencyKey)
 			wantJSON(t, res, fmt.Sprintf(`{"id": %q}`, kubetest.ID(1)))
-			row.want.IdempotencyKey = "again"
+			row.want.IdempotencyKey, row.want.Client = idempotencyKey, "192.0.2.1.port.1234" // httptest's
 			if !slices.Equal(launcher.launches, []launch.Request{row.want}) {
 				t.Errorf("launched %+v, want %+v once", launcher.launches, row.want)
 			}
@@ -121,6 +123,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"name in the query", "/applications?template-name=jupyter", `{}`, 422, "template-name"},
 		{"form", "/applications", `template-name=jupyter`, 422, "JSON"},
 		{"two names", "/applications/jupyter", `{"template-name": "rstudio"}`, 422, `"rstudio"`},
+		{"timeout below the limit", "/applications/jupyter", `{"cull-timeout": 59999}`, 422, "60000"},
 		{"timeout above the limit", "/applications/jupyter", `{"cull-timeout": 86400001}`, 422, "86400000"},
 		{"body too large", "/applications/jupyter", `{"x": "` + strings.Repeat("x", 64<<10) + `"}`, 413, "64 KiB"},
 	} {
@@ -172,7 +175,7 @@ func TestDeployOnACluster(t *testing.T) {
 		t.Fatalf("got %d %s, want 200 and an id", res.Code, res.Body)
 	}
 	wantJSON(t, ask(routes, "GET", "/applications/jupyter/"+launched.ID, ""),
-		`{"id": "`+launched.ID+`", "template-name": "jupyter", "status": "pending", "message": "waiting for a node",
+		`{"id": "`+launched.ID+`", "template-name": "jupyter", "status": "pending", "message": "Waiting for a node.",
 			"last-activity": "2026-01-02T12:00:00.000Z", "last-activity-source": "launch", "cull-at": "2026-01-02T13:10:02.000Z"}`)
 }
 
@@ -192,7 +195,7 @@ func oneOfEach(t testing.TB) (*testCache, []string) {
 	return c, []string{
 		format(1, `"status": "pending", "message": "Waiting for a node that can take the instance.", "fault": "cluster", "detail": "Unschedulable: 0/1 nodes are available",
 			"last-activity": "2026-01-02T12:00:01.000Z", "cull-at": "2026-01-02T13:10:03.000Z"`),
-		format(2, `"status": "deploying", "message": "preparing the pod on its node",
+		format(2, `"status": "deploying", "message": "Preparing the pod on its node.",
 			"last-activity": "2026-01-02T12:00:02.000Z", "cull-at": "2026-01-02T13:10:04.000Z"`),
 		strings.ReplaceAll(format(3, `"status": "deployed", "location": "example.com/user/`+kubetest.ID(3)+`",
 			"last-activity": "2026-01-02T12:00:03.000Z", "last-activity-source": "http", "cull-at": "2026-01-02T13:05:05.000Z"`), "jupyter", "r/studio"),
@@ -401,6 +404,54 @@ func TestAuthorisation(t *testing.T) {
 		for _, query := range []string{"api-key", "Authorization"} {
 			res := ask(routes, "GET", "/applications?"+query+"="+testAPIKey, "")
 			wantError(t, res, http.StatusForbidden, "unauthorized")
+		}
+	}
+}
+
+// The page of another site launches nothing and stops nothing, whatever a browser of any
+// age sends for it. Programs send neither Origin nor Sec-Fetch-Site.
+func TestOtherSitesCannotLaunch(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon))
+	trusted := []string{"https://hub.example"}
+	for _, row := range []struct {
+		name   string
+		allow  []string
+		header []string
+		passes bool
+	}{
+		{"a program", nil, nil, true},
+		{"a program with a form", nil, []string{"Content-Type", "application/x-www-form-urlencoded"}, true},
+		{"a form of another site", nil, []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"}, false},
+		{"plain text of another site", nil, []string{"Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain"}, false},
+		{"another port or name of the same site", nil, []string{"Sec-Fetch-Site", "same-site", "Origin", "http://example.com:8000"}, false},
+		{"an old browser", nil, []string{"Origin", "http://evil.example"}, false},
+		{"an old browser, another port", nil, []string{"Origin", "http://example.com:8000"}, false},
+		{"a sandboxed frame", nil, []string{"Origin", "null"}, false},
+		{"the API's own origin", nil, []string{"Sec-Fetch-Site", "same-origin", "Origin", "http://example.com"}, true},
+		{"the API's own origin, an old browser", nil, []string{"Origin", "http://example.com"}, true},
+		{"the visitor", nil, []string{"Sec-Fetch-Site", "none"}, true},
+		{"a trusted site", trusted, []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://hub.example"}, true},
+		{"an old browser on a trusted site", trusted, []string{"Origin", "https://hub.example"}, true},
+		{"not the trusted site", trusted, []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://hub.example.evil.example"}, false},
+		{"the trusted name without TLS", trusted, []string{"Sec-Fetch-Site", "cross-site", "Origin", "http://hub.example"}, false},
+		{"any site is trusted", []string{"*"}, []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"}, true},
+	} {
+		for _, request := range []string{"POST /applications", "POST /applications/jupyter", "POST /applications/jupyter/", "DELETE " + firstPath, "PUT " + firstPath} {
+			launcher := &fakeLauncher{}
+			api := newTestAPI(c.Cache, launcher)
+			api.AllowOrigins = row.allow
+			method, path, _ := strings.Cut(request, " ")
+			res := ask(api.Routes(), method, path, `{"template-name": "jupyter"}`, append(row.header, withKey...)...)
+			if !row.passes {
+				wantError(t, res, http.StatusForbidden, "unauthorized")
+			}
+			if acted := len(launcher.launches)+len(launcher.stops) > 0; acted != (row.passes && method != "PUT") {
+				t.Errorf("%s, %s: launched %v, stopped %v", row.name, request, launcher.launches, launcher.stops)
+			}
+		}
+		api := newTestAPI(c.Cache, nil)
+		if res := ask(api.Routes(), "GET", firstPath, "", row.header...); res.Code != http.StatusOK {
+			t.Errorf("%s: a GET got %d, want 200", row.name, res.Code)
 		}
 	}
 }

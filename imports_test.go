@@ -21,8 +21,10 @@ func rooms() map[string][]string {
 		"metrics":    {},
 		"leader":     {},
 		"logging":    {},
+		"keys":       {},
 		"upstream":   {},
 
+		"admission":   {"instance"},
 		"lifetime":    {"instance"},
 		"kube":        {"instance"},
 		"earlyready":  {"instance"},
@@ -30,11 +32,11 @@ func rooms() map[string][]string {
 		"tombstone":   {"instance", "kube"},
 		"activity":    {"instance", "kube", "lifetime"},
 		"registry":    {"instance", "podtemplate"},
-		"launch":      {"instance", "kube", "podtemplate"},
+		"launch":      {"admission", "instance", "kube", "podtemplate"},
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 
-		"protocol": {"instance", "launch", "podtemplate"},
+		"protocol": {"admission", "instance", "launch", "podtemplate"},
 		"pages":    {"instance", "launch", "protocol"},
 		"proxy":    {"instance", "pages", "upstream"},
 

@@ -24,6 +24,7 @@ import (
 
 const (
 	templateIndex = "template"
+	clientIndex   = "client"
 	warmIndex     = "warm"
 	podIndex      = "pod"
 )
@@ -82,7 +83,8 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		o.FieldSelector = fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Pod"}.String()
 	}
 	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
-	podIndexers := cache.Indexers{templateIndex: indexByTemplate, warmIndex: indexWarm}
+	tombstoneIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient}
+	podIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient, warmIndex: indexWarm}
 	c := &Cache{
 		namespace:    deps.InstancesNamespace,
 		proxyService: deps.Namespace + "/" + deps.ProxyService,
@@ -90,7 +92,7 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		now:          deps.Now,
 
 		pods:       coreinformers.NewFilteredPodInformer(deps.Client, deps.InstancesNamespace, 0, podIndexers, managed),
-		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
+		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, tombstoneIndexers, managed),
 		templates:  coreinformers.NewPodTemplateInformer(deps.Client, deps.InstancesNamespace, 0, nil),
 		services:   coreinformers.NewFilteredServiceInformer(deps.Client, deps.Namespace, 0, nil, proxyService),
 		warnings:   coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, cache.Indexers{podIndex: indexByPod}, warnings),

@@ -97,7 +97,12 @@ func TestCacheInstances(t *testing.T) {
 		kubetest.Pod(kubetest.ID(6), at(4), kubetest.OfTemplate(odd)),
 		kubetest.Tombstone(kubetest.Pod(kubetest.ID(7), at(5), kubetest.OfTemplate(odd)), instance.EndFailed, ""),
 		kubetest.Pod(kubetest.ID(8), at(0), kubetest.WithLabel(instance.PoolLabel, "warm")),
-		kubetest.Pod(kubetest.ID(9), at(0), kubetest.WithLabel(instance.PreloadLabel, "true")),
+		func() *corev1.Pod {
+			pulling := kubetest.Pod(kubetest.ID(9), at(0), kubetest.WithLabel(instance.PreloadLabel, "true"))
+			delete(pulling.Labels, instance.IDLabel)
+			pulling.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+			return pulling
+		}(),
 	)
 	jupyter := []string{kubetest.ID(4), kubetest.ID(1), kubetest.ID(2), kubetest.ID(3), kubetest.ID(5)}
 	odds := []string{kubetest.ID(6), kubetest.ID(7)}

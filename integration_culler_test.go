@@ -90,7 +90,7 @@ func TestIntegrationSweep(t *testing.T) {
 	// An instance whose time was fixed lives as if it had been used then.
 	fixed := kubetest.ID(9)
 	r.awaitPod(t, s, fixed)
-	over := clock.now().Add(time.Hour + lifetime.Lag(time.Hour))
+	over := clock.now().Add(time.Hour + lifetime.Rules{}.Lag(time.Hour))
 	clock.set(over.Add(-time.Millisecond))
 	culler.sweep(t.Context(), clock.now())
 	s.wantAlive(t, fixed, pods["mangled"].UID)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -98,6 +99,32 @@ func TestIntegrationConcurrentLaunchesAreDistinct(t *testing.T) {
 	for _, r := range replicas {
 		wantEqual(t, "writes of a replica", r.traffic.count(http.MethodPost, podsPath, 0), launches/len(replicas))
 		kubetest.Eventually(t, "every replica knows every instance", func() bool { return len(r.Instances(kubetest.TemplateName)) == launches })
+	}
+}
+
+// The API server lets a claim give a pod a deadline: an hour beyond the max age, counted
+// from the pod's creation.
+func TestIntegrationClaimSetsADeadline(t *testing.T) {
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "1")))
+	r := s.startReplica(t, time.Now)
+	r.awaitTemplate(t, kubetest.TemplateName)
+	template, err := r.Template(t.Context(), kubetest.TemplateName)
+	noError(t, err)
+	s.createPod(t, kubetest.ID(1), kubetest.WithLabel(instance.PoolLabel, instance.PoolWarm),
+		kubetest.WithLabel(instance.TemplateHashLabel, podtemplate.Hash(template)))
+	launcher := r.launcher(t)
+	kubetest.Eventually(t, "the warm pod serves", func() bool {
+		warm := r.WarmPods(kubetest.TemplateName)
+		return len(warm) == 1 && instance.IsServing(warm[0])
+	})
+	id, err := launcher.Launch(t.Context(), launch.Request{Template: kubetest.TemplateName})
+	noError(t, err)
+	wantEqual(t, "the claimed pod", id, kubetest.ID(1))
+	pod, err := s.client.CoreV1().Pods(s.namespace).Get(t.Context(), instance.PodName(id), metav1.GetOptions{})
+	noError(t, err)
+	if got := pod.Spec.ActiveDeadlineSeconds; got == nil || *got < 49*3600 || *got > 50*3600 {
+		t.Errorf("the deadline is %v, want 49 hours and a moment", got)
 	}
 }
 
@@ -278,5 +305,46 @@ func TestIntegrationTemplateWarning(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "level=ERROR") {
 		t.Errorf("the log is\n%s", out)
+	}
+}
+
+// How far launches at three replicas exceed a client's limit depends on what they launch
+// before the watches deliver it. It is bounded by the limit times the number of replicas.
+func TestIntegrationOvershootOfLimits(t *testing.T) {
+	const limit, launches = 10, 45
+	s := parallelSandbox(t)
+	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
+	var replicas []*replica
+	var launchers []*launch.Launcher
+	for range 3 {
+		r := s.startReplica(t, time.Now)
+		r.awaitTemplate(t, kubetest.TemplateName)
+		replicas = append(replicas, r)
+		launchers = append(launchers, r.limitedLauncher(t, admission.Limits{MaxPerClient: limit}))
+	}
+	for _, row := range []struct {
+		client string
+		pause  time.Duration // between two launches
+	}{
+		{"at-once", 0},
+		{"every-20-ms", 20 * time.Millisecond},
+	} {
+		var running sync.WaitGroup
+		for n := range launches {
+			running.Go(func() {
+				_, err := launchers[n%len(launchers)].Launch(t.Context(), launch.Request{Template: kubetest.TemplateName, Client: row.client})
+				if refusal := (*admission.Refusal)(nil); err != nil && !errors.As(err, &refusal) {
+					t.Error(err)
+				}
+			})
+			time.Sleep(row.pause)
+		}
+		running.Wait()
+		pods, err := s.client.CoreV1().Pods(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: instance.ClientLabel + "=" + row.client})
+		noError(t, err)
+		t.Logf("%s: %d instances, the limit is %d", row.client, len(pods.Items), limit)
+		if got, most := len(pods.Items), limit*len(replicas); got < limit || got > most {
+			t.Errorf("%s: there are %d instances, want %d to %d", row.client, got, limit, most)
+		}
 	}
 }

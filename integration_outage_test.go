@@ -188,7 +188,7 @@ func TestIntegrationOutage(t *testing.T) {
 		t.Errorf("the deleted instance is %+v without a watch, want deployed", status)
 	}
 	annotated, _ := s.pod(t, used)
-	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+lifetime.Lag(timeout) {
+	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+(lifetime.Rules{}).Lag(timeout) {
 		t.Fatalf("the annotation is only %s old, %v: the outage was too short", time.Since(last), err)
 	}
 	// The last visit before the culler can judge the instance.

@@ -20,9 +20,9 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
@@ -113,14 +113,14 @@ func TestIntegrationActivityIsWrittenWithoutTheWatch(t *testing.T) {
 		tracker.Flush(ctx)
 	}
 	for n := range 3 {
-		used := began.Add(time.Duration(n+1) * lifetime.Period(time.Hour))
+		used := began.Add(time.Duration(n+1) * lifetime.Rules{}.Period(time.Hour))
 		use(used)
 		s.wantActivity(t, id, used)
 	}
 	// A later write by another replica still wins.
 	later := clock.now().Add(time.Hour)
 	s.touch(t, id, later)
-	use(clock.now().Add(2 * lifetime.Period(time.Hour)))
+	use(clock.now().Add(2 * lifetime.Rules{}.Period(time.Hour)))
 	s.wantActivity(t, id, later)
 }
 
@@ -137,7 +137,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	api := newTestAPI(r.Cache, r.launcher(t))
 	tracker := r.tracker()
 	proxy := proxy.New(proxy.Deps{
-		Instances: r.Cache, Touch: tracker.Touch, IsAPIKey: protocol.NewAPIKey(testAPIKey).Opens, Log: kubetest.NoLog(),
+		Instances: r.Cache, Touch: tracker.Touch, IsAPIKey: keys.New(testAPIKey).Opens, Log: kubetest.NoLog(),
 	})
 
 	before := len(r.traffic.all())

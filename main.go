@@ -66,14 +66,14 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 	}
 	if c.APIKeyGenerated {
 		// Not through the log: no log line ever holds the key.
-		fmt.Fprintf(stderr, "No API key is set. This random key is valid until the process ends: %s\n", c.APIKey)
+		fmt.Fprintf(stderr, "No API key is set. This random key is valid until the process ends: %s\n", c.APIKeys[0])
 	}
 	log := logging.New(stderr, c.LogFormat, c.LogLevel)
-	if c.Warning != "" {
-		log.Warn(c.Warning)
+	for _, warning := range c.Warnings {
+		log.Warn(warning)
 	}
 	logging.RouteClientGo(log)
-	logging.RouteDefault(log)
+	logging.RouteDefault(logging.Sparse(log)) // applications can cause such lines
 	if err := runService(ctx, c, log); err != nil {
 		log.Error("the service cannot run", "error", err)
 		return &loggedError{err}

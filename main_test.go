@@ -17,9 +17,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"k8s.io/klog/v2"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
@@ -235,4 +239,27 @@ func TestSettingsFileWarningIsLogged(t *testing.T) {
 	if strings.Count(stderr.String(), `"level":"WARN"`) != 1 || !strings.Contains(stderr.String(), "db, kube") {
 		t.Errorf("got log %s, want one warning", &stderr)
 	}
+}
+
+// The service opens for the keys that the file holds now, and for no others.
+func TestAPIKeyFileIsReadAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	write := func(keys string) { noError(t, os.WriteFile(file, []byte(keys), 0o600)) }
+	write("one")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		a := &app{config: &config.Config{APIKeyFile: file, InCluster: true}, keys: keys.New("one"), log: kubetest.NoLog()}
+		go a.watchKeys(ctx)
+		write("0123456789abcdef\nfedcba9876543210\n")
+		time.Sleep(time.Minute)
+		for key, want := range map[string]bool{"0123456789abcdef": true, "fedcba9876543210": true, "one": false} {
+			wantEqual(t, "key "+key+" opens", a.keys.Opens(key), want)
+		}
+		write("too short")
+		time.Sleep(time.Minute)
+		wantEqual(t, "the former key opens after a mistake", a.keys.Opens("0123456789abcdef"), true)
+	})
+	without := &app{config: &config.Config{}, keys: keys.New("one"), log: kubetest.NoLog()}
+	without.watchKeys(t.Context()) // returns: there is nothing to watch
 }

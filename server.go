@@ -7,10 +7,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // requestLimits bound single requests of a server. For times, 0 means no limit.
@@ -70,6 +77,42 @@ func (s *server) shutdown(timeout time.Duration) {
 	}
 }
 
+// limits are the limits of launches.
+func (a *app) limits() admission.Limits {
+	return admission.Limits{
+		LaunchRate: a.config.LaunchRate, MaxPerClient: a.config.MaxInstancesPerClient, MaxInstances: a.config.MaxInstances,
+	}
+}
+
+// clientOf tells whose limits a launch counts for, on the API's and on the public port. A
+// holder of the API key may launch for many people, so its launches do not count for a client.
+func (a *app) clientOf(r *http.Request) string {
+	if a.keys.Opens(r.Header.Get("Authorization")) {
+		return ""
+	}
+	return a.clients.Of(r.RemoteAddr, r.Header["X-Forwarded-For"])
+}
+
+// routePublic routes by the first segment of the path as it was sent. It is not a
+// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
+// launchPage, the paths of launches go to the instances' handler, which knows no such
+// address.
+func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
+	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
+	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
+	instances = m.InstrumentProxy(instance.UserPrefix, instances)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := proxy.EscapedPath(r); {
+		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
+			launch.ServeHTTP(w, r)
+		case strings.HasPrefix(path, pages.ProgressPrefix):
+			progress.ServeHTTP(w, r)
+		default:
+			instances.ServeHTTP(w, r)
+		}
+	})
+}
+
 // health answers the kubelet's probes.
 type health struct {
 	synced   func() bool
@@ -100,4 +143,16 @@ func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {
 	default:
 		fmt.Fprintln(w, "ok")
 	}
+}
+
+// watchKeys keeps the API keys in step with their file, if there is one, until ctx is done.
+func (a *app) watchKeys(ctx context.Context) {
+	if a.config.APIKeyFile == "" {
+		return
+	}
+	watcher := keys.Watcher{
+		Keys: a.keys, Log: a.log,
+		Read: func() ([]string, error) { return a.config.ReadAPIKeys(os.ReadFile) },
+	}
+	watcher.Run(ctx)
 }

@@ -25,8 +25,8 @@ import (
 // age, and that its page and its Event give the reason.
 func TestInstanceExpires(t *testing.T) {
 	t.Parallel()
-	const maxAge = 15 * time.Second // the template's
-	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
+	const maxAge = 45 * time.Second // the template's
+	instance := suite.Launch(t, "echo-aged", harness.LongTimeout).AwaitDeployed(t)
 	cullAt := instance.Status(t).CullAt
 	assert.WithinDuration(t, instance.Launched.Add(maxAge), cullAt, 5*time.Second)
 	repeat(t, time.Second, time.Until(cullAt.Add(-time.Second)), func() {
@@ -35,19 +35,19 @@ func TestInstanceExpires(t *testing.T) {
 	})
 	status := instance.AwaitEnd(t, cullMargin+removalMargin, "Expired")
 	assert.False(t, time.Now().Before(cullAt), "ended early")
-	assert.Contains(t, status.Message, "its max age is 15s")
+	assert.Contains(t, status.Message, "its max age is 45s")
 	assert.Zero(t, status.CullAt)
 	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
 	assert.Equal(t, http.StatusGone, code)
-	assert.Contains(t, page, "its max age is 15s")
+	assert.Contains(t, page, "its max age is 45s")
 }
 
 // TestInvalidLaunchTimeStillExpires checks that an instance in use with an invalid
 // launch time still expires. It gains at most one more maximum age.
 func TestInvalidLaunchTimeStillExpires(t *testing.T) {
 	t.Parallel()
-	const maxAge = 15 * time.Second // the template's
-	instance := suite.Launch(t, "echo-aged", time.Minute).AwaitDeployed(t)
+	const maxAge = 45 * time.Second // the template's
+	instance := suite.Launch(t, "echo-aged", harness.LongTimeout).AwaitDeployed(t)
 	changed := time.Now()
 	annotate(t, instance, "binder-project.org/launched", "long after this")
 	for code, page := http.StatusOK, ""; code == http.StatusOK; code, page = visit(t, http.MethodGet, instance.URL("/"), nil) {

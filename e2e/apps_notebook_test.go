@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ func TestNotebookAPI(t *testing.T) {
 			require.Equal(t, v.home+"tree", strings.TrimSuffix(tree.Request.URL.String(), "?"))
 
 			transferFiles(t, v)
+			refuseUpload(ctx, t, v)
 			useTerminal(ctx, t, v, notebook.ID)
 			controlKernel(ctx, t, v)
 		})
@@ -64,6 +66,20 @@ func transferFiles(t *testing.T, v *visitor) {
 	assert.Contains(t, whole.Header.Get("Content-Disposition"), "attachment")
 	send(t, v.http, http.MethodDelete, v.home+"api/contents/a%20file%25.bin", "", http.StatusNoContent)
 	assert.Equal(t, http.StatusNotFound, v.get("files/a%20file%25.bin", "Referer", v.home+"tree").StatusCode)
+}
+
+// refuseUpload sends more than Jupyter takes. Jupyter answers when it has read the length,
+// and closes the connection.
+func refuseUpload(ctx context.Context, t *testing.T, v *visitor) {
+	t.Helper()
+	const size = 600 << 20
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, v.home+"api/contents/huge.bin", io.LimitReader(zeros{}, size))
+	require.NoError(t, err)
+	request.ContentLength = size
+	response, err := v.http.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	assert.Equal(t, http.StatusBadRequest, response.StatusCode)
 }
 
 // useTerminal runs a command in a new terminal.

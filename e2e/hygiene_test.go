@@ -25,7 +25,7 @@ func TestInstancePod(t *testing.T) {
 
 	t.Run("labels", func(t *testing.T) {
 		assert.Equal(t, []string{
-			"app.kubernetes.io/managed-by", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
+			"app.kubernetes.io/managed-by", "binder-project.org/client", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
 		}, slices.Sorted(maps.Keys(pod.Labels)))
 		assert.Equal(t, "binder-deploy-kubernetes", pod.Labels["app.kubernetes.io/managed-by"])
 		assert.Equal(t, instance.ID, pod.Labels["binder-project.org/id"])

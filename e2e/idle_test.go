@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket/wsjson"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // TestIdlePollsDoNotCountAsUse sends the requests that a notebook's open pages send
@@ -36,6 +37,31 @@ func TestIdlePollsDoNotCountAsUse(t *testing.T) {
 	}
 	assert.Greater(t, polls, 30, "polls answered before the notebook was culled: %d %s", code, page)
 	notebook.AwaitEnd(t, removalMargin, "Culled")
+}
+
+// TestNamedTrafficDoesNotCountAsUse polls by POST and sends heartbeats on a WebSocket. The
+// template names both.
+func TestNamedTrafficDoesNotCountAsUse(t *testing.T) {
+	t.Parallel()
+	const timeout = 6 * time.Second
+	suite.CopyTemplate(t, "echo", "named-traffic", func(template *corev1.PodTemplate) {
+		if template.Annotations == nil {
+			template.Annotations = map[string]string{}
+		}
+		template.Annotations["binder-project.org/idle-requests"] = "POST poll"
+		template.Annotations["binder-project.org/heartbeat-frames"] = "4 ws"
+	})
+	instance := suite.Launch(t, "named-traffic", timeout).AwaitDeployed(t)
+	connection := dial(t, instance.URL("/ws"))
+	echo(t, connection, []byte("2"))
+	opened := time.Now()
+	for code := http.StatusOK; code == http.StatusOK; pause(t.Context(), 500*time.Millisecond) {
+		require.Less(t, time.Since(opened), cullDeadline(timeout), "the instance still answers")
+		_ = connection.Write(t.Context(), websocket.MessageText, []byte("2")) // fails once the instance has ended
+		code, _ = visit(t, http.MethodPost, instance.URL("/poll"), nil)
+	}
+	assert.GreaterOrEqual(t, time.Since(opened), timeout-time.Second, "culled early")
+	instance.AwaitEnd(t, removalMargin, "Culled")
 }
 
 // TestWorkWithoutABrowser lets a kernel compute for three times the timeout without

@@ -91,7 +91,7 @@ func TestPagesWhileStarting(t *testing.T) {
 	b := openBrowser(t)
 	b.open(browserHost + "/launch/echo-late")
 	instance := b.awaitInstance("echo-late", "/")
-	b.await(pageWait, `document.getElementById('message')?.textContent === 'starting the application'`)
+	b.await(pageWait, `document.getElementById('message')?.textContent === 'Starting the application.'`)
 	assert.Equal(t, "Starting echo-late", b.text("h1"))
 	assert.Equal(t, "Start", b.text("li[aria-current=step]"))
 	b.screenshot("starting")

@@ -142,12 +142,15 @@ func TestWarmPodIsClaimed(t *testing.T) {
 	pod := instance.Pod(t)
 	assert.Contains(t, warm, pod.UID)
 	assert.Equal(t, []string{
-		"app.kubernetes.io/managed-by", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
+		"app.kubernetes.io/managed-by", "binder-project.org/client", "binder-project.org/id", "binder-project.org/template", "binder-project.org/template-hash",
 	}, slices.Sorted(maps.Keys(pod.Labels)), "must be the labels of a pod created for a launch")
 	last, err := time.Parse(time.RFC3339, pod.Annotations[activityAnnotation])
 	require.NoError(t, err)
 	assert.WithinRange(t, last, instance.Launched.Add(-time.Second), time.Now())
 	assert.Equal(t, harness.LongTimeout.String(), pod.Annotations["binder-project.org/cull-timeout"])
+	if assert.NotNil(t, pod.Spec.ActiveDeadlineSeconds, "the kubelet ends it after its max age, if nobody else does") {
+		assert.GreaterOrEqual(t, *pod.Spec.ActiveDeadlineSeconds, int64((13 * time.Hour).Seconds()))
+	}
 	assert.Equal(t, instance.ID, seenRequest(t, instance.URL("/")).Env["BINDER_ID"])
 
 	awaitWarm(t, "echo-warm", 3, func(refilled corev1.Pod) bool { return refilled.UID != pod.UID })

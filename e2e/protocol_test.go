@@ -77,7 +77,7 @@ func TestProtocolErrors(t *testing.T) {
 func TestCullTimeoutRefused(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{
-		`0`, `-1`, `-0.5`, `"0"`, `"-60000"`, `7200001`, `"7200001"`, `1e300`, `1e999`, `"1e999"`, `"NaN"`, `"Infinity"`,
+		`0`, `-1`, `-0.5`, `"0"`, `"-60000"`, `1`, `999`, `"999.9"`, `7200001`, `"7200001"`, `1e300`, `1e999`, `"1e999"`, `"NaN"`, `"Infinity"`,
 		`""`, `"soon"`, `"1h"`, `"0x10"`, `true`, `[]`, `{}`,
 	} {
 		t.Run(value, func(t *testing.T) {

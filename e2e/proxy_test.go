@@ -85,13 +85,13 @@ func TestProxyStreams(t *testing.T) {
 
 func TestProxyUpload(t *testing.T) {
 	t.Parallel()
-	const size = 64 << 20
+	const size = 300 << 20
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	response := fetch(t, http.MethodPost, instance.URL("/upload"), io.LimitReader(zeros{}, size))
 	page, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, response.StatusCode)
-	assert.Contains(t, string(page), "67108864")
+	assert.Contains(t, string(page), "314572800")
 }
 
 // zeros is an endless body.

@@ -107,7 +107,7 @@ func TestHelperThatCannotStart(t *testing.T) {
 // launch waits for it, and in the end.
 func TestMissingConfigMap(t *testing.T) {
 	t.Parallel()
-	const says = "A ConfigMap, Secret or volume that the template needs does not exist."
+	const says = "A ConfigMap, Secret or volume that the template needs, or a key of one, does not exist."
 	suite.CopyTemplate(t, "echo", "configmap-missing", func(template *corev1.PodTemplate) {
 		spec := &template.Template.Spec
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "settings", VolumeSource: corev1.VolumeSource{

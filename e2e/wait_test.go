@@ -208,7 +208,7 @@ func TestRepeatedLaunch(t *testing.T) {
 	}
 	assert.Equal(t, "deleted", instance.Status(t).Status, "the instance was launched again")
 
-	for _, bad := range []string{"two words", strings.Repeat("x", 256)} {
+	for _, bad := range []string{"not sixteen", "two words in a header", strings.Repeat("x", 256)} {
 		answer := suite.API.Do(t, http.MethodPost, "/applications/echo", "", "Idempotency-Key", bad)
 		body := answer.WantError(t, http.StatusUnprocessableEntity, "malformedRequest")
 		assert.Contains(t, body.Error, "Idempotency-Key")
@@ -225,7 +225,9 @@ func TestCORS(t *testing.T) {
 		assert.Equal(t, want, answer.Header.Get("Access-Control-Allow-Origin"))
 		assert.Equal(t, "Origin", answer.Header.Get("Vary"))
 	}
-	answer := suite.API.Do(t, http.MethodOptions, "/applications/echo", "", "Origin", allowed,
+	answer := suite.API.Do(t, http.MethodPost, "/applications/echo", "", "Origin", "https://elsewhere.example", "Content-Type", "text/plain")
+	answer.WantError(t, http.StatusForbidden, "unauthorized")
+	answer = suite.API.Do(t, http.MethodOptions, "/applications/echo", "", "Origin", allowed,
 		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "content-type,idempotency-key,prefer")
 	assert.Equal(t, http.StatusNoContent, answer.Code, "%s", answer.Body)
 	assert.Contains(t, answer.Header.Get("Access-Control-Allow-Methods"), "POST")

@@ -37,14 +37,18 @@ EOF
   kubectl apply --server-side --force-conflicts -k "$overlay" >/dev/null
 }
 
-# ensure_key creates the API key if there is none.
-ensure_key() {
+# ensure_keys creates the API key, and the secret that ids are made with, if there is
+# none.
+ensure_keys() {
   kubectl apply --server-side --force-conflicts -f "$root/manifests/base/controller/namespace.yaml" >/dev/null
-  if ! kubectl -n $namespace get secret binder-api-key >/dev/null 2>&1; then
-    say "creating an API key: Secret $namespace/binder-api-key"
-    kubectl -n $namespace create secret generic binder-api-key \
-      --from-literal=api-key="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')" >/dev/null
-  fi
+  local name
+  for name in api-key secret; do
+    if ! kubectl -n $namespace get secret binder-$name >/dev/null 2>&1; then
+      say "creating the Secret $namespace/binder-$name"
+      kubectl -n $namespace create secret generic binder-$name \
+        --from-literal=$name="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')" >/dev/null
+    fi
+  done
 }
 
 # api_answers sends a request without the key, so it expects a 403.
@@ -64,7 +68,7 @@ fi
 bash "$root/hack/images.sh"
 
 say "applying manifests/local"
-ensure_key
+ensure_keys
 deploy
 if ! kubectl -n $namespace rollout status deployment/binder-deploy-kubernetes --timeout=120s >&2; then
   kubectl -n $namespace get pods,events >&2
@@ -73,7 +77,7 @@ fi
 wait_for 60 "the API on port $api_port (if the port is in use, kubectl -n $namespace get events says so)" api_answers
 
 say "launching a notebook with binder-client"
-key=$(kubectl -n $namespace get secret binder-api-key --output=jsonpath='{.data.api-key}' | base64 -d)
+key=$(kubectl -n $namespace get secret binder-api-key --output=jsonpath='{.data.api-key}' | base64 -d | head -n 1)
 launched=$(API_KEY=$key node "$root/hack/client/launch.js" 127.0.0.1 $api_port $template tree)
 read -r id url <<<"$launched"
 

@@ -19,6 +19,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/rawapp"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
@@ -88,7 +89,7 @@ func startTarget(t *testing.T) Target {
 		Handler:           metrics.New("test", metrics.Values{}).InstrumentProxy(instance.UserPrefix, handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    pages.MaxHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
 		ConnContext:       proxy.ConnContext,
 	}

@@ -44,6 +44,8 @@ func answerDifferences() []Difference {
 		{to, "several equal Content-Length fields become one", "a proxy must merge them or refuse", "RFC 9110, section 8.6", levelEqualLengths},
 		{to, "Date is added", "a recipient with a clock adds a missing Date", "RFC 9110, section 6.6.1", levelDate},
 		{to, "the Trailer field", "it is a hint about the trailers of one connection; the trailers themselves are the same", "RFC 9110, section 6.6.2", levelTrailer},
+		{to, "fields that act on the whole origin are removed", "all instances share one origin", "docs/proxy.md", levelFarReaching},
+		{to, "the path of a cookie is the instance's", "all instances share one origin", "RFC 6265, section 8.5", levelCookiePath},
 		{to, "Service-Worker-Allowed is the instance's path", "all instances share one origin", "Service Workers, section 6.3", levelServiceWorker},
 	}
 }
@@ -61,6 +63,7 @@ func requestDifferences() []Difference {
 		{to, "Content-Length: 0 of a request without a body", "both say the same", "RFC 9110, section 8.6", levelEmptyLength},
 		{to, "the Trailer field", "it is a hint about the trailers of one connection; the trailers themselves are the same", "RFC 9110, section 6.6.2", levelTrailer},
 		{to, "X-Forwarded-For, -Host, -Proto and -Prefix are set, and Forwarded is removed", "the application learns who asked, and how", "docs/proxy.md", levelForwarded},
+		{to, "a Referer of another address is cut to its origin", "the address of an instance is secret", "RFC 9110, section 17.9", levelReferer},
 		{to, "an Authorization with the API key is removed", "the key is not the application's", "docs/proxy.md", levelAPIKey},
 	}
 }
@@ -209,6 +212,33 @@ func levelDate(_ Target, direct, proxied *message) bool {
 func levelTrailer(_ Target, direct, proxied *message) bool {
 	one, other := direct.remove("Trailer"), proxied.remove("Trailer")
 	return one || other
+}
+
+func levelFarReaching(_ Target, direct, proxied *message) (met bool) {
+	for _, name := range []string{"Alt-Svc", "Clear-Site-Data", "Strict-Transport-Security"} {
+		if len(proxied.values(name)) == 0 && direct.remove(name) {
+			met = true
+		}
+	}
+	return met
+}
+
+func levelCookiePath(t Target, direct, proxied *message) (met bool) {
+	const field = "Set-Cookie"
+	for i := range direct.fields {
+		if f := &direct.fields[i]; f.name == field && strings.Contains(f.value, "; Path=/") && !strings.Contains(f.value, "; Path="+t.Base) {
+			f.value, met = strings.Replace(f.value, "; Path=/", "; Path="+t.Base+"/", 1), true
+		}
+	}
+	return met
+}
+
+func levelReferer(_ Target, direct, proxied *message) bool {
+	one, other := direct.values("Referer"), proxied.values("Referer")
+	if len(one) != 1 || len(other) != 1 || one[0] == other[0] || !strings.HasPrefix(one[0], other[0]) || strings.Count(other[0], "/") != 3 {
+		return false
+	}
+	return direct.remove("Referer") && proxied.remove("Referer")
 }
 
 func levelServiceWorker(t Target, direct, proxied *message) bool {

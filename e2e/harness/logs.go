@@ -141,6 +141,9 @@ func (w *logWatch) end() (summary string, err error) {
 	defer w.mu.Unlock()
 	lines := 0
 	var problems []error
+	if len(w.logs) == 0 {
+		problems = append(problems, errors.New("no log of a replica was read"))
+	}
 	for _, log := range w.logs {
 		lines += log.checker.lines
 		if problem := log.problem(); problem != nil {

@@ -114,12 +114,14 @@ func (s *Suite) deploy(ctx context.Context) error {
 	if err := s.Kube.apply(ctx, objects); err != nil {
 		return err
 	}
-	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "binder-api-key"},
-		StringData: map[string]string{"api-key": s.API.key},
-	}
-	if _, err := s.Kube.Client.CoreV1().Secrets(Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create the Secret of the API key: %w", err)
+	for name, value := range map[string]string{"api-key": s.API.key, "secret": rand.Text()} {
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "binder-" + name},
+			StringData: map[string]string{name: value},
+		}
+		if _, err := s.Kube.Client.CoreV1().Secrets(Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("create the Secret %s: %w", secret.Name, err)
+		}
 	}
 	return nil
 }

@@ -133,7 +133,7 @@ type dueWrite struct {
 // with the least time left come first. So an instance that is in use all the time is
 // written to once a period, by the first replica to look. A use within a period of
 // what is written, with none after it, is written only when this replica ends:
-// lifetime.Lag allows for that. Uses that need not be remembered are dropped.
+// Rules.Lag allows for that. Uses that need not be remembered are dropped.
 func (t *Tracker) due(all bool) []dueWrite {
 	var due []dueWrite
 	for id, used := range t.snapshot() {
@@ -149,7 +149,7 @@ func (t *Tracker) due(all bool) []dueWrite {
 			due = append(due, dueWrite{pod: pod, use: used, problem: err})
 		case !used.at.Truncate(time.Millisecond).After(annotated): // annotations have milliseconds
 			t.drop(id, used)
-		case all || used.at.Sub(annotated) >= lifetime.Period(timeout):
+		case all || used.at.Sub(annotated) >= t.deps.Rules.Period(timeout):
 			due = append(due, dueWrite{pod: pod, use: used, idleAt: annotated.Add(timeout)})
 		}
 	}

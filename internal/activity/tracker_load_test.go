@@ -90,11 +90,11 @@ func TestWrittenOnceAPeriod(t *testing.T) {
 }
 
 // An instance with few uses, at unlucky times, is not written more often. The
-// annotation is never further behind than lifetime.Lag allows for, so a replica
+// annotation is never further behind than Rules.Lag allows for, so a replica
 // that is killed costs nobody an instance.
 func TestFewUses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began, period := time.Now(), lifetime.Period(time.Hour)
+		began, period := time.Now(), lifetime.Rules{}.Period(time.Hour)
 		world := kubetest.NewWorld(time.Now, nil, podUsed(1, time.Hour, began, kubetest.LastUsed(began)))
 		written := writeTimes(t, world)
 		replicas := []*testTracker{newTracker(world), newTracker(world)}

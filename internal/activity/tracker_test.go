@@ -218,13 +218,28 @@ func TestConflictIsTriedAgain(t *testing.T) {
 	})
 }
 
+// A tiny cull timeout, of an instance in constant use, costs no more writes than the
+// shortest one that a launch can ask for.
+func TestWritesHaveAFloor(t *testing.T) {
+	now := kubetest.Noon
+	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, 0, now, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "1ms")))
+	tracker := newTracker(world)
+	tracker.deps.Rules.MinCullTimeout = time.Minute
+	for range 61 {
+		now = now.Add(time.Second)
+		tracker.use(1)
+		tracker.flushDue(t)
+	}
+	wantWrites(t, world, 12)
+}
+
 // After an outage, writes can work before the watch does. A replica goes by what it
 // has written itself, and never overwrites what others have written.
 func TestWritesWhileTheWatchLags(t *testing.T) {
 	now := kubetest.Noon
 	world := kubetest.NewWorld(func() time.Time { return now }, nil, podUsed(1, 0, now, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "2m")))
 	tracker := newTracker(world)
-	period := lifetime.Period(2 * time.Minute)
+	period := lifetime.Rules{}.Period(2 * time.Minute)
 	world.PauseWatch()
 	for n := range 3 {
 		now = now.Add(period + time.Second)

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -47,6 +48,10 @@ type Config struct {
 	// anyOrigin for all. By default there are none. Such a page can trick a visitor into
 	// pressing the button that launches a new instance.
 	FrameAncestors []string
+	// HideCookies are the names of cookies that no instance sees or sets. A star at the
+	// end stands for any ending. By default there are none. The cookie of a login in front
+	// of the service lets anyone who has it act as the visitor.
+	HideCookies []string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool
@@ -78,16 +83,29 @@ type Config struct {
 
 	// Keys.
 
-	// APIKey is the key that authorised requests must carry; it is never "". The default
-	// is a random key, which no other replica knows and which a restart changes.
-	APIKey string
-	// APIKeyFile is the file that APIKey was read from, or "".
-	APIKeyFile string
-	// APIKeyGenerated says that APIKey is random: whoever starts the process must be
-	// shown it once, and not in the log.
+	// InCluster says that the process runs in a pod. Other replicas then need the same
+	// keys and secret, and strangers may reach the service, so none may be short or
+	// missing.
+	InCluster bool
+	// APIKeys are the keys that authorised requests must carry one of; there is at least
+	// one. The default is a random key, which no other replica knows and which a restart
+	// changes.
+	APIKeys []string
+	// APIKeyGenerated says that the key is random: it must be shown once when the
+	// process starts, and not in the log.
 	APIKeyGenerated bool
+	// APIKey is the key that was given by a flag or a variable, and APIKeyFile the file
+	// that holds the keys. At most one of them is not "".
+	APIKey, APIKeyFile string
+	// Secret is what the ids of repeatable launches are made with; it is never "". All
+	// replicas need the same. The default is random: after a restart, a repeated launch
+	// is a new one.
+	Secret string
+	// SecretFile is the file that Secret was read from, or "".
+	SecretFile string
 	// RegistryAPIKey is the key that requests to the registry carry; "" means none. The
-	// default is APIKey, unless that is random. The registry's operator learns it.
+	// default is the first of APIKeys, if that is not random and the registry is asked by
+	// https. The registry's operator learns it.
 	RegistryAPIKey string
 	// RegistryAPIKeyFile is the file that RegistryAPIKey was read from, or "".
 	RegistryAPIKeyFile string
@@ -108,11 +126,16 @@ type Config struct {
 	// says otherwise. It is positive; the default is 1 hour. A timeout that is too short
 	// ends instances of people who only read.
 	CullTimeout time.Duration
+	// MinCullTimeout is the shortest cull timeout that a launch can ask for. It is positive
+	// and at most CullTimeout; the default is 1 minute. A twelfth of it is the least time
+	// between two writes of an instance's activity.
+	MinCullTimeout time.Duration
 	// MaxCullTimeout is the longest cull timeout that a launch can ask for, and at least
 	// CullTimeout; the default is 24 hours.
 	MaxCullTimeout time.Duration
-	// MaxAge is how long an instance can live, however active. The default 0 means no
-	// limit. A limit ends instances that are in use.
+	// MaxAge is how long an instance can live, however active; 0 means no limit. The
+	// default is 12 hours. A limit ends instances that are in use; without one, a program
+	// that uses an instance keeps its place.
 	MaxAge time.Duration
 	// CullInterval is the time between two runs of the culler. It is positive; the
 	// default is 30 seconds. An instance can outlive its end by this time.
@@ -130,6 +153,22 @@ type Config struct {
 	// than both together plus 10 seconds, or the last activity is not written.
 	DrainTimeout time.Duration
 
+	// Limits.
+
+	// LaunchRate is how many instances a client can launch in an hour; the default is 20,
+	// and 0 means no limit. Clients are told apart by their addresses.
+	LaunchRate int
+	// MaxInstancesPerClient is how many living instances a client can have; the default is
+	// 10, and 0 means no limit.
+	MaxInstancesPerClient int
+	// MaxInstances is how many living instances there can be in all. The default 0 means
+	// no limit.
+	MaxInstances int
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. By
+	// default there are none. A network that visitors can send from lets them make up
+	// addresses; one that is missing makes all visitors behind that proxy one client.
+	TrustedProxies []netip.Prefix
+
 	// Logging.
 
 	// LogFormat is "json", "text" or the default "auto": text on a terminal, else JSON.
@@ -144,9 +183,9 @@ type Config struct {
 	// Version says that the process should print its version and exit. No other field
 	// is set then.
 	Version bool
-	// Warning is to be logged once there is a log; "" means none. It names the keys of
-	// the settings file that have no effect.
-	Warning string
+	// Warnings are to be logged once there is a log: keys of the settings file that have
+	// no effect, and a registry that gets no key.
+	Warnings []string
 }
 
 // serviceAccountNamespace is where the kubelet writes a pod's namespace.
@@ -216,8 +255,9 @@ func (c *Config) complete(from Environment, m *mistakes) {
 	c.Identity, err = identity(from)
 	m.add(err)
 	c.completeKeys(from, m)
-	completeOrigins(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
-	completeOrigins(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
+	completeList(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
+	completeList(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
+	completeList(m, "hide-cookie", c.HideCookies, parseCookieName)
 }
 
 // identity returns the name of this replica in the Lease.
@@ -241,6 +281,7 @@ var (
 // validate checks that values are in range and agree with one another.
 func (c *Config) validate(m *mistakes) {
 	c.validateDurations(m)
+	c.validateLimits(m)
 	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
 		m.add(fmt.Errorf("--public-host is %q: it must be host or host:port, such as binder.example.org, with no scheme and no path",
 			c.PublicHost), "public-host")
@@ -263,6 +304,7 @@ func (c *Config) validateDurations(m *mistakes) {
 		rule  string
 	}{
 		{"cull-timeout", c.CullTimeout, 1, "be positive, such as 1h"},
+		{"min-cull-timeout", c.MinCullTimeout, 1, "be positive, such as 1m"},
 		{"max-cull-timeout", c.MaxCullTimeout, 1, "be positive, such as 24h"},
 		{"cull-interval", c.CullInterval, 1, "be positive, such as 30s"},
 		{"start-timeout", c.StartTimeout, 1, "be positive, such as 5m"},
@@ -273,6 +315,10 @@ func (c *Config) validateDurations(m *mistakes) {
 		if d.value < d.least {
 			m.add(fmt.Errorf("--%s is %s: it must %s", d.flag, d.value, d.rule), d.flag)
 		}
+	}
+	if c.MinCullTimeout > c.CullTimeout {
+		m.add(fmt.Errorf("--min-cull-timeout (%s) must not be longer than --cull-timeout (%s)", c.MinCullTimeout, c.CullTimeout),
+			"min-cull-timeout", "cull-timeout")
 	}
 	if c.MaxCullTimeout < c.CullTimeout {
 		m.add(fmt.Errorf("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout),

@@ -75,10 +75,12 @@ func defaults() Config {
 		APIAddress: ":8084", ProxyAddress: ":8000", MetricsAddress: ":9090", LaunchPage: true,
 		Namespace: "binder", InstancesNamespace: "binder-instances", ProxyService: "binder-proxy",
 		LeaseName: "binder-deploy-kubernetes", Identity: "machine-abababab",
-		APIKey: strings.Repeat("ab", 32), APIKeyGenerated: true,
+		APIKeys: []string{strings.Repeat("ab", 32)}, APIKeyGenerated: true, Secret: strings.Repeat("ab", 32),
 		PreloadHelperImage: "registry.k8s.io/pause:3.10.1",
-		CullTimeout:        time.Hour, MaxCullTimeout: 24 * time.Hour, CullInterval: 30 * time.Second, StartTimeout: 5 * time.Minute,
+		CullTimeout:        time.Hour, MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour, MaxAge: 12 * time.Hour,
+		CullInterval: 30 * time.Second, StartTimeout: 5 * time.Minute,
 		ShutdownDelay: 5 * time.Second, DrainTimeout: 20 * time.Second,
+		LaunchRate: 20, MaxInstancesPerClient: 10,
 		LogFormat: "auto", LogLevel: slog.LevelInfo,
 	}
 }
@@ -95,34 +97,41 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		value, other, field string // both values differ from the default
 	}
 	settings := map[string]setting{
-		"api-address":           {"one", "other", "APIAddress"},
-		"proxy-address":         {"one", "other", "ProxyAddress"},
-		"metrics-address":       {"one", "other", "MetricsAddress"},
-		"public-host":           {"one", "other", "PublicHost"},
-		"cors-allow-origin":     {"https://one:8443", "*", "CORSAllowOrigins"},
-		"frame-ancestors":       {"https://one:8443", "*", "FrameAncestors"},
-		"launch-page":           {"false", "true", "LaunchPage"},
-		"kubeconfig":            {"one", "other", "Kubeconfig"},
-		"namespace":             {"one", "other", "Namespace"},
-		"instances-namespace":   {"one", "other", "InstancesNamespace"},
-		"proxy-service":         {"one", "other", "ProxyService"},
-		"leader-election-lease": {"one", "other", "LeaseName"},
-		"api-key":               {"one", "other", "APIKey"},
-		"api-key-file":          {"one", "other", "APIKeyFile"},
-		"registry-api-key":      {"one", "other", "RegistryAPIKey"},
-		"registry-api-key-file": {"one", "other", "RegistryAPIKeyFile"},
-		"registry-url":          {"http://one:8082", "https://other", "RegistryURL"},
-		"preload-helper-image":  {"one", "other", "PreloadHelperImage"},
-		"cull-timeout":          {"20h0m0s", "21h0m0s", "CullTimeout"},
-		"max-cull-timeout":      {"20h0m0s", "21h0m0s", "MaxCullTimeout"},
-		"max-age":               {"20h0m0s", "21h0m0s", "MaxAge"},
-		"cull-interval":         {"20h0m0s", "21h0m0s", "CullInterval"},
-		"start-timeout":         {"20h0m0s", "21h0m0s", "StartTimeout"},
-		"shutdown-delay":        {"20h0m0s", "21h0m0s", "ShutdownDelay"},
-		"drain-timeout":         {"20h0m0s", "21h0m0s", "DrainTimeout"},
-		"log-format":            {"json", "text", "LogFormat"},
-		"log-level":             {"WARN", "DEBUG", "LogLevel"},
-		"config":                {"one.json", "other.json", "ConfigFile"},
+		"api-address":              {"one", "other", "APIAddress"},
+		"proxy-address":            {"one", "other", "ProxyAddress"},
+		"metrics-address":          {"one", "other", "MetricsAddress"},
+		"public-host":              {"one", "other", "PublicHost"},
+		"cors-allow-origin":        {"https://one:8443", "*", "CORSAllowOrigins"},
+		"frame-ancestors":          {"https://one:8443", "*", "FrameAncestors"},
+		"hide-cookie":              {"one", "other", "HideCookies"},
+		"launch-page":              {"false", "true", "LaunchPage"},
+		"kubeconfig":               {"one", "other", "Kubeconfig"},
+		"namespace":                {"one", "other", "Namespace"},
+		"instances-namespace":      {"one", "other", "InstancesNamespace"},
+		"proxy-service":            {"one", "other", "ProxyService"},
+		"leader-election-lease":    {"one", "other", "LeaseName"},
+		"api-key":                  {"one", "other", "APIKey"},
+		"api-key-file":             {"one", "other", "APIKeyFile"},
+		"secret-file":              {"one", "other", "SecretFile"},
+		"registry-api-key":         {"one", "other", "RegistryAPIKey"},
+		"registry-api-key-file":    {"one", "other", "RegistryAPIKeyFile"},
+		"registry-url":             {"http://one:8082", "https://other", "RegistryURL"},
+		"preload-helper-image":     {"one", "other", "PreloadHelperImage"},
+		"cull-timeout":             {"20h0m0s", "21h0m0s", "CullTimeout"},
+		"min-cull-timeout":         {"30m0s", "31m0s", "MinCullTimeout"},
+		"max-cull-timeout":         {"20h0m0s", "21h0m0s", "MaxCullTimeout"},
+		"max-age":                  {"20h0m0s", "21h0m0s", "MaxAge"},
+		"cull-interval":            {"20h0m0s", "21h0m0s", "CullInterval"},
+		"start-timeout":            {"20h0m0s", "21h0m0s", "StartTimeout"},
+		"shutdown-delay":           {"20h0m0s", "21h0m0s", "ShutdownDelay"},
+		"drain-timeout":            {"20h0m0s", "21h0m0s", "DrainTimeout"},
+		"log-format":               {"json", "text", "LogFormat"},
+		"log-level":                {"WARN", "DEBUG", "LogLevel"},
+		"config":                   {"one.json", "other.json", "ConfigFile"},
+		"launch-rate":              {"7", "8", "LaunchRate"},
+		"max-instances":            {"7", "8", "MaxInstances"},
+		"trusted-proxies":          {"10.0.0.0/8", "fd00::/8", "TrustedProxies"},
+		"max-instances-per-client": {"7", "8", "MaxInstancesPerClient"},
 	}
 	new(Config).Flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
@@ -184,12 +193,20 @@ func TestMistakes(t *testing.T) {
 		{"--", []string{"BINDER_LOG_LEVEL=loud"}, []string{`BINDER_LOG_LEVEL="loud"`, "debug, info, warn or error"}},
 		{"--", []string{"BINDER_LAUNCH_PAGE=maybe"}, []string{`BINDER_LAUNCH_PAGE="maybe"`, "true or false"}},
 		{"--cull-timeout=0", nil, []string{"--cull-timeout is 0s", "positive"}},
+		{"--min-cull-timeout=0", nil, []string{"--min-cull-timeout is 0s", "positive"}},
+		{"--min-cull-timeout=61m", nil, []string{"--min-cull-timeout (1h1m0s)", "--cull-timeout (1h0m0s)"}},
+		{"--cull-timeout=59s", nil, []string{"--min-cull-timeout (1m0s)", "--cull-timeout (59s)"}},
 		{"--max-cull-timeout=-1s", nil, []string{"--max-cull-timeout is -1s", "positive"}},
 		{"--", []string{"BINDER_CULL_INTERVAL=0s"}, []string{"--cull-interval is 0s", "positive"}},
 		{"--start-timeout=-5m", nil, []string{"--start-timeout is -5m0s", "positive"}},
 		{"--shutdown-delay=-1s", nil, []string{"--shutdown-delay is -1s", "negative"}},
 		{"--drain-timeout=-1s", nil, []string{"--drain-timeout is -1s", "negative"}},
 		{"--max-age=-1s", nil, []string{"--max-age is -1s", "negative"}},
+		{"--launch-rate=-1", nil, []string{"--launch-rate is -1", "negative", "no limit"}},
+		{"--max-instances-per-client=-1", nil, []string{"--max-instances-per-client is -1", "negative"}},
+		{"--max-instances=-1", nil, []string{"--max-instances is -1", "negative"}},
+		{"--launch-rate=many", nil, []string{"-launch-rate", `"many"`, "a whole number"}},
+		{"--", []string{"BINDER_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, []string{"BINDER_TRUSTED_PROXIES", `"proxy"`, "10.0.0.0/8"}},
 		{"--max-cull-timeout=59m", nil, []string{"--max-cull-timeout (59m0s)", "--cull-timeout (1h0m0s)"}},
 		{"--public-host=https://binder.org", nil, []string{`--public-host is "https://binder.org"`, "no scheme"}},
 		{"--", []string{"BINDER_PUBLIC_HOST=binder.org/here"}, []string{`--public-host is "binder.org/here"`, "no path"}},
@@ -199,6 +216,10 @@ func TestMistakes(t *testing.T) {
 		{"--api-key-file=f", []string{"f=b", "BINDER_API_KEY=a"}, []string{"--api-key and --api-key-file"}},
 		{"--api-key-file=f", nil, []string{"--api-key-file", "open f"}},
 		{"--api-key-file=f", []string{"f= \n"}, []string{"--api-key-file: f is empty"}},
+		{"--api-key-file=f", []string{"f=# the new key\nb"}, []string{"--api-key-file", "visible ASCII"}},
+		{"--api-key=é", nil, []string{"--api-key", "visible ASCII"}},
+		{"--secret-file=f", nil, []string{"--secret-file", "open f"}},
+		{"--secret-file=f", []string{"f=\n"}, []string{"--secret-file: f is empty"}},
 		{"--registry-api-key-file=f", []string{"f=b", "BINDER_REGISTRY_API_KEY=a"}, []string{"--registry-api-key and --registry-api-key-file"}},
 		{"--registry-api-key-file=f", []string{"f="}, []string{"--registry-api-key-file: f is empty"}},
 		{"--registry-api-key-file=f", nil, []string{"--registry-api-key-file", "open f"}},
@@ -228,25 +249,95 @@ func TestPublicHost(t *testing.T) {
 	}
 }
 
+func TestTrustedProxies(t *testing.T) {
+	for given, want := range map[string]string{
+		"10.0.0.0/8":           "[10.0.0.0/8]",
+		"10.1.2.3/8":           "[10.0.0.0/8]",
+		"192.0.2.7":            "[192.0.2.7/32]",
+		"2001:db8::7":          "[2001:db8::7/128]",
+		"10.0.0.0/8, fd00::/8": "[10.0.0.0/8 fd00::/8]",
+	} {
+		if c := mustParse(t, testHost(), "--trusted-proxies="+given); fmt.Sprint(c.TrustedProxies) != want {
+			t.Errorf("%q: got %v, want %s", given, c.TrustedProxies, want)
+		}
+	}
+	if c := mustParse(t, testHost(), "--trusted-proxies=10.0.0.0/8", "--trusted-proxies=192.0.2.7"); len(c.TrustedProxies) != 2 {
+		t.Errorf("the flag twice: got %v", c.TrustedProxies)
+	}
+	for _, wrong := range []string{
+		"0.0.0.0/0", "::/0", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/8,", "proxy", "10.0.0.1:80", "fe80::1%eth0", "::ffff:10.0.0.0/104", "::ffff:10.0.0.1",
+	} {
+		wantMistakes(t, testHost(), []string{"--trusted-proxies=" + wrong}, 1, "trusted-proxies")
+	}
+}
+
 func TestAPIKeys(t *testing.T) {
 	random := strings.Repeat("ab", 32)
+	const https, http = "--registry-url=https://registry", "--registry-url=http://registry"
 	for _, test := range []struct {
 		args, host    []string
-		key, registry string
+		keys          string // with spaces between them
+		registry      string
+		registryWarns bool
 	}{
-		{nil, nil, random, ""}, // a random key means nothing to a registry
-		{[]string{"--api-key= "}, nil, random, ""},
-		{[]string{"--api-key=own"}, nil, "own", "own"},
-		{nil, []string{"BINDER_API_KEY=own\n"}, "own", "own"},
-		{[]string{"--api-key-file=f"}, []string{"f= own\n"}, "own", "own"},
-		{nil, []string{"BINDER_API_KEY_FILE=f", "f=own"}, "own", "own"},
-		{[]string{"--api-key=own", "--registry-api-key=other"}, nil, "own", "other"},
-		{[]string{"--api-key=own"}, []string{"BINDER_REGISTRY_API_KEY=other\n"}, "own", "other"},
-		{[]string{"--registry-api-key-file=f"}, []string{"f=other\n"}, random, "other"},
+		{[]string{https}, nil, random, "", false}, // a random key means nothing to a registry
+		{[]string{https, "--api-key= "}, nil, random, "", false},
+		{[]string{"--api-key=own"}, nil, "own", "", false},
+		{[]string{https, "--api-key=own"}, nil, "own", "own", false},
+		{[]string{"--registry-url=HTTPS://registry", "--api-key=own"}, nil, "own", "own", false},
+		{[]string{http, "--api-key=own"}, nil, "own", "", true},
+		{[]string{http}, []string{"BINDER_API_KEY_FILE=f", "f=own\nold"}, "own old", "", true},
+		{[]string{http, "--api-key=own", "--registry-api-key=own"}, nil, "own", "own", false},
+		{[]string{http, "--api-key=own"}, []string{"BINDER_REGISTRY_API_KEY=other\n"}, "own", "other", false},
+		{[]string{http, "--api-key-file=f", "--registry-api-key-file=f"}, []string{"f=own\nold"}, "own old", "own", false},
+		{nil, []string{"BINDER_API_KEY=own\n"}, "own", "", false},
+		{[]string{"--api-key-file=f"}, []string{"f= own\n"}, "own", "", false},
+		{[]string{https, "--api-key-file=f"}, []string{"f=\n own \r\n\n\told\n"}, "own old", "own", false},
+		{[]string{https, "--api-key=own", "--registry-api-key=other"}, nil, "own", "other", false},
+		{[]string{"--registry-api-key-file=f"}, []string{"f=other\n"}, random, "other", false},
 	} {
 		c := mustParse(t, testHost(test.host...), test.args...)
-		if c.APIKey != test.key || c.RegistryAPIKey != test.registry || c.APIKeyGenerated != (test.key == random) {
-			t.Errorf("%q, %q: got %q, generated %t, and %q for the registry", test.args, test.host, c.APIKey, c.APIKeyGenerated, c.RegistryAPIKey)
+		if got := strings.Join(c.APIKeys, " "); got != test.keys || c.RegistryAPIKey != test.registry || c.APIKeyGenerated != (got == random) {
+			t.Errorf("%q, %q: got %q, generated %t, and %q for the registry", test.args, test.host, got, c.APIKeyGenerated, c.RegistryAPIKey)
+		}
+		if warns := len(c.Warnings) == 1 && strings.Contains(c.Warnings[0], "--registry-api-key"); warns != test.registryWarns {
+			t.Errorf("%q, %q: got warnings %q", test.args, test.host, c.Warnings)
+		}
+	}
+}
+
+// In a cluster, a key or secret that is missing, empty or short is a mistake: each replica
+// would make up its own, or strangers would guess it.
+func TestKeysInACluster(t *testing.T) {
+	const good, short = "0123456789abcdef", "0123456789abcde"
+	for _, test := range []struct {
+		args     []string
+		host     []string
+		mistakes []string // the flag that each names first
+	}{
+		{nil, nil, []string{"--api-key-file", "--secret-file"}},
+		{[]string{"--kubeconfig=k"}, nil, []string{"--api-key-file", "--secret-file"}},
+		{nil, []string{"BINDER_API_KEY=", "BINDER_SECRET_FILE="}, []string{"--api-key-file", "--secret-file"}},
+		{[]string{"--api-key=" + good, "--secret-file=s"}, nil, nil},
+		{[]string{"--api-key=" + short, "--secret-file=s"}, nil, []string{"--api-key "}},
+		{[]string{"--api-key-file=f", "--secret-file=s"}, []string{"f=" + good + "\n" + good + "x"}, nil},
+		{[]string{"--api-key-file=f", "--secret-file=s"}, []string{"f=" + good + "\n" + short}, []string{"--api-key-file: key 2 of f"}},
+		{[]string{"--api-key-file=f", "--secret-file=s"}, []string{"f=a"}, []string{"--api-key-file: key 1 of f"}},
+		{[]string{"--api-key-file=f", "--secret-file=s"}, []string{"f=\n"}, []string{"--api-key-file: f is empty"}},
+		{[]string{"--api-key=" + good, "--secret-file=f"}, []string{"f=" + short + "\n"}, []string{"--secret-file: f has less"}},
+		{[]string{"--api-key=" + good, "--secret-file=f"}, []string{"f= "}, []string{"--secret-file: f is empty"}},
+	} {
+		from := testHost(append(test.host, "KUBERNETES_SERVICE_HOST=10.0.0.1", "s=another "+good)...)
+		if len(test.mistakes) > 0 {
+			wantMistakes(t, from, test.args, len(test.mistakes), test.mistakes...)
+			_, err := Parse(test.args, from, io.Discard)
+			if strings.Contains(err.Error(), short) {
+				t.Errorf("the error shows a key: %v", err)
+			}
+			continue
+		}
+		if c := mustParse(t, from, test.args...); c.Secret != "another "+good || c.APIKeys[0] != good {
+			t.Errorf("%q: got keys %q and secret %q", test.args, c.APIKeys, c.Secret)
 		}
 	}
 }
@@ -255,11 +346,12 @@ func TestAPIKeys(t *testing.T) {
 // no service.
 func TestRandomness(t *testing.T) {
 	one, two := mustParse(t, OSEnvironment()), mustParse(t, OSEnvironment())
-	if one.APIKey == two.APIKey || one.Identity == two.Identity {
-		t.Errorf("got the keys %s and %s and the identities %s and %s, want different ones", one.APIKey, two.APIKey, one.Identity, two.Identity)
+	if one.APIKeys[0] == two.APIKeys[0] || one.Secret == two.Secret || one.Identity == two.Identity || one.Secret == one.APIKeys[0] {
+		t.Errorf("got the keys %s and %s, the secrets %s and %s and the identities %s and %s, want different ones",
+			one.APIKeys, two.APIKeys, one.Secret, two.Secret, one.Identity, two.Identity)
 	}
 	broken := errors.New("no entropy")
-	for _, good := range []int64{0, 20} { // 20 bytes are enough for the identity, but not for the key
+	for _, good := range []int64{0, 20, 50} { // enough for nothing, for the identity, and for the key too
 		from := testHost()
 		from.Random = io.MultiReader(bytes.NewReader(make([]byte, good)), iotest.ErrReader(broken))
 		if c, err := Parse(nil, from, io.Discard); !errors.Is(err, broken) {

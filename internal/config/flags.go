@@ -26,6 +26,7 @@ func (c *Config) flagGroups() []flagGroup {
 		{"Keys", c.keyFlags},
 		{"Templates", c.templateFlags},
 		{"Lifetimes", c.lifetimeFlags},
+		{"Limits", c.limitFlags},
 		{"Logging", c.loggingFlags},
 		{"Other", c.otherFlags},
 	}
@@ -53,12 +54,15 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 	f.StringVar(&c.PublicHost, "public-host", "",
 		"`host[:port]` of every instance's location, without a scheme, such as binder.example.org. Set it if an ingress "+
 			"is in front of the proxy (default: the address of the Service that --proxy-service names, else the host of the API request)")
-	f.Var((*originList)(&c.CORSAllowOrigins), "cors-allow-origin",
+	f.Var((*list)(&c.CORSAllowOrigins), "cors-allow-origin",
 		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
 			"Repeat the flag, or separate several origins by commas (default: none)")
-	f.Var((*originList)(&c.FrameAncestors), "frame-ancestors",
+	f.Var((*list)(&c.FrameAncestors), "frame-ancestors",
 		"`origin` whose pages can show a starting instance's progress and the notices of instances in a frame, as "+
 			"scheme://host[:port], or * for all. Repeat the flag, or separate several origins by commas (default: only the proxy's own)")
+	f.Var((*list)(&c.HideCookies), "hide-cookie",
+		"`name` of a cookie that no instance sees or sets, such as that of a login in front of this service. A star at the "+
+			"end stands for any ending. Repeat the flag, or separate several names by commas (default: none)")
 	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
 		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
 			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off")
@@ -84,11 +88,15 @@ func (c *Config) clusterFlags(f *flag.FlagSet) {
 func (c *Config) keyFlags(f *flag.FlagSet) {
 	f.StringVar(&c.APIKey, "api-key", "",
 		"`key` that authorised API requests must carry. All replicas need the same. Prefer the environment or a file: "+
-			"others on the machine can see command lines (default: a random key, printed at start)")
+			"others on the machine can see command lines (default: a random key, printed at start; in a cluster, one must be set)")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "",
-		"`file` that holds the API key, instead of --api-key")
+		"`file` that holds the API key, instead of --api-key, or several keys, one in a line, which are all valid. "+
+			"It is read again when it changes")
+	f.StringVar(&c.SecretFile, "secret-file", "",
+		"`file` that holds a long random text, with which ids of repeatable launches are made. All replicas need the same "+
+			"(default: a random one, until the process ends; in a cluster, it must be set)")
 	f.StringVar(&c.RegistryAPIKey, "registry-api-key", "",
-		"`key` that requests to the registry carry (default: the API key, if one is set)")
+		"`key` that requests to the registry carry, by https or not (default: the first API key, if one is set and the registry's URL is https)")
 	f.StringVar(&c.RegistryAPIKeyFile, "registry-api-key-file", "",
 		"`file` that holds the registry's key, instead of --registry-api-key")
 }
@@ -105,9 +113,12 @@ func (c *Config) templateFlags(f *flag.FlagSet) {
 func (c *Config) lifetimeFlags(f *flag.FlagSet) {
 	f.Var(newDuration(&c.CullTimeout, time.Hour), "cull-timeout",
 		"how long an instance can be idle before it is deleted, unless its launch or its template says otherwise")
+	f.Var(newDuration(&c.MinCullTimeout, time.Minute), "min-cull-timeout",
+		"the shortest cull timeout that a launch can ask for. It must not be longer than --cull-timeout. "+
+			"An instance's activity is written at most once in a twelfth of it")
 	f.Var(newDuration(&c.MaxCullTimeout, 24*time.Hour), "max-cull-timeout",
 		"the longest cull timeout that a launch can ask for. It must not be shorter than --cull-timeout")
-	f.Var(newDuration(&c.MaxAge, 0), "max-age",
+	f.Var(newDuration(&c.MaxAge, 12*time.Hour), "max-age",
 		"how long an instance can live, however active; 0 means no limit. A template can set a shorter limit for its instances")
 	f.Var(newDuration(&c.CullInterval, 30*time.Second), "cull-interval",
 		"how often the culler runs. An instance can outlive its end by this long")

@@ -21,10 +21,10 @@ Usage:
 
 Examples:
   In a pod, with the pod's service account:
-    binder-deploy-kubernetes --api-key-file=/run/secrets/api-key --public-host=binder.example.org
+    binder-deploy-kubernetes --api-key-file=/run/secrets/api-key --secret-file=/run/secrets/secret
 
   The same, with environment variables in place of flags:
-    BINDER_API_KEY_FILE=/run/secrets/api-key BINDER_PUBLIC_HOST=binder.example.org \
+    BINDER_API_KEY_FILE=/run/secrets/api-key BINDER_SECRET_FILE=/run/secrets/secret \
       binder-deploy-kubernetes
 
   Outside the cluster, with instances that end after 10 minutes without use:

@@ -10,32 +10,6 @@ import (
 // anyOrigin in CORSAllowOrigins allows the pages of all origins.
 const anyOrigin = "*"
 
-// originList is a flag that can be repeated, or hold several origins at once.
-type originList []string
-
-func (l *originList) String() string { return strings.Join(*l, ",") }
-
-// Set adds origins. They are checked later, with all other settings, so that one
-// error names every mistake.
-func (l *originList) Set(value string) error {
-	for origin := range strings.SplitSeq(value, ",") {
-		*l = append(*l, strings.TrimSpace(origin))
-	}
-	return nil
-}
-
-// completeOrigins replaces each origin of a flag by what parse makes of it. Each wrong
-// origin is a mistake of its own.
-func completeOrigins(m *mistakes, flagName string, origins []string, parse func(string) (string, error)) {
-	for i, origin := range origins {
-		parsed, err := parse(origin)
-		if err != nil {
-			m.add(fmt.Errorf("--%s: %w", flagName, err))
-		}
-		origins[i] = parsed
-	}
-}
-
 // parseFrameAncestor returns an origin as the directive frame-ancestors of a Content
 // Security Policy has it (CSP Level 3, section 2.3.1, host-source). Browsers ignore a
 // source that they cannot read, and IP addresses in brackets are such.

@@ -38,6 +38,16 @@ func TestCORSAllowOrigins(t *testing.T) {
 	}
 }
 
+func TestHideCookies(t *testing.T) {
+	c := mustParse(t, testHost(), "--hide-cookie=_oauth2_proxy*, session", "--hide-cookie=__Host-login")
+	if got := strings.Join(c.HideCookies, " "); got != "_oauth2_proxy* session __Host-login" {
+		t.Errorf("got %q", got)
+	}
+	for _, bad := range []string{"", "*", "a*b", "a=b", "a b", "a;b", "a**"} {
+		wantMistakes(t, testHost(), []string{"--hide-cookie=" + bad}, 1, fmt.Sprintf("--hide-cookie: %q", bad), "name of a cookie")
+	}
+}
+
 func TestFrameAncestors(t *testing.T) {
 	c := mustParse(t, testHost("BINDER_FRAME_ANCESTORS=https://A.example:443, http://b_c.example:8080,*"))
 	if got := strings.Join(c.FrameAncestors, " "); got != "https://a.example http://b_c.example:8080 *" {

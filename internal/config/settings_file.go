@@ -29,9 +29,11 @@ func (c *Config) readSettingsFile(flags *flag.FlagSet, readFile func(string) ([]
 		m.add(fmt.Errorf("--config: %w", err))
 		return
 	}
-	var values map[string]string
-	values, c.Warning, err = parseSettings(c.ConfigFile, data)
+	values, warning, err := parseSettings(c.ConfigFile, data)
 	m.add(err)
+	if warning != "" {
+		c.Warnings = append(c.Warnings, warning)
+	}
 	flags.Visit(func(f *flag.Flag) { delete(values, f.Name) })
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if err := flags.Set(name, values[name]); err != nil {

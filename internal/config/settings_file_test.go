@@ -111,8 +111,8 @@ func TestSettingsFileComesLast(t *testing.T) {
 			if c.APIAddress != row.address || c.PublicHost != row.host || c.RegistryURL != row.registry {
 				t.Errorf("got %s, %s, %s, want %s, %s, %s", c.APIAddress, c.PublicHost, c.RegistryURL, row.address, row.host, row.registry)
 			}
-			if read := c.ConfigFile != ""; read != strings.Contains(c.Warning, "db") {
-				t.Errorf("got warning %q", c.Warning)
+			if read := c.ConfigFile != ""; read != strings.Contains(strings.Join(c.Warnings, ""), "db") {
+				t.Errorf("got warnings %q", c.Warnings)
 			}
 		})
 	}

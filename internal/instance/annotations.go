@@ -2,9 +2,11 @@ package instance
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // timeFormat is RFC 3339 with milliseconds: the unit of cull timeouts in requests.
@@ -27,6 +29,35 @@ func LaunchAnnotations(now time.Time, cullTimeout time.Duration) map[string]stri
 		annotations[CullTimeoutAnnotation] = cullTimeout.String()
 	}
 	return annotations
+}
+
+// LaunchLabels returns the labels that a launch adds to the pod. client is the hash of the
+// client's address, or "" for a launch that no client's limits count.
+func LaunchLabels(client string) map[string]string {
+	if client == "" {
+		return nil
+	}
+	return map[string]string{ClientLabel: client}
+}
+
+// TombstoneLabels returns the labels of the tombstone of a pod's instance: those by which
+// pods and tombstones are selected and indexed alike.
+func TombstoneLabels(pod *corev1.Pod) map[string]string {
+	labels := map[string]string{ManagedByLabel: ManagerName}
+	for _, key := range []string{IDLabel, TemplateLabel, TemplateHashLabel} {
+		labels[key] = pod.Labels[key]
+	}
+	maps.Copy(labels, LaunchLabels(pod.Labels[ClientLabel]))
+	return labels
+}
+
+// launchedAt returns when a pod, or the pod of a tombstone, became an instance. If the
+// annotation is missing or unreadable, that is when the pod was created.
+func launchedAt(meta metav1.Object, created time.Time) time.Time {
+	if at, err := time.Parse(time.RFC3339, meta.GetAnnotations()[LaunchedAnnotation]); err == nil {
+		return at
+	}
+	return created
 }
 
 // LastActivity returns when an instance was last used. A missing or unreadable

@@ -17,6 +17,7 @@ const (
 	WhereDisruption Where = "disruption"        // the condition DisruptionTarget
 	WhereStarting   Where = "Event at start"    // a Warning Event before containers can run
 	WhereRunning    Where = "Event of a running container"
+	WhereNode       Where = "Event of the node" // of a pod that was Ready on it
 )
 
 // Outlook says whether an instance can still start.
@@ -25,7 +26,7 @@ type Outlook string
 // The outlooks.
 const (
 	Passing Outlook = "passes"  // the cluster goes on trying; only the start timeout ends it
-	Backoff Outlook = "backoff" // final once the kubelet has begun to wait between its tries
+	Backoff Outlook = "backoff" // final once it has happened twice
 	Final   Outlook = "final"   // it will not start without a change
 )
 
@@ -39,7 +40,7 @@ type Cause struct {
 	Outlook Outlook
 	Fault   Fault
 	// Message is for visitors. {container}, {image} and {port} stand for the container's
-	// name and image, and for the port that should listen.
+	// name and image, and for the port that should listen, {how} for how it ended.
 	Message string
 }
 
@@ -48,17 +49,40 @@ type Cause struct {
 // first that matches counts.
 func Causes() []Cause {
 	var all []Cause
-	for _, part := range [][]Cause{waitingCauses(), imageCauses(), terminatedCauses(), podCauses(), schedulingCauses(), disruptionCauses(), eventCauses()} {
-		all = append(all, part...)
+	for _, where := range []Where{WhereWaiting, WhereTerminated, WherePod, WhereScheduling, WhereDisruption, WhereStarting, WhereRunning, WhereNode} {
+		all = append(all, causesAt(where)...)
 	}
 	return all
+}
+
+// causesAt returns the rows of one place.
+func causesAt(where Where) []Cause {
+	switch where {
+	case WhereWaiting:
+		return append(waitingCauses(), imageCauses()...)
+	case WhereTerminated:
+		return terminatedCauses()
+	case WherePod:
+		return podCauses()
+	case WhereScheduling:
+		return schedulingCauses()
+	case WhereDisruption:
+		return disruptionCauses()
+	case WhereStarting:
+		return startingCauses()
+	case WhereRunning:
+		return runningCauses()
+	case WhereNode:
+		return nodeCauses()
+	}
+	return nil
 }
 
 // causeOf finds the row for a reason and its message. Without one, it returns a row
 // that admits not to know the reason, and false.
 func causeOf(where Where, reason, text string) (Cause, bool) {
-	for _, row := range Causes() {
-		if row.Where == where && (row.Reason == reason || row.Reason == "OutOf*" && strings.HasPrefix(reason, "OutOf")) && row.hasText(text) {
+	for _, row := range causesAt(where) {
+		if (row.Reason == reason || row.Reason == "OutOf*" && strings.HasPrefix(reason, "OutOf")) && row.hasText(text) {
 			return row, true
 		}
 	}
@@ -86,10 +110,11 @@ func FailureLabels() []string {
 	labels := []string{ReasonStartTimeout, ReasonHelperEnded, otherFailure}
 	for _, cause := range Causes() {
 		switch cause.Where {
-		case WhereWaiting, WhereTerminated, WherePod, WhereDisruption:
-			if cause.Fault != "" && wordOr(cause.Reason, "") != "" && !slices.Contains(labels, cause.Reason) {
-				labels = append(labels, cause.Reason)
-			}
+		case WhereScheduling, WhereStarting, WhereRunning, WhereNode:
+			continue // these end as ReasonStartTimeout
+		}
+		if cause.Fault != "" && wordOr(cause.Reason, "") != "" && !slices.Contains(labels, cause.Reason) {
+			labels = append(labels, cause.Reason)
 		}
 	}
 	return labels

@@ -17,7 +17,7 @@ func podCauses() []Cause {
 		{p, "Terminated", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "Shutdown", nil, Final, FaultChance, "The node of the instance was shut down."},
 		{p, "NodeShutdown", nil, Final, FaultChance, "The node that was chosen is shutting down."},
-		{p, "DeadlineExceeded", nil, Final, FaultChance, "The instance reached the longest time that its template lets it run."},
+		{p, "DeadlineExceeded", nil, Final, FaultChance, "The instance reached the longest time that it may run."},
 		{p, "NodeAffinity", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodeName", nil, Final, FaultCluster, "The node that was chosen does not fit the template any more."},
 		{p, "NodePorts", nil, Final, FaultTemplate, "The port of the node that the template asks for is taken."},
@@ -53,7 +53,8 @@ func schedulingCauses() []Cause {
 	return []Cause{
 		{s, "Unschedulable", []string{"persistentvolumeclaim", "PersistentVolume", "persistent volume"}, Passing, FaultTemplate, "A volume that the template needs does not exist, or is not ready."},
 		{s, "Unschedulable", []string{"Insufficient", "Too many pods"}, Passing, FaultCluster, "Waiting for room: the cluster is full."},
-		{s, "Unschedulable", []string{"node selector", "node affinity", "untolerated taint"}, Passing, FaultCluster, "Waiting for a node of the kind that the template asks for."},
+		{s, "Unschedulable", []string{"{node.kubernetes.io/", "were unschedulable", "unknown conditions"}, Passing, FaultCluster, "Waiting for a node: some do not work, or take no instances, at the moment."},
+		{s, "Unschedulable", []string{"node selector", "node affinity"}, Passing, FaultCluster, "Waiting for a node of the kind that the template asks for."},
 		{s, "Unschedulable", nil, Passing, FaultCluster, "Waiting for a node that can take the instance."},
 		{s, "SchedulingGated", nil, Passing, FaultCluster, "The cluster holds the instance back for now."},
 		{s, "SchedulerError", nil, Passing, FaultCluster, "The cluster could not choose a node. It tries again."},
@@ -75,14 +76,16 @@ func disruptionCauses() []Cause {
 	}
 }
 
-// eventCauses are the reasons of Warning Events of pods that say what delays a start:
-// from pkg/kubelet/events, pkg/kubelet, pkg/scheduler and pkg/controller/volume.
-func eventCauses() []Cause {
-	const s, r = WhereStarting, WhereRunning
+// startingCauses are the reasons of Warning Events of pods that say what delays a start:
+// from pkg/kubelet/events, pkg/kubelet and pkg/controller. FailedScheduling is not among
+// them: the condition PodScheduled says the same.
+func startingCauses() []Cause {
+	const s = WhereStarting
 	const volume = "A volume that the template needs cannot be attached or mounted. The node tries again."
 	const network = "The node cannot set up the network of the instance. It tries again."
 	return []Cause{
-		{s, "FailedMount", []string{"not found"}, Passing, FaultTemplate, "A ConfigMap, Secret or volume that the template needs does not exist."},
+		{s, "FailedMount", []string{"registered CSI drivers", "is forbidden"}, Passing, FaultCluster, volume},
+		{s, "FailedMount", []string{`configmap "`, `secret "`, `persistentvolumeclaims "`, "references non-existent"}, Passing, FaultTemplate, "A ConfigMap, Secret or volume that the template needs, or a key of one, does not exist."},
 		{s, "FailedMount", nil, Passing, FaultCluster, volume},
 		{s, "FailedAttachVolume", nil, Passing, FaultCluster, volume},
 		{s, "FailedMapVolume", nil, Passing, FaultCluster, volume},
@@ -97,11 +100,25 @@ func eventCauses() []Cause {
 		{s, "FailedSync", nil, Passing, FaultCluster, "The node cannot prepare the instance. It tries again."},
 		{s, "Failed", []string{"pod data directories"}, Passing, FaultCluster, "The node cannot prepare the instance. It tries again."},
 		{s, "FailedNodeDeclaredFeaturesCheck", nil, Passing, FaultCluster, "The node does not have a feature that the template asks for."},
-		{s, "FailedScheduling", nil, Passing, FaultCluster, "Waiting for a node that can take the instance."},
-		{s, "NodeNotReady", nil, Passing, FaultChance, "The node of the instance does not work at the moment."},
+	}
+}
+
+// runningCauses are the reasons of Warning Events of containers that run and are not
+// ready: from pkg/kubelet/events and pkg/kubelet/prober.
+func runningCauses() []Cause {
+	const r = WhereRunning
+	return []Cause{
 		{r, "Unhealthy", []string{"connection refused"}, Passing, FaultTemplate, "The container runs, but nothing listens on port {port} of the pod's address."},
-		{r, "Unhealthy", []string{"i/o timeout", "deadline exceeded", "timed out"}, Passing, FaultTemplate, "The container runs, but does not answer."},
-		{r, "Unhealthy", nil, Passing, FaultTemplate, "The container runs, but says that it is not ready."},
-		{r, "FailedPostStartHook", nil, Passing, FaultTemplate, "What the container runs after its start has failed."},
+		{r, "Unhealthy", []string{"i/o timeout", "deadline exceeded", "timed out"}, Passing, FaultTemplate, "The container {container} runs, but does not answer."},
+		{r, "Unhealthy", nil, Passing, FaultTemplate, "The container {container} runs, but its probe says that it is not ready."},
+		{r, "FailedPostStartHook", nil, Passing, FaultTemplate, "The command that the container {container} runs after its start (postStart) failed."},
+	}
+}
+
+// nodeCauses are the reasons of Warning Events of pods that were Ready, about their nodes:
+// from pkg/controller/util/node.
+func nodeCauses() []Cause {
+	return []Cause{
+		{WhereNode, "NodeNotReady", nil, Passing, FaultChance, "The node of the instance does not work at the moment."},
 	}
 }

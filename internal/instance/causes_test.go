@@ -54,10 +54,11 @@ func sources() map[Where]map[string]string {
 			"pkg/controller/devicetainteviction/device_taint_eviction.go": "DeletionByDeviceTaintManager",
 		},
 		WhereStarting: {
-			"pkg/kubelet/events/event.go":                  "FailedMount FailedAttachVolume FailedMapVolume FailedMountOnFilesystemMismatch FailedPrepareDynamicResources FailedCreatePodSandBox FailedPodSandBoxStatus NetworkNotReady FailedCreatePodContainer FailedSync Failed FailedNodeDeclaredFeaturesCheck",
-			"pkg/controller/volume/events/event.go":        "FailedBinding",
-			"pkg/controller/resourceclaim/controller.go":   "FailedResourceClaimCreation",
-			"pkg/scheduler/schedule_one.go":                "FailedScheduling",
+			"pkg/kubelet/events/event.go":                "FailedMount FailedAttachVolume FailedMapVolume FailedMountOnFilesystemMismatch FailedPrepareDynamicResources FailedCreatePodSandBox FailedPodSandBoxStatus NetworkNotReady FailedCreatePodContainer FailedSync Failed FailedNodeDeclaredFeaturesCheck",
+			"pkg/controller/volume/events/event.go":      "FailedBinding",
+			"pkg/controller/resourceclaim/controller.go": "FailedResourceClaimCreation",
+		},
+		WhereNode: {
 			"pkg/controller/util/node/controller_utils.go": "NodeNotReady",
 		},
 		WhereRunning: {

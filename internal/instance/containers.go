@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,11 +80,14 @@ func isSidecar(pod *corev1.Pod, name string) bool {
 // names of the containers that have one of their own. If the pod does not say which
 // container serves, the name of the first is left too.
 func SlimSpec(pod *corev1.Pod) corev1.PodSpec {
-	slim := corev1.PodSpec{NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy}
+	slim := corev1.PodSpec{
+		NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy,
+		ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds, // a claim can only shorten it
+	}
 	own := func(c *corev1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; own(c) {
-			slim.InitContainers = append(slim.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy})
+			slim.InitContainers = append(slim.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, RestartPolicyRules: c.RestartPolicyRules})
 		}
 	}
 	unnamed := pod.Annotations[DefaultContainerAnnotation] == "" && len(pod.Spec.Containers) > 1
@@ -100,7 +104,7 @@ func SlimSpec(pod *corev1.Pod) corev1.PodSpec {
 // tells.
 func isOver(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
 	ended := status.State.Terminated
-	if ended == nil {
+	if ended == nil || mayRestartAll(pod) {
 		return false
 	}
 	policy := string(pod.Spec.RestartPolicy)
@@ -115,6 +119,22 @@ func isOver(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
 		}
 	}
 	return policy == string(corev1.RestartPolicyNever) || policy == string(corev1.RestartPolicyOnFailure) && ended.ExitCode == 0
+}
+
+// mayRestartAll reports whether the end of one container can start all others again, by a
+// rule of its own: then the kubelet ends and removes the others first.
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-all-containers)
+func mayRestartAll(pod *corev1.Pod) bool {
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			if slices.ContainsFunc(containers[i].RestartPolicyRules, func(rule corev1.ContainerRestartRule) bool {
+				return rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lastEnd returns how a container ended the last time, or nil.
@@ -134,40 +154,48 @@ func exits(status *corev1.ContainerStatus) int32 {
 }
 
 // endWords says how a container ended, in plain words. Only Events tell that the kubelet
-// has ended it, and why.
+// has killed it, and why: around its end they were seen, for the first or last time or in
+// between.
 func endWords(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated, warnings []*corev1.Event) string {
 	const before, after = time.Minute, 5 * time.Second // a grace period may lie between; clocks are cut to seconds
+	const killed, asked = 128 + 9, 128 + 15            // the exit codes of SIGKILL and SIGTERM
+	words, unclear := exitWords(status, ended)
+	if !unclear || ended.ExitCode != killed && ended.ExitCode != asked {
+		return words
+	}
 	for _, event := range warnings {
-		said := lastSeen(event)
-		if !isAbout(event, pod, status.Name) || said.Before(ended.FinishedAt.Add(-before)) || said.After(ended.FinishedAt.Add(after)) {
+		if !isAbout(event, pod, status.Name) || lastSeen(event).Before(ended.FinishedAt.Add(-before)) || firstSeen(event).After(ended.FinishedAt.Add(after)) {
 			continue
 		}
 		switch {
 		case event.Reason == "FailedPostStartHook":
-			return "was ended, because what it runs after its start failed"
+			return "was ended, because its postStart command failed"
 		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Liveness probe failed"):
 			return "was ended, because its liveness probe failed"
 		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Startup probe failed"):
 			return "was ended, because its startup probe failed"
 		}
 	}
-	return exitWords(status, ended)
+	return words
 }
 
-// exitWords says how a container ended by its status alone.
-func exitWords(status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated) string {
+// exitWords says how a container ended by its status alone. It is unclear if there is
+// nothing but an exit code.
+func exitWords(status *corev1.ContainerStatus, ended *corev1.ContainerStateTerminated) (words string, unclear bool) {
 	switch ended.Reason {
 	case "OOMKilled":
 		if limit, ok := memoryLimit(status); ok {
-			return fmt.Sprintf("ran out of memory (limit %s)", limit)
+			return fmt.Sprintf("ran out of memory (limit %s)", limit), false
 		}
-		return "ran out of memory"
+		return "ran out of memory", false
 	case "StartError", "ContainerCannotRun":
-		return "could not be started"
+		return "could not be started", false
 	case "ContainerStatusUnknown", "Unknown":
-		return "was lost by its node"
+		return "was lost by its node", false
+	case "RestartingAllContainers":
+		return "was ended, so that all containers start again", false
 	}
-	return fmt.Sprintf("exited with code %d", ended.ExitCode)
+	return fmt.Sprintf("exited with code %d", ended.ExitCode), true
 }
 
 func memoryLimit(status *corev1.ContainerStatus) (string, bool) {
@@ -178,21 +206,35 @@ func memoryLimit(status *corev1.ContainerStatus) (string, bool) {
 	return limit.String(), ok
 }
 
-// restartsOf returns how often and why the container that serves was restarted since
-// somebody could use the instance. What a warm pod did before its launch does not count.
+// RestartsBefore returns how often the container that serves was restarted while its pod
+// waited in the pool, as RestartsBeforeAnnotation holds it; "" if never.
+func RestartsBefore(pod *corev1.Pod) string {
+	if serving := servingStatus(pod); serving != nil && serving.RestartCount > 0 {
+		return strconv.Itoa(int(serving.RestartCount))
+	}
+	return ""
+}
+
+// restartsOf returns how often and why the container that serves was restarted since the
+// launch. The pod does not say whether it was Ready before its last end, so an end at the
+// very start counts too.
 func restartsOf(pod *corev1.Pod, warnings []*corev1.Event) (restarts int32, reason string) {
 	serving := servingStatus(pod)
-	if serving == nil || serving.RestartCount == 0 {
+	if serving == nil {
 		return 0, ""
 	}
-	ended := lastEnd(serving)
-	if ended == nil {
-		return serving.RestartCount, "ended"
+	before, err := strconv.ParseUint(pod.Annotations[RestartsBeforeAnnotation], 10, 31)
+	if err != nil {
+		before = 0
 	}
-	if launched, err := time.Parse(time.RFC3339, pod.Annotations[LaunchedAnnotation]); err == nil && ended.FinishedAt.Time.Before(launched.Truncate(time.Second)) {
+	restarts = serving.RestartCount - int32(before)
+	if restarts <= 0 {
 		return 0, ""
 	}
-	return serving.RestartCount, endWords(pod, serving, ended, warnings)
+	if ended := lastEnd(serving); ended != nil {
+		return restarts, endWords(pod, serving, ended, warnings)
+	}
+	return restarts, "ended"
 }
 
 // restartMessage tells the visitor of a deployed instance of its restarts.

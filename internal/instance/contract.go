@@ -23,10 +23,15 @@ const (
 	// claims and preloads read it to find pods and DaemonSets that are out of date.
 	TemplateHashLabel = "binder-project.org/template-hash"
 	// PoolLabel is PoolWarm on a pod that waits in the pool. The pool writes it, and
-	// a claim removes it. A pod that has it is not an instance.
+	// a claim removes it. A pod that has this value is not an instance.
 	PoolLabel = "binder-project.org/pool"
+	// ClientLabel says whose launch made the pod an instance: a keyed hash of the
+	// client's address, as package admission makes it. The launcher writes it when it
+	// creates or claims the pod, and the tombstone writer copies it. The limits of each
+	// client are counted by it. A launch with the API key leaves none.
+	ClientLabel = "binder-project.org/client"
 	// PreloadLabel is "true" on the DaemonSets that pull images, and on their pods.
-	// The preloader writes it. An object that has it is not an instance.
+	// The preloader writes it. These objects have no id, so they are not instances.
 	PreloadLabel = "binder-project.org/preload"
 	// PreloadNameLabel is the name of the DaemonSet, on the pods of a preload. The
 	// preloader writes it. The DaemonSet selects its pods by it, and the read model
@@ -40,8 +45,13 @@ const (
 	TemplateNameAnnotation = "binder-project.org/template-name"
 	// LaunchedAnnotation is when the pod became an instance: when it was created for
 	// a launch, or claimed from the pool. The launcher writes it, and the culler
-	// replaces a wrong value. The max age counts from it.
+	// replaces a wrong value. The tombstone writer copies it. The max age counts from it,
+	// and so does the launch rate.
 	LaunchedAnnotation = "binder-project.org/launched"
+	// RestartsBeforeAnnotation is how often the container that serves was restarted while
+	// the pod waited in the pool. A claim writes it if that is not 0. Those restarts are
+	// not the instance's.
+	RestartsBeforeAnnotation = "binder-project.org/restarts-before"
 	// LastActivityAnnotation is when the instance was last used. The launcher and, for
 	// uses since, each replica's activity tracker write it; the culler writes what a
 	// probe found, and replaces a wrong value. Decisions about its end read it.

@@ -69,6 +69,12 @@ func said(reason, message, container string) *corev1.Event {
 	}
 }
 
+// twice makes an Event one that was seen twice.
+func twice(event *corev1.Event) *corev1.Event {
+	event.LastTimestamp = metav1.NewTime(event.FirstTimestamp.Add(20 * time.Second))
+	return event
+}
+
 // These are cases beyond those of recorded_test.go.
 func TestDerivedStatus(t *testing.T) {
 	all, running := kubetest.All, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(kubetest.Noon)}}
@@ -77,6 +83,10 @@ func TestDerivedStatus(t *testing.T) {
 		return func(p *corev1.Pod) {
 			p.Spec.Containers[0].RestartPolicy, p.Spec.Containers[0].RestartPolicyRules = &policy, rules
 		}
+	}
+	restartAll := []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
+	startsAll := func(container int) func(*corev1.Pod) { // its end with some code starts all containers again
+		return func(p *corev1.Pod) { p.Spec.Containers[container].RestartPolicyRules = restartAll }
 	}
 	serves := func(name string) func(*corev1.Pod) { return kubetest.WithAnnotation(DefaultContainerAnnotation, name) }
 	waiting := kubetest.StartingWith
@@ -98,26 +108,49 @@ func TestDerivedStatus(t *testing.T) {
 	}{
 		// Who speaks.
 		{"the annotation names the container that serves", all(never, serves("app"), state(running), withContainer("app", terminated(3, "Error"))), nil,
-			StatusFailed, "Error", FaultTemplate, "container app exited with code 3"},
+			StatusFailed, "Error", FaultChance, "container app exited with code 3"},
 		{"it names none of them: the first", all(never, serves("typo"), state(terminated(3, "Error")), withContainer("app", running)), nil,
-			StatusFailed, "Error", FaultTemplate, "container notebook exited with code 3"},
+			StatusFailed, "Error", FaultChance, "container notebook exited with code 3"},
 		{"the first of the spec, not by name", all(never, state(terminated(3, "Error")), withContainer("a", running), func(p *corev1.Pod) {
 			s := p.Status.ContainerStatuses
 			s[0], s[1] = s[1], s[0]
-		}), nil, StatusFailed, "Error", FaultTemplate, "container notebook exited with code 3"},
+		}), nil, StatusFailed, "Error", FaultChance, "container notebook exited with code 3"},
 		{"a helper failed after the application ended well", all(never, state(terminated(0, "Completed")), withContainer("helper", terminated(143, "Error")), phase(corev1.PodFailed, "", "")), nil,
 			StatusDeleted, "Completed", "", "ended by itself"},
 		{"a helper that ended leaves the pod unready", all(never, state(running), withContainer("helper", terminated(0, "Completed"))), nil,
-			StatusFailed, "HelperEnded", FaultTemplate, "Container helper exited with code 0"},
+			StatusFailed, "HelperEnded", FaultChance, "Container helper exited with code 0"},
 
 		// Restart policies.
 		{"ended well, OnFailure", all(onFailure, state(terminated(0, "Completed"))), nil, StatusDeleted, "Completed", "", ""},
-		{"ended with an error, OnFailure", all(onFailure, state(terminated(3, "Error"))), nil, StatusDeploying, "", FaultTemplate, "is started again: container notebook exited with code 3"},
-		{"ended, Always", all(always, state(terminated(0, "Completed"))), nil, StatusDeploying, "", FaultTemplate, "exited with code 0"},
-		{"its own policy is Never", all(always, own("Never"), state(terminated(3, "Error"))), nil, StatusFailed, "Error", FaultTemplate, ""},
-		{"its own policy is Always", all(never, own("Always"), state(terminated(3, "Error"))), nil, StatusDeploying, "", FaultTemplate, ""},
+		{"ended with an error, OnFailure", all(onFailure, state(terminated(3, "Error"))), nil, StatusDeploying, "", FaultChance, "is started again: container notebook exited with code 3"},
+		{"ended, Always", all(always, state(terminated(0, "Completed"))), nil, StatusDeploying, "", FaultChance, "exited with code 0"},
+		{"its own policy is Never", all(always, own("Never"), state(terminated(3, "Error"))), nil, StatusFailed, "Error", FaultChance, ""},
+		{"its own policy is Always", all(never, own("Always"), state(terminated(3, "Error"))), nil, StatusDeploying, "", FaultChance, ""},
 		{"rules for exit codes: only the kubelet knows", all(never, own("Never", corev1.ContainerRestartRule{Action: "Restart"}), state(terminated(3, "Error"))), nil,
-			StatusDeploying, "", FaultTemplate, ""},
+			StatusDeploying, "", FaultChance, ""},
+		{"a helper's rule may start all again", all(never, state(terminated(137, "Error")), withContainer("helper", terminated(7, "Error")), startsAll(1)), nil,
+			StatusDeploying, "", FaultChance, "is started again: container notebook exited with code 137"},
+		{"a helper's rule starts all again", all(never, neverReady, state(terminated(137, "RestartingAllContainers")), withContainer("helper", running), startsAll(1)), nil,
+			StatusDeploying, "", FaultTemplate, "was ended, so that all containers start again"},
+		{"a helper ends by the application's rule", all(never, state(running), withContainer("helper", terminated(137, "Error")), startsAll(0)), nil,
+			StatusDeploying, "", FaultChance, "container helper exited with code 137"},
+		{"an init container's rule starts all again", all(never, state(terminated(137, "Error")), func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "before", RestartPolicyRules: restartAll}}
+		}), nil, StatusDeploying, "", FaultChance, "container notebook exited with code 137"},
+		{"such a rule, and the kubelet gave up", all(never, state(terminated(3, "Error")), startsAll(0), phase(corev1.PodFailed, "", "")), nil,
+			StatusFailed, "Error", FaultChance, "exited with code 3"},
+
+		// Who can mend an end.
+		{"ended before it was ever Ready", all(never, neverReady, state(terminated(3, "Error"))), nil, StatusFailed, "Error", FaultTemplate, "exited with code 3. Launching again will not help"},
+		{"ended after it was Ready", all(never, state(terminated(3, "Error"))), nil, StatusFailed, "Error", FaultChance, "exited with code 3. Launch a new one. If it ends again, tell the author of the template."},
+		{"a helper ended before it was ever Ready", all(never, neverReady, state(running), withContainer("helper", terminated(1, "Error"))), nil, StatusFailed, "HelperEnded", FaultTemplate, "Launching again will not help"},
+		{"out of memory before it was ever Ready", all(never, neverReady, state(terminated(137, "OOMKilled"))), nil, StatusFailed, "OOMKilled", FaultTemplate, "The application ran out of memory: container notebook."},
+		{"out of memory after it was Ready", all(never, state(terminated(137, "OOMKilled"))), nil, StatusFailed, "OOMKilled", FaultVisitor, "The application ran out of memory: container notebook. Launch a new one."},
+		{"out of memory, and it starts again", all(always, state(kubetest.Waiting("CrashLoopBackOff", secret)), restarted(2, terminated(137, "OOMKilled"))), nil, StatusDeploying, "", FaultVisitor, "ran out of memory, 3 times"},
+		{"its node started again", all(always, state(kubetest.Waiting("CrashLoopBackOff", secret)), restarted(1, terminated(255, "Unknown"))), nil, StatusDeploying, "", FaultCluster, "was lost by its node"},
+		{"its node has lost it", all(never, state(terminated(137, "ContainerStatusUnknown"))), nil, StatusFailed, "ContainerStatusUnknown", FaultCluster, "The node lost the container notebook."},
+		{"it did what is forbidden", all(never, neverReady, state(terminated(159, "seccomp killed"))), nil, StatusFailed, "Failed", FaultTemplate, "did what the cluster forbids"},
+		{"an unknown end", all(never, state(terminated(9, "SomethingNew"))), nil, StatusFailed, "SomethingNew", FaultChance, "container notebook exited with code 9"},
 
 		// Ends again and again.
 		{"five ends, never Ready", all(always, neverReady, state(kubetest.Waiting("CrashLoopBackOff", secret)), restarted(4, terminated(3, "Error"))), nil,
@@ -129,24 +162,34 @@ func TestDerivedStatus(t *testing.T) {
 		{"it was Ready before", all(always, kubetest.NotReadySince(kubetest.Noon), func(p *corev1.Pod) {
 			p.Status.StartTime = &metav1.Time{Time: kubetest.Noon.Add(-time.Hour)}
 			p.Status.ContainerStatuses[0].State = kubetest.Waiting("CrashLoopBackOff", secret)
-		}, restarted(9, terminated(3, "Error"))), nil, StatusDeploying, "", FaultTemplate, "10 times"},
+		}, restarted(9, terminated(3, "Error"))), nil, StatusDeploying, "", FaultChance, "10 times"},
 
+		{"its postStart command fails, five times", all(always, neverReady, state(kubetest.Waiting("PostStartHookError", secret)), restarted(4, terminated(137, "Error"))), nil,
+			StatusFailed, "CrashLoopBackOff", FaultTemplate, "5 times"},
+		{"its postStart command fails for the first time", waiting("PostStartHookError", secret), nil,
+			StatusDeploying, "", FaultTemplate, "(postStart) failed. The container is started again."},
 		{"it runs again", all(always, neverReady, state(running), restarted(1, terminated(3, "Error"))), nil,
 			StatusDeploying, "", FaultTemplate, "is started again: container notebook exited with code 3."},
 		{"it runs again, and does not listen", all(always, neverReady, state(running), restarted(1, terminated(3, "Error"))),
-			events(said("Unhealthy", "Readiness probe failed: dial tcp: connection refused", "notebook")), StatusDeploying, "", FaultTemplate, "nothing listens on port 8888"},
+			events(said("Unhealthy", "Readiness probe failed: dial tcp 10.0.0.7:8888: connect: connection refused", "notebook")), StatusDeploying, "", FaultTemplate, "nothing listens on port 8888"},
 		{"a helper runs again, and is Ready", all(always, waiting("ContainerCreating", ""), withContainer("helper", running), again(true)), nil,
 			StatusDeploying, "", "", ""},
 		{"a helper runs again, and is not Ready", all(always, waiting("ContainerCreating", ""), withContainer("helper", running), again(false)), nil,
-			StatusDeploying, "", FaultTemplate, "waits for another container that ended and is started again: container helper exited with code 3"},
+			StatusDeploying, "", FaultChance, "waits for another container that ended and is started again: container helper exited with code 3"},
 
 		// Failed stays failed.
 		{"no such image, then the network fails", waiting("ErrImagePull", "dial tcp: i/o timeout"), events(said("Failed", `Failed to pull image "jupyter:1": jupyter:1: not found`, "notebook")),
 			StatusFailed, "ErrImagePull", FaultTemplate, "does not exist"},
 		{"that was another container", waiting("ErrImagePull", "dial tcp: i/o timeout"), events(said("Failed", `Failed to pull image "jupyter:1": jupyter:1: not found`, "other")),
 			StatusDeploying, "", FaultCluster, "does not answer"},
-		{"an unknown error again, after a pause", waiting("ErrImagePull", "odd"), events(said("Failed", "Error: ImagePullBackOff", "notebook")),
+		{"an unknown error, and the pause after it", waiting("ErrImagePull", "odd"), events(said("Failed", `Failed to pull image "jupyter:1": odd`, "notebook"), said("Failed", "Error: ErrImagePull", "notebook"), said("Failed", "Error: ImagePullBackOff", "notebook")),
+			StatusDeploying, "", FaultTemplate, "cannot be downloaded. The node tries again."},
+		{"an unknown error again", waiting("ErrImagePull", "odd"), events(twice(said("Failed", `Failed to pull image "jupyter:1": odd`, "notebook"))),
 			StatusFailed, "ErrImagePull", FaultTemplate, "cannot be downloaded"},
+		{"two unknown errors", waiting("ErrImagePull", "odd"), events(said("Failed", `Failed to pull image "jupyter:1": odd`, "notebook"), said("Failed", `Failed to pull image "jupyter:1": dial: no such host`, "notebook")),
+			StatusFailed, "ErrImagePull", FaultTemplate, "registry that cannot be found"},
+		{"the network failed twice, then an unknown error", waiting("ErrImagePull", "odd"), events(twice(said("Failed", `Failed to pull image "jupyter:1": GOAWAY`, "notebook")), twice(said("Failed", "Error: ErrImagePull", "notebook")), said("Failed", `Failed to pull image "jupyter:1": odd`, "notebook")),
+			StatusDeploying, "", FaultTemplate, "The node tries again."},
 		{"an unknown error for the first time", waiting("ErrImagePull", "odd"), nil, StatusDeploying, "", FaultTemplate, "The node tries again."},
 		{"an image's name that sounds like an error", waiting("ErrImagePull", "registry/403-denied-not-found: i/o timeout"), nil, StatusDeploying, "", FaultCluster, ""},
 		{"a Secret was missing, then the node is slow", waiting("CreateContainerConfigError", "failed to sync secret cache"), events(said("Failed", `Error: secret "x" not found`, "notebook")),
@@ -192,6 +235,9 @@ func TestDerivedStatus(t *testing.T) {
 
 // What a visitor of a deployed instance is told of restarts.
 func TestRestartsAreTold(t *testing.T) {
+	before := func(count string) func(*corev1.Pod) {
+		return kubetest.WithAnnotation(RestartsBeforeAnnotation, count)
+	}
 	limited := func(p *corev1.Pod) {
 		p.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}}
 	}
@@ -211,7 +257,14 @@ func TestRestartsAreTold(t *testing.T) {
 			"The application was started again: it ran out of memory. Files outside volumes are gone."},
 		{"nobody knows how it ended", restarted(1, corev1.ContainerState{}), 1, "ended",
 			"The application was started again: it ended. Files outside volumes are gone."},
-		{"in the pool, before anybody had it", kubetest.All(restarted(2, terminated(3, "Error")), kubetest.LaunchedAt(kubetest.Noon.Add(2*time.Minute))), 0, "", ""},
+		{"in the pool, before anybody had it", kubetest.All(restarted(2, terminated(3, "Error")), before("2")), 0, "", ""},
+		{"twice in the pool, once since", kubetest.All(restarted(3, terminated(3, "Error")), before("2")), 1, "exited with code 3",
+			"The application was started again: it exited with code 3. Files outside volumes are gone."},
+		{"the node has lost count", kubetest.All(restarted(1, terminated(3, "Error")), before("2")), 0, "", ""},
+		{"a mangled count", kubetest.All(restarted(1, terminated(3, "Error")), before("-2147483649")), 1, "exited with code 3",
+			"The application was started again: it exited with code 3. Files outside volumes are gone."},
+		{"with all others", restarted(1, terminated(137, "RestartingAllContainers")), 1, "was ended, so that all containers start again",
+			"The application was started again: it was ended, so that all containers start again. Files outside volumes are gone."},
 		{"a helper was", func(p *corev1.Pod) {
 			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "helper", RestartCount: 4, LastTerminationState: terminated(1, "Error")})
 		}, 0, "", ""},

@@ -31,18 +31,18 @@ type Instance struct {
 	// Message is for visitors: plain sentences about why an instance failed or ended and
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
 	// it says that its container was restarted; it is empty if that has not happened.
-	// Nothing in it is the text of the cluster, of a registry or of the application; only
-	// names of the template's containers and images are.
+	// It has no text of the cluster, a registry or the application, apart from names of
+	// containers and images.
 	Message string
 	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
-	// It can name nodes, images and Secrets, so only holders of the API key, logs and
+	// It can name nodes, addresses and Secrets, so only holders of the API key, logs and
 	// tombstones get it. It is empty if they said nothing beyond Reason.
 	Detail string
 	// Fault says who can mend a failure, or what a starting instance waits for. It is
 	// empty if there is nothing to mend.
 	Fault Fault
 	// Restarts is how often the kubelet has restarted the container that serves the
-	// application.
+	// application, since the launch.
 	Restarts int32
 	// RestartReason says in plain words why it was restarted last, such as "exited with
 	// code 3". It is empty if Restarts is 0.
@@ -51,6 +51,9 @@ type Instance struct {
 	// failed, or if the pod does not say when.
 	FailedAt time.Time
 	Created  time.Time
+	// Launched is when the pod became an instance: later than Created if it was warm. If
+	// the pod does not say, or not readably, it is Created.
+	Launched time.Time
 	Ended    time.Time // when the instance was deleted; zero while there is a pod
 	Address  string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
@@ -87,12 +90,14 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		ID:          pod.Labels[IDLabel],
 		Template:    TemplateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
+		Launched:    launchedAt(pod, pod.CreationTimestamp.Time),
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
 
 		IdleRequests:    pod.Annotations[IdleRequestsAnnotation],
 		HeartbeatFrames: pod.Annotations[HeartbeatFramesAnnotation],
 	}
+	warnings = inOrder(pod, warnings)
 	f := deriveStatus(pod, warnings, now, startTimeout)
 	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
@@ -108,6 +113,7 @@ func FromTombstone(event *corev1.Event) Instance {
 		ID:       event.Labels[IDLabel],
 		Template: TemplateOf(event),
 		Created:  event.FirstTimestamp.Time,
+		Launched: launchedAt(event, event.FirstTimestamp.Time),
 		Status:   StatusDeleted,
 		Reason:   event.Reason,
 		Message:  tombstoneMessage(event),
@@ -132,17 +138,25 @@ func tombstoneMessage(event *corev1.Event) string {
 }
 
 // IsInstance reports whether an object of this service belongs to an instance. Warm
-// pods, and pods that only pull an image, do not.
+// pods, and pods that only pull an image, do not. A pod with an id is either an instance
+// or warm, whatever else somebody has written to its labels: so the culler or the pool
+// ends it.
 func IsInstance(meta metav1.Object) bool {
-	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == "" && l[PreloadLabel] == ""
+	return ValidID(meta.GetLabels()[IDLabel]) && !IsWarm(meta)
 }
 
 // IsWarm reports whether a pod of this service waits in the pool to become an
 // instance.
 func IsWarm(meta metav1.Object) bool {
 	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm && l[PreloadLabel] == ""
+	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm
+}
+
+// IsStray reports whether a pod of this service has lost its id and belongs to nobody
+// else. Nobody can use it, because it is found by its id, so it ends like an instance that
+// is not used. The pods of a preload have no id, but a DaemonSet that controls them.
+func IsStray(pod *corev1.Pod) bool {
+	return !ValidID(pod.Labels[IDLabel]) && metav1.GetControllerOf(pod) == nil
 }
 
 // Selector selects everything that this service creates.

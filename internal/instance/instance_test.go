@@ -29,11 +29,14 @@ func TestFromPodReadsTheContract(t *testing.T) {
 				"binder-project.org/template":  "a-name-cut-short-12345678",
 			},
 			Annotations: map[string]string{
-				"binder-project.org/template-name": "a/name",
-				"binder-project.org/last-activity": "2026-01-02T12:00:00.000Z",
-				"binder-project.org/port":          "8080",
-				"binder-project.org/strip-prefix":  "true",
-				"binder-project.org/idle-paths":    "api/status",
+				"binder-project.org/template-name":    "a/name",
+				"binder-project.org/last-activity":    "2026-01-02T12:00:00.000Z",
+				"binder-project.org/port":             "8080",
+				"binder-project.org/strip-prefix":     "true",
+				"binder-project.org/idle-paths":       "api/status",
+				"binder-project.org/idle-requests":    "POST /poll",
+				"binder-project.org/heartbeat-frames": "4 ws/.*",
+				"binder-project.org/launched":         "2026-01-02T13:00:00.000Z",
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: "node-1"},
@@ -43,8 +46,8 @@ func TestFromPodReadsTheContract(t *testing.T) {
 		},
 	}
 	want := Instance{
-		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Address: "10.0.0.7:8080",
-		StripPrefix: true, IdlePaths: "api/status",
+		ID: anID, Template: "a/name", Status: StatusDeployed, Created: kubetest.Noon, Launched: kubetest.Noon.Add(time.Hour), Address: "10.0.0.7:8080",
+		StripPrefix: true, IdlePaths: "api/status", IdleRequests: "POST /poll", HeartbeatFrames: "4 ws/.*",
 	}
 	if got := FromPod(pod, nil, kubetest.Noon, kubetest.StartTimeout); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -82,6 +85,29 @@ func TestLaunchAnnotations(t *testing.T) {
 	}
 }
 
+// An instance that was warm was launched after its creation. Its tombstone remembers that
+// too.
+func TestLaunched(t *testing.T) {
+	later := kubetest.Noon.Add(time.Hour)
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		want   time.Time
+	}{
+		"launched later": {kubetest.LaunchedAt(later), later},
+		"no annotation":  {kubetest.WithoutAnnotation(LaunchedAnnotation), kubetest.Noon},
+		"unreadable":     {kubetest.WithAnnotation(LaunchedAnnotation, "at one"), kubetest.Noon},
+		"empty":          {kubetest.WithAnnotation(LaunchedAnnotation, ""), kubetest.Noon},
+	} {
+		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
+		if got := FromPod(pod, nil, later, kubetest.StartTimeout).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the pod says %s, want %s", name, got, test.want)
+		}
+		if got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "")).Launched; !got.Equal(test.want) {
+			t.Errorf("%s: the tombstone says %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 func TestFromPodAddressAndPrefix(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -111,7 +137,7 @@ func TestFromTombstone(t *testing.T) {
 		pod := kubetest.Pod(anID, kubetest.Noon, kubetest.OfTemplate(template))
 		got := FromTombstone(kubetest.Tombstone(pod, EndCulled, "not used for 1h5m"))
 		want := Instance{
-			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon,
+			ID: anID, Template: template, Status: StatusDeleted, Created: kubetest.Noon, Launched: kubetest.Noon,
 			Reason: "Culled", Message: "not used for 1h5m", Ended: kubetest.Noon.Add(time.Hour),
 		}
 		if got != want {
@@ -124,6 +150,7 @@ func TestFromTombstone(t *testing.T) {
 	}
 }
 
+// A pod of this service is an instance, warm, a stray, or controlled by a DaemonSet.
 func TestIsInstanceAndIsWarm(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -135,13 +162,25 @@ func TestIsInstanceAndIsWarm(t *testing.T) {
 		{"an invalid id", kubetest.WithLabel(IDLabel, "jupyter"), false, false},
 		{"waits in the pool", kubetest.WithLabel(PoolLabel, "warm"), false, true},
 		{"waits in the pool, with an invalid id", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(IDLabel, "1")), false, false},
-		{"of an unknown state of the pool", kubetest.WithLabel(PoolLabel, "hot"), false, false},
-		{"pulls an image", kubetest.WithLabel(PreloadLabel, "true"), false, false},
-		{"pulls an image for the pool", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(PreloadLabel, "true")), false, false},
+		{"of an unknown state of the pool", kubetest.WithLabel(PoolLabel, "hot"), true, false},
+		{"of another spelling", kubetest.WithLabel(PoolLabel, "Warm"), true, false},
+		{"with an empty label of the pool", kubetest.WithLabel(PoolLabel, ""), true, false},
+		{"with a label of a preload", kubetest.WithLabel(PreloadLabel, "true"), true, false},
+		{"with an odd label of a preload", kubetest.WithLabel(PreloadLabel, "false"), true, false},
+		{"with labels of both", kubetest.All(kubetest.WithLabel(PoolLabel, "hot"), kubetest.WithLabel(PreloadLabel, "true")), true, false},
+		{"waits in the pool, with a label of a preload", kubetest.All(kubetest.WithLabel(PoolLabel, "warm"), kubetest.WithLabel(PreloadLabel, "true")), false, true},
+		{"pulls an image", func(p *corev1.Pod) { p.Labels = map[string]string{PreloadLabel: "true", PreloadNameLabel: "x"} }, false, false},
 	} {
 		pod := kubetest.Pod(anID, kubetest.Noon, test.change)
 		if isInstance, isWarm := IsInstance(pod), IsWarm(pod); isInstance != test.instance || isWarm != test.warm {
 			t.Errorf("%s: instance %t, warm %t; want %t, %t", test.name, isInstance, isWarm, test.instance, test.warm)
+		}
+		if got, want := IsStray(pod), !test.instance && !test.warm; got != want {
+			t.Errorf("%s: stray %t, want %t", test.name, got, want)
+		}
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "x", Controller: new(true)}}
+		if IsStray(pod) {
+			t.Errorf("%s: it is a stray with a controller", test.name)
 		}
 	}
 }

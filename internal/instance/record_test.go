@@ -109,7 +109,7 @@ func recordings(registry string) []recorded {
 		{"image-denied", 40 * time.Second, image(registry+"/denied:dev", corev1.PullAlways)},
 		{"image-registry-overloaded", 70 * time.Second, image(registry+"/overloaded:dev", corev1.PullAlways)},
 		{"image-registry-refuses", 40 * time.Second, image("localhost:1/refused:dev", corev1.PullAlways)},
-		{"image-registry-unknown", 40 * time.Second, image("registry.invalid/unknown:dev", corev1.PullAlways)},
+		{"image-registry-unknown", 40 * time.Second, image("nowhere.example/unknown:dev", corev1.PullAlways)},
 		{"image-broken", 70 * time.Second, image(registry+"/broken:dev", corev1.PullAlways)},
 		{"image-name-invalid", short, image("localhost/UPPER:dev", corev1.PullAlways)},
 		{"image-never-pulled", short, image("localhost/binder-missing:dev", corev1.PullNever)},

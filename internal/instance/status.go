@@ -52,7 +52,7 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if pod.DeletionTimestamp != nil {
 		return deleting(pod)
 	}
-	if f, over := ended(pod); over {
+	if f, over := ended(pod, warnings); over {
 		return f
 	}
 	if IsReady(pod) && pod.Status.PodIP != "" {
@@ -73,22 +73,22 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 }
 
 // timedOut is the finding of an instance that was not ready in time. It says what the
-// launch was last waiting for.
+// launch was last waiting for, or doing.
 func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding {
 	message := fmt.Sprintf("The application was not ready within %s.", startTimeout)
 	fault := trouble.fault
 	if fault == "" {
 		fault = FaultChance
-	} else {
-		message += " " + trouble.message
+		message += " Its last step was:"
 	}
+	message += " " + trouble.message
 	return failed(ReasonStartTimeout, message, trouble.detail, fault, at)
 }
 
 // deleting is the finding of a pod that is being deleted. The cluster says why it does
 // so itself.
 func deleting(pod *corev1.Pod) finding {
-	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: "the instance is being deleted"}
+	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: "The instance is being deleted."}
 	if cause, detail, found := Disruption(pod); found {
 		f.message, f.detail, f.fault = cause.Message, detail, cause.Fault
 	}

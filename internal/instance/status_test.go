@@ -26,11 +26,11 @@ func TestStatus(t *testing.T) {
 		reason string
 		says   string // part of the message
 	}{
-		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "waiting for a node"},
+		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "Waiting for a node."},
 		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, StatusPending, "", "Waiting for a node that can take the instance."},
-		{"on a node", kubetest.Starting, 4 * time.Minute, StatusDeploying, "", "preparing the pod"},
-		{"pulling", all(kubetest.Starting, sandboxReady), time.Minute, StatusDeploying, "", "pulling image jupyter:1"},
-		{"running but not Ready", notReady(kubetest.Noon), 4 * time.Minute, StatusDeploying, "", "starting the application"},
+		{"on a node", kubetest.Starting, 4 * time.Minute, StatusDeploying, "", "Preparing the pod"},
+		{"pulling", all(kubetest.Starting, sandboxReady), time.Minute, StatusDeploying, "", "Pulling image jupyter:1."},
+		{"running but not Ready", notReady(kubetest.Noon), 4 * time.Minute, StatusDeploying, "", "Starting the application."},
 		{"Ready without an IP", noIP, 4 * time.Minute, StatusDeploying, "", ""},
 		{"first pull failed", starting("ErrImagePull", "timeout"), time.Minute, StatusDeploying, "", "The image jupyter:1 cannot be downloaded. The node tries again."},
 		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "The container notebook ends again and again."},
@@ -43,15 +43,16 @@ func TestStatus(t *testing.T) {
 		{"no image", starting("ImagePullBackOff", "manifest unknown"), 0, StatusFailed, "ErrImagePull", "The image jupyter:1 does not exist"},
 		{"invalid image name", starting("InvalidImageName", ""), 0, StatusFailed, "InvalidImageName", "jupyter:1"},
 		{"image must not be pulled", starting("ErrImageNeverPull", ""), 0, StatusFailed, "ErrImageNeverPull", "jupyter:1"},
-		{"image cannot be inspected", starting("ImageInspectError", ""), 0, StatusFailed, "ImageInspectError", "jupyter:1"},
+		{"image cannot be inspected", starting("ImageInspectError", ""), 0, StatusDeploying, "", "cannot read the image jupyter:1 at the moment"},
 		{"no image for an init container", all(kubetest.Starting, func(p *corev1.Pod) {
-			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "denied")}}
-		}), 0, StatusFailed, "ErrImagePull", "The image init:1 cannot be downloaded."},
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "pull access denied")}}
+		}), 0, StatusFailed, "ErrImagePull", "This cluster may not download the image init:1."},
 		{"exited", kubetest.Broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
 		{"no node in time", kubetest.Unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Waiting for a node that can take the instance. Try again later, or tell the operator of this service."},
 		{"did not start in time", starting("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
 			"not ready within 5m0s. The container notebook ends again and again."},
-		{"did not listen in time", notReady(kubetest.Noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s"},
+		{"did not listen in time", notReady(kubetest.Noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Its last step was: Starting the application. Launch a new one."},
+		{"still pulling", all(kubetest.Starting, sandboxReady), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Its last step was: Pulling image jupyter:1. Launch a new one."},
 		{"condition older than the pod", notReady(kubetest.Noon.Add(-time.Minute)), 5*time.Minute - 1, StatusDeploying, "", ""},
 		{"no IP in time", noIP, 5 * time.Minute, StatusFailed, "StartTimeout", ""},
 		{"lost its node", notReady(kubetest.Noon.Add(time.Hour)), 65 * time.Minute, StatusFailed, "StartTimeout", ""},
@@ -155,14 +156,15 @@ func TestRestarts(t *testing.T) {
 
 // What a container says of its end can be long, and no valid text.
 func TestClip(t *testing.T) {
-	long := strings.Repeat("é", 512)
+	long, head, tail := strings.Repeat("é", 512), strings.Repeat("é", 256), strings.Repeat("é", 255)
 	for message, want := range map[string]string{
-		"":                  "",
-		" spaced \n":        "spaced",
-		"one\xfftwo":        "one\uFFFDtwo",
-		long:                long,
-		long + "é":          long + "…",
-		long[:1023] + "abc": long[:1022] + "\uFFFD…",
+		"":                   "",
+		" spaced \n":         "spaced",
+		"one\xfftwo":         "one\uFFFDtwo",
+		long:                 long,
+		long + "é":           head + "…" + tail,
+		long[:1023] + "abc":  head + "…" + tail[:len(tail)-8] + "\uFFFDabc",
+		long + ": not found": head + "…" + tail[:len(tail)-22] + ": not found",
 	} {
 		if got := Clip(message); got != want || !utf8.ValidString(got) {
 			t.Errorf("Clip(%.20q, of %d bytes) is %.20q of %d bytes, want %d bytes", message, len(message), got, len(got), len(want))

@@ -7,12 +7,13 @@ import (
 )
 
 // Clip limits the length of a text that the cluster, a container or a registry chose,
-// and makes it valid UTF-8: it goes into API answers, logs and Events.
+// and makes it valid UTF-8: it goes into API answers, logs and Events. It cuts the middle
+// out: the beginning says what was tried, and the end why that failed.
 func Clip(text string) string {
-	const most = 512
+	const most, tail = 512, 255 // in characters
 	text = strings.ToValidUTF8(strings.TrimSpace(text), "\uFFFD")
 	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most]) + "…"
+		return string(runes[:most-tail-1]) + "…" + string(runes[len(runes)-tail:])
 	}
 	return text
 }
@@ -37,14 +38,10 @@ func detailOf(reason, text string) string {
 	return Clip(strings.TrimSuffix(reason+": "+strings.TrimSpace(text), ": "))
 }
 
-// sentence fills in what a Cause says about a container of a pod.
-func sentence(text string, pod *corev1.Pod, container *corev1.ContainerStatus) string {
-	port := PodPort(pod)
-	name, image := "", ""
-	if container != nil {
-		name, image = container.Name, Clip(container.Image)
-	}
-	return strings.NewReplacer("{port}", port, "{container}", name, "{image}", image).Replace(text)
+// sentence fills in what a Cause says about a container of a pod. how says how it ended;
+// it is "" if it did not.
+func sentence(text string, pod *corev1.Pod, container *corev1.ContainerStatus, how string) string {
+	return strings.NewReplacer("{port}", PodPort(pod), "{container}", container.Name, "{image}", Clip(container.Image), "{how}", how).Replace(text)
 }
 
 // advice says what a visitor can do, by who can mend a failure.

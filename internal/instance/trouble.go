@@ -16,7 +16,7 @@ const listenGrace = 30 * time.Second
 // trouble is what keeps a pod from being Ready. It has a fault if it is more than the
 // usual steps of a start.
 type trouble struct {
-	reason, message, detail string
+	reason, message, detail string // the message is a sentence
 	fault                   Fault
 	final                   bool      // it will not be Ready without a change
 	since                   time.Time // when it became final; zero if nothing says
@@ -52,14 +52,18 @@ func troubleOf(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble
 
 // schedulingTrouble says why a pod is on no node.
 func schedulingTrouble(pod *corev1.Pod, warnings []*corev1.Event) trouble {
-	if event, cause := lastWarning(WhereStarting, pod, warnings); event != nil && event.Reason != "FailedScheduling" {
+	scheduled := Condition(pod, corev1.PodScheduled)
+	// An Event from before the scheduler looked at the pod tells of what was mended then.
+	event, cause := lastWarning(WhereStarting, pod, warnings, func(event *corev1.Event) bool {
+		return scheduled == nil || !lastSeen(event).Before(scheduled.LastTransitionTime.Time)
+	})
+	if event != nil {
 		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
-	scheduled := Condition(pod, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status == corev1.ConditionTrue || scheduled.Reason == "" {
-		return trouble{message: "waiting for a node"}
+		return trouble{message: "Waiting for a node."}
 	}
-	cause, _ := causeOf(WhereScheduling, scheduled.Reason, scheduled.Message)
+	cause, _ = causeOf(WhereScheduling, scheduled.Reason, scheduled.Message)
 	return trouble{reason: scheduled.Reason, message: cause.Message, detail: detailOf(scheduled.Reason, scheduled.Message), fault: cause.Fault}
 }
 
@@ -67,7 +71,7 @@ func schedulingTrouble(pod *corev1.Pod, warnings []*corev1.Event) trouble {
 // cluster. lasting is true if that is final, or if the kubelet has begun to wait between
 // its tries.
 func PullFailure(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) (reason, text string, lasting bool) {
-	t := containerTrouble(pod, status, warnings)
+	t := containerTrouble(pod, status, inOrder(pod, warnings))
 	lasting = t.final || status.State.Waiting != nil && status.State.Waiting.Reason == "ImagePullBackOff" ||
 		slices.ContainsFunc(warnings, func(event *corev1.Event) bool {
 			return isAbout(event, pod, status.Name) && event.Message == failedToRun+"ImagePullBackOff"
@@ -86,14 +90,8 @@ func containerTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings 
 	if cause.Fault == "" {
 		return trouble{} // a usual step of a start
 	}
-	if waiting := status.State.Waiting; waiting != nil && waiting.Reason == "ImagePullBackOff" && cause.Outlook == Backoff {
-		cause.Outlook = Final
-	}
-	cause, said, since := worstSaid(pod, status.Name, reason, cause, warnings)
-	if said != "" {
-		text = said
-	}
-	message := sentence(cause.Message, pod, status)
+	cause, text, since := worstSaid(pod, status.Name, reason, cause, text, warnings)
+	message := sentence(cause.Message, pod, status, "")
 	if cause.Outlook == Backoff {
 		message += " The node tries again."
 	}
@@ -106,14 +104,16 @@ func containerTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings 
 // startFailure returns why a container cannot start, or "" if it waits for nothing, or
 // only for its next start after it ended. It looks behind the kubelet's pauses, which
 // alternate with the reason itself: ImagePullBackOff has that in its message, and a
-// CrashLoopBackOff after a start that failed is a RunContainerError.
+// CrashLoopBackOff after a start that failed is a RunContainerError. A postStart command
+// that fails ends its container, so that is an end like any other.
 func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 	if ended := lastEnd(status); ended != nil && ended.Reason == "StartError" && status.State.Running == nil {
 		return "RunContainerError", ended.Message
 	}
 	waiting := status.State.Waiting
 	switch {
-	case waiting == nil || waiting.Reason == "" || waiting.Reason == "CrashLoopBackOff":
+	case waiting == nil || waiting.Reason == "" || waiting.Reason == "CrashLoopBackOff",
+		waiting.Reason == "PostStartHookError" && lastEnd(status) != nil:
 		return "", ""
 	case waiting.Reason != "ImagePullBackOff":
 		return waiting.Reason, waiting.Message
@@ -132,7 +132,7 @@ func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 	final := times >= mostExits && !wasReady(pod)
 	if waiting := status.State.Waiting; ended == nil && waiting != nil && waiting.Reason != "" { // the node has lost how it ended
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
-		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
+		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status, ""), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
 	}
 	if ended == nil || status.State.Running != nil && status.Ready && !final || ended.ExitCode == 0 && isInit(pod, status.Name) {
 		return trouble{}
@@ -151,30 +151,54 @@ func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 	}
 	return trouble{
 		reason: "CrashLoopBackOff", message: message + words + ".", detail: detailOf(ended.Reason, ended.Message),
-		fault: FaultTemplate, final: final, since: ended.FinishedAt.Time,
+		fault: endFault(pod, ended), final: final, since: ended.FinishedAt.Time,
 	}
 }
 
 // startingTrouble says how far a pod on a node is, whose containers have no trouble of
 // their own, and what the last Warning Event says about that.
 func startingTrouble(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) trouble {
-	serving := servingStatus(pod)
-	if serving != nil && serving.State.Running != nil {
-		event, cause := lastWarning(WhereRunning, pod, warnings)
-		if event == nil || now.Sub(serving.State.Running.StartedAt.Time) < listenGrace || lastSeen(event).Before(serving.State.Running.StartedAt.Time) {
-			return trouble{message: "starting the application"}
-		}
-		return trouble{reason: event.Reason, message: sentence(cause.Message, pod, serving), detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
+	if serving := servingStatus(pod); serving != nil && serving.State.Running != nil {
+		return runningTrouble(pod, serving, warnings, now)
 	}
 	// Volumes and the network are there once the sandbox is.
 	sandbox := Condition(pod, corev1.PodReadyToStartContainers)
 	if sandbox != nil && sandbox.Status == corev1.ConditionTrue {
 		return trouble{message: creatingMessage(pod)}
 	}
-	if event, cause := lastWarning(WhereStarting, pod, warnings); event != nil && event.Reason != "FailedScheduling" {
+	if event, cause := lastWarning(WhereStarting, pod, warnings, func(*corev1.Event) bool { return true }); event != nil {
 		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
-	return trouble{message: "preparing the pod on its node"}
+	return trouble{message: "Preparing the pod on its node."}
+}
+
+// runningTrouble says why a pod is not Ready whose application runs: its node does not
+// work, or a container's probe fails.
+func runningTrouble(pod *corev1.Pod, serving *corev1.ContainerStatus, warnings []*corev1.Event, now time.Time) trouble {
+	if event, cause := lastWarning(WhereNode, pod, warnings, func(*corev1.Event) bool { return wasReady(pod) }); event != nil {
+		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
+	}
+	statuses, _ := speakers(pod)
+	for _, status := range statuses {
+		running := status.State.Running
+		if running == nil || status.Ready || now.Sub(running.StartedAt.Time) < listenGrace {
+			continue
+		}
+		event, cause := lastWarning(WhereRunning, pod, warnings, func(event *corev1.Event) bool {
+			return isAbout(event, pod, status.Name) && !lastSeen(event).Before(running.StartedAt.Time)
+		})
+		if event == nil {
+			continue
+		}
+		if strings.Contains(event.Message, "connection refused") && !strings.Contains(event.Message, ":"+PodPort(pod)+": ") {
+			cause, _ = causeOf(WhereRunning, event.Reason, "") // the probe of another port
+		}
+		return trouble{reason: event.Reason, message: sentence(cause.Message, pod, status, ""), detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
+	}
+	if serving.Ready {
+		return trouble{message: "Waiting for the rest of the instance."}
+	}
+	return trouble{message: "Starting the application."}
 }
 
 // creatingMessage says what a pod with a sandbox is doing: the kubelet says
@@ -184,12 +208,12 @@ func creatingMessage(pod *corev1.Pod) string {
 	for _, status := range ContainerStatuses(pod) {
 		if waiting := status.State.Waiting; waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing") {
 			if waiting.Reason == "PodInitializing" && initRuns(pod) {
-				return "preparing the application"
+				return "Preparing the application."
 			}
-			return fmt.Sprintf("pulling image %s", Clip(status.Image))
+			return fmt.Sprintf("Pulling image %s.", Clip(status.Image))
 		}
 	}
-	return "preparing the pod on its node"
+	return "Preparing the pod on its node."
 }
 
 func initRuns(pod *corev1.Pod) bool {

@@ -51,9 +51,18 @@ func Annotate(ctx context.Context, pods PodPatcher, pod *corev1.Pod, annotations
 // which nil removes). If the pod was written to since it was read, nothing changes and
 // the error is a conflict. PatchMetadata returns the pod as the API server now has it.
 func PatchMetadata(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata map[string]any) (*corev1.Pod, error) {
+	return PatchPod(ctx, pods, pod, metadata, nil)
+}
+
+// PatchPod is PatchMetadata that merges changes into the pod's spec too.
+func PatchPod(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata, spec map[string]any) (*corev1.Pod, error) {
 	guarded := maps.Clone(metadata)
 	guarded["resourceVersion"] = pod.ResourceVersion
-	patch, err := json.Marshal(map[string]any{"metadata": guarded})
+	changes := map[string]any{"metadata": guarded}
+	if len(spec) > 0 {
+		changes["spec"] = spec
+	}
+	patch, err := json.Marshal(changes)
 	if err != nil {
 		return nil, fmt.Errorf("encode the patch: %w", err)
 	}

@@ -195,16 +195,14 @@ func WithTemplateAnnotation(key, value string) func(*corev1.PodTemplate) {
 // Tombstone returns the Event that remembers a pod's instance. The instance ended an
 // hour after the pod was created.
 func Tombstone(pod *corev1.Pod, reason instance.EndReason, message string) *corev1.Event {
+	annotations := map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)}
+	if launched := pod.Annotations[instance.LaunchedAnnotation]; launched != "" {
+		annotations[instance.LaunchedAnnotation] = launched
+	}
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: instance.TombstoneName(pod.Labels[instance.IDLabel]), Namespace: pod.Namespace,
-			Labels: map[string]string{
-				instance.ManagedByLabel:    instance.ManagerName,
-				instance.IDLabel:           pod.Labels[instance.IDLabel],
-				instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
-				instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
-			},
-			Annotations: map[string]string{instance.TemplateNameAnnotation: instance.TemplateOf(pod)},
+			Labels: instance.TombstoneLabels(pod), Annotations: annotations,
 		},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Reason:         string(reason),

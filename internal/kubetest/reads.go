@@ -46,6 +46,24 @@ func (w *World) Instances(template string) []instance.Instance {
 	return all
 }
 
+// ClientInstances returns the instances that a client has launched, and what tombstones
+// remember of them.
+func (w *World) ClientInstances(client string) []instance.Instance {
+	var all []instance.Instance
+	for _, pod := range w.allPods() {
+		if instance.IsInstance(pod) && pod.Labels[instance.ClientLabel] == client {
+			all = append(all, instance.FromPod(pod, w.Warnings(pod), w.Now(), StartTimeout))
+		}
+	}
+	for _, event := range watched[*corev1.Event](w, "Event") {
+		id := event.Labels[instance.IDLabel]
+		if _, hasPod := w.Pod(id); !hasPod && event.Name == instance.TombstoneName(id) && event.Labels[instance.ClientLabel] == client {
+			all = append(all, instance.FromTombstone(event))
+		}
+	}
+	return all
+}
+
 // Await returns an instance once it is good, or as it is when ctx is done.
 func (w *World) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
 	var inst instance.Instance

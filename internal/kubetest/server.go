@@ -86,7 +86,8 @@ func (s *Server) complete(object runtime.Object) {
 	}
 }
 
-// patchPod applies a merge patch of labels and annotations.
+// patchPod applies a merge patch of labels, annotations and the active deadline, which can
+// only become earlier.
 func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error) {
 	pod, err := s.StoredPod(patch.GetName())
 	if err != nil {
@@ -97,6 +98,7 @@ func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error)
 			ResourceVersion     string
 			Labels, Annotations map[string]*string
 		}
+		Spec struct{ ActiveDeadlineSeconds *int64 }
 	}
 	if err := json.Unmarshal(patch.GetPatch(), &body); err != nil {
 		return nil, err
@@ -106,6 +108,12 @@ func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error)
 	}
 	pod.Labels = merge(pod.Labels, body.Metadata.Labels)
 	pod.Annotations = merge(pod.Annotations, body.Metadata.Annotations)
+	if deadline, now := body.Spec.ActiveDeadlineSeconds, pod.Spec.ActiveDeadlineSeconds; deadline != nil {
+		if now != nil && *deadline > *now {
+			return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod.Name, nil)
+		}
+		pod.Spec.ActiveDeadlineSeconds = deadline
+	}
 	pod.ResourceVersion = s.nextVersion()
 	return pod, s.Client.Tracker().Update(PodResource, pod, pod.Namespace)
 }

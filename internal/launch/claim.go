@@ -41,18 +41,19 @@ const (
 // No pod is claimed twice. Launches of this replica reserve the pods that they try.
 // Between replicas, the API server accepts a claim only of the version of the pod that
 // was read.
-func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (id string, outcome claimOutcome, err error) {
+func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outcome claimOutcome, err error) {
+	template := launch.template
 	if size, err := podtemplate.PoolSize(template); size == 0 || err != nil {
 		return "", noPool, nil // an Event on the template reports an invalid size
 	}
 	warm := l.deps.Cache.WarmPods(template.Name)
-	for _, pod := range claimable(warm, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
+	for _, pod := range claimable(warm, l.deps.Cache.Warnings, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
 		if _, reserved := l.claiming.LoadOrStore(pod.Name, true); reserved {
 			continue
 		}
 		defer l.claiming.Delete(pod.Name) // by then the read model has the claimed pod
 		id := pod.Labels[instance.IDLabel]
-		switch err := l.claimPod(ctx, pod, cullTimeout); {
+		switch err := l.claimPod(ctx, pod, launch); {
 		case err == nil:
 			l.deps.Metrics.Claimed(resultWarm)
 			return id, claimed, nil
@@ -72,13 +73,23 @@ func (l *Launcher) claim(ctx context.Context, template *corev1.PodTemplate, cull
 }
 
 // claimPod takes a pod out of its pool and makes it an instance, in one write.
-func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout time.Duration) error {
+func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitted) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	claimed, err := kube.PatchMetadata(ctx, l.deps.Pods, pod, map[string]any{
-		"labels":      map[string]any{instance.PoolLabel: nil},
-		"annotations": instance.LaunchAnnotations(l.deps.Now(), cullTimeout),
-	})
+	now, spec := l.deps.Now(), map[string]any{}
+	if deadline := l.deadline(pod, now.Sub(pod.CreationTimestamp.Time)); deadline != nil {
+		spec["activeDeadlineSeconds"] = *deadline
+	}
+	annotations := instance.LaunchAnnotations(now, launch.CullTimeout)
+	if before := instance.RestartsBefore(pod); before != "" {
+		annotations[instance.RestartsBeforeAnnotation] = before
+	}
+	labels := map[string]any{instance.PoolLabel: nil}
+	for key, value := range instance.LaunchLabels(launch.Client) {
+		labels[key] = value
+	}
+	launch.place.Expect(pod.Labels[instance.IDLabel])
+	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{"labels": labels, "annotations": annotations}, spec)
 	if err != nil {
 		return fmt.Errorf("claim pod %s: %w", pod.Name, err)
 	}
@@ -89,14 +100,14 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, cullTimeout ti
 // claimable returns the warm pods that may be claimed, the best first: pods that
 // serve, then pods that are starting, which are still ahead of a new one. Otherwise
 // the order is random, so that replicas seldom try the same pod.
-func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
+func claimable(warm []*corev1.Pod, warnings func(*corev1.Pod) []*corev1.Event, hash string, now time.Time, startTimeout time.Duration) []*corev1.Pod {
 	var serving, starting []*corev1.Pod
 	for _, pod := range warm {
 		switch {
 		case pod.Labels[instance.TemplateHashLabel] != hash: // of an earlier version of the template
 		case instance.IsServing(pod):
 			serving = append(serving, pod)
-		case isPromising(pod, now, startTimeout):
+		case isPromising(pod, warnings(pod), now, startTimeout):
 			starting = append(starting, pod)
 		}
 	}
@@ -109,10 +120,10 @@ func claimable(warm []*corev1.Pod, hash string, now time.Time, startTimeout time
 // isPromising reports whether a pod that does not serve yet is at least as good as a
 // new one: nothing has gone wrong, the scheduler does not lack a node for it, and at
 // least half of its start timeout is left.
-func isPromising(pod *corev1.Pod, now time.Time, startTimeout time.Duration) bool {
+func isPromising(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTimeout time.Duration) bool {
 	if now.Sub(pod.CreationTimestamp.Time) > startTimeout/2 || instance.Restarts(pod) > 0 {
 		return false
 	}
-	inst := instance.FromPod(pod, nil, now, startTimeout)
+	inst := instance.FromPod(pod, warnings, now, startTimeout)
 	return inst.Alive() && inst.Fault == ""
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8stesting "k8s.io/client-go/testing"
 
@@ -70,6 +71,27 @@ func TestClaimIsOneWrite(t *testing.T) {
 	}
 }
 
+// What a pod's application did in the pool is not what its visitor is told of.
+func TestClaimForgetsRestarts(t *testing.T) {
+	for restarts, want := range map[int32]string{0: "", 2: "2"} {
+		template := poolTemplate("1")
+		world := newWorld(kubetest.ClockAt(kubetest.Noon), template)
+		world.PutPod(t, warmPod(template, 100, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].RestartCount = restarts }))
+		r := newReplica(t, world)
+		id := r.launch(t, "")
+		pod, err := world.StoredPod(instance.PodName(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, given := pod.Annotations[instance.RestartsBeforeAnnotation]; got != want || given != (want != "") {
+			t.Errorf("after %d restarts: the annotation is %q, want %q", restarts, got, want)
+		}
+		if inst, known := world.Instance(id); id != kubetest.ID(100) || !known || inst.Restarts != 0 || inst.Message != "" {
+			t.Errorf("after %d restarts: got %+v", restarts, inst)
+		}
+	}
+}
+
 func TestClaimable(t *testing.T) {
 	template, earlier := poolTemplate("1"), poolTemplate("1")
 	earlier.Annotations[instance.PortAnnotation] = "9999"
@@ -89,6 +111,18 @@ func TestClaimable(t *testing.T) {
 		pod.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
 	}
 	restarted := func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].RestartCount = 1 }
+	lacks := kubetest.WithLabel("lacks", "a ConfigMap") // its Warning Event says so
+	warnings := func(of *corev1.Pod) func(*corev1.Pod) []*corev1.Event {
+		return func(pod *corev1.Pod) (all []*corev1.Event) {
+			if pod == of && pod.Labels["lacks"] != "" {
+				all = append(all, &corev1.Event{
+					InvolvedObject: corev1.ObjectReference{UID: pod.UID}, Type: corev1.EventTypeWarning, Reason: "FailedMount", Message: `configmap "missing" not found`,
+					LastTimestamp: metav1.NewTime(kubetest.Noon),
+				})
+			}
+			return all
+		}
+	}
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod
 		want bool
@@ -104,12 +138,13 @@ func TestClaimable(t *testing.T) {
 		"completed":                        {warmPod(template, 1, aged(time.Minute), kubetest.Completed), false},
 		"unschedulable":                    {warmPod(template, 1, aged(time.Minute), kubetest.Unscheduled), false},
 		"image pull failed":                {warmPod(template, 1, starting("ErrImagePull")), false},
+		"a ConfigMap is missing":           {warmPod(template, 1, starting("ContainerCreating"), lacks), false},
 		"crashing":                         {warmPod(template, 1, starting("CrashLoopBackOff")), false},
 		"ended, a helper runs on":          {warmPod(template, 1, aged(time.Minute), ended), false},
 		"restarted":                        {warmPod(template, 1, starting(""), restarted), false},
 		"of an earlier template's version": {warmPod(earlier, 1), false},
 	} {
-		got := claimable([]*corev1.Pod{test.pod}, podtemplate.Hash(template), kubetest.Noon, kubetest.StartTimeout)
+		got := claimable([]*corev1.Pod{test.pod}, warnings(test.pod), podtemplate.Hash(template), kubetest.Noon, kubetest.StartTimeout)
 		if len(got) == 1 != test.want {
 			t.Errorf("%s: got %d pods, want it claimable: %t", name, len(got), test.want)
 		}
@@ -124,10 +159,11 @@ func TestClaimOrder(t *testing.T) {
 		kubetest.Starting(pod)
 		pod.CreationTimestamp.Time = kubetest.Noon
 	}
+	none := func(*corev1.Pod) []*corev1.Event { return nil }
 	warm := []*corev1.Pod{warmPod(template, 1, young), warmPod(template, 2), warmPod(template, 3, young), warmPod(template, 4)}
 	firsts := map[string]bool{}
 	for range 100 {
-		got := claimable(warm, podtemplate.Hash(template), kubetest.Noon, kubetest.StartTimeout)
+		got := claimable(warm, none, podtemplate.Hash(template), kubetest.Noon, kubetest.StartTimeout)
 		if len(got) != 4 || !instance.IsServing(got[0]) || !instance.IsServing(got[1]) {
 			t.Fatalf("got %d pods, want four, and the two that serve first", len(got))
 		}

@@ -1,5 +1,5 @@
 // Package launch starts and stops instances. A launch claims a warm pod or creates a
-// new one, within the template's limit.
+// new one, within the limits.
 //
 // It must never know HTTP or pages. It never decides when an instance ends by itself.
 package launch
@@ -18,24 +18,30 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // StoppedMessage is the message of an instance that Stop ended.
-const StoppedMessage = "stopped by request"
+const StoppedMessage = "Stopped by request."
 
 var (
 	// ErrNoRecord means that no instance has that template and id.
 	ErrNoRecord = errors.New("there is no record for that template and id")
-	// ErrCapacity means that a limit allows no further instance at the moment.
+	// ErrCapacity means that a ResourceQuota allows no further instance at the moment.
 	ErrCapacity = errors.New("no capacity for another instance")
+	// ErrBusy means that too many launches are under way at this replica.
+	ErrBusy = errors.New("too many launches at the same time")
 )
 
 // Request says what to launch.
 type Request struct {
 	Template string
+	// Client is whose limits the launch counts for: a hash that admission.Clients made,
+	// or "" for none.
+	Client string
 	// CullTimeout is how long the instance may be idle. 0 means the template's value,
 	// or else the server's.
 	CullTimeout time.Duration
@@ -58,6 +64,7 @@ type Cache interface {
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 	Pod(id string) (*corev1.Pod, bool)
 	WarmPods(template string) []*corev1.Pod
+	Warnings(pod *corev1.Pod) []*corev1.Event
 	OnPod(updated, gone func(*corev1.Pod)) error
 	Wrote(pod *corev1.Pod)
 }
@@ -80,11 +87,15 @@ type Deps struct {
 	Pods      Pods
 	Cache     Cache
 	Templates podtemplate.Source
+	// Admission holds launches to the limits.
+	Admission *admission.Admission
 	Remover   Remover
 	// RepeatableID makes the id of a launch with an idempotency key. Every replica
 	// must make the same id of the same key and template, and nobody else may be able
 	// to: an id is the only secret that guards an instance.
 	RepeatableID func(idempotencyKey, template string) string
+	// MaxAge is how long the instance of a pod may live, however active; 0 means no limit.
+	MaxAge func(pod *corev1.Pod) time.Duration
 	// StartTimeout is how long an instance may take to become ready. A warm pod that
 	// has used up half of it is not claimed.
 	StartTimeout time.Duration
@@ -100,13 +111,15 @@ type Deps struct {
 // called at the same time.
 type Launcher struct {
 	deps      Deps
-	claiming  sync.Map // the names of the warm pods that launches under way try to claim
-	launching sync.Map // by id: when a launch began that is still measured
+	claiming  sync.Map      // the names of the warm pods that launches under way try to claim
+	launching sync.Map      // by id: when a launch began that is still measured
+	writing   chan struct{} // holds an element for each launch that writes
+	quota     quota
 }
 
 // New returns a Launcher. It must be called before the read model runs.
 func New(deps Deps) (*Launcher, error) {
-	l := &Launcher{deps: deps}
+	l := &Launcher{deps: deps, writing: make(chan struct{}, maxWriting)}
 	return l, deps.Cache.OnPod(l.observe, l.forget)
 }
 
@@ -118,7 +131,9 @@ func New(deps Deps) (*Launcher, error) {
 //   - podtemplate.ErrUnknown or podtemplate.ErrUnavailable: the template is not found.
 //   - *podtemplate.Error: no pod can be made of the template, or the API server
 //     refuses the pod. The operator must fix the template.
-//   - ErrCapacity: the template's limit or a ResourceQuota is used up.
+//   - *admission.Refusal: a limit is reached.
+//   - ErrCapacity: a ResourceQuota is used up.
+//   - ErrBusy: too many launches are under way. The client can try again shortly.
 //   - Any other error: the API server did not answer, or the source of ids failed. The
 //     client can try again.
 func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err error) {
@@ -134,16 +149,17 @@ func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err erro
 
 // launchPlain claims a warm pod, or else creates a pod with a random id.
 func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time) (string, error) {
-	template, err := l.templateWithRoom(ctx, req.Template)
+	launch, err := l.admit(ctx, req, "")
 	if err != nil {
 		return "", err
 	}
-	id, outcome, err := l.claim(ctx, template, req.CullTimeout)
+	defer launch.end()
+	id, outcome, err := l.claim(ctx, launch)
 	if err != nil {
 		return "", err
 	}
 	if outcome != claimed {
-		if id, err = l.createNew(ctx, template, req.CullTimeout); err != nil {
+		if id, err = l.createNew(ctx, launch); err != nil {
 			return "", err
 		}
 	}
@@ -172,7 +188,7 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 		l.awaitDelivery(ctx, id)
 		l.deps.Log.InfoContext(ctx, "launched before", "id", id, "template", req.Template)
 		return id, nil
-	case errors.Is(err, ErrCapacity) && l.awaitDelivery(ctx, id):
+	case overLimit(err) && l.awaitDelivery(ctx, id):
 		// Another replica gave the last place to the same launch a moment ago.
 		return id, nil
 	}
@@ -182,20 +198,21 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 // createRepeatable creates the pod of a repeatable launch. The error is one that
 // apierrors.IsAlreadyExists recognizes if the pod exists.
 func (l *Launcher) createRepeatable(ctx context.Context, id string, req Request) error {
-	template, err := l.templateWithRoom(ctx, req.Template)
+	launch, err := l.admit(ctx, req, id)
 	if err != nil {
 		return err
 	}
-	return l.create(ctx, template, id, req.CullTimeout)
+	defer launch.end()
+	return l.create(ctx, launch, id)
 }
 
 // createNew creates a pod with a random id, and returns the id.
-func (l *Launcher) createNew(ctx context.Context, template *corev1.PodTemplate, cullTimeout time.Duration) (string, error) {
+func (l *Launcher) createNew(ctx context.Context, launch *admitted) (string, error) {
 	id, err := instance.NewID(l.deps.Random)
 	if err != nil {
 		return "", err
 	}
-	err = l.create(ctx, template, id, cullTimeout)
+	err = l.create(ctx, launch, id)
 	if apierrors.IsAlreadyExists(err) {
 		// Nobody else can have a random id, so the pod is this launch's own: the answer
 		// was lost, and the HTTP client repeated the request.
@@ -209,12 +226,19 @@ func (l *Launcher) createNew(ctx context.Context, template *corev1.PodTemplate, 
 }
 
 // create creates the pod of an instance.
-func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id string, cullTimeout time.Duration) error {
+func (l *Launcher) create(ctx context.Context, launch *admitted, id string) error {
+	template := launch.template
+	if err := l.quota.check(template.Name, l.deps.Now()); err != nil {
+		return err
+	}
 	pod, err := podtemplate.NewPod(template, id)
 	if err != nil {
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
-	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), cullTimeout))
+	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), launch.CullTimeout))
+	maps.Copy(pod.Labels, instance.LaunchLabels(launch.Client))
+	pod.Spec.ActiveDeadlineSeconds = l.deadline(pod, 0)
+	launch.place.Expect(id)
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 	created, err := l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
@@ -223,6 +247,7 @@ func (l *Launcher) create(ctx context.Context, template *corev1.PodTemplate, id 
 		l.deps.Cache.Wrote(created)
 		return nil
 	case kube.IsQuota(err):
+		l.quota.refuse(ctx, l.deps.Log, template.Name, l.deps.Now(), err)
 		return fmt.Errorf("%w: %w", ErrCapacity, err)
 	case kube.IsRefused(err):
 		return &podtemplate.Error{Template: template.Name, Err: err}
@@ -264,17 +289,4 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 		l.deps.Log.InfoContext(ctx, "stopped", "id", id, "template", template)
 	}
 	return nil
-}
-
-const resultNoCapacity = "no_capacity"
-
-// Results are the results of a launch, as a label of a metric.
-func Results() []string { return append(podtemplate.Results(), resultNoCapacity) }
-
-// result names the result of a launch that ended with err.
-func result(err error) string {
-	if errors.Is(err, ErrCapacity) {
-		return resultNoCapacity
-	}
-	return podtemplate.Result(err)
 }

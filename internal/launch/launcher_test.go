@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -44,8 +45,10 @@ func newReplica(t testing.TB, world *kubetest.World, changes ...func(*Deps)) *re
 	deps := Deps{
 		Pods: world.Client.CoreV1().Pods(kubetest.Namespace), Cache: world, Templates: world, Remover: r.fakeRemover,
 		RepeatableID: repeatableID, StartTimeout: kubetest.StartTimeout,
+		MaxAge:  func(*corev1.Pod) time.Duration { return 0 },
 		Metrics: r.fakeMetrics, Log: log, Now: world.Now, Random: &countingRandom{},
 	}
+	deps.Admission = admission.New(admission.Deps{Instances: world, Now: world.Now})
 	for _, change := range changes {
 		change(&deps)
 	}
@@ -179,6 +182,17 @@ func forbidden(why string) error {
 	return apierrors.NewForbidden(kubetest.PodResource.GroupResource(), "binder-x", errors.New(why))
 }
 
+// errLimit stands for an *admission.Refusal.
+var errLimit = errors.New("a limit")
+
+// kindOf returns errLimit for a refusal, and any other error as it is.
+func kindOf(err error) error {
+	if refusal := (*admission.Refusal)(nil); errors.As(err, &refusal) {
+		return errLimit
+	}
+	return err
+}
+
 func TestLaunchFails(t *testing.T) {
 	template := func(changes ...func(*corev1.PodTemplate)) *corev1.PodTemplate {
 		return kubetest.Template(kubetest.TemplateName, changes...)
@@ -195,8 +209,8 @@ func TestLaunchFails(t *testing.T) {
 		{"unknown template", kubetest.Template("other"), nil, podtemplate.ErrUnknown, "unknown_template"},
 		{"invalid port", template(with(instance.PortAnnotation, "http")), nil, nil, "bad_template"},
 		{"invalid limit", template(with(instance.MaxInstancesAnnotation, "many")), nil, nil, "bad_template"},
-		{"limit reached", template(with(instance.MaxInstancesAnnotation, "1")), nil, ErrCapacity, "no_capacity"},
-		{"limit reached, with warm pods", template(with(instance.MaxInstancesAnnotation, "1"), with(instance.PoolSizeAnnotation, "1")), nil, ErrCapacity, "no_capacity"},
+		{"limit reached", template(with(instance.MaxInstancesAnnotation, "1")), nil, errLimit, "template_max_instances"},
+		{"limit reached, with warm pods", template(with(instance.MaxInstancesAnnotation, "1"), with(instance.PoolSizeAnnotation, "1")), nil, errLimit, "template_max_instances"},
 		{"quota", template(), forbidden("exceeded quota: instances, requested: pods=1, used: pods=20, limited: pods=20"), ErrCapacity, "no_capacity"},
 		{"quota not counted yet", template(), forbidden("status unknown for quota: instances, resources: pods"), ErrCapacity, "no_capacity"},
 		{"pod security", template(), forbidden(`violates PodSecurity "baseline:latest": hostNetwork`), nil, "bad_template"},
@@ -212,7 +226,7 @@ func TestLaunchFails(t *testing.T) {
 			}
 			id, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName})
 			var bad *podtemplate.Error
-			if isBad := errors.As(err, &bad); id != "" || isBad != (test.is == nil) || test.is != nil && !errors.Is(err, test.is) {
+			if isBad := errors.As(err, &bad); id != "" || isBad != (test.is == nil) || test.is != nil && !errors.Is(kindOf(err), test.is) {
 				t.Errorf("got id %q and error %v", id, err)
 			}
 			if asked := len(r.world.Writes()) > 0; asked != (test.answer != nil) {
@@ -254,7 +268,7 @@ func TestLimitCountsLivingInstances(t *testing.T) {
 		kubetest.Tombstone(kubetest.Pod(kubetest.ID(18), kubetest.Noon), instance.EndCulled, ""))
 	r.world.PauseWatch()
 	r.launch(t, "")
-	if _, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName}); !errors.Is(err, ErrCapacity) {
+	if _, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName}); kindOf(err) != errLimit {
 		t.Errorf("the fourth of three: got error %v", err)
 	}
 	r.world.ResumeWatch()

@@ -72,7 +72,7 @@ func TestHold(t *testing.T) {
 // An instance is held for its own lag where that is shorter than SettleTime, and all
 // the time that contact is lost.
 func TestHoldCoversTheOwnLag(t *testing.T) {
-	lag := Lag(12 * time.Second)
+	lag := Rules{}.Lag(12 * time.Second)
 	hold := NewHold(time.Minute)
 	if hold.Covers(lag, kubetest.Noon) {
 		t.Error("held before any term")

@@ -26,8 +26,8 @@ const (
 )
 
 // Verdict is what Judge decides. End has a Reason. End and Fix have a Message for
-// people. The end of a failed instance also has the Fault, the reason of the Failure, and a
-// Detail that begins with it.
+// people. For a failed instance, Fault, Failure (its reason) and Detail (which begins with
+// that reason) are set too.
 type Verdict struct {
 	Action  Action
 	Reason  instance.EndReason
@@ -82,12 +82,12 @@ func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 		}
 		return Verdict{}
 	case reason == instance.EndExpired:
-		age := r.maxAgeOf(pod)
+		age := r.MaxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
-		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("launched %s ago; its max age is %s", lived, age)}
+		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Launched %s ago; its max age is %s.", lived, age)}
 	}
 	idle := now.Sub(r.idleSince(pod, last)).Round(time.Second)
-	return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("not used for %s; its cull timeout is %s", idle, r.CullTimeoutOf(pod))}
+	return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Not used for %s; its cull timeout is %s.", idle, r.CullTimeoutOf(pod))}
 }
 
 // judgeFailed ends an instance that has been failed for FailedRetention.
@@ -113,19 +113,21 @@ func withReason(inst instance.Instance) string {
 }
 
 // failedAt is when an instance failed. Where nothing says when, it is the end of the
-// start timeout. The node wrote these times by its own clock: where they are in the
-// future, the instance counts as failed since its creation, so that a wrong clock does
-// not keep it.
+// start timeout. The node wrote these times by its own clock: a time in the future counts
+// as that of the creation, so that a wrong clock does not keep the instance.
 func (r Rules) failedAt(pod *corev1.Pod, inst instance.Instance, now time.Time) time.Time {
-	at := inst.FailedAt
-	switch changed := instance.ReadyChangedAt(pod); {
-	case at.IsZero():
-		at = changed.Add(r.StartTimeout)
-	case at.Before(changed):
-		at = changed // an Event can tell of an earlier failure
+	known := func(at time.Time) time.Time {
+		if at.Sub(now) > clockSkew {
+			return pod.CreationTimestamp.Time
+		}
+		return at
 	}
-	if at.Sub(now) > clockSkew && pod.Status.Phase == corev1.PodFailed {
-		return pod.CreationTimestamp.Time
+	at, changed := known(inst.FailedAt), known(instance.ReadyChangedAt(pod))
+	switch {
+	case at.IsZero():
+		return changed.Add(r.StartTimeout)
+	case at.Before(changed):
+		return changed // an Event can tell of an earlier failure
 	}
 	return at
 }
@@ -147,7 +149,7 @@ func (r Rules) FixWrongTimes(pod *corev1.Pod, now time.Time, held bool) (annotat
 		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
 		annotations[instance.ActivitySourceAnnotation] = nil // the fix is not a use
 	}
-	if r.maxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
+	if r.MaxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
 		if _, err := launchedAt(pod, now); wrong(err) {
 			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
 		}

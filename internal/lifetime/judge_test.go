@@ -61,7 +61,7 @@ func TestJudgeEnds(t *testing.T) {
 		says   string // part of the message and detail
 	}{
 		// Idle.
-		{"idle", all(), time.Hour + lag, instance.EndCulled, "not used for 1h5m2s; its cull timeout is 1h0m0s"},
+		{"idle", all(), time.Hour + lag, instance.EndCulled, "Not used for 1h5m2s; its cull timeout is 1h0m0s."},
 		{"used, then idle", usedAt(time.Hour), 2*time.Hour + lag, instance.EndCulled, ""},
 		{"its own timeout is shorter", timeout("12s"), 15 * time.Second, instance.EndCulled, "its cull timeout is 12s"},
 		{"its own timeout is longer", timeout("24h"), 26*time.Hour + 2*time.Second, instance.EndCulled, ""},
@@ -75,9 +75,9 @@ func TestJudgeEnds(t *testing.T) {
 		{"restarts again and again, Ready in between", all(restarts, kubetest.ReadySince(at(65*time.Minute+lag-time.Second))), 65*time.Minute + lag, instance.EndCulled, ""},
 
 		// Too old, however active.
-		{"of its max age", all(usedAt(12*time.Hour), maxAge("12h")), 12 * time.Hour, instance.EndExpired, "launched 12h0m0s ago; its max age is 12h0m0s"},
-		{"of the server's max age", usedAt(48 * time.Hour), 48 * time.Hour, instance.EndExpired, "its max age is 48h0m0s"},
-		{"its own max age is longer: the server's", all(usedAt(48*time.Hour), maxAge("96h")), 48 * time.Hour, instance.EndExpired, "its max age is 48h0m0s"},
+		{"of its max age", all(usedAt(12*time.Hour), maxAge("12h")), 12 * time.Hour, instance.EndExpired, "Launched 12h0m0s ago; its max age is 12h0m0s."},
+		{"of the server's max age", usedAt(48 * time.Hour), 48 * time.Hour, instance.EndExpired, "its max age is 48h0m0s."},
+		{"its own max age is longer: the server's", all(usedAt(48*time.Hour), maxAge("96h")), 48 * time.Hour, instance.EndExpired, "its max age is 48h0m0s."},
 		{"its own max age is unreadable: the server's", all(usedAt(48*time.Hour), maxAge("1")), 48 * time.Hour, instance.EndExpired, ""},
 		{"claimed a day later", all(usedAt(72*time.Hour), launchedAt(24*time.Hour)), 72 * time.Hour, instance.EndExpired, ""},
 		{"launch time unreadable, idle", launched(""), time.Hour + lag, instance.EndCulled, ""},
@@ -262,7 +262,7 @@ func TestJudgeFinalFailure(t *testing.T) {
 		pod := podWith(kubetest.All())
 		return []*corev1.Event{{
 			InvolvedObject: corev1.ObjectReference{UID: pod.UID, FieldPath: "spec.containers{notebook}"},
-			Type:           corev1.EventTypeWarning, Reason: "Failed", Message: message, FirstTimestamp: metav1.NewTime(at(after)),
+			Type:           corev1.EventTypeWarning, Reason: "Failed", Message: message, FirstTimestamp: metav1.NewTime(at(after)), LastTimestamp: metav1.NewTime(at(2 * time.Hour)),
 		}}
 	}
 	ended := func(code int32) func(*corev1.Pod) { // and a helper runs on
@@ -289,6 +289,7 @@ func TestJudgeFinalFailure(t *testing.T) {
 		{"it may yet start", kubetest.StartingWith("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
 			said(0, "Error: failed to sync secret cache: timed out waiting for the condition"), 6 * time.Minute, instance.EndFailed},
 		{"the application failed, a helper runs on", ended(3), nil, 90 * time.Second, instance.EndFailed},
+		{"an unknown error again and again", kubetest.StartingWith("RunContainerError", "odd"), said(10*time.Second, "Error: odd"), 70 * time.Second, instance.EndFailed},
 		{"the application completed, a helper runs on", ended(0), nil, 0, instance.EndCompleted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -305,5 +306,45 @@ func TestJudgeFinalFailure(t *testing.T) {
 				t.Errorf("during a hold: got %+v, want it kept: %t", got, held)
 			}
 		})
+	}
+}
+
+// A node whose clock is far ahead keeps no failed instance.
+func TestJudgeFailureInTheFuture(t *testing.T) {
+	const ahead = 10 * time.Hour
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3, Reason: "Error", FinishedAt: metav1.NewTime(at(ahead))}}
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	two := func(app, helper corev1.ContainerState) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.RestartPolicy = corev1.RestartPolicyNever
+			p.Status.ContainerStatuses[0].State = app
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: "sync", State: helper})
+		}
+	}
+	crashes := func(p *corev1.Pod) {
+		p.Status.StartTime = new(metav1.NewTime(at(ahead)))
+		p.Status.ContainerStatuses[0].State = kubetest.Waiting("CrashLoopBackOff", "")
+		p.Status.ContainerStatuses[0].LastTerminationState, p.Status.ContainerStatuses[0].RestartCount = ended, 9
+	}
+	failed := func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }
+	for name, change := range map[string]func(*corev1.Pod){
+		"its pod failed": kubetest.All(two(ended, running), failed),
+		"its application failed, a helper runs on": two(ended, running),
+		"a helper ended":          two(running, ended),
+		"it ends again and again": crashes,
+		"nothing says since when": kubetest.StartingWith("ImagePullBackOff", "manifest unknown"),
+	} {
+		for _, changed := range []time.Duration{0, ahead} { // when the pod stopped being Ready, by the node's clock
+			pod := podWith(change, kubetest.NotReadySince(at(changed)), func(p *corev1.Pod) {
+				if p.Status.StartTime != nil { // it never was
+					p.Status.StartTime = new(metav1.NewTime(at(changed)))
+				}
+			})
+			for after, want := range map[time.Duration]Action{FailedRetention - moment: Keep, rules.StartTimeout + FailedRetention: End} {
+				if got := rules.Judge(pod, nil, at(after), false); got.Action != want || want == End && got.Reason != instance.EndFailed {
+					t.Errorf("%s, changed after %s: after %s: got %+v", name, changed, after, got)
+				}
+			}
+		}
 	}
 }

@@ -34,14 +34,21 @@ type Rules struct {
 	CullTimeout  time.Duration // for instances that have no cull timeout of their own
 	StartTimeout time.Duration // how long an instance may take to become Ready
 	MaxAge       time.Duration // of every instance, however active; 0 means no limit
+	// MinCullTimeout is the shortest cull timeout that a launch can ask for. Activity is
+	// not written more often than one of it needs, whatever a template or a pod says.
+	MinCullTimeout time.Duration
 }
 
 // Period is the least time between two writes of an instance's activity.
-func Period(cullTimeout time.Duration) time.Duration { return cullTimeout / periods }
+func (r Rules) Period(cullTimeout time.Duration) time.Duration {
+	return max(cullTimeout, r.MinCullTimeout) / periods
+}
 
 // Lag is the most that the last-activity annotation can trail the real last use:
 // one period, one tick and one write.
-func Lag(cullTimeout time.Duration) time.Duration { return Period(cullTimeout) + 2*FlushTick }
+func (r Rules) Lag(cullTimeout time.Duration) time.Duration {
+	return r.Period(cullTimeout) + 2*FlushTick
+}
 
 // CullTimeoutOf is how long an instance may be idle: the cull timeout on its pod, else
 // the server's. A value that is unreadable or not positive does not count.
@@ -59,12 +66,12 @@ func positive(value string) (time.Duration, bool) {
 }
 
 // LagOf is the Lag of an instance's own cull timeout.
-func (r Rules) LagOf(pod *corev1.Pod) time.Duration { return Lag(r.CullTimeoutOf(pod)) }
+func (r Rules) LagOf(pod *corev1.Pod) time.Duration { return r.Lag(r.CullTimeoutOf(pod)) }
 
-// maxAgeOf is how long an instance may live, however active; 0 means no limit. The
+// MaxAgeOf is how long an instance may live, however active; 0 means no limit. The
 // max age on the pod, which comes from its template, can only shorten the server's.
 // A value that is unreadable or not positive does not count.
-func (r Rules) maxAgeOf(pod *corev1.Pod) time.Duration {
+func (r Rules) MaxAgeOf(pod *corev1.Pod) time.Duration {
 	own, ok := positive(pod.Annotations[instance.MaxAgeAnnotation])
 	if !ok || r.MaxAge > 0 && r.MaxAge < own {
 		return r.MaxAge
@@ -87,8 +94,8 @@ func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 // the Lag, so that none ends early; or at its max age, if that comes first.
 func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance.EndReason) {
 	timeout := r.CullTimeoutOf(pod)
-	idle := r.idleSince(pod, last).Add(timeout).Add(Lag(timeout)) // one by one: the sum of the durations can overflow
-	if age := r.maxAgeOf(pod); age > 0 {
+	idle := r.idleSince(pod, last).Add(timeout).Add(r.Lag(timeout)) // one by one: the sum of the durations can overflow
+	if age := r.MaxAgeOf(pod); age > 0 {
 		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(idle) {
 			return launched.Add(age), instance.EndExpired
 		}

@@ -97,3 +97,20 @@ func TestOwnTimes(t *testing.T) {
 		}
 	}
 }
+
+// Activity is not written more often than the shortest cull timeout of a launch needs. The
+// culler allows for that: a tiny timeout ends no instance whose use is still in memory.
+func TestPeriodHasAFloor(t *testing.T) {
+	floor := Rules{CullTimeout: time.Hour, StartTimeout: kubetest.StartTimeout, MinCullTimeout: time.Minute}
+	for timeout, want := range map[time.Duration]time.Duration{
+		time.Millisecond: 5 * time.Second, 59 * time.Second: 5 * time.Second, time.Minute: 5 * time.Second, time.Hour: 5 * time.Minute,
+	} {
+		if got := floor.Period(timeout); got != want {
+			t.Errorf("the period of %s is %s, want %s", timeout, got, want)
+		}
+		pod := podWith(kubetest.WithAnnotation(instance.CullTimeoutAnnotation, timeout.String()))
+		if got, _ := floor.DueEnd(pod, at(time.Hour), at(time.Hour)); !got.Equal(at(time.Hour + timeout + want + 2*FlushTick)) {
+			t.Errorf("with a cull timeout of %s, the end is due at %s", timeout, got)
+		}
+	}
+}

@@ -7,42 +7,36 @@ import (
 
 const (
 	// MaxHeader is the most bytes of a request's head, from its first line to its last
-	// header field, that this service reads. A browser that sends more gets a bare 431
-	// from net/http. It is more than an instance gets, so that a visitor whose browser
-	// has collected too many cookies reaches our pages, which say what to do.
-	MaxHeader = 256 << 10
-	// maxInstanceHeader is the most bytes of a request's head that an instance gets.
-	// Applications often allow less.
+	// header field, that this service reads. A client that sends more gets a bare 431
+	// from net/http. It is more than all cookies that a browser keeps for a site (in
+	// Chromium 180 of 4 KiB), so that no instance can shut a visitor out by cookies.
+	MaxHeader = 1 << 20
+	// maxInstanceHeader is the most bytes of a request's head, without its cookies, that
+	// an instance gets. Applications often allow less.
 	maxInstanceHeader = 64 << 10
 )
 
-// LimitHeaders refuses requests with a larger head than an instance gets, and passes the
-// others to next. frameAncestors are the origins whose pages may show the notice in a
-// frame, besides our own.
-func LimitHeaders(frameAncestors []string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if headSize(r) <= maxInstanceHeader {
-			next.ServeHTTP(w, r)
-			return
-		}
-		notice := tooManyCookiesNotice()
-		if len(r.RequestURI) > maxInstanceHeader/2 {
-			notice = addressTooLongNotice()
-		}
-		notice.FrameAncestors = frameAncestors
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			notice.ServePlain(w)
-			return
-		}
-		notice.Serve(w, r)
-	})
+// HeadNotice returns the notice that refuses a request with a larger head than an
+// instance gets. tooLarge is false for all other requests. Cookies do not count: the
+// proxy drops those that are too many.
+func HeadNotice(r *http.Request) (n Notice, tooLarge bool) {
+	switch {
+	case headSize(r) <= maxInstanceHeader:
+		return Notice{}, false
+	case len(r.RequestURI) > maxInstanceHeader/2:
+		return addressTooLongNotice(), true
+	}
+	return headTooLargeNotice(), true
 }
 
-// headSize returns the size of a request's head in HTTP/1.1, in bytes.
+// headSize returns the size of a request's head in HTTP/1.1 without its cookies, in bytes.
 func headSize(r *http.Request) int {
 	const punctuation = len(": \r\n")
 	size := len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host") + len(r.Host) + punctuation
 	for name, values := range r.Header {
+		if name == "Cookie" {
+			continue
+		}
 		for _, value := range values {
 			size += len(name) + len(value) + punctuation
 		}
@@ -50,19 +44,10 @@ func headSize(r *http.Request) int {
 	return size
 }
 
-// tooManyCookiesNotice is for a request with too large header fields (RFC 6585, section
-// 5). It does not make the browser clear its cookies by Clear-Site-Data: those of all
-// instances would go, and the logins of other instances with them.
-func tooManyCookiesNotice() Notice {
-	limit := fmt.Sprintf("%d KiB", maxInstanceHeader>>10)
-	return Notice{
-		Code:  http.StatusRequestHeaderFieldsTooLarge,
-		Plain: "The header fields of this request are larger than " + limit + ", most likely those of cookies (Cookie). Clear the cookies of this site and try again.",
-		Title: "Your browser sends too many cookies",
-		Text: "The instance cannot be reached, because your browser sends more than " + limit + " of cookies with each request. " +
-			"Instances set them and share this site. Clear the cookies of this site in your browser's settings, and load this page again. " +
-			"The instance keeps running, but you may have to log in to it again.",
-	}
+// headTooLargeNotice is for a request with too large header fields (RFC 6585, section 5).
+func headTooLargeNotice() Notice {
+	text := fmt.Sprintf("The header fields of this request are larger than %d KiB, which is the most that an instance gets.", maxInstanceHeader>>10)
+	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text, Title: "This request is too large", Text: text}
 }
 
 // addressTooLongNotice is for a request whose address alone is too long (RFC 9110,

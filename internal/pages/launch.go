@@ -49,6 +49,8 @@ type Deps struct {
 	Instances Instances
 	// Launcher launches instances for visitors.
 	Launcher Launcher
+	// Client tells whose limits a launch counts for, as launch.Request.Client.
+	Client func(*http.Request) string
 	// Templates tells which templates exist.
 	Templates Templates
 	// FrameAncestors are the origins whose pages may show ours in a frame, besides our
@@ -115,7 +117,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	id, err := p.deps.Launcher.Launch(r.Context(), launch.Request{Template: name})
+	id, err := p.deps.Launcher.Launch(r.Context(), launch.Request{Template: name, Client: p.deps.Client(r)})
 	if err != nil {
 		p.refuse(w, r, name, path, err)
 		return
@@ -124,7 +126,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 	if acceptsHTML(r) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
-	setPrivacyHeaders(w.Header())
+	setOwnHeaders(w.Header())
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -199,6 +201,7 @@ func (p *Pages) Progress() http.Handler {
 			NoInstanceNotice().Serve(w, r)
 			return
 		}
+		setOwnHeaders(w.Header())
 		protocol.StreamEvents(w, r, p.deps.Instances, id, p.deps.Draining, describe)
 	})
 }

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -27,11 +28,13 @@ import (
 type site struct {
 	launchErr, templateErr error
 	launched               []string
+	client                 string // of the last launch
 	log                    *kubetest.LogBuffer
 }
 
 func (s *site) Launch(_ context.Context, req launch.Request) (string, error) {
 	s.launched = append(s.launched, req.Template)
+	s.client = req.Client
 	return kubetest.ID(1), s.launchErr
 }
 
@@ -42,11 +45,14 @@ func (s *site) Template(_ context.Context, name string) (*corev1.PodTemplate, er
 	return nil, s.templateErr
 }
 
+// clientOf names the client of a request.
+func clientOf(r *http.Request) string { return "client at " + r.RemoteAddr }
+
 // newSite returns the handler of the launch page and what is behind it.
 func newSite() (http.Handler, *site) {
 	log, out := kubetest.RecordLog()
 	s := &site{templateErr: fmt.Errorf("%w: nowhere", podtemplate.ErrUnknown), log: out}
-	return New(Deps{Launcher: s, Templates: s, Log: log}).Launch(), s
+	return New(Deps{Launcher: s, Client: clientOf, Templates: s, Log: log}).Launch(), s
 }
 
 func TestLaunchPageLaunchesNothing(t *testing.T) {
@@ -113,13 +119,14 @@ func TestLaunchPageLaunches(t *testing.T) {
 			if got := c.w.Header().Get("Location"); c.w.Code != http.StatusSeeOther || got != c.want {
 				t.Errorf("%q: answered %d to %q, want 303 to %q", form, c.w.Code, got, c.want)
 			}
-			if c.w.Header().Get("Cache-Control") != "no-store" || c.w.Header().Get("Referrer-Policy") != "strict-origin" {
-				t.Errorf("%q: the address is not kept secret: %v", form, c.w.Header())
-			}
+			wantOwnHeaders(t, c.w)
 		}
 		for range 2 { // a reload finds the same instance
 			wantPage(t, serve(h, http.MethodGet, between, ""), 200, "<title>Opening jupyter</title>",
 				`<meta http-equiv="refresh" content="0; url=`+html.EscapeString(address)+`">`, `<a href="`+html.EscapeString(address)+`">`)
+		}
+		if want := "client at 192.0.2.1:1234"; s.client != want { // httptest's
+			t.Errorf("the launch counts for %q, want %q", s.client, want)
 		}
 		if !slices.Equal(s.launched, []string{"jupyter", "jupyter"}) {
 			t.Errorf("%q: launched %q, want jupyter once for each POST", form, s.launched)
@@ -161,7 +168,8 @@ func TestLaunchPageFails(t *testing.T) {
 		says   string
 		logged bool
 	}{
-		{"no capacity", fmt.Errorf("%w: %w", launch.ErrCapacity, secret), 503, true, "all places are taken", true},
+		{"no capacity", fmt.Errorf("%w: %w", launch.ErrCapacity, secret), 503, true, "all places are taken", false},
+		{"over a limit", &admission.Refusal{Limit: admission.ClientInstances, Max: 10, RetryAfter: time.Minute}, 429, true, "at most 10 instances", false},
 		{"the API server is away", secret, 503, true, "try again shortly", true},
 		{"bad template", &podtemplate.Error{Template: "nowhere", Err: secret}, 500, false, "will not help", true},
 		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "nowhere"), 404, false, "There is no nowhere", false},
@@ -250,8 +258,8 @@ func TestProgress(t *testing.T) {
 			n    int
 			want string
 		}{ // the stream of a starting instance comes last: it waits until the server drains
-			{2, `{"phase":"deployed","message":"ready"}`}, // without a location
-			{1, `{"phase":"deploying","message":"preparing the pod on its node"}`},
+			{2, `{"phase":"deployed","message":"Ready."}`}, // without a location
+			{1, `{"phase":"deploying","message":"Preparing the pod on its node."}`},
 		} {
 			w := serve(h, http.MethodGet, ProgressPrefix+kubetest.ID(c.n), "")
 			if got, want := w.Body.String(), "event: progress\ndata: "+c.want+"\n\n"; w.Header().Get("Content-Type") != "text/event-stream" || got != want {
@@ -278,6 +286,7 @@ func TestProgressOfALateWatch(t *testing.T) {
 		world := kubetest.NewWorld(time.Now, nil)
 		time.AfterFunc(instance.WatchDelay/2, func() { world.PutPod(t, kubetest.Pod(kubetest.ID(1), time.Now())) })
 		w := serve(New(Deps{Instances: world, Draining: t.Context()}).Progress(), http.MethodGet, ProgressPrefix+kubetest.ID(1), "")
+		wantOwnHeaders(t, w)
 		if w.Code != http.StatusOK {
 			t.Errorf("answered %d, want 200", w.Code)
 		}

@@ -62,7 +62,7 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 // ServePlain writes the plain text.
 func (n Notice) ServePlain(w http.ResponseWriter) {
 	n.setRetryAfter(w)
-	w.Header().Set("Cache-Control", "no-store")
+	setOwnHeaders(w.Header())
 	http.Error(w, n.Plain, n.Code)
 }
 

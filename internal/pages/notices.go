@@ -161,6 +161,9 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	case answer.Code == http.StatusNotFound:
 		n.Title = "There is no " + template
 		n.Text = "There is no template with this name here. The link may be old, or the name may be misspelt."
+	case answer.Limit != "":
+		n.Text = "This service limits how many instances there can be, so that there are some for everybody."
+		n.Template, n.Path, n.Button = template, path, tryAgain
 	case answer.RetryAfter > 0:
 		n.Text = "This was not possible just now."
 		n.Template, n.Path, n.Button = template, path, tryAgain

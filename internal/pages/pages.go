@@ -82,18 +82,31 @@ func writePage(w http.ResponseWriter, code int, page *template.Template, view an
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	h.Set("Content-Security-Policy", loadPolicy+"; frame-ancestors "+ancestors)
 	h.Set("X-Content-Type-Options", "nosniff")
-	setPrivacyHeaders(h)
+	setOwnHeaders(h)
 	w.WriteHeader(code)
 	_, _ = body.WriteTo(w)
 }
 
-// setPrivacyHeaders keeps the id in an address secret: it is all that guards an
-// instance, so no Referer header may carry it. The policy no-referrer would do so too,
-// but it makes the Origin of a form "null", and then a launch from our own page looks
-// like one from another site.
-func setPrivacyHeaders(h http.Header) {
+// unusedFeatures is a Permissions Policy (W3C) that turns off the browser's features that
+// ask a visitor for leave. Our pages use none, and the question would name our origin.
+const unusedFeatures = "camera=(), clipboard-read=(), display-capture=(), geolocation=(), hid=(), " +
+	"microphone=(), midi=(), payment=(), publickey-credentials-get=(), serial=(), usb=()"
+
+// setOwnHeaders sets what every answer of ours has, and no answer of an instance.
+//
+// The id in an address is all that guards an instance, so no Referer header may carry it.
+// The policy no-referrer would do so too, but it makes the Origin of a form "null", and
+// then a launch from our own page looks like one from another site.
+//
+// Pages of instances and of other sites run code that we do not trust. They cannot keep a
+// hold on a window that shows one of our pages (COOP), nor load our answers as images,
+// scripts or the like (CORP); see sections 7.1.3 of the HTML standard and 3.6 of Fetch.
+func setOwnHeaders(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "strict-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", unusedFeatures)
 }
 
 // parsePage combines a page with the layout.

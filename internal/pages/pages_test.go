@@ -41,6 +41,25 @@ func serveNotice(n Notice, accept string) *httptest.ResponseRecorder {
 	return serve(http.HandlerFunc(n.Serve), http.MethodGet, "/", "", "Accept", accept)
 }
 
+// wantOwnHeaders checks the headers of all our answers: they keep the address secret, and
+// windows apart.
+func wantOwnHeaders(t testing.TB, w *httptest.ResponseRecorder) {
+	t.Helper()
+	for header, want := range map[string]string{
+		"Cache-Control": "no-store", "Referrer-Policy": "strict-origin",
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+	} {
+		if got := w.Header().Get(header); got != want {
+			t.Errorf("%s is %q, want %q", header, got, want)
+		}
+	}
+	for _, feature := range []string{"camera=()", "geolocation=()", "microphone=()"} {
+		if got := w.Header().Get("Permissions-Policy"); !strings.Contains(got, feature) {
+			t.Errorf("Permissions-Policy is %q, want %s in it", got, feature)
+		}
+	}
+}
+
 // wantPage checks what is true of every page, and that this one contains some texts.
 func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...string) {
 	t.Helper()
@@ -49,13 +68,13 @@ func wantPage(t testing.TB, w *httptest.ResponseRecorder, code int, texts ...str
 		t.Errorf("answered %d, want %d: %s", w.Code, code, body)
 	}
 	for header, want := range map[string]string{
-		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store",
-		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
+		"Content-Type": "text/html; charset=utf-8", "X-Content-Type-Options": "nosniff",
 	} {
 		if got := w.Header().Get(header); got != want {
 			t.Errorf("%s is %q, want %q", header, got, want)
 		}
 	}
+	wantOwnHeaders(t, w)
 	policy := w.Header().Get("Content-Security-Policy")
 	for _, want := range []string{"default-src 'none'", "; frame-ancestors '", "base-uri 'none'", "form-action 'self'"} {
 		if !strings.Contains(policy, want) {
@@ -96,6 +115,8 @@ func TestNotices(t *testing.T) {
 		inst.Ended = ended
 		return OverNotice(inst)
 	}
+	// A pod without a start time counts as one that was Ready before.
+	crashed := instance.FromPod(kubetest.Pod(kubetest.ID(1), ended, kubetest.Broken), nil, ended, kubetest.StartTimeout)
 	for _, row := range []struct {
 		name   string
 		notice Notice
@@ -105,13 +126,13 @@ func TestNotices(t *testing.T) {
 	}{
 		{"nothing here", NothingHereNotice(), 404, false, []string{"nothing at this address"}},
 		{"unknown", NoInstanceNotice(), 404, false, []string{"<title>No such instance</title>"}},
-		{"pending", StartingNotice(is(instance.StatusPending, "", "waiting for a node")), 503, false, []string{
-			"<title>Starting jupyter</title>", "waiting for a node</p>", `role="status" aria-live="polite"`,
+		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node.")), 503, false, []string{
+			"<title>Starting jupyter</title>", "Waiting for a node.</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
 			`data-phase="pending" aria-current="step"`,
 		}},
-		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "pulling image x")), 503, false, []string{
-			"pulling image x", `data-phase="deploying" aria-current="step"`,
+		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Pulling image x.")), 503, false, []string{
+			"Pulling image x.", `data-phase="deploying" aria-current="step"`,
 		}},
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
@@ -119,22 +140,24 @@ func TestNotices(t *testing.T) {
 		{"failed, again", FailedNotice(blame(instance.FaultChance, is(instance.StatusFailed, "NodeLost", "The node is lost. Launch a new one."))), 502, true, []string{
 			"<p>The node is lost. Launch a new one.</p>", "NodeLost", "Launch a new one</button>",
 		}},
+		{"ended in use", FailedNotice(crashed), 502, true, []string{"Launch a new one. If it ends again, tell the author of the template.", "Launch a new one</button>"}},
+		{"ended in use and was deleted", OverNotice(blame(crashed.Fault, is(instance.StatusDeleted, "Failed", crashed.Message))), 410, true, []string{"Launch a new one</button>"}},
 		{"failed by the visitor", FailedNotice(blame(instance.FaultVisitor, is(instance.StatusFailed, "OOMKilled", "out of memory"))), 502, true, []string{"Launch a new one</button>"}},
 		{"failed by the cluster", FailedNotice(blame(instance.FaultCluster, is(instance.StatusFailed, "Evicted", "Try again later."))), 502, true, []string{"Try again</button>"}},
 		{"failed by its template", FailedNotice(blame(instance.FaultTemplate, is(instance.StatusFailed, "Error", "exited with code 3"))), 502, false, []string{"<p>exited with code 3</p>"}},
 		{"failed for no known reason", FailedNotice(is(instance.StatusFailed, "", "")), 502, true, []string{"did not start, or it broke down"}},
 		{"no answer", NoAnswerNotice(is(instance.StatusDeployed, "", "")), 502, true, []string{"jupyter does not answer"}},
-		{"culled", over("Culled", "not used for 1h0m0s"), 410, true, []string{
-			"<title>jupyter was closed because it was not used</title>", "not used for 1h0m0s", "Culled",
+		{"culled", over("Culled", "Not used for 1h0m0s."), 410, true, []string{
+			"<title>jupyter was closed because it was not used</title>", "Not used for 1h0m0s.", "Culled",
 			`<time datetime="2026-01-02T12:00:00Z">2 January 2026, 12:00 UTC</time>`, "Launch a new one",
 		}},
-		{"expired", over("Expired", "launched 12h0m9s ago"), 410, true, []string{"jupyter was closed because its time was up", "launched 12h0m9s ago", "Expired"}},
-		{"stopped", over("Stopped", "stopped by request"), 410, true, []string{"jupyter was stopped", "stopped by request"}},
+		{"expired", over("Expired", "Launched 12h0m9s ago."), 410, true, []string{"jupyter was closed because its time was up", "Launched 12h0m9s ago.", "Expired"}},
+		{"stopped", over("Stopped", "Stopped by request."), 410, true, []string{"jupyter was stopped", "Stopped by request."}},
 		{"failed and deleted", over("Failed", "StartTimeout: not ready"), 410, true, []string{"jupyter failed and was deleted", "<p>StartTimeout: not ready</p>"}},
 		{"failed by its template and deleted", OverNotice(blame(instance.FaultTemplate, is(instance.StatusDeleted, "Failed", "exited with code 3"))), 410, false, []string{"exited with code 3"}},
 		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
 		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
-		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "the instance is being deleted")), 410, true, []string{"jupyter is being deleted"}},
+		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "The instance is being deleted.")), 410, true, []string{"jupyter is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := serveNotice(row.notice, browserAccept)
@@ -154,7 +177,8 @@ func TestNotices(t *testing.T) {
 			}
 			for _, accept := range []string{"application/json", "*/*", ""} {
 				w := serveNotice(row.notice, accept)
-				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" ||
+				wantOwnHeaders(t, w)
+				if w.Code != row.code || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" ||
 					w.Header().Get("Retry-After") != retryAfter || strings.TrimSpace(w.Body.String()) != row.notice.Plain || row.notice.Plain == "" {
 					t.Errorf("a client that accepts %q got %d, %v: %q", accept, w.Code, w.Header(), w.Body)
 				}
@@ -183,7 +207,7 @@ func TestFrames(t *testing.T) {
 	const both = "'self' https://hub.example http://b.example:8080"
 	origins := []string{"https://hub.example", "http://b.example:8080"}
 	s := &site{templateErr: podtemplate.ErrUnknown}
-	p := New(Deps{Launcher: s, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
+	p := New(Deps{Launcher: s, Client: clientOf, Templates: s, FrameAncestors: origins, Log: kubetest.NoLog(), Instances: kubetest.NewWorld(time.Now, nil)})
 	for _, row := range []struct {
 		method, target string
 		header         []string

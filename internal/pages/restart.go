@@ -15,8 +15,8 @@ import (
 const (
 	// restartCookiePrefix and an instance's id are the name of the cookie that holds
 	// how many restarts of the instance the visitor has been told of. With the id in its
-	// name, other instances, which share the origin, cannot forge it. Its author can
-	// only hide our notice from himself.
+	// name, other instances, which share the origin, cannot forge it. An application
+	// that forges its own cookie only hides the notice about itself.
 	restartCookiePrefix = "binder-restarts-"
 	// restartParameter of an address says the same for this one request. It lets
 	// visitors go on whose browsers keep no cookies, such as in a frame of another site.
@@ -42,7 +42,7 @@ func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instanc
 	case told && parameter == "":
 		return r, false
 	case told: // the parameter has done its work; the application's scripts must not see it
-		setPrivacyHeaders(w.Header())
+		setOwnHeaders(w.Header())
 		w.Header().Set("Location", withQuery(path, query))
 		w.WriteHeader(http.StatusSeeOther)
 		return nil, true

@@ -57,7 +57,7 @@ func NewPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
 // model finds the pod.
 func podLabels(template *corev1.PodTemplate, id string) map[string]string {
 	labels := copyOf(template.Template.Labels)
-	for _, key := range []string{instance.PoolLabel, instance.PreloadLabel, instance.PreloadNameLabel} {
+	for _, key := range []string{instance.PoolLabel, instance.ClientLabel, instance.PreloadLabel, instance.PreloadNameLabel} {
 		delete(labels, key)
 	}
 	labels[instance.ManagedByLabel] = instance.ManagerName

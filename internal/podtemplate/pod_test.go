@@ -35,18 +35,20 @@ func newPod(t testing.TB, template *corev1.PodTemplate) *corev1.Pod {
 func TestNewPodWritesTheContract(t *testing.T) {
 	template := kubetest.Template("jupyter", func(template *corev1.PodTemplate) {
 		template.Annotations = map[string]string{
-			"binder-project.org/port":           "08080",
-			"binder-project.org/cull-timeout":   "90s",
-			"binder-project.org/max-age":        "90m",
-			"binder-project.org/strip-prefix":   "true",
-			"binder-project.org/idle-paths":     "poll",
-			"binder-project.org/activity-probe": "status",
-			"binder-project.org/pool-size":      "3",
-			"binder-project.org/max-instances":  "5",
-			"other.org/note":                    "is not for the pod",
+			"binder-project.org/port":             "08080",
+			"binder-project.org/cull-timeout":     "90s",
+			"binder-project.org/max-age":          "90m",
+			"binder-project.org/strip-prefix":     "true",
+			"binder-project.org/idle-paths":       "poll",
+			"binder-project.org/activity-probe":   "status",
+			"binder-project.org/idle-requests":    "POST /poll",
+			"binder-project.org/heartbeat-frames": "4 ws/.*",
+			"binder-project.org/pool-size":        "3",
+			"binder-project.org/max-instances":    "5",
+			"other.org/note":                      "is not for the pod",
 		}
 		template.Template.Labels = map[string]string{
-			"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.PreloadNameLabel: "x", instance.IDLabel: "forged",
+			"team": "science", instance.PoolLabel: "warm", instance.PreloadLabel: "true", instance.ClientLabel: "forged", instance.PreloadNameLabel: "x", instance.IDLabel: "forged",
 		}
 		template.Template.Annotations = map[string]string{"note": "kept"}
 	})
@@ -65,15 +67,17 @@ func TestNewPodWritesTheContract(t *testing.T) {
 		t.Errorf("labels are\n%v, want\n%v", pod.Labels, wantLabels)
 	}
 	wantAnnotations := map[string]string{
-		"note":                              "kept",
-		"binder-project.org/template-name":  "jupyter",
-		"binder-project.org/cull-timeout":   "1m30s",
-		"binder-project.org/max-age":        "1h30m0s",
-		"binder-project.org/port":           "8080",
-		"binder-project.org/strip-prefix":   "true",
-		"binder-project.org/idle-paths":     "poll",
-		"binder-project.org/activity-probe": "status",
-		"binder-project.org/ready-when":     "listening",
+		"note":                                "kept",
+		"binder-project.org/template-name":    "jupyter",
+		"binder-project.org/cull-timeout":     "1m30s",
+		"binder-project.org/max-age":          "1h30m0s",
+		"binder-project.org/port":             "8080",
+		"binder-project.org/strip-prefix":     "true",
+		"binder-project.org/idle-paths":       "poll",
+		"binder-project.org/activity-probe":   "status",
+		"binder-project.org/idle-requests":    "POST /poll",
+		"binder-project.org/heartbeat-frames": "4 ws/.*",
+		"binder-project.org/ready-when":       "listening",
 
 		"kubectl.kubernetes.io/default-container": "notebook",
 	}

@@ -50,3 +50,20 @@ func AllowOrigins(origins []string, next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// RefuseOtherSites passes requests to next, except those with side effects that a page of
+// another site made a browser send: refuse answers these. A form needs no permission by
+// CORS, so a browser posts it to any address. Browsers tell who asks by Sec-Fetch-Site and
+// Origin; requests without both are not a browser's and pass. The pages of origins may
+// send everything. An origin that cannot be one of a browser is not trusted.
+func RefuseOtherSites(origins []string, refuse, next http.Handler) http.Handler {
+	if slices.Contains(origins, anyOrigin) {
+		return next
+	}
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(refuse)
+	for _, origin := range origins {
+		_ = protection.AddTrustedOrigin(origin) // package config has checked it
+	}
+	return protection.Handler(next)
+}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
@@ -20,6 +21,9 @@ const (
 	typeNoRecord      = "noRecord"
 	// TypeBadKubeRequest means that the cluster refused the request or did not answer.
 	TypeBadKubeRequest = "badKubeRequest"
+	// typeLimitReached means that a launch is over a limit, which Error.Limit names. The
+	// protocol has no name for that.
+	typeLimitReached = "limitReached"
 	// TypeUnauthorized means that the request does not carry the API key.
 	TypeUnauthorized = "unauthorized"
 	// TypeMalformedRequest means that the client made a mistake, which Error.Message
@@ -30,13 +34,13 @@ const (
 const (
 	// retryShortly is for outages of the API server or the registry.
 	retryShortly = 5 * time.Second
-	// retryWhenFull is for launches beyond the capacity: places become free only as
+	// retryWhenFull is for launches beyond a ResourceQuota: places become free only as
 	// instances end.
 	retryWhenFull = time.Minute
 )
 
 // Error is an answer that reports an error. It is sent as a JSON object with the
-// keys "type" and "error", which binder-client reads on any code but 200 and 403.
+// keys "type" and "error", which binder-client reads on any code but 200 and 403, and "limit".
 type Error struct {
 	// Code is the HTTP status code.
 	Code int
@@ -44,6 +48,8 @@ type Error struct {
 	Type string
 	// Message is for the client. It names the field and the values it may have.
 	Message string
+	// Limit is the name of the limit that the request is over; "" sends nothing.
+	Limit string
 	// RetryAfter is the time after which the same request can succeed. It is sent in
 	// whole seconds; 0 sends nothing.
 	RetryAfter time.Duration
@@ -62,6 +68,7 @@ func Malformed(format string, args ...any) *Error {
 func AnswerFor(err error) *Error {
 	var answer *Error
 	var template *podtemplate.Error
+	var refusal *admission.Refusal
 	switch {
 	case errors.As(err, &answer):
 		return answer
@@ -74,6 +81,16 @@ func AnswerFor(err error) *Error {
 		}
 	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
+	case errors.As(err, &refusal):
+		return &Error{
+			Code: http.StatusTooManyRequests, Type: typeLimitReached, Limit: refusal.Limit, RetryAfter: refusal.RetryAfter,
+			Message: refusal.Error(),
+		}
+	case errors.Is(err, launch.ErrBusy):
+		return &Error{
+			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly,
+			Message: "too many instances are being launched at the moment; try again shortly",
+		}
 	case errors.Is(err, launch.ErrCapacity):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryWhenFull,
@@ -92,15 +109,12 @@ func AnswerFor(err error) *Error {
 	}
 }
 
-// LogFailure logs the error of a request, unless the fault is the client's or the
-// client has gone. answer is what AnswerFor returned for err.
+// LogFailure logs the error of a request, unless the fault is the client's, the client has
+// gone, or a limit works as it should: anybody can cause those at any rate. answer is what AnswerFor returned for err.
 func LogFailure(r *http.Request, log *slog.Logger, answer *Error, err error) {
-	if answer.Code >= http.StatusInternalServerError && !errors.Is(err, r.Context().Err()) {
-		level := slog.LevelError
-		if errors.Is(err, launch.ErrCapacity) { // a limit works as it should
-			level = slog.LevelWarn
-		}
-		log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
+	limited := errors.Is(err, launch.ErrCapacity) || errors.Is(err, launch.ErrBusy)
+	if answer.Code >= http.StatusInternalServerError && !limited && !errors.Is(err, r.Context().Err()) {
+		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
 	}
 }
 
@@ -114,7 +128,8 @@ func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 	WriteJSON(w, answer.Code, struct {
 		Type  string `json:"type"`
 		Error string `json:"error"`
-	}{answer.Type, answer.Message})
+		Limit string `json:"limit,omitempty"`
+	}{answer.Type, answer.Message, answer.Limit})
 }
 
 // WriteJSON answers with an HTTP status code and a JSON body. Writing fails only

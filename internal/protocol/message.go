@@ -37,7 +37,7 @@ func NewProgressEvent(inst instance.Instance, location string) ProgressEvent {
 	}
 	if inst.Status == instance.StatusDeployed {
 		// A deployed instance may have no message, but people read nothing else of an event.
-		event.Message, event.Location = cmp.Or(inst.Message, "ready"), location
+		event.Message, event.Location = cmp.Or(inst.Message, "Ready."), location
 	}
 	return event
 }

@@ -1,6 +1,6 @@
 // Package protocol is the Binder deploy protocol on the wire: it reads requests,
 // turns errors into answers, and holds or streams answers for waiting clients. It
-// also computes locations, checks the API key and answers browsers that ask for CORS.
+// also computes locations, and answers browsers that ask for CORS.
 //
 // It must never know routes or how instances are stored. Of Kubernetes it knows one
 // object: the proxy's Service, whose address becomes the host of locations.
@@ -21,8 +21,12 @@ import (
 // MaxBody is the largest body of a request, in bytes.
 const MaxBody = 64 << 10
 
-// maxIdempotencyKey is the longest Idempotency-Key header, in bytes.
-const maxIdempotencyKey = 255
+// The shortest and the longest Idempotency-Key header, in bytes. A short one would be
+// chosen by several clients, or guessed: who repeats it gets the first one's instance.
+const (
+	minIdempotencyKey = 16
+	maxIdempotencyKey = 255
+)
 
 // DeployRequest is the body of a deploy request.
 type DeployRequest struct {
@@ -33,9 +37,9 @@ type DeployRequest struct {
 }
 
 // ReadDeployRequest reads the body of a deploy request. No body is the same as an
-// empty object. maxTimeout is the longest cull timeout that a client may ask for.
+// empty object. shortest and longest are the cull timeouts that a client may ask for.
 // Every error is an *Error.
-func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.Duration) (DeployRequest, error) {
+func ReadDeployRequest(w http.ResponseWriter, r *http.Request, shortest, longest time.Duration) (DeployRequest, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return DeployRequest{}, &Error{
@@ -46,7 +50,7 @@ func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.D
 	if err != nil {
 		return DeployRequest{}, Malformed("the body could not be read")
 	}
-	return parseDeployRequest(body, maxTimeout)
+	return parseDeployRequest(body, shortest, longest)
 }
 
 // parseDeployRequest reads {"template-name": …, "cull-timeout": …}. It converts keys
@@ -54,7 +58,7 @@ func ReadDeployRequest(w http.ResponseWriter, r *http.Request, maxTimeout time.D
 // template_name mean the same. Other keys are ignored: clients send more. A field that
 // is given twice is an error, in one spelling or in two: RFC 8259, section 4, leaves
 // open which value counts.
-func parseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, error) {
+func parseDeployRequest(body []byte, shortest, longest time.Duration) (DeployRequest, error) {
 	if len(strings.TrimSpace(string(body))) == 0 {
 		return DeployRequest{}, nil
 	}
@@ -70,7 +74,7 @@ func parseDeployRequest(body []byte, maxTimeout time.Duration) (DeployRequest, e
 		case "template-name":
 			req.TemplateName, err = parseTemplateName(m.value)
 		case "cull-timeout":
-			req.CullTimeout, err = parseCullTimeout(m.value, maxTimeout)
+			req.CullTimeout, err = parseCullTimeout(m.value, shortest, longest)
 		default:
 			continue
 		}
@@ -128,10 +132,14 @@ func parseTemplateName(value json.RawMessage) (string, error) {
 	return name, nil
 }
 
-// parseCullTimeout reads milliseconds, at most longest. The value is a number or a
-// string that holds one, because binder-client's command line sends strings. null
+// parseCullTimeout reads milliseconds, from shortest to longest. The value is a number or
+// a string that holds one, because binder-client's command line sends strings. null
 // means that there is none, because binder-client requires the key.
-func parseCullTimeout(value json.RawMessage, longest time.Duration) (time.Duration, error) {
+//
+// What is too short is refused like what is too long. The protocol has no bounds; but who
+// sends 60 most likely means another unit than milliseconds, and would wonder at an
+// instance with another timeout than the one asked for.
+func parseCullTimeout(value json.RawMessage, shortest, longest time.Duration) (time.Duration, error) {
 	text := string(value)
 	if text == "null" {
 		return 0, nil
@@ -143,10 +151,14 @@ func parseCullTimeout(value json.RawMessage, longest time.Duration) (time.Durati
 	// JSON's syntax of numbers has no "Infinity", "0x10" or "1_000".
 	var millis float64
 	if err := json.Unmarshal([]byte(text), &millis); err != nil || text == "null" || millis <= 0 || math.IsInf(millis, 0) {
-		return 0, Malformed("cull-timeout must be a positive number of milliseconds, at most %d (%s)", longest.Milliseconds(), longest)
+		return 0, Malformed("cull-timeout must be a positive number of milliseconds, from %d (%s) to %d (%s)",
+			shortest.Milliseconds(), shortest, longest.Milliseconds(), longest)
 	}
-	if millis > float64(longest)/float64(time.Millisecond) {
+	switch {
+	case millis > float64(longest)/float64(time.Millisecond):
 		return 0, Malformed("cull-timeout must be at most %d milliseconds (%s)", longest.Milliseconds(), longest)
+	case millis < float64(shortest)/float64(time.Millisecond):
+		return 0, Malformed("cull-timeout must be at least %d milliseconds (%s)", shortest.Milliseconds(), shortest)
 	}
 	return max(time.Duration(millis*float64(time.Millisecond)), time.Millisecond), nil
 }
@@ -160,8 +172,8 @@ func ReadIdempotencyKey(r *http.Request) (string, error) {
 	}
 	key := values[0]
 	invisible := func(c rune) bool { return c <= ' ' || c > '~' }
-	if len(values) > 1 || key == "" || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, invisible) {
-		return "", Malformed("the header Idempotency-Key must hold 1 to %d visible ASCII characters, once", maxIdempotencyKey)
+	if len(values) > 1 || len(key) < minIdempotencyKey || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, invisible) {
+		return "", Malformed("the header Idempotency-Key must hold %d to %d visible ASCII characters, once", minIdempotencyKey, maxIdempotencyKey)
 	}
 	return key, nil
 }

@@ -11,10 +11,13 @@ import (
 	"time"
 )
 
-const testMaxTimeout = 24 * time.Hour
+const (
+	testMinTimeout = time.Minute
+	testMaxTimeout = 24 * time.Hour
+)
 
 func readBody(body io.Reader) (DeployRequest, error) {
-	return ReadDeployRequest(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/applications", body), testMaxTimeout)
+	return ReadDeployRequest(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/applications", body), testMinTimeout, testMaxTimeout)
 }
 
 func TestReadDeployRequest(t *testing.T) {
@@ -59,12 +62,12 @@ func TestReadDeployRequestRefuses(t *testing.T) {
 		`{"templateName": "a", "x": 1, "templateName": ""}`:                            "template-name is given twice",
 		`{"template-name": "a", "Template-Name": "b"}`:                                 `template-name is given twice, as "template-name" and as "Template-Name"`,
 		`{"template-name": "a", "template\u002dname": "b"}`:                            "template-name is given twice",
-		`{"cull-timeout": 1, "cull-timeout": 1}`:                                       "cull-timeout is given twice",
-		`{"cull-timeout": null, "cull-timeout": 1}`:                                    "cull-timeout is given twice",
+		`{"cull-timeout": 60000, "cull-timeout": 60000}`:                               "cull-timeout is given twice",
+		`{"cull-timeout": null, "cull-timeout": 60000}`:                                "cull-timeout is given twice",
 		`{"template-name": "a", "template` + strings.Repeat("_", 1000) + `name": "b"}`: `and as "template` + strings.Repeat("_", 32) + `"`,
 		`{"template-name": "a",}`:                                                      "not a JSON object",
 		`{"template-name" "a"}`:                                                        "not a JSON object",
-		`{"cullTimeout": 1, "cull-timeout": null}`:                                     "cull-timeout is given twice",
+		`{"cullTimeout": 60000, "cull-timeout": null}`:                                 "cull-timeout is given twice",
 		`{"cullTimeout": true, "template-name": "jupyter"}`:                            "cull-timeout must be a positive number",
 	} {
 		got, err := readBody(strings.NewReader(body))
@@ -83,21 +86,18 @@ func TestReadDeployRequestRefuses(t *testing.T) {
 
 func TestParseCullTimeout(t *testing.T) {
 	for value, want := range map[string]time.Duration{
-		`1`:           time.Millisecond,
 		`60000`:       time.Minute,
 		`"60000"`:     time.Minute, // binder-client's command line sends strings
 		`" 60000\n"`:  time.Minute,
-		`1500.5`:      1500*time.Millisecond + 500*time.Microsecond,
+		`60000.5`:     time.Minute + 500*time.Microsecond,
 		`6e4`:         time.Minute,
 		`"6E+4"`:      time.Minute,
-		`0.001`:       time.Millisecond, // more than nothing is at least the unit
-		`5e-324`:      time.Millisecond,
 		`86400000`:    24 * time.Hour, // the maximum
 		`"86400000"`:  24 * time.Hour,
 		`86400000.00`: 24 * time.Hour,
 		`null`:        0, // the same as absent
 	} {
-		if got, err := parseCullTimeout([]byte(value), testMaxTimeout); err != nil || got != want {
+		if got, err := parseCullTimeout([]byte(value), testMinTimeout, testMaxTimeout); err != nil || got != want {
 			t.Errorf("parseCullTimeout(%s) = %v, %v, want %v", value, got, err, want)
 		}
 	}
@@ -105,7 +105,7 @@ func TestParseCullTimeout(t *testing.T) {
 
 func TestParseCullTimeoutRefuses(t *testing.T) {
 	for says, values := range map[string][]string{
-		"cull-timeout must be a positive number of milliseconds, at most 86400000 (24h0m0s)": {
+		"cull-timeout must be a positive number of milliseconds, from 60000 (1m0s) to 86400000 (24h0m0s)": {
 			`0`, `-0`, `"0"`, `-1`, `"-1"`, `-1e300`,
 			`""`, `" "`, `"null"`, `"NaN"`, `"Infinity"`, `"-Infinity"`, `"inf"`,
 			`"0x10"`, `"1_000"`, `"010"`, `"+5"`, `".5"`, `"5."`, `"1h"`, `"60000 ms"`, `"1,000"`, `"\"5\""`,
@@ -115,9 +115,10 @@ func TestParseCullTimeoutRefuses(t *testing.T) {
 		"cull-timeout must be at most 86400000 milliseconds (24h0m0s)": {
 			`86400001`, `"86400001"`, `86400000.001`, `9007199254740993`, `9223372036854775807`, `9223372036854775808`, `1e308`,
 		},
+		"cull-timeout must be at least 60000 milliseconds (1m0s)": {`1`, `60`, `"60"`, `3600`, `59999`, `59999.999999`, `0.001`, `5e-324`},
 	} {
 		for _, value := range values {
-			got, err := parseCullTimeout([]byte(value), testMaxTimeout)
+			got, err := parseCullTimeout([]byte(value), testMinTimeout, testMaxTimeout)
 			if got != 0 {
 				t.Errorf("parseCullTimeout(%s) = %v with the error", value, got)
 			}
@@ -146,12 +147,15 @@ func TestReadIdempotencyKey(t *testing.T) {
 	if key, err := read(); key != "" || err != nil {
 		t.Errorf("without the header: got %q, %v", key, err)
 	}
-	for _, key := range []string{"8e03978e-40d5-43e8-bc93-6894a57f9324", "!", strings.Repeat("~", 255)} {
+	for _, key := range []string{"8e03978e-40d5-43e8-bc93-6894a57f9324", strings.Repeat("!", 16), strings.Repeat("~", 255)} {
 		if got, err := read(key); got != key || err != nil {
 			t.Errorf("%q: got %q, %v", key, got, err)
 		}
 	}
-	for _, values := range [][]string{{strings.Repeat("x", 256)}, {""}, {"a b"}, {"a\tb"}, {"a\x00b"}, {"clé"}, {"a", "a"}} {
+	const long = "0123456789abcdef"
+	for _, values := range [][]string{
+		{strings.Repeat("x", 256)}, {""}, {"1"}, {strings.Repeat("x", 15)}, {long + " "}, {long + "\t" + long}, {long + "\x00"}, {long + "é"}, {long, long},
+	} {
 		_, err := read(values...)
 		wantMalformed(t, err, "Idempotency-Key")
 	}
@@ -174,7 +178,7 @@ func FuzzReadDeployRequest(f *testing.F) {
 		if err != nil {
 			wantMalformed(t, err, "")
 		}
-		if d := got.CullTimeout; d != 0 && (d < time.Millisecond || d > testMaxTimeout) {
+		if d := got.CullTimeout; d != 0 && (d < testMinTimeout || d > testMaxTimeout) {
 			t.Errorf("%q asks for a cull timeout of %s", body, d)
 		}
 	})

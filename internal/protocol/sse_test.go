@@ -89,8 +89,8 @@ func (s *stream) wantEnd(t *testing.T) {
 }
 
 const (
-	startingEvent = `{"phase":"deploying","message":"preparing the pod on its node"}`
-	readyEvent    = `{"phase":"deployed","message":"ready","location":"binder.example/user/00000000000000000000000000000001"}`
+	startingEvent = `{"phase":"deploying","message":"Preparing the pod on its node."}`
+	readyEvent    = `{"phase":"deployed","message":"Ready.","location":"binder.example/user/00000000000000000000000000000001"}`
 )
 
 func TestStreamEvents(t *testing.T) {
@@ -124,9 +124,9 @@ func TestStreamEventsEnds(t *testing.T) {
 		want []string
 	}{
 		{"when the instance failed", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Broken) },
-			[]string{`{"phase":"failed","message":"The application ended: container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template.","reason":"Error","fault":"template"}`}},
+			[]string{`{"phase":"failed","message":"The application ended: container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template.","reason":"Error","fault":"chance"}`}},
 		{"when it is being deleted", func(t testing.TB, _ *stream, world *kubetest.World) { becomes(t, world, kubetest.Deleting) },
-			[]string{`{"phase":"deleted","message":"the instance is being deleted","reason":"Deleting"}`}},
+			[]string{`{"phase":"deleted","message":"The instance is being deleted.","reason":"Deleting"}`}},
 		{"when nothing is known of it any more", func(t testing.TB, _ *stream, world *kubetest.World) {
 			world.DropPod(t, instance.PodName(kubetest.ID(1)))
 		}, nil},

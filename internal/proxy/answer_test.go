@@ -8,7 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
@@ -16,7 +18,12 @@ import (
 func TestStatusCodes(t *testing.T) {
 	for _, code := range []string{"000", "099", "20", "+20", "001", "050", "-01", "0x1", "2000", ""} {
 		p := startProxy(t, answering(t, "HTTP/1.1 "+code+" x\r\nContent-Length: 0\r\n\r\n"))
+		counted := &codeCounter{}
+		p.Config.Handler = counted.count(p.Config.Handler)
 		p.dial(t).get(t, http.StatusBadGateway, "did not answer")
+		if counted.code.Load() != http.StatusBadGateway {
+			t.Errorf("%s: counted as %d", code, counted.code.Load())
+		}
 		if log := p.log.String(); strings.Contains(log, "panic") || strings.Count(log, "\n") != 1 {
 			t.Errorf("%s: logged %s, want one line", code, log)
 		}
@@ -131,27 +138,41 @@ func TestHalfClosedClientWaits(t *testing.T) {
 	c.wantAnswer(t, 200, "the answer")
 }
 
-// A client that has torn its connection down is gone: the application learns of it.
+// The application learns that a client has gone: it has torn its connection down, or it
+// has closed its sending side and nothing was sent to it for a while. It gets no answer.
 func TestGoneClient(t *testing.T) {
-	asked, ended := make(chan struct{}), make(chan struct{})
-	p := startProxy(t, application(t, func(_ http.ResponseWriter, r *http.Request) {
-		close(asked)
-		<-r.Context().Done()
-		close(ended)
-	}))
-	counted := &codeCounter{}
-	p.Config.Handler = counted.count(p.Config.Handler)
-	c := p.dial(t)
-	c.request(t, "GET", base)
-	receive(t, asked)
-	if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil { // closing resets the connection
-		t.Fatal(err)
-	}
-	c.Close()
-	receive(t, ended)
-	kubetest.Eventually(t, "the request is counted as that of a client that has gone", func() bool { return counted.code.Load() == statusClientGone })
-	if log := p.log.String(); log != "" {
-		t.Errorf("logged %s, want nothing: nobody is at fault", log)
+	for name, leave := range map[string]func(t *testing.T, c wire){
+		"torn down": func(t *testing.T, c wire) {
+			if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil { // closing resets the connection
+				t.Fatal(err)
+			}
+			c.Close()
+		},
+		"half-closed": func(t *testing.T, c wire) {
+			c.closeWrite(t)
+			c.wantClosed(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, ended := make(chan struct{}), make(chan struct{})
+			p := startProxy(t, application(t, func(_ http.ResponseWriter, r *http.Request) {
+				close(asked)
+				<-r.Context().Done()
+				close(ended)
+			}))
+			p.handler.patience = 10 * time.Millisecond
+			counted := &codeCounter{}
+			p.Config.Handler = counted.count(p.Config.Handler)
+			c := p.dial(t)
+			c.request(t, "GET", base)
+			receive(t, asked)
+			leave(t, c)
+			receive(t, ended)
+			kubetest.Eventually(t, "the request is counted as that of a client that has gone", func() bool { return counted.code.Load() == statusClientGone })
+			if log := p.log.String(); log != "" {
+				t.Errorf("logged %s, want nothing: nobody is at fault", log)
+			}
+		})
 	}
 }
 
@@ -245,16 +266,26 @@ func TestPipelinedBehindARefusedBody(t *testing.T) {
 
 // The proxy's own refusals reach a client that is still sending, too.
 func TestRefusalDuringUpload(t *testing.T) {
-	p := startProxy(t) // knows no instance
+	p := startProxy(t, answering(t, "HTTP/1.1 200 OK\r\n\r\n"))
 	const size = 8 << 20
-	for range 10 {
-		c := p.dial(t)
-		c.request(t, "PUT", base+"big", fmt.Sprintf("Content-Length: %d", size))
-		if _, err := io.WriteString(c, strings.Repeat("x", size)); err != nil {
-			t.Fatal(err)
+	for _, row := range []struct {
+		name, path, field string
+		code              int
+		says              string
+	}{
+		{"no such instance", instance.BaseURL(kubetest.ID(404)) + "big", "X-A: b", http.StatusNotFound, "no such instance"},
+		{"too large a head", base + "big", "X-A: " + strings.Repeat("x", 70<<10), http.StatusRequestHeaderFieldsTooLarge, "larger than 64 KiB"},
+		{"no slash", strings.TrimSuffix(base, "/"), "X-A: b", http.StatusTemporaryRedirect, ""},
+	} {
+		for range 3 {
+			c := p.dial(t)
+			c.request(t, "PUT", row.path, row.field, fmt.Sprintf("Content-Length: %d", size))
+			if _, err := io.WriteString(c, strings.Repeat("x", size)); err != nil {
+				t.Fatalf("%s: %v", row.name, err)
+			}
+			c.wantAnswer(t, row.code, row.says)
+			c.wantClosed(t)
 		}
-		c.wantAnswer(t, http.StatusNotFound, "no such instance")
-		c.wantClosed(t)
 	}
 }
 
@@ -332,6 +363,16 @@ func TestBrokenAnswerToAnOldClient(t *testing.T) {
 	p := startProxy(t, answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n"))
 	c := p.dial(t)
 	fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: hub.example\r\n\r\n", base)
+	if answer, err := io.ReadAll(c); err == nil {
+		t.Errorf("got %q as a whole answer", answer)
+	}
+}
+
+// The same, while the rest of an upload is dropped.
+func TestBrokenAnswerToAnOldUpload(t *testing.T) {
+	p := startProxy(t, answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n"))
+	c := p.dial(t)
+	fmt.Fprintf(c, "PUT %s HTTP/1.0\r\nHost: hub.example\r\nContent-Length: 1000\r\n\r\nhello", base)
 	if answer, err := io.ReadAll(c); err == nil {
 		t.Errorf("got %q as a whole answer", answer)
 	}

@@ -35,7 +35,7 @@ type visit struct {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	v := &visit{
 		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
-		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r), touch: p.toucher(inst, r),
+		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r),
 	}
 	defer v.visitor.release()
 	defer v.dropRest()
@@ -92,7 +92,7 @@ func (v *visit) fail(err error) {
 	var fromBody *upstream.BodyError
 	switch {
 	case errors.Is(err, errClientGone), errors.As(err, &fromBody) && isReset(err):
-		v.w.WriteHeader(statusClientGone)
+		v.abort(statusClientGone)
 	case fromBody != nil:
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
 		v.refuse(v.w, v.r, pages.BadBodyNotice())
@@ -129,13 +129,26 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 
 // copyHeader adds the fields of an application's answer that are for the client.
 func (v *visit) copyHeader(from http.Header) {
-	removeConnectionFields(from)
-	limitServiceWorkers(from, v.inst.ID)
-	v.mapping.header(from)
+	v.confine(from)
 	h := v.w.Header()
 	maps.Copy(h, from)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
+	}
+}
+
+// confine changes the header of an application's answer, or of an interim one, to what
+// the instance may tell a client.
+func (v *visit) confine(h http.Header) {
+	removeConnectionFields(h)
+	removeFarReaching(h)
+	limitServiceWorkers(h, v.inst.ID)
+	v.mapping.header(h)
+	if cookies, ok := h["Set-Cookie"]; ok {
+		for i, value := range cookies {
+			cookies[i] = v.confineCookie(v.mapping, value)
+		}
+		h["Set-Cookie"] = slices.DeleteFunc(cookies, func(value string) bool { return value == "" })
 	}
 }
 
@@ -167,27 +180,27 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
+			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "id", v.inst.ID, "template", v.inst.Template, "error", err)
 			v.abort(http.StatusBadGateway)
 		}
 	}
 }
 
-// abort closes the client's connection in the middle of an answer. The request is
+// abort closes the client's connection before the end of an answer. The request is
 // counted under the code.
 func (v *visit) abort(code int) {
 	if counted, ok := v.w.(interface{ Broke(code int) }); ok {
 		counted.Broke(code)
 	}
 	if client := clientConnOf(v.r); client != nil && !v.r.ProtoAtLeast(1, 1) {
-		_ = client.SetLinger(0) // the mere end of the connection is the end of such an answer
+		client.tear() // the mere end of the connection is the end of such an answer
 	}
 	panic(http.ErrAbortHandler)
 }
 
 // inform sends an interim answer.
 func (v *visit) inform(code int, header http.Header) {
-	removeConnectionFields(header)
-	v.mapping.header(header)
+	v.confine(header)
 	v.interim.Lock()
 	defer v.interim.Unlock()
 	if code == http.StatusContinue && v.saidOn {

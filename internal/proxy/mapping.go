@@ -12,7 +12,8 @@ import (
 // mapping turns the addresses in an application's answer into those by which its
 // visitor reaches it, as nginx's proxy_redirect and proxy_cookie_path do.
 type mapping struct {
-	prefix   string // /user/<id>, if it is taken off paths; else ""
+	base     string // /user/<id>
+	prefix   string // the same, if it is taken off paths; else ""
 	pod      string // the pod's name
 	address  string // host:port of the application
 	host     string // by which the visitor knows it
@@ -21,16 +22,29 @@ type mapping struct {
 
 // newMapping returns the mapping of an instance's answer to a request.
 func newMapping(r *http.Request, inst instance.Instance) mapping {
-	m := mapping{pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: r.Header.Get("X-Forwarded-Host")}
+	m := mapping{base: strings.TrimSuffix(instance.BaseURL(inst.ID), "/"), pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: firstOf(r.Header.Get("X-Forwarded-Host"))}
 	if inst.StripPrefix {
-		m.prefix = strings.TrimSuffix(instance.BaseURL(inst.ID), "/")
+		m.prefix = m.base
 	}
 	return m
 }
 
-// isPublic reports whether an authority is that of the visitor's address.
+// firstOf returns the first value of a list. Proxies in a row append to X-Forwarded-Host.
+func firstOf(list string) string {
+	first, _, _ := strings.Cut(list, ",")
+	return strings.TrimSpace(first)
+}
+
+// isPublic reports whether an authority is that of the visitor's address. The default
+// ports of HTTP and HTTPS need not be written (RFC 9110, section 4.2.3).
 func (m mapping) isPublic(authority string) bool {
-	return authority != "" && (strings.EqualFold(authority, m.host) || strings.EqualFold(authority, m.reported))
+	authority = withoutDefaultPort(authority)
+	return authority != "" &&
+		(strings.EqualFold(authority, withoutDefaultPort(m.host)) || strings.EqualFold(authority, withoutDefaultPort(m.reported)))
+}
+
+func withoutDefaultPort(authority string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(authority, ":80"), ":443")
 }
 
 // isOwn reports whether an authority is one by which the application may know itself.
@@ -62,15 +76,12 @@ func splitPort(authority string) (host, port string) {
 }
 
 // header maps the fields of an answer that hold addresses (RFC 9110, sections 8.7 and
-// 10.2.2; RFC 8288; RFC 6265).
+// 10.2.2; RFC 8288).
 func (m mapping) header(h http.Header) {
 	m.each(h, "Location", m.reference)
 	m.each(h, "Content-Location", m.reference)
 	m.each(h, "Refresh", m.refresh)
 	m.each(h, "Link", m.link)
-	if m.prefix != "" {
-		m.each(h, "Set-Cookie", m.cookie)
-	}
 }
 
 func (m mapping) each(h http.Header, name string, change func(string) string) {
@@ -97,15 +108,15 @@ func (m mapping) reference(value string) string {
 
 // path maps the path of a reference that begins with one.
 func (m mapping) path(value string) string {
-	if m.prefix == "" || !strings.HasPrefix(value, "/") || m.isBelow(value) {
+	if m.prefix == "" || !strings.HasPrefix(value, "/") || m.isInstances(value) {
 		return value
 	}
 	return m.prefix + value
 }
 
-// isBelow reports whether a path is that of the base URL, or below it.
-func (m mapping) isBelow(path string) bool {
-	rest, ok := strings.CutPrefix(path, m.prefix)
+// isInstances reports whether a path is that of the instance's base URL, or below it.
+func (m mapping) isInstances(path string) bool {
+	rest, ok := strings.CutPrefix(path, m.base)
 	return ok && (rest == "" || strings.IndexByte("/?#", rest[0]) >= 0)
 }
 
@@ -183,16 +194,12 @@ func endOfParameters(value string) int {
 	return len(value)
 }
 
-// cookie maps the Path of a cookie.
-func (m mapping) cookie(value string) string {
-	attributes := strings.Split(value, ";")
-	for i, attribute := range attributes[1:] {
-		name, path, _ := strings.Cut(attribute, "=")
-		if strings.EqualFold(strings.TrimSpace(name), "path") {
-			attributes[i+1] = name + "=" + m.path(strings.TrimSpace(path))
-		}
+// cookiePath maps the Path of a cookie. It is never more than the instance's own.
+func (m mapping) cookiePath(path string) string {
+	if path = m.path(path); !m.isInstances(path) {
+		return m.base + "/"
 	}
-	return strings.Join(attributes, ";")
+	return path
 }
 
 // destination maps the Destination of a request that moves or copies a file (RFC 4918,
@@ -202,7 +209,7 @@ func (m mapping) destination(value string) string {
 	if !found {
 		path = value
 	}
-	if m.prefix == "" || found && !m.isPublic(authority) || !m.isBelow(path) {
+	if m.prefix == "" || found && !m.isPublic(authority) || !m.isInstances(path) {
 		return value
 	}
 	return strings.TrimSuffix(value, path) + rooted(strings.TrimPrefix(path, m.prefix))

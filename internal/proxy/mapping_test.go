@@ -14,7 +14,7 @@ import (
 func TestMapsAddresses(t *testing.T) {
 	prefix := strings.TrimSuffix(base, "/")
 	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
-	r := &http.Request{Host: "hub.example:8000", Header: http.Header{"X-Forwarded-Host": {"notebooks.example"}}}
+	r := &http.Request{Host: "hub.example:8000", Header: http.Header{"X-Forwarded-Host": {"notebooks.example, inner.example"}}}
 	for _, row := range []struct{ name, value, want, unprefixed string }{
 		// want is what an application with strip-prefix needs; unprefixed is what one
 		// with a base URL does, if the value changes.
@@ -33,6 +33,8 @@ func TestMapsAddresses(t *testing.T) {
 		{"Location", "http://Notebooks.example:8888BASE/dir/", "BASE/dir/", "BASE/dir/"},
 		{"Location", "http://hub.example:8000/login", "http://hub.example:8000BASE/login", ""},
 		{"Location", "https://notebooks.example/login", "https://notebooks.exampleBASE/login", ""},
+		{"Location", "https://notebooks.example:443/login", "https://notebooks.example:443BASE/login", ""},
+		{"Location", "http://notebooks.example:80/login", "http://notebooks.example:80BASE/login", ""},
 		{"Location", "//hub.example:8000/x", "//hub.example:8000BASE/x", ""},
 		{"Location", "/login?next=http://localhost:8888/x", "BASE/login?next=http://localhost:8888/x", ""},
 		{"Location", "/userx", "BASE/userx", ""},
@@ -72,12 +74,6 @@ func TestMapsAddresses(t *testing.T) {
 		{"Link", `</a>; title="x, <no>; y", <b>; rel=next, </c>`, `<BASE/a>; title="x, <no>; y", <b>; rel=next, <BASE/c>`, ""},
 		{"Link", `</a>; title="q\", <no>", </b>`, `<BASE/a>; title="q\", <no>", <BASE/b>`, ""},
 		{"Link", "</unclosed", "</unclosed", ""},
-		{"Set-Cookie", "a=b; Path=/app; HttpOnly", "a=b; Path=BASE/app; HttpOnly", ""},
-		{"Set-Cookie", "a=b;path=/", "a=b;path=BASE/", ""},
-		{"Set-Cookie", "a=/x; Path=BASE/", "a=/x; Path=BASE/", ""},
-		{"Set-Cookie", "path=/x; Max-Age=1", "path=/x; Max-Age=1", ""},
-		{"Set-Cookie", "a=b; Path; Path=x; Path=/y", "a=b; Path=; Path=x; Path=BASE/y", ""},
-		{"Set-Cookie", "a=b", "a=b", ""},
 		{"X-Custom", "/login", "/login", ""},
 	} {
 		fill := func(s string) string { return strings.ReplaceAll(s, "BASE", prefix) }
@@ -143,7 +139,7 @@ func FuzzMapping(f *testing.F) {
 	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}
 	m := newMapping(&http.Request{Host: "hub.example"}, inst)
 	f.Fuzz(func(t *testing.T, value string) {
-		for _, name := range []string{"Location", "Refresh", "Link", "Set-Cookie"} {
+		for _, name := range []string{"Location", "Refresh", "Link"} {
 			h := http.Header{name: {value}}
 			m.header(h)
 			once := h[name][0]

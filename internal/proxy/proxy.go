@@ -46,6 +46,9 @@ type Deps struct {
 	// FrameAncestors are the origins whose pages may show our notices in a frame,
 	// besides our own.
 	FrameAncestors []string
+	// HideCookies are the names of cookies that no application sees or sets, such as
+	// those of a login in front of this service. A star at the end stands for any ending.
+	HideCookies []string
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -53,11 +56,12 @@ type Deps struct {
 // Proxy is an http.Handler that forwards requests to instances. Anyone who knows an
 // instance's id can visit it; there is no other check.
 type Proxy struct {
-	deps    Deps
-	idle    idleExpressions
-	pool    *upstream.Pool
-	buffers upstream.Buffers
-	now     func() time.Time
+	deps     Deps
+	idle     idleExpressions
+	pool     *upstream.Pool
+	buffers  upstream.Buffers
+	now      func() time.Time
+	patience time.Duration // with clients that are half-closed
 }
 
 // New returns a Proxy that has no connections yet.
@@ -67,7 +71,7 @@ func New(deps Deps) *Proxy {
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
-	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now), now: time.Now}
+	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now), now: time.Now, patience: halfClosedPatience}
 }
 
 // ServeHTTP forwards a request to its instance. It answers by itself if there is
@@ -77,6 +81,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// HTTP/1.0 has no chunks. A client that sends some, and this server, may not agree
 		// on where a request ends (RFC 9112, section 6.1).
 		w.Header().Set("Connection", "close")
+	}
+	if notice, tooLarge := pages.HeadNotice(r); tooLarge {
+		p.turnAway(w, r, notice)
+		return
 	}
 	id, rest, ok := splitUserPath(EscapedPath(r))
 	if !ok {
@@ -100,7 +108,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.URL.RawQuery != "" {
 			redirect += "?" + r.URL.RawQuery
 		}
-		http.Redirect(w, r, redirect, http.StatusTemporaryRedirect)
+		answerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
 		if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
 			p.forward(w, r, inst)
@@ -118,19 +126,24 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 	})
 }
 
-// turnAway refuses a request that is not forwarded. A body that is on its way is read
-// for a while, so that its sender gets to read the answer.
+// turnAway refuses a request that is not forwarded.
 func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice) {
+	answerEarly(w, r, func() { p.refuse(w, r, n) })
+}
+
+// answerEarly answers a request whose body nobody wants. A body that is on its way is
+// read for a while, so that its sender gets to read the answer.
+func answerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
 	control := http.NewResponseController(w)
 	body := newRequestBody(r, control, func() {})
-	if body != nil {
-		_ = control.EnableFullDuplex() // otherwise the server waits for a part of the body first
-		w.Header().Set("Connection", "close")
+	if body == nil {
+		answer()
+		return
 	}
-	p.refuse(w, r, n)
-	if body != nil {
-		body.Abandon()
-	}
+	_ = control.EnableFullDuplex() // otherwise the server waits for a part of the body first
+	w.Header().Set("Connection", "close")
+	answer()
+	body.Abandon()
 }
 
 // refuse answers in place of an instance. A page is shown only where the browser

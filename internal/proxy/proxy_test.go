@@ -335,18 +335,3 @@ func TestApplicationDoesNotAnswer(t *testing.T) {
 		}
 	}
 }
-
-func TestVisitorGoes(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	p := startProxy(t, application(t, func(_ http.ResponseWriter, r *http.Request) {
-		cancel()
-		<-r.Context().Done() // the application learns of it
-		close(ended)
-	}))
-	p.handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, base, nil))
-	receive(t, ended)
-	if p.log.String() != "" {
-		t.Errorf("logged %q, want nothing: nobody is at fault", p.log)
-	}
-}

@@ -21,6 +21,7 @@ func (v *visit) request() *upstream.Request {
 		ContentLength: r.ContentLength, Trailer: func() http.Header { return trailerOf(r) },
 	}
 	pages.RemoveRestartCookie(req.Header, v.inst.ID)
+	v.confineCookies(req.Header)
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}
@@ -46,11 +47,15 @@ func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
 		h["Te"] = []string{"trailers"}
 	}
 	delete(h, "Content-Length")
+	if !r.ProtoAtLeast(1, 1) {
+		delete(h, "Expect") // it means nothing in HTTP/1.0 (RFC 9110, section 10.1.1)
+	}
 	setForwarded(h, r, m)
 	// Applications use this header for tokens of their own. The API key is not theirs.
 	if slices.ContainsFunc(h["Authorization"], p.deps.IsAPIKey) {
 		delete(h, "Authorization")
 	}
+	confineReferer(h, m)
 	if destination, ok := h["Destination"]; ok && len(destination) == 1 {
 		h["Destination"] = []string{m.destination(destination[0])}
 	}
@@ -81,10 +86,11 @@ func setForwarded(h http.Header, r *http.Request, m mapping) {
 
 // continueFunc returns what a body waits for that the client announces with "Expect:
 // 100-continue": until the client sends it anyway. Then the client gets its 100. It is nil
-// for all other bodies, and where the server cannot watch the client's connection.
+// for all other bodies, for HTTP/1.0, and where the server cannot watch the client's
+// connection.
 func (v *visit) continueFunc() func(context.Context) bool {
 	client := clientConnOf(v.r)
-	if client == nil || !hasToken(v.r.Header["Expect"], "100-continue") {
+	if client == nil || !v.r.ProtoAtLeast(1, 1) || !hasToken(v.r.Header["Expect"], "100-continue") {
 		return nil
 	}
 	return func(ctx context.Context) bool {

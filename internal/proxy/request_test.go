@@ -126,6 +126,18 @@ func TestBrokenRequest(t *testing.T) {
 	}
 }
 
+// HTTP/1.0 knows neither the expectation nor interim answers (RFC 9110, sections 10.1.1
+// and 15.2).
+func TestExpectOfAnOldClient(t *testing.T) {
+	p := startProxy(t, application(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "got %s, expected %q", body, r.Header["Expect"])
+	}))
+	c := p.dial(t)
+	fmt.Fprintf(c, "PUT %s HTTP/1.0\r\nHost: hub.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", base)
+	c.wantAnswer(t, 200, "got hello, expected []")
+}
+
 // What the client expects is the application's to grant.
 func TestExpectContinue(t *testing.T) {
 	const head = "HTTP/1.1 100 Continue\r\n\r\n"

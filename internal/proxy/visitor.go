@@ -14,7 +14,7 @@ import (
 
 const (
 	// statusClientGone counts a request whose client has gone before its answer. It is
-	// nginx's code; no client sees it.
+	// nginx's code, and is never sent.
 	statusClientGone = 499
 	// halfClosedPatience is how long the application may send nothing while the client
 	// has closed its sending side. Nothing tells such a client from one that has gone,
@@ -66,6 +66,7 @@ type clientConn struct {
 	*net.TCPConn
 	halfClosed atomic.Bool // the client has closed its sending side
 	lingers    atomic.Bool // Close lets the client end its request
+	torn       atomic.Bool // Close resets the connection
 	head       headEnd     // used by one goroutine at a time
 }
 
@@ -109,7 +110,7 @@ func (h *headEnd) scan(p []byte) {
 // is closed at first: a connection that is closed with unread bytes is reset, and the
 // client can lose the answer (RFC 9112, section 9.6).
 func (c *clientConn) Close() error {
-	if !c.lingers.Swap(false) {
+	if !c.lingers.Swap(false) || c.torn.Load() {
 		return c.TCPConn.Close()
 	}
 	if err := c.CloseWrite(); err != nil {
@@ -117,6 +118,12 @@ func (c *clientConn) Close() error {
 	}
 	go c.linger()
 	return nil
+}
+
+// tear makes Close reset the connection, where its mere end would end an answer.
+func (c *clientConn) tear() {
+	c.torn.Store(true)
+	_ = c.SetLinger(0) // fails only once the connection is closed
 }
 
 // linger reads and drops what the client sends, for as long as lingerFor and
@@ -176,19 +183,20 @@ type visitor struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	stop     func() bool
-	patience atomic.Pointer[time.Timer] // nil unless the client is half-closed
+	patience time.Duration              // see halfClosedPatience
+	timer    atomic.Pointer[time.Timer] // nil unless the client is half-closed
 }
 
-func watchVisitor(r *http.Request) *visitor {
-	v := &visitor{}
+func watchVisitor(r *http.Request, patience time.Duration) *visitor {
+	v := &visitor{patience: patience}
 	v.ctx, v.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	v.stop = context.AfterFunc(r.Context(), func() {
 		if c := clientConnOf(r); c == nil || !c.halfClosed.Load() {
 			v.cancel(errClientGone)
 			return
 		}
-		timer := time.AfterFunc(halfClosedPatience, func() { v.cancel(errClientGone) })
-		v.patience.Store(timer)
+		timer := time.AfterFunc(patience, func() { v.cancel(errClientGone) })
+		v.timer.Store(timer)
 		if v.ctx.Err() != nil { // released meanwhile
 			timer.Stop()
 		}
@@ -198,15 +206,15 @@ func watchVisitor(r *http.Request) *visitor {
 
 // answered starts patience again: the client has taken a part of the answer.
 func (v *visitor) answered() {
-	if timer := v.patience.Load(); timer != nil {
-		timer.Reset(halfClosedPatience)
+	if timer := v.timer.Load(); timer != nil {
+		timer.Reset(v.patience)
 	}
 }
 
 // settle ends the watch, and leaves ctx as it is.
 func (v *visitor) settle() {
 	v.stop()
-	if timer := v.patience.Load(); timer != nil {
+	if timer := v.timer.Load(); timer != nil {
 		timer.Stop()
 	}
 }

@@ -15,7 +15,7 @@ import (
 // What one question may take, and what an answer may be.
 const (
 	questionTimeout = 5 * time.Second
-	maxConnections  = 16
+	maxConnections  = 8 // of one client, of two
 	maxAnswerBytes  = 1 << 20
 	maxHeaderBytes  = 64 << 10
 )
@@ -40,10 +40,10 @@ var errNoTemplate = errors.New("the registry has no such template")
 
 // fetch asks the registry for a template. The error wraps podtemplate.ErrUnknown if
 // the registry has none, and podtemplate.ErrUnavailable if it gives no proper answer.
-func (r *Registry) fetch(ctx context.Context, name string) (binderTemplate, error) {
+func (r *Registry) fetch(ctx context.Context, client *http.Client, name string) (binderTemplate, error) {
 	url := strings.TrimRight(r.deps.BaseURL, "/") + "/templates/" + name // a valid name needs no escaping
 	var template binderTemplate
-	body, err := r.read(ctx, url)
+	body, err := r.read(ctx, client, url)
 	if err == nil {
 		template, err = parse(name, body)
 	}
@@ -57,7 +57,7 @@ func (r *Registry) fetch(ctx context.Context, name string) (binderTemplate, erro
 }
 
 // read returns the body of an answer with code 200.
-func (r *Registry) read(ctx context.Context, url string) ([]byte, error) {
+func (r *Registry) read(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (r *Registry) read(ctx context.Context, url string) ([]byte, error) {
 	if r.deps.Key != "" {
 		request.Header.Set("Authorization", r.deps.Key)
 	}
-	response, err := r.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return nil, errors.Unwrap(err) // a *url.Error repeats the method and the URL
 	}

@@ -34,11 +34,13 @@ const (
 	// copiesFor is how long a template is used while the registry fails.
 	copiesFor = time.Hour
 
-	// maxAnswers bounds the recent answers, maxCopies the last good copies.
-	maxAnswers = 1000
-	maxCopies  = 1000
-	// maxQuestions bounds the questions under way, each of which holds a request.
-	maxQuestions = 1000
+	// maxCopies bounds the names that are known: those of which there is a good copy. So it
+	// also bounds the recent answers about them, and the questions under way.
+	maxCopies = 1000
+	// maxMisses bounds the recent answers about all other names, and maxUnknown the
+	// questions under way about them.
+	maxMisses  = 200
+	maxUnknown = 64
 )
 
 // validName matches the names that the registry is asked for: one path segment
@@ -72,14 +74,17 @@ type Deps struct {
 // called at the same time.
 type Registry struct {
 	deps    Deps
-	client  *http.Client
 	timeout time.Duration // of one question
+	// Questions about names that are known, and about all others. Each client has
+	// connections of its own, so that made-up names do not hold up the others.
+	known, unknown *http.Client
 
-	mu     sync.Mutex
-	asking map[string]*question // by template name: the questions under way
-	// Both by template name. Made-up names fill recent; only names that the registry
-	// has confirmed get into copies.
-	recent *cache.LRUExpireCache // answer
+	mu           sync.Mutex
+	asking       map[string]*question // by template name: the questions under way
+	askedUnknown int                  // how many questions under way are about unknown names
+	// All by template name. Made-up names get into misses only.
+	recent *cache.LRUExpireCache // answer, about a known name
+	misses *cache.LRUExpireCache // answer, about any other
 	copies *cache.LRUExpireCache // *goodCopy
 }
 
@@ -93,6 +98,9 @@ type answer struct {
 type question struct {
 	answered chan struct{} // closed when answer is set
 	answer   answer
+	client   *http.Client
+	waiting  int                // the clients that wait for the answer
+	end      context.CancelFunc // ends the question; nil for one that is answered
 }
 
 // goodCopy is the last template of a name that the registry had.
@@ -112,10 +120,12 @@ func (c clock) Now() time.Time { return c() }
 func New(d Deps) *Registry {
 	return &Registry{
 		deps:    d,
-		client:  newClient(),
+		known:   newClient(),
+		unknown: newClient(),
 		timeout: questionTimeout,
 		asking:  map[string]*question{},
-		recent:  cache.NewLRUExpireCacheWithClock(maxAnswers, clock(d.Now)),
+		recent:  cache.NewLRUExpireCacheWithClock(maxCopies, clock(d.Now)),
+		misses:  cache.NewLRUExpireCacheWithClock(maxMisses, clock(d.Now)),
 		copies:  cache.NewLRUExpireCacheWithClock(maxCopies, clock(d.Now)),
 	}
 }
@@ -126,9 +136,10 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
-	q, first := r.question(name)
-	if first {
-		r.ask(ctx, name, q)
+	q, asking := r.question(ctx, name)
+	defer context.AfterFunc(ctx, func() { r.leave(name, q) })()
+	if asking != nil {
+		r.ask(asking, name, q)
 	}
 	select {
 	case <-q.answered:
@@ -138,26 +149,33 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 	}
 }
 
-// question returns the question for a name: one that a recent answer has answered,
-// the one under way, or a new one, which the caller must ask.
-func (r *Registry) question(name string) (q *question, first bool) {
+// question returns the question for a name, for which one more client waits: one that a
+// recent answer has answered, the one under way, or a new one. The caller must ask a new
+// one with the context asking, which is nil for the others.
+func (r *Registry) question(ctx context.Context, name string) (q *question, asking context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if recent, ok := r.recent.Get(name); ok {
-		return answered(recent.(answer)), false
+	for _, answers := range []*cache.LRUExpireCache{r.recent, r.misses} {
+		if recent, ok := answers.Get(name); ok {
+			return answered(recent.(answer)), nil
+		}
 	}
 	if q, ok := r.asking[name]; ok {
-		return q, false
+		q.waiting++
+		return q, nil
 	}
-	if len(r.asking) >= maxQuestions {
-		if good, ok := r.copyOf(name); ok {
-			return answered(answer{template: good.template}), false
+	q = &question{answered: make(chan struct{}), client: r.known, waiting: 1}
+	if _, known := r.copyOf(name); !known {
+		if r.askedUnknown >= maxUnknown {
+			return answered(answer{err: fmt.Errorf("%w: too many questions at once", podtemplate.ErrUnavailable)}), nil
 		}
-		return answered(answer{err: fmt.Errorf("%w: too many questions at once", podtemplate.ErrUnavailable)}), false
+		r.askedUnknown++
+		q.client = r.unknown
 	}
-	q = &question{answered: make(chan struct{})}
+	// The question goes on when the client of ctx has gone, if others wait for it.
+	asking, q.end = context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
 	r.asking[name] = q
-	return q, true
+	return q, asking
 }
 
 func answered(a answer) *question {
@@ -166,32 +184,54 @@ func answered(a answer) *question {
 	return q
 }
 
-// ask asks the registry and answers the question. It goes on when the client of ctx
-// has gone, because others may wait for the same answer. A panic passes through it,
-// but answers the question first: otherwise nobody could ask for the name again.
+// leave is called when a client that waits for a question has gone. The last one ends the
+// question.
+func (r *Registry) leave(name string, q *question) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q.waiting--
+	if q.waiting > 0 || r.asking[name] != q {
+		return
+	}
+	delete(r.asking, name) // a later caller needs a new question
+	q.end()
+}
+
+// ask asks the registry and answers the question. A panic passes through it, but answers
+// the question first: otherwise nobody could ask for the name again.
 func (r *Registry) ask(ctx context.Context, name string, q *question) {
 	var template *corev1.PodTemplate
 	hasServices, err := false, fmt.Errorf("%w: the question was broken off", podtemplate.ErrUnavailable)
 	defer func() {
-		r.deps.Metrics.RegistryAsked(podtemplate.Result(err))
+		q.end()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if err == nil {
-			q.answer = r.keep(name, template, hasServices)
-		} else {
-			q.answer = r.fail(name, err)
+		if q.client == r.unknown {
+			r.askedUnknown--
 		}
-		delete(r.asking, name)
+		if r.asking[name] == q {
+			delete(r.asking, name)
+			r.deps.Metrics.RegistryAsked(podtemplate.Result(err))
+			q.answer = r.remember(name, template, hasServices, err)
+		} else { // nobody waits; that the question was ended says nothing about the registry
+			q.answer = answer{err: err}
+		}
 		close(q.answered)
 	}()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
-	defer cancel()
-	template, hasServices, err = r.get(ctx, name)
+	template, hasServices, err = r.get(ctx, q.client, name)
+}
+
+// remember remembers what the registry has answered. The lock must be held.
+func (r *Registry) remember(name string, template *corev1.PodTemplate, hasServices bool, err error) answer {
+	if err == nil {
+		return r.keep(name, template, hasServices)
+	}
+	return r.fail(name, err)
 }
 
 // get gets a template from the registry and makes a PodTemplate of it.
-func (r *Registry) get(ctx context.Context, name string) (template *corev1.PodTemplate, hasServices bool, err error) {
-	described, err := r.fetch(ctx, name)
+func (r *Registry) get(ctx context.Context, client *http.Client, name string) (template *corev1.PodTemplate, hasServices bool, err error) {
+	described, err := r.fetch(ctx, client, name)
 	if err != nil {
 		return nil, false, err
 	}
@@ -227,7 +267,8 @@ func (r *Registry) fail(name string, err error) answer {
 	}
 	good, ok := r.copyOf(name)
 	if !ok {
-		r.recent.Add(name, answer{err: err}, errorsFor)
+		r.recent.Remove(name) // the name may have been known
+		r.misses.Add(name, answer{err: err}, errorsFor)
 		return answer{err: err}
 	}
 	age := r.deps.Now().Sub(good.received)

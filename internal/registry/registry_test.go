@@ -49,7 +49,8 @@ func newFixture(t testing.TB, answer http.HandlerFunc) *fixture {
 		return f.at
 	}
 	f.Registry = New(deps)
-	t.Cleanup(f.client.CloseIdleConnections)
+	t.Cleanup(f.known.CloseIdleConnections)
+	t.Cleanup(f.unknown.CloseIdleConnections)
 	return f
 }
 
@@ -220,12 +221,16 @@ func TestMadeUpNamesDoNotPushOutCopies(t *testing.T) {
 		}
 	}
 	f.after(0, http.NotFound)
-	for i := range maxAnswers + maxCopies {
+	for i := range 2 * maxMisses {
 		ask(fmt.Sprint("made-up-", i))
 	}
-	asked := 1 + maxAnswers + maxCopies
-	ask(fmt.Sprint("made-up-", maxAnswers+maxCopies-1)) // the last answer is remembered
+	f.wantImage(t, "p:v1") // its recent answer is not pushed out either
+	asked := 1 + 2*maxMisses
+	ask(fmt.Sprint("made-up-", 2*maxMisses-1)) // the last answer is remembered
 	f.wantAsked(t, asked)
+	if recent, misses := len(f.recent.Keys()), len(f.misses.Keys()); recent != 1 || misses > maxMisses {
+		t.Errorf("%d and %d answers are remembered, want 1 and at most %d", recent, misses, maxMisses)
+	}
 	ask("made-up-0") // the first one had to go
 	f.wantAsked(t, asked+1)
 	if first, last := f.asked[0].RemoteAddr, f.asked[asked].RemoteAddr; first != last {
@@ -270,13 +275,22 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) { return t
 // offline returns a Registry whose questions a function answers.
 func offline(serve http.HandlerFunc) *Registry {
 	r := New(Deps{BaseURL: "http://registry", Metrics: &fixture{results: map[string]int{}}, Log: kubetest.NoLog(), Now: time.Now})
-	r.client.Transport = transport(func(r *http.Request) (*http.Response, error) {
+	answer := transport(func(r *http.Request) (*http.Response, error) {
 		r.URL.Path = "/base" + r.URL.Path
 		recorder := httptest.NewRecorder()
 		serve(recorder, r)
 		return recorder.Result(), r.Context().Err()
 	})
+	r.known.Transport, r.unknown.Transport = answer, answer
 	return r
+}
+
+// underWay returns how many questions are under way, and how many are counted as being
+// about unknown names.
+func (r *Registry) underWay() (all, unknown int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.asking), r.askedUnknown
 }
 
 func TestManyClientsShareOneQuestion(t *testing.T) {
@@ -290,6 +304,12 @@ func TestManyClientsShareOneQuestion(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		var clients sync.WaitGroup
 		clients.Go(func() { _, _ = r.Template(ctx, "p") })
+		synctest.Wait()
+		clients.Go(func() {
+			if _, err := r.Template(t.Context(), "p"); err != nil {
+				t.Errorf("got %v", err)
+			}
+		})
 		synctest.Wait()
 		leave() // the client that asked: the question goes on
 		if _, err := r.Template(ctx, "p"); !errors.Is(err, context.Canceled) {
@@ -309,12 +329,51 @@ func TestManyClientsShareOneQuestion(t *testing.T) {
 	})
 }
 
-// Questions do not wait for each other, but there are not more than the bound.
-func TestManyQuestionsAtOnce(t *testing.T) {
+// A question ends when the last client that waits for it has gone. That is not remembered
+// as an answer.
+func TestQuestionEndsWhenNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var questions, ended int
+		r := offline(func(_ http.ResponseWriter, request *http.Request) {
+			questions++
+			<-request.Context().Done()
+			ended++
+		})
+		var clients sync.WaitGroup
+		leaves := make([]context.CancelFunc, 3)
+		for i := range leaves {
+			var ctx context.Context
+			ctx, leaves[i] = context.WithCancel(t.Context())
+			clients.Go(func() { _, _ = r.Template(ctx, "p") })
+			synctest.Wait()
+		}
+		for i, leave := range leaves {
+			if ended > 0 {
+				t.Errorf("the question ended while %d clients waited", len(leaves)-i)
+			}
+			leave()
+			synctest.Wait()
+		}
+		if all, unknown := r.underWay(); ended != 1 || all != 0 || unknown != 0 {
+			t.Errorf("%d questions ended, and %d are under way, %d of them counted", ended, all, unknown)
+		}
+		clients.Go(func() { _, _ = r.Template(t.Context(), "p") })
+		synctest.Wait()
+		if questions != 2 {
+			t.Errorf("the registry was asked %d times, want once more after the question that nobody waited for", questions)
+		}
+		clients.Wait()
+	})
+}
+
+// Questions about names that nobody knows are few. Names that are known have a way of
+// their own: no number of made-up names keeps the registry from being asked about them.
+func TestMadeUpNamesDoNotHoldUpKnownOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		image := "p:v1"
 		r := offline(func(w http.ResponseWriter, request *http.Request) {
 			if strings.HasSuffix(request.URL.Path, "/p") {
-				serves("p:v1")(w, request)
+				serves(image)(w, request)
 				return
 			}
 			<-request.Context().Done()
@@ -327,8 +386,10 @@ func TestManyQuestionsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(freshFor + time.Second)
+		image = "p:v2"
+		began := time.Now()
 		var clients sync.WaitGroup
-		for i := range maxQuestions {
+		for i := range maxUnknown {
 			clients.Go(func() {
 				if err := ask(fmt.Sprint("slow-", i)); !errors.Is(err, podtemplate.ErrUnavailable) {
 					t.Errorf("got %v", err)
@@ -339,18 +400,47 @@ func TestManyQuestionsAtOnce(t *testing.T) {
 		if err := ask("another"); !errors.Is(err, podtemplate.ErrUnavailable) {
 			t.Errorf("one question too many: got %v", err)
 		}
-		if err := ask("p"); err != nil {
-			t.Errorf("one question too many for a template with a copy: got %v", err)
+		template, err := r.Template(t.Context(), "p")
+		if err != nil || template.Template.Spec.Containers[0].Image != image {
+			t.Errorf("a known template: got %v, %v, want the registry's word of now", template, err)
 		}
-		began := time.Now()
 		clients.Wait()
 		if took := time.Since(began); took != questionTimeout {
 			t.Errorf("the questions ended after %s", took)
 		}
-		if err := ask("p"); err != nil {
-			t.Errorf("afterwards: got %v", err)
+		time.Sleep(errorsFor + time.Second)
+		clients.Go(func() { _ = ask("slow-0") })
+		synctest.Wait()
+		if _, unknown := r.underWay(); unknown != 1 {
+			t.Errorf("%d questions are counted, want 1", unknown)
 		}
+		clients.Wait()
 	})
+}
+
+// Made-up names that fill all connections to a slow registry leave those of known names.
+func TestKnownNamesHaveConnectionsOfTheirOwn(t *testing.T) {
+	f := newFixture(t, serves("p:v1"))
+	f.wantImage(t, "p:v1")
+	release := make(chan struct{})
+	f.after(freshFor, func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/p") {
+			<-release
+		}
+		serves("p:v2")(w, r)
+	})
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer close(release)
+	for i := range maxUnknown {
+		clients.Go(func() { _, _ = f.Template(t.Context(), fmt.Sprint("slow-", i)) })
+	}
+	kubetest.Eventually(t, "made-up names hold all connections", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.asked) == 1+maxConnections
+	})
+	f.wantImage(t, "p:v2")
 }
 
 // A bug in the middle of a question must not keep a name from being asked for again.

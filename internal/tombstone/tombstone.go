@@ -73,9 +73,13 @@ func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, end in
 	return r.remove(ctx, pod, end, preconditions)
 }
 
-// remove writes the tombstone and then deletes the pod.
+// remove writes the tombstone and then deletes the pod. A pod without an id gets none:
+// nobody can ask for it.
 func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, end instance.End, preconditions *metav1.Preconditions) error {
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
+	if !instance.ValidID(pod.Labels[instance.IDLabel]) {
+		return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
+	}
 	if err := r.writeTombstone(ctx, pod, end, options); err != nil {
 		r.Log.WarnContext(ctx, "the tombstone of an instance was not written, its pod is deleted all the same",
 			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
@@ -130,13 +134,11 @@ func newEvent(pod *corev1.Pod, namespace string, end instance.End, now time.Time
 	if end.Fault != "" {
 		annotations[instance.FaultAnnotation] = string(end.Fault)
 	}
+	if launched := pod.Annotations[instance.LaunchedAnnotation]; launched != "" {
+		annotations[instance.LaunchedAnnotation] = launched
+	}
 	return applycorev1.Event(instance.TombstoneName(pod.Labels[instance.IDLabel]), namespace).
-		WithLabels(map[string]string{
-			instance.ManagedByLabel:    instance.ManagerName,
-			instance.IDLabel:           pod.Labels[instance.IDLabel],
-			instance.TemplateLabel:     pod.Labels[instance.TemplateLabel],
-			instance.TemplateHashLabel: pod.Labels[instance.TemplateHashLabel],
-		}).
+		WithLabels(instance.TombstoneLabels(pod)).
 		WithAnnotations(annotations).
 		WithInvolvedObject(applycorev1.ObjectReference().
 			WithAPIVersion("v1").WithKind("Pod").WithNamespace(namespace).WithName(pod.Name).WithUID(pod.UID)).

@@ -193,7 +193,8 @@ func TestRemember(t *testing.T) {
 }
 
 func TestEvent(t *testing.T) {
-	pod := newPod(kubetest.OfTemplate("org/image"))
+	launched := kubetest.Noon.Add(time.Hour) // it was warm before
+	pod := newPod(kubetest.OfTemplate("org/image"), kubetest.WithLabel(instance.ClientLabel, "whoever"), kubetest.LaunchedAt(launched))
 	for reason, eventType := range map[instance.EndReason]string{
 		instance.EndCulled: "Normal", instance.EndStopped: "Normal", instance.EndGone: "Normal", instance.EndFailed: "Warning",
 	} {
@@ -207,6 +208,9 @@ func TestEvent(t *testing.T) {
 		}
 		if !maps.Equal(event.Labels, pod.Labels) || instance.TemplateOf(event) != "org/image" {
 			t.Errorf("got labels %v of template %s, want the pod's %v", event.Labels, instance.TemplateOf(event), pod.Labels)
+		}
+		if got := instance.FromTombstone(event).Launched; !got.Equal(launched) {
+			t.Errorf("it was launched at %s, want %s", got, launched)
 		}
 		want := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: kubetest.Namespace, Name: pod.Name, UID: pod.UID}
 		if event.InvolvedObject != want || event.Namespace != kubetest.Namespace {

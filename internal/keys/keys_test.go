@@ -1,4 +1,4 @@
-package protocol
+package keys
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 
 const testKey = "0123456789abcdef"
 
-func TestAPIKeyOpens(t *testing.T) {
+func TestKeysOpen(t *testing.T) {
 	for header, want := range map[string]bool{
 		testKey:                       true, // as binder-client sends it
 		"token " + testKey:            true,
@@ -32,33 +32,35 @@ func TestAPIKeyOpens(t *testing.T) {
 		strings.ToUpper(testKey):      false,
 		"token " + testKey + ", more": false,
 	} {
-		if got := NewAPIKey(testKey).Opens(header); got != want {
+		if got := New("another", testKey, "third").Opens(header); got != want {
 			t.Errorf("Opens(%q) = %v, want %v", header, got, want)
 		}
-		if (APIKey{}).Opens(header) {
-			t.Errorf("the zero key opens for %q", header)
+		if new(Keys).Opens(header) || New().Opens(header) {
+			t.Errorf("no key opens for %q", header)
 		}
 	}
 }
 
-func TestAPIKeyCannotBePrinted(t *testing.T) {
+func TestKeysCannotBePrinted(t *testing.T) {
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-		if printed := fmt.Sprintf(format, NewAPIKey(testKey)); strings.Contains(printed, testKey) {
-			t.Errorf("%s prints the key: %s", format, printed)
+		for _, value := range []any{New(testKey), *New(testKey).valid.Load(), NewSecret(testKey)} {
+			if printed := fmt.Sprintf(format, value); strings.Contains(printed, testKey) {
+				t.Errorf("%s prints the key: %s", format, printed)
+			}
 		}
 	}
 }
 
 func TestInstanceIDOfIdempotencyKey(t *testing.T) {
-	id := NewAPIKey(testKey).InstanceID("retry", "echo")
-	if again := NewAPIKey(testKey).InstanceID("retry", "echo"); again != id || !instance.ValidID(id) {
+	id := NewSecret(testKey).InstanceID("retry", "echo")
+	if again := NewSecret(testKey).InstanceID("retry", "echo"); again != id || !instance.ValidID(id) {
 		t.Errorf("one replica makes the id %q, another %q; want one valid id", id, again)
 	}
 	for name, other := range map[string]string{
-		"API key":         NewAPIKey("another").InstanceID("retry", "echo"),
-		"idempotency key": NewAPIKey(testKey).InstanceID("retry2", "echo"),
-		"template":        NewAPIKey(testKey).InstanceID("retry", "echo2"),
-		"boundary":        NewAPIKey(testKey).InstanceID("retrye", "cho"),
+		"secret":          NewSecret("another").InstanceID("retry", "echo"),
+		"idempotency key": NewSecret(testKey).InstanceID("retry2", "echo"),
+		"template":        NewSecret(testKey).InstanceID("retry", "echo2"),
+		"boundary":        NewSecret(testKey).InstanceID("retrye", "cho"),
 	} {
 		if other == id {
 			t.Errorf("another %s makes the same id", name)

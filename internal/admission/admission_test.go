@@ -1,0 +1,143 @@
+package admission
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// known is a read model. The client of an instance is its Message.
+type known struct {
+	mu  sync.Mutex
+	all []instance.Instance
+}
+
+func (k *known) add(client, template, id string, status instance.Status) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all = append(k.all, instance.Instance{ID: id, Template: template, Message: client, Status: status, Launched: noon})
+}
+
+func (k *known) Instances(template string) []instance.Instance {
+	return k.those(func(inst instance.Instance) bool { return template == "" || inst.Template == template })
+}
+
+func (k *known) ClientInstances(client string) []instance.Instance {
+	return k.those(func(inst instance.Instance) bool { return inst.Message == client })
+}
+
+func (k *known) those(counts func(instance.Instance) bool) []instance.Instance {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(k.all), func(inst instance.Instance) bool { return !counts(inst) })
+}
+
+func newAdmission(limits Limits, instances Instances) *Admission {
+	return New(Deps{Limits: limits, Instances: instances, Now: func() time.Time { return noon }})
+}
+
+// limitOf returns the name of the limit that refuses a launch; "" if none does.
+func limitOf(err error) string {
+	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+		return refusal.Limit
+	}
+	return ""
+}
+
+// Each launch is counted for its client, its template and all.
+func TestAdmit(t *testing.T) {
+	instances := &known{}
+	for n, inst := range []struct {
+		client, template string
+		status           instance.Status
+	}{
+		{"ann", "jupyter", instance.StatusDeployed}, {"ann", "jupyter", instance.StatusPending}, {"ann", "other", instance.StatusDeleted},
+		{"bob", "jupyter", instance.StatusDeploying}, {"bob", "other", instance.StatusFailed}, {"", "other", instance.StatusDeployed},
+	} {
+		instances.add(inst.client, inst.template, fmt.Sprint("id", n), inst.status)
+	}
+	for _, row := range []struct {
+		name   string
+		limits Limits
+		req    Request
+		want   string
+	}{
+		{"no limits", Limits{}, Request{Client: "ann", Template: "jupyter"}, ""},
+		{"a client at its rate", Limits{LaunchRate: 3}, Request{Client: "ann"}, LaunchRate},
+		{"a client below its rate", Limits{LaunchRate: 3}, Request{Client: "bob"}, ""},
+		{"a client with its instances", Limits{MaxPerClient: 2}, Request{Client: "ann"}, ClientInstances},
+		{"a client with fewer", Limits{MaxPerClient: 2}, Request{Client: "bob"}, ""},
+		{"a client with none", Limits{LaunchRate: 1, MaxPerClient: 1}, Request{Client: "eve"}, ""},
+		{"with the API key", Limits{LaunchRate: 1, MaxPerClient: 1}, Request{}, ""},
+		{"a full template", Limits{}, Request{Template: "jupyter", TemplateMax: 3}, TemplateInstances},
+		{"a template with room", Limits{}, Request{Template: "other", TemplateMax: 2}, ""},
+		{"all places taken", Limits{MaxInstances: 4}, Request{Client: "eve", Template: "new"}, AllInstances},
+		{"all places taken, with the API key", Limits{MaxInstances: 4}, Request{Template: "new"}, AllInstances},
+		{"one place left", Limits{MaxInstances: 5}, Request{Client: "eve", Template: "new"}, ""},
+		{"a repeated launch", Limits{LaunchRate: 3, MaxPerClient: 2, MaxInstances: 4}, Request{Client: "ann", Template: "jupyter", TemplateMax: 3, ID: "id0"}, ""},
+	} {
+		place, err := newAdmission(row.limits, instances).Admit(row.req)
+		if got := limitOf(err); got != row.want || (place == nil) != (err != nil) {
+			t.Errorf("%s: refused by %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
+// A launch under way counts once: from its admission until its release, and whether or
+// not the read model has its instance already.
+func TestLaunchesUnderWayCountOnce(t *testing.T) {
+	instances := &known{}
+	a := newAdmission(Limits{MaxPerClient: 2}, instances)
+	ann := Request{Client: "ann"}
+	admit := func(req Request, want string) *Place {
+		t.Helper()
+		place, err := a.Admit(req)
+		if got := limitOf(err); got != want {
+			t.Fatalf("refused by %q, want %q", got, want)
+		}
+		return place
+	}
+	first := admit(ann, "")
+	first.Expect("id1")
+	instances.add("ann", "jupyter", "id1", instance.StatusPending)
+	failed := admit(ann, "")
+	admit(ann, ClientInstances)
+	admit(Request{Client: "bob"}, "")
+	failed.Release()
+	first.Release()
+	second := admit(Request{Client: "ann", ID: "id2"}, "")
+	admit(Request{Client: "ann", ID: "id2"}, "").Release() // the same launch, repeated
+	second.Release()
+	if len(a.places) != 1 { // bob's
+		t.Errorf("%d places are left", len(a.places))
+	}
+}
+
+// Launches at the same time never exceed a limit together, and use all of it.
+func TestLaunchesAtOnceKeepTheLimits(t *testing.T) {
+	const limit = 10
+	instances := &known{}
+	a := newAdmission(Limits{LaunchRate: limit, MaxPerClient: limit, MaxInstances: limit}, instances)
+	var launches sync.WaitGroup
+	for n := range 20 * limit {
+		launches.Go(func() {
+			place, err := a.Admit(Request{Client: "ann", Template: "jupyter", TemplateMax: limit})
+			if err != nil {
+				return
+			}
+			id := fmt.Sprint("id", n)
+			place.Expect(id)
+			instances.add("ann", "jupyter", id, instance.StatusPending)
+			place.Release()
+		})
+	}
+	launches.Wait()
+	if got := len(instances.Instances("")); got != limit {
+		t.Errorf("%d instances were launched, want %d", got, limit)
+	}
+}
