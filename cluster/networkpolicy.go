@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	policies "sigs.k8s.io/kube-network-policies/pkg/networkpolicy"
@@ -18,16 +16,13 @@ import (
 // whether network policies allow a connection.
 const policyQueue = 24460
 
-// networkPolicySocket is the path at which the part answers /readyz.
-func networkPolicySocket() string { return filepath.Join(socketDir, "networkpolicy.sock") }
-
 // networkPolicy is the part that enforces NetworkPolicies. It runs this command.
 func (c *cluster) networkPolicy() part {
 	return part{
 		name:    "networkpolicy",
 		command: []string{c.bin("cluster"), "networkpolicy", "--dir=" + c.dir},
 		configs: []string{c.kubeconfig()},
-		ready:   httpCheck(socketClient(networkPolicySocket()), "http://networkpolicy/readyz"),
+		ready:   func(context.Context) error { return checkPolicyEnforcement() },
 	}
 }
 
@@ -47,7 +42,7 @@ func networkPolicyCommand(c *cluster) *cobra.Command {
 }
 
 // runNetworkPolicy decides about the pods' new connections until ctx is done. If it
-// ends, the kernel refuses them.
+// ends, the kernel drops them: ensurePolicyRules is up's, and stays in force.
 //
 // The decisions are those of kube-network-policies. Its own packet filter rules are
 // not used, for two reasons: they need the nftables expression "queue", which not
@@ -72,23 +67,15 @@ func runNetworkPolicy(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return fmt.Errorf("prepare the network policies: %w", err)
 	}
-	if err := ensurePolicyRules(); err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer factory.Shutdown()
+	defer cancel() // Shutdown waits for it
 	factory.StartWithContext(ctx)
-	group.Go(func() error {
-		if err := controller.Run(ctx); err != nil {
-			return fmt.Errorf("enforce the network policies: %w", err)
-		}
-		if ctx.Err() == nil {
-			return errors.New("the packet queue was closed")
-		}
-		return nil
-	})
-	group.Go(func() error {
-		return serveReadiness(ctx, networkPolicySocket(), func() bool { return policyQueueOpen() })
-	})
-	return group.Wait()
+	if err := controller.Run(ctx); err != nil {
+		return fmt.Errorf("enforce the network policies: %w (the kernel needs NETFILTER_NETLINK_QUEUE)", err)
+	}
+	if ctx.Err() == nil {
+		return errors.New("the packet queue was closed")
+	}
+	return nil
 }

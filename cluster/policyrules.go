@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,26 +30,44 @@ const (
 const bridgeFilterSetting = "net/bridge/bridge-nf-call-iptables"
 
 // ensureBridgeFilter loads the kernel module with bridgeFilterSetting.
-func ensureBridgeFilter(ctx context.Context) error {
+func (c *cluster) ensureBridgeFilter(ctx context.Context) error {
+	const need = "network policies need the kernel module br_netfilter"
 	path := filepath.Join("/proc/sys", bridgeFilterSetting)
 	if isFile(path) {
 		return nil
 	}
+	if err := c.ensurePackages(ctx, []debianPackage{{"kmod", "modprobe"}}); err != nil {
+		return fmt.Errorf("%s: %w", need, err)
+	}
 	if out, err := exec.CommandContext(ctx, "modprobe", "br_netfilter").CombinedOutput(); err != nil {
-		return fmt.Errorf("load the kernel module br_netfilter, which network policies need: %w: %s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s: load it: %w: %s", need, err, bytes.TrimSpace(out))
 	}
 	if !isFile(path) {
-		return fmt.Errorf("the kernel module br_netfilter has no setting %s", bridgeFilterSetting)
+		return fmt.Errorf("%s with the setting %s, which this kernel lacks", need, bridgeFilterSetting)
 	}
 	return nil
 }
 
+// policyChain is a chain of policyTable. Its rules are queueNew for each key.
+type policyChain struct {
+	name string
+	hook *nftables.ChainHook
+	keys []expr.MetaKey
+}
+
+// policyChains returns the chains: what pods send to the node itself, and what is
+// forwarded from or to pods. What the node itself sends to pods passes neither:
+// Kubernetes always allows it.
+func policyChains() []policyChain {
+	return []policyChain{
+		{"input", nftables.ChainHookInput, []expr.MetaKey{expr.MetaKeyIIFNAME}},
+		{"forward", nftables.ChainHookForward, []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME}},
+	}
+}
+
 // ensurePolicyRules sends the first packet of each connection that pods open or
 // accept to the packet queue. The rules are the same for all pods, so that a pod's
-// start costs nothing. What the node itself sends to pods does not pass them:
-// Kubernetes always allows it.
-//
-// While nobody reads the queue, its packets are dropped.
+// start costs nothing. While nobody reads the queue, its packets are dropped.
 func ensurePolicyRules() error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -58,20 +77,47 @@ func ensurePolicyRules() error {
 	conn.AddTable(table) // so that the deletion does not fail
 	conn.DelTable(table)
 	conn.AddTable(table)
-	for hook, interfaces := range map[*nftables.ChainHook][]expr.MetaKey{
-		nftables.ChainHookInput:   {expr.MetaKeyIIFNAME},
-		nftables.ChainHookForward: {expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME},
-	} {
+	for _, c := range policyChains() {
 		chain := conn.AddChain(&nftables.Chain{
-			Table: table, Name: fmt.Sprintf("hook-%d", *hook),
-			Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter,
+			Table: table, Name: c.name,
+			Type: nftables.ChainTypeFilter, Hooknum: c.hook, Priority: nftables.ChainPriorityFilter,
 		})
-		for _, key := range interfaces {
+		for _, key := range c.keys {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: queueNew(key)})
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("send the pods' connections to the packet queue (the kernel needs the target NFQUEUE of xtables): %w", err)
+		return fmt.Errorf("send the pods' connections to the packet queue: %w "+
+			"(the kernel needs NF_TABLES, NFT_COMPAT, NF_CONNTRACK and NETFILTER_XT_TARGET_NFQUEUE)", err)
+	}
+	return nil
+}
+
+// checkPolicyEnforcement returns an error unless the kernel asks a process about the
+// pods' connections: a rule or the setting may have been removed since.
+func checkPolicyEnforcement() error {
+	if value, err := os.ReadFile(filepath.Join("/proc/sys", bridgeFilterSetting)); err != nil || string(bytes.TrimSpace(value)) != "1" {
+		return fmt.Errorf("%s is not 1", bridgeFilterSetting)
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("read the packet filter: %w", err)
+	}
+	for _, c := range policyChains() {
+		chain, err := conn.ListChain(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: policyTable}, c.name)
+		if err != nil {
+			return fmt.Errorf("find the chain %s of the packet filter's table %s: %w", c.name, policyTable, err)
+		}
+		rules, err := conn.GetRules(chain.Table, chain)
+		if err != nil {
+			return fmt.Errorf("read the rules of the chain %s: %w", c.name, err)
+		}
+		if chain.Hooknum == nil || *chain.Hooknum != *c.hook || len(rules) != len(c.keys) {
+			return fmt.Errorf("the chain %s of the packet filter's table %s was changed", c.name, policyTable)
+		}
+	}
+	if !policyQueueOpen() {
+		return errors.New("no process reads the packet queue")
 	}
 	return nil
 }
