@@ -3,8 +3,12 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,6 +28,7 @@ func TestServiceCannotUseOthersSecrets(t *testing.T) {
 		allowed    = ""
 		secrets    = `no Secret or ConfigMap but those`
 		accounts   = `no service account but`
+		tokens     = `no token of a service account`
 		volumes    = `no such volume`
 		projected  = `no such projected volume`
 		projection = `{"volumes": [{"name": "v", "projected": {"sources": [`
@@ -43,6 +48,7 @@ func TestServiceCannotUseOthersSecrets(t *testing.T) {
 		`{"serviceAccountName": "template-a"}`:    allowed,
 		`{"serviceAccountName": "other"}`:         accounts,
 		`{"serviceAccount": "other"}`:             accounts, // the deprecated field
+		`{"automountServiceAccountToken": true}`:  tokens,
 		`{"imagePullSecrets": [{"name": "any"}]}`: allowed,
 
 		`{"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "downwardAPI": {}}]}`:                 allowed,
@@ -99,6 +105,44 @@ func TestServiceCannotUseOthersSecrets(t *testing.T) {
 	}
 }
 
+// TestTemplateWithOthersSecret checks that neither a launch nor a preload of a template
+// gets around the admission policy. TestMissingConfigMap launches a permitted one.
+func TestTemplateWithOthersSecret(t *testing.T) {
+	t.Parallel()
+	const template = "others-secret"
+	suite.CopyTemplate(t, "echo", template, func(template *corev1.PodTemplate) {
+		template.Template.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{
+			SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "other"}},
+		}}
+	})
+	suite.API.Do(t, http.MethodPost, "/applications/"+template, "", "Authorization", suite.API.Key()).
+		WantError(t, http.StatusInternalServerError, "badKubeRequest")
+
+	suite.CopyTemplate(t, "echo", "others-account", func(template *corev1.PodTemplate) {
+		template.Template.Spec.ServiceAccountName = "builder"
+	})
+	suite.API.Do(t, http.MethodPost, "/preload/others-account", "", "Authorization", suite.API.Key()).
+		WantError(t, http.StatusInternalServerError, "badKubeRequest")
+}
+
+// TestAdmissionPolicyIsSound checks that the API server found no mistake in the policy's
+// expressions, such as a field that does not exist.
+func TestAdmissionPolicyIsSound(t *testing.T) {
+	t.Parallel()
+	harness.Until(t, 20*time.Second, "the policy's expressions are checked", func(ctx context.Context) error {
+		policy, err := suite.Kube.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().
+			Get(ctx, harness.InstancesNamespace, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if policy.Status.TypeChecking == nil || policy.Status.ObservedGeneration != policy.Generation {
+			return errors.New("they are not checked yet")
+		}
+		assert.Empty(t, policy.Status.TypeChecking.ExpressionWarnings)
+		return nil
+	})
+}
+
 // podSpec returns the spec of a restricted pod with fields of its own.
 func podSpec(t *testing.T, fields string) corev1.PodSpec {
 	t.Helper()
@@ -119,7 +163,9 @@ func podSpec(t *testing.T, fields string) corev1.PodSpec {
 	if len(spec.InitContainers) > 0 {
 		spec.InitContainers[0].Name = "init"
 	}
-	spec.AutomountServiceAccountToken = &no
+	if spec.AutomountServiceAccountToken == nil {
+		spec.AutomountServiceAccountToken = &no
+	}
 	spec.SecurityContext = &corev1.PodSecurityContext{
 		RunAsNonRoot: &yes, RunAsUser: &user,
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},

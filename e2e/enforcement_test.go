@@ -27,7 +27,7 @@ import (
 
 // Addresses that this test gives to the machine's loopback interface.
 const (
-	outside   = "203.0.113.80"  // stands for the internet (RFC 5737)
+	outside   = "192.31.196.80" // stands for the internet: public, of AS112, which only answers DNS (RFC 7535)
 	linkLocal = "169.254.250.1" // stands for the cloud's metadata, which a test must not replace
 )
 
