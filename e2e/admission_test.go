@@ -29,6 +29,7 @@ func TestServiceCannotUseOthersSecrets(t *testing.T) {
 		secrets    = `no Secret or ConfigMap but those`
 		accounts   = `no service account but`
 		tokens     = `no token of a service account`
+		priority   = `no priority that is as high`
 		volumes    = `no such volume`
 		projected  = `no such projected volume`
 		projection = `{"volumes": [{"name": "v", "projected": {"sources": [`
@@ -50,6 +51,9 @@ func TestServiceCannotUseOthersSecrets(t *testing.T) {
 		`{"serviceAccount": "other"}`:             accounts, // the deprecated field
 		`{"automountServiceAccountToken": true}`:  tokens,
 		`{"imagePullSecrets": [{"name": "any"}]}`: allowed,
+
+		`{"priorityClassName": "system-cluster-critical"}`:   priority,
+		`{"priorityClassName": "` + harness.Namespace + `"}`: priority,
 
 		`{"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "downwardAPI": {}}]}`:                 allowed,
 		`{"volumes": [{"name": "v", "image": {"reference": "a"}}]}`:                                      allowed,

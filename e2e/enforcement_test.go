@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -46,8 +47,8 @@ func TestNetworkPoliciesHoldInstances(t *testing.T) {
 	t.Parallel()
 	first := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
 	second := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
-	outsider := runPod(t, harness.Namespace, "outsider", nil, echoContainer())
-	dns := runPod(t, metav1.NamespaceSystem, "dns-of-the-tests", map[string]string{"k8s-app": "kube-dns"}, dnsContainer())
+	outsider := runPod(t, harness.Namespace, "outsider", nil, echoContainer(), nil)
+	dns := runPod(t, metav1.NamespaceSystem, "dns-of-the-tests", map[string]string{"k8s-app": "kube-dns"}, dnsContainer(), nil)
 	replica := suite.Replicas(t)[0]
 	for _, address := range []string{outside, linkLocal} {
 		addAddress(t, address)
@@ -208,8 +209,8 @@ func listen(t *testing.T, address string) {
 	}()
 }
 
-// runPod runs a pod until the test ends and returns its address.
-func runPod(t *testing.T, namespace, name string, labels map[string]string, container corev1.Container) string {
+// runPod runs a pod until the test ends and returns its address. changes may be nil.
+func runPod(t *testing.T, namespace, name string, labels map[string]string, container corev1.Container, changes func(*corev1.PodSpec)) string {
 	t.Helper()
 	yes, no, user, grace := true, false, int64(1000), int64(0)
 	container.ImagePullPolicy = corev1.PullIfNotPresent
@@ -217,26 +218,37 @@ func runPod(t *testing.T, namespace, name string, labels map[string]string, cont
 		AllowPrivilegeEscalation: &no,
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken:  &no,
+			TerminationGracePeriodSeconds: &grace,
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: &yes, RunAsUser: &user,
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{container},
+		},
+	}
+	if changes != nil {
+		changes(&pod.Spec)
+	}
 	pods := suite.Kube.Client.CoreV1().Pods(namespace)
 	ctx := context.WithoutCancel(t.Context())
+	remove := func() error {
+		err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
 	// An interrupted run may have left it outside of the tests' namespaces.
-	_ = pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
+	require.NoError(t, remove())
 	harness.Until(t, 30*time.Second, "create pod "+name, func(ctx context.Context) error {
-		_, err := pods.Create(ctx, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-			Spec: corev1.PodSpec{
-				AutomountServiceAccountToken:  &no,
-				TerminationGracePeriodSeconds: &grace,
-				SecurityContext: &corev1.PodSecurityContext{
-					RunAsNonRoot: &yes, RunAsUser: &user,
-					SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-				},
-				Containers: []corev1.Container{container},
-			},
-		}, metav1.CreateOptions{})
+		_, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	})
-	t.Cleanup(func() { assert.NoError(t, pods.Delete(ctx, name, metav1.DeleteOptions{})) })
+	t.Cleanup(func() { assert.NoError(t, remove()) })
 	var address string
 	harness.Until(t, time.Minute, "pod "+name+" is ready", func(ctx context.Context) error {
 		pod, err := pods.Get(ctx, name, metav1.GetOptions{})
