@@ -44,7 +44,7 @@ fmt: ## Format the Go code
 
 .PHONY: manifests
 manifests: ## Check the rendered manifests: types, RBAC, pod security, network policy
-	go -C e2e test -count=1 -run 'TestManifests|TestInstancesReach' .
+	go -C e2e test -count=1 -run 'TestManifests|TestInstancesReach|TestTheServiceRefuses' .
 
 .PHONY: cluster-up
 cluster-up: ## Start the local cluster (the first run builds Kubernetes)

@@ -43,7 +43,7 @@ ten minutes on two cores. Later runs take about ten seconds.`,
 	root.PersistentFlags().StringVar(&dir, "dir", os.Getenv(dirEnv),
 		"directory of the cluster's files (env "+dirEnv+"; default .cluster in the repository's root)")
 	root.AddCommand(upCommand(c), downCommand(c), statusCommand(c), loadCommand(c),
-		logsCommand(c), imageCommand(c), kubeconfigCommand(c), loadBalancerCommand(c))
+		logsCommand(c), imageCommand(c), kubeconfigCommand(c), loadBalancerCommand(c), networkPolicyCommand(c))
 	return root
 }
 

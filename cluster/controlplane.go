@@ -35,6 +35,7 @@ func (c *cluster) etcd() part {
 // apiServer listens on all addresses because clients use 127.0.0.1 and pods use
 // the bridge's address. The packet filter blocks other machines.
 func (c *cluster) apiServer() part {
+	audit := c.config("audit.yaml")
 	return part{
 		name: "kube-apiserver",
 		command: []string{
@@ -62,11 +63,35 @@ func (c *cluster) apiServer() part {
 			"--kubelet-certificate-authority=" + c.pki(clusterCA+".crt"),
 			// The name node1 does not resolve.
 			"--kubelet-preferred-address-types=InternalIP",
+			"--audit-policy-file=" + audit,
+			"--audit-log-path=" + c.auditLog(),
+			"--audit-log-maxsize=64", // MiB
+			"--audit-log-maxbackup=1",
 			"--profiling=false",
 		},
-		ports: []int{apiPort},
-		ready: c.adminCheck("/readyz?verbose"),
+		configs: []string{audit},
+		ports:   []int{apiPort},
+		ready:   c.adminCheck("/readyz?verbose"),
 	}
+}
+
+// auditLog is the path of the API server's log of the service's requests.
+func (c *cluster) auditLog() string { return c.log("audit") }
+
+// auditPolicy makes the API server log who asked for what, and the response's code,
+// of requests of the service. The end-to-end tests compare it with the rights that
+// the manifests grant.
+func (c *cluster) auditPolicy() ([]byte, error) {
+	var users []string
+	for _, namespace := range []string{"binder", "binder-e2e"} {
+		users = append(users, "system:serviceaccount:"+namespace+":binder-deploy-kubernetes")
+	}
+	return encodeYAML("the audit log", map[string]any{
+		"apiVersion": "audit.k8s.io/v1",
+		"kind":       "Policy",
+		"omitStages": []string{"RequestReceived"},
+		"rules":      []map[string]any{{"level": "Metadata", "users": users}},
+	})
 }
 
 func (c *cluster) controllerManager() part {

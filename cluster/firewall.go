@@ -18,11 +18,13 @@ type nftTable struct {
 // ownTable is the table that ensureRules creates.
 const ownTable = "binder-cluster"
 
-// clusterTables returns the tables that this command and kube-proxy create. Tables that existed before the cluster started are not removed.
+// clusterTables returns the tables that this command and kube-proxy create. Tables
+// that existed before the cluster started are not removed.
 func clusterTables() []nftTable {
 	return []nftTable{
 		{"inet", ownTable},
 		{"ip", "kube-proxy"}, {"ip6", "kube-proxy"},
+		{"ip", policyTable}, {"inet", unusedPolicyTable},
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command cluster runs a complete one-node Kubernetes cluster as processes of
-// this machine: etcd, the control plane, containerd, a kubelet, kube-proxy, and
-// a load balancer that serves Services of type LoadBalancer on 127.0.0.1. The
-// demo, the tests and the benchmarks use it. It needs no container engine and no
+// this machine: etcd, the control plane, containerd, a kubelet, kube-proxy, an
+// enforcement of NetworkPolicies, and a load balancer that serves Services of type
+// LoadBalancer on 127.0.0.1. The demo, the tests and the benchmarks use it. It needs no container engine and no
 // image registry: it builds Kubernetes from its Go modules, and it builds the
 // images.
 //

@@ -117,6 +117,7 @@ func (c *cluster) writeConfigs() error {
 		c.config("cni/10-binder.conflist"): c.cniConfig,
 		c.config("kubelet.yaml"):           c.kubeletConfig,
 		c.config("kube-proxy.yaml"):        c.kubeProxyConfig,
+		c.config("audit.yaml"):             c.auditPolicy,
 	} {
 		data, err := render()
 		if err != nil {

@@ -33,7 +33,7 @@ const logTail = 15
 func (c *cluster) parts() []part {
 	return []part{
 		c.etcd(), c.containerd(), c.apiServer(),
-		c.controllerManager(), c.scheduler(), c.kubelet(), c.kubeProxy(), c.loadBalancer(),
+		c.controllerManager(), c.scheduler(), c.kubelet(), c.kubeProxy(), c.networkPolicy(), c.loadBalancer(),
 	}
 }
 

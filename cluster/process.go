@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // record identifies a process that was started. Process ids are reused, so a
@@ -103,6 +105,11 @@ func startProcess(cmd *exec.Cmd, log, path, fingerprint string) (record, error) 
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// Descriptors that this process inherited, such as the lock of flock(1), would
+	// stay open for as long as the part runs.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return record{}, fmt.Errorf("keep descriptors from %s: %w", cmd.Path, err)
+	}
 	if err := cmd.Start(); err != nil {
 		return record{}, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}

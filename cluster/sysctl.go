@@ -15,6 +15,7 @@ import (
 func nodeSettings() map[string]string {
 	return map[string]string{
 		"net/ipv4/ip_forward": "1", // for the pods
+		bridgeFilterSetting:   "1", // for network policies between pods
 		// Generate no IPv6 address for the link of each new pod. A browser on
 		// this machine takes a new address for a network change and aborts its
 		// requests (ERR_NETWORK_CHANGED).
@@ -26,7 +27,6 @@ func nodeSettings() map[string]string {
 // nodeSettings and those that the kubelet changes.
 func changedSettings() []string {
 	return append(slices.Sorted(maps.Keys(nodeSettings())),
-		"net/bridge/bridge-nf-call-iptables",
 		"vm/overcommit_memory",
 		"vm/panic_on_oom",
 		"kernel/panic",

@@ -83,6 +83,9 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := c.writeOwner(); err != nil {
 		return err
 	}
+	if err := c.ensureBridgeFilter(ctx); err != nil {
+		return err
+	}
 	if err := c.saveMachineState(ctx); err != nil {
 		return err
 	}
@@ -93,6 +96,9 @@ func (c *cluster) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := ensureRules(ctx); err != nil {
+		return err
+	}
+	if err := ensurePolicyRules(); err != nil {
 		return err
 	}
 	if err := c.ensurePKI(); err != nil {

@@ -10,10 +10,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -24,6 +26,10 @@ import (
 )
 
 // The tests in this file check manifests only and need no cluster.
+
+// clusterWide are the kinds of the manifests that belong to no namespace. Their
+// objects are named after a namespace, so that two installations do not share them.
+var clusterWide = []string{"Namespace", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 // rendered returns the directories that users apply, each with the namespaces of
 // its objects.
@@ -80,7 +86,8 @@ func TestManifestsStayInTheirNamespaces(t *testing.T) {
 			require.NoError(t, err)
 			for _, object := range objects {
 				what := object.GetKind() + " " + object.GetName()
-				if object.GetKind() == "Namespace" {
+				if slices.Contains(clusterWide, object.GetKind()) {
+					assert.Empty(t, object.GetNamespace(), what)
 					assert.Contains(t, namespaces, object.GetName(), what)
 				} else {
 					assert.Contains(t, namespaces, object.GetNamespace(), what)
@@ -132,6 +139,51 @@ func TestManifestsGrantLeastPrivilege(t *testing.T) {
 	})
 }
 
+// TestManifestsBindThePolicies checks that the admission policy is about the
+// Deployment's service account, and is in force.
+func TestManifestsBindThePolicies(t *testing.T) {
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		deployment := of[*appsv1.Deployment](t, objects)[0]
+		policy := of[*admissionv1.ValidatingAdmissionPolicy](t, objects)[0]
+		user := fmt.Sprintf("request.userInfo.username == %q",
+			"system:serviceaccount:"+deployment.Namespace+":"+deployment.Spec.Template.Spec.ServiceAccountName)
+		require.Len(t, policy.Spec.MatchConditions, 1)
+		assert.Equal(t, user, policy.Spec.MatchConditions[0].Expression)
+		assert.Equal(t, admissionv1.Fail, *policy.Spec.FailurePolicy)
+		binding := of[*admissionv1.ValidatingAdmissionPolicyBinding](t, objects)[0]
+		assert.Equal(t, policy.Name, binding.Spec.PolicyName)
+		assert.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, binding.Spec.ValidationActions)
+		assert.Nil(t, binding.Spec.MatchResources)
+	})
+}
+
+// TestManifestsGiveTheServicePriority checks that instances cannot keep a replica
+// from a node.
+func TestManifestsGiveTheServicePriority(t *testing.T) {
+	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
+		values := map[string]int32{}
+		for _, class := range of[*schedulingv1.PriorityClass](t, objects) {
+			values[class.Name] = class.Value
+			assert.False(t, class.GlobalDefault, class.Name)
+		}
+		service := of[*appsv1.Deployment](t, objects)[0].Spec.Template.Spec
+		require.Contains(t, values, service.PriorityClassName)
+		assert.Positive(t, values[service.PriorityClassName], "above pods without a class")
+		for _, template := range of[*corev1.PodTemplate](t, objects) {
+			if template.Name == "jupyter" {
+				require.Contains(t, values, template.Template.Spec.PriorityClassName)
+				assert.Negative(t, values[template.Template.Spec.PriorityClassName])
+			}
+		}
+		memory := service.Containers[0].Resources
+		assert.Equal(t, memory.Limits.Memory().Value(), memory.Requests.Memory().Value(), "a replica is given what it may use")
+		hard := of[*corev1.ResourceQuota](t, objects)[0].Spec.Hard
+		for _, resource := range []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory, corev1.ResourceRequestsCPU, corev1.ResourceRequestsMemory} {
+			assert.Contains(t, hard, resource)
+		}
+	})
+}
+
 // TestManifestsBindTheController checks that the Deployment's service account gets
 // the rights.
 func TestManifestsBindTheController(t *testing.T) {
@@ -150,7 +202,9 @@ func TestManifestsBindTheController(t *testing.T) {
 func TestManifestsAreRestricted(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
-	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	pinned, err := api.ParseVersion("v1.36")
+	require.NoError(t, err)
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: pinned}
 	check := func(t *testing.T, name string, meta *corev1.PodTemplateSpec) {
 		for _, result := range evaluator.EvaluatePod(level, &meta.ObjectMeta, &meta.Spec) {
 			assert.True(t, result.Allowed, "%s: %s: %s", name, result.ForbiddenReason, result.ForbiddenDetail)
@@ -162,7 +216,10 @@ func TestManifestsAreRestricted(t *testing.T) {
 		}
 		check(t, "the service", &of[*appsv1.Deployment](t, objects)[0].Spec.Template)
 		for _, namespace := range of[*corev1.Namespace](t, objects) {
-			assert.Equal(t, "restricted", namespace.Labels[api.EnforceLevelLabel], namespace.Name)
+			for _, label := range []string{api.EnforceLevelLabel, api.WarnLevelLabel, api.AuditLevelLabel} {
+				assert.Equal(t, "restricted", namespace.Labels[label], "%s: %s", namespace.Name, label)
+				assert.Equal(t, pinned.String(), namespace.Labels[label+"-version"], "%s: %s", namespace.Name, label)
+			}
 		}
 	})
 }

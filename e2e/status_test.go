@@ -87,7 +87,7 @@ func TestMissingImageStaysFailed(t *testing.T) {
 func TestHelperThatCannotStart(t *testing.T) {
 	t.Parallel()
 	suite.CopyTemplate(t, "echo", "helper-without-secret", withHelper(func(helper *corev1.Container) {
-		helper.EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}}}
+		helper.EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "template-missing"}}}}
 	}))
 	instance := suite.Launch(t, "helper-without-secret", harness.LongTimeout)
 	answer := suite.API.Do(t, http.MethodGet, "/applications/"+instance.Template+"/"+instance.ID, "", "Prefer", "wait=35") // this dials
@@ -98,7 +98,7 @@ func TestHelperThatCannotStart(t *testing.T) {
 	status := instance.AwaitStatus(t, soon, "failed")
 	assert.Equal(t, "CreateContainerConfigError", status.Reason)
 	assert.Contains(t, status.Message, "The container helper needs a Secret or ConfigMap")
-	assert.Contains(t, suite.API.StatusWithKey(t, instance.Template, instance.ID).Detail, `secret "missing" not found`)
+	assert.Contains(t, suite.API.StatusWithKey(t, instance.Template, instance.ID).Detail, `secret "template-missing" not found`)
 	code, page := visit(t, http.MethodGet, instance.URL("/"), nil)
 	assert.Equal(t, http.StatusBadGateway, code, page)
 }
@@ -111,13 +111,13 @@ func TestMissingConfigMap(t *testing.T) {
 	suite.CopyTemplate(t, "echo", "configmap-missing", func(template *corev1.PodTemplate) {
 		spec := &template.Template.Spec
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "settings", VolumeSource: corev1.VolumeSource{
-			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}},
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "template-missing"}},
 		}})
 		spec.Containers[0].VolumeMounts = append(spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "settings", MountPath: "/settings"})
 	})
 	instance := suite.Launch(t, "configmap-missing", harness.LongTimeout)
 	all := pollStatus(t, instance, soon, func(s harness.Status) bool { return s.Status == "deploying" && s.Message == says })
-	assert.Contains(t, all[len(all)-1].Detail, `configmap "missing" not found`)
+	assert.Contains(t, all[len(all)-1].Detail, `configmap "template-missing" not found`)
 	failed := instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
 	assert.Equal(t, "StartTimeout", failed.Reason)
 	assert.Equal(t, "template", failed.Fault)

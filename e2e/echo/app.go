@@ -62,6 +62,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.upload(w, r)
 	case "redirect":
 		a.redirect(w, r)
+	case "dial":
+		a.dial(w, r)
 	case "exit":
 		a.exitProcess(w, r)
 	default:

@@ -6,10 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -52,24 +55,66 @@ func Connect(kubeconfig string) (*Kube, error) {
 	return &Kube{Client: client, dynamic: byKind, mapper: mapper, kubeconfig: kubeconfig}, nil
 }
 
+// AsService returns a client with the service's rights.
+func (k *Kube) AsService(t testing.TB) kubernetes.Interface {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", k.kubeconfig)
+	if err != nil {
+		t.Fatalf("read kubeconfig %s: %v", k.kubeconfig, err)
+	}
+	config.Impersonate.UserName = serviceUser
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatalf("create a client: %v", err)
+	}
+	return client
+}
+
 // apply applies objects with server-side apply, in order.
 func (k *Kube) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
 	for _, object := range objects {
-		kind := object.GroupVersionKind()
-		mapping, err := k.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+		resource, err := k.resource(object)
 		if err != nil {
-			return fmt.Errorf("find the resource of %s: %w", kind.Kind, err)
+			return err
 		}
 		data, err := json.Marshal(object)
 		if err != nil {
-			return fmt.Errorf("encode %s %s: %w", kind.Kind, object.GetName(), err)
+			return fmt.Errorf("encode %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 		force := true
-		_, err = k.dynamic.Resource(mapping.Resource).Namespace(object.GetNamespace()).
+		_, err = k.dynamic.Resource(resource).Namespace(object.GetNamespace()).
 			Patch(ctx, object.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
 		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
+			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// deleteClusterWide deletes those of the objects that belong to no namespace, except
+// namespaces themselves.
+func (k *Kube) deleteClusterWide(ctx context.Context, objects []*unstructured.Unstructured) error {
+	for _, object := range objects {
+		if object.GetNamespace() != "" || object.GetKind() == "Namespace" {
+			continue
+		}
+		resource, err := k.resource(object)
+		if err != nil {
+			return err
+		}
+		err = k.dynamic.Resource(resource).Delete(ctx, object.GetName(), metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func (k *Kube) resource(object *unstructured.Unstructured) (schema.GroupVersionResource, error) {
+	kind := object.GroupVersionKind()
+	mapping, err := k.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		return schema.GroupVersionResource{}, fmt.Errorf("find the resource of %s: %w", kind.Kind, err)
+	}
+	return mapping.Resource, nil
 }

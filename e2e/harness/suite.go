@@ -43,7 +43,8 @@ type Suite struct {
 	Kube *Kube
 	API  API // uses the Service and the API key
 
-	root     string // the repository's root
+	root     string    // the repository's root
+	began    time.Time // audit events before it are an earlier run's
 	out      io.Writer
 	registry *http.Server // the template registry
 	logs     *logWatch
@@ -52,13 +53,13 @@ type Suite struct {
 // Start deploys the service and waits until it answers. It first removes what an
 // earlier run has left. Progress goes to out.
 func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite, error) {
-	s := &Suite{Kube: kube, root: root, out: out, API: NewAPI(apiURL, rand.Text())}
+	s := &Suite{Kube: kube, root: root, out: out, began: time.Now(), API: NewAPI(apiURL, rand.Text())}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
 	}{
 		{"installing binder-client if necessary", s.installClient},
-		{"removing the namespaces of an earlier run", s.removeNamespaces},
+		{"removing what an earlier run has left", s.remove},
 		{"starting a template registry", s.startRegistry},
 		{"following the service's log", s.followLogs},
 		{"applying e2e/manifests", s.deploy},
@@ -73,10 +74,12 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 }
 
 // Stop removes everything that Start and the tests have created. It returns an error
-// if the service's log had a panic or a line that is not JSON, at any time.
-func (s *Suite) Stop(ctx context.Context) error {
+// if the service's log had a panic or a line that is not JSON, at any time, or if the
+// service's rights are not those that it needs. all says that every test ran.
+func (s *Suite) Stop(ctx context.Context, all bool) error {
 	defer s.stopRegistry()
-	err := s.progress(ctx, "removing the tests' namespaces", s.removeNamespaces)
+	err := s.checkRights(all)
+	err = errors.Join(err, s.progress(ctx, "removing the tests' objects", s.remove))
 	if s.logs == nil {
 		return err
 	}
@@ -152,6 +155,15 @@ func (s *Suite) AwaitAPI(t testing.TB) {
 	if err := s.awaitAPI(t.Context()); err != nil {
 		t.Fatalf("wait for the API: %v", err)
 	}
+}
+
+// remove removes the objects of e2e/manifests, with everything in their namespaces.
+func (s *Suite) remove(ctx context.Context) error {
+	objects, err := Render(filepath.Join(s.root, "e2e", "manifests"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.removeNamespaces(ctx), s.Kube.deleteClusterWide(ctx, objects))
 }
 
 func (s *Suite) removeNamespaces(ctx context.Context) error {
