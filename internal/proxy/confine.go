@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxCookies is the most bytes of cookies that an application gets: the most that common
@@ -65,8 +66,8 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 			continue // it would be sent to more hosts
 		case "path":
 			// The default of a path that does not begin with a slash is below the base
-			// URL (RFC 6265, section 5.2.4).
-			if path = strings.TrimSpace(path); strings.HasPrefix(path, "/") {
+			// URL (RFC 6265, section 5.2.4). Some clients, such as curl, drop quotes.
+			if path = strings.TrimFunc(path, isQuoteOrSpace); strings.HasPrefix(path, "/") {
 				attribute = name + "=" + m.cookiePath(path)
 			}
 		}
@@ -75,9 +76,13 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 	return strings.Join(kept, ";")
 }
 
-// hides reports whether a cookie is hidden from applications. pair begins with its name.
+func isQuoteOrSpace(c rune) bool { return c == '"' || unicode.IsSpace(c) }
+
+// hides reports whether a cookie is hidden from applications. pair begins with its name. A
+// browser keeps "=a=b" as a cookie without a name, and sends it as "a=b" (RFC 6265bis,
+// sections 5.6 and 5.8.3): what that reads like counts.
 func (p *Proxy) hides(pair string) bool {
-	name, _, _ := strings.Cut(pair, "=")
+	name, _, _ := strings.Cut(strings.TrimLeftFunc(pair, func(c rune) bool { return c == '=' || unicode.IsSpace(c) }), "=")
 	name = strings.TrimSpace(name)
 	return slices.ContainsFunc(p.deps.HideCookies, func(hidden string) bool {
 		prefix, open := strings.CutSuffix(hidden, "*")
