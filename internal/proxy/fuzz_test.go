@@ -207,3 +207,47 @@ func FuzzConfineCookies(f *testing.F) {
 		}
 	})
 }
+
+// FuzzMapping checks where browsers go by the addresses in an answer. An address of the
+// visitor's own host or of the application's stays on the visitor's host, and with
+// strip-prefix below the base URL. All others stay as they are, and so does what is mapped.
+func FuzzMapping(f *testing.F) {
+	for _, seed := range []string{
+		"/login", "/../x", "/%2E./x", `/..\x`, "//evil.example", "http://localhost:8888/x", "http://localhost:8888//evil.example", `http://localhost:8888/\evil.example`,
+		"//hub.example/../x", "http://hub.example:80//x", "http://hub.example", "http://10.0.0.7:8888BASE/../x", "BASE/../../x", "BASE?a", "../x", "?a=/../", "/x?..", "/./", "/a/..", "BASE/..",
+		"5; url=/x", `</a>; title="<"`, "http://hub.example?/..", "/x/..;/../y",
+	} {
+		f.Add(strings.ReplaceAll(seed, "BASE", base[:len(base)-1]), true)
+		f.Add(strings.ReplaceAll(seed, "BASE", base[:len(base)-1]), false)
+	}
+	f.Fuzz(func(t *testing.T, value string, strip bool) {
+		m := newMapping(&http.Request{Host: "hub.example"}, instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: strip})
+		for _, name := range []string{"Location", "Refresh", "Link"} {
+			h := http.Header{name: {value}}
+			m.header(h)
+			once := h[name][0]
+			m.header(h)
+			if h[name][0] != once {
+				t.Errorf("%s: %q becomes %q, and then %q", name, value, once, h[name][0])
+			}
+		}
+		address, err := url.Parse(value)
+		if err != nil || address.User != nil || address.Scheme != "" && address.Host == "" {
+			return // the URL standard reads more into it than RFC 3986
+		}
+		mapped := m.reference(value)
+		was, _ := kubetest.Browse("hub.example", base+"a/b", value)
+		host, path := kubetest.Browse("hub.example", base+"a/b", mapped)
+		own := m.isOwn(address.Host)
+		switch {
+		case was != "hub.example" && !own:
+			if mapped != value {
+				t.Errorf("%q becomes %q, which is another host's", value, mapped)
+			}
+		case host != "hub.example":
+			t.Errorf("%q becomes %q, which leads to %s", value, mapped, host)
+		case strip && (address.Host != "" || strings.HasPrefix(value, "/")) && path+"/" != base && !strings.HasPrefix(path, base):
+			t.Errorf("%q becomes %q, which leads to %s", value, mapped, path)
+		}
+	})
+}

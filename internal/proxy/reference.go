@@ -1,0 +1,75 @@
+package proxy
+
+import (
+	"net/url"
+	"strings"
+)
+
+// Browsers read a URI reference by the URL standard (https://url.spec.whatwg.org, section
+// 4.4), which forgives more than RFC 3986. What decides where a visitor goes must read it
+// as they do: a backslash is a slash, %2e is a dot, and tabs and line breaks are ignored.
+
+// withoutIgnored drops the characters of a reference that browsers ignore.
+func withoutIgnored(value string) string {
+	return strings.Map(func(c rune) rune {
+		if c == '\t' || c == '\n' || c == '\r' {
+			return -1
+		}
+		return c
+	}, value)
+}
+
+// beginsWithHost reports whether a browser takes the beginning of a reference for a host.
+func beginsWithHost(value string) bool {
+	return len(value) >= 2 && isSlash(rune(value[0])) && isSlash(rune(value[1]))
+}
+
+func isSlash(c rune) bool { return c == '/' || c == '\\' }
+
+// pathOnly returns the reference of a path and what follows it, of which no part is taken
+// for a host: /.//x leads to the path //x.
+func pathOnly(path string) string {
+	if beginsWithHost(path) {
+		return "/." + path
+	}
+	return path
+}
+
+// withoutDots resolves the dot segments of a reference that begins with a path. At the
+// root of an application they lead nowhere, but below its base URL they would lead out of
+// it. A reference without any stays as it is.
+func withoutDots(value string) string {
+	end := strings.IndexAny(value, "?#")
+	if end < 0 {
+		end = len(value)
+	}
+	segments := strings.Split(strings.ReplaceAll(value[:end], `\`, "/"), "/")[1:]
+	var kept []string
+	changed := false
+	for i, segment := range segments {
+		dots := strings.NewReplacer("%2e", ".", "%2E", ".").Replace(segment)
+		if dots != "." && dots != ".." {
+			kept = append(kept, segment)
+			continue
+		}
+		changed = true
+		if dots == ".." && len(kept) > 0 {
+			kept = kept[:len(kept)-1]
+		}
+		if i == len(segments)-1 {
+			kept = append(kept, "")
+		}
+	}
+	if !changed {
+		return value
+	}
+	return "/" + strings.Join(kept, "/") + value[end:]
+}
+
+// unescaped decodes the escapes of a path, if all are valid.
+func unescaped(path string) string {
+	if decoded, err := url.PathUnescape(path); err == nil {
+		return decoded
+	}
+	return path
+}
