@@ -16,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -272,13 +273,16 @@ func identity(from Environment) (string, error) {
 	return host + "-" + hex.EncodeToString(suffix[:]), nil
 }
 
-var logFormats = []string{"auto", "json", "text"}
+var (
+	publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
+	logFormats        = []string{"auto", "json", "text"}
+)
 
 // validate checks that values are in range and agree with one another.
 func (c *Config) validate(m *mistakes) {
 	c.validateDurations(m)
 	c.validateLimits(m)
-	if c.PublicHost != "" && !isHostPort(c.PublicHost) {
+	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
 		m.add(fmt.Errorf("--public-host is %q: it must be host or host:port, such as binder.example.org, with no scheme and no path",
 			c.PublicHost), "public-host")
 	}

@@ -244,7 +244,7 @@ func TestPublicHost(t *testing.T) {
 			t.Errorf("got %q, want %q", c.PublicHost, host)
 		}
 	}
-	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>", "a:b", "a:", ":80", "[", "a[b", "[::1", "::1", "a:123456"} {
+	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>"} {
 		wantMistakes(t, testHost(), []string{"--public-host=" + host}, 1, "--public-host")
 	}
 }

@@ -18,8 +18,9 @@ type mapping struct {
 	address  string // host:port of the application
 	host     string // by which the visitor knows it
 	reported string // the same, as an ingress in front of this service knows it; or ""
-	// doubled says that the path which the application gets begins with two slashes.
-	doubled bool
+	// doubleSlash says that the path which the application gets begins with two slashes,
+	// in any encoding, since the prefix was taken off.
+	doubleSlash bool
 }
 
 // newMapping returns the mapping of an instance's answer to a request.
@@ -27,8 +28,7 @@ func newMapping(r *http.Request, inst instance.Instance) mapping {
 	m := mapping{base: strings.TrimSuffix(instance.BaseURL(inst.ID), "/"), pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: firstOf(r.Header.Get("X-Forwarded-Host"))}
 	if inst.StripPrefix {
 		m.prefix = m.base
-		path, _ := splitTarget(r)
-		m.doubled = beginsWithHost(withoutIgnored(unescaped(strings.TrimPrefix(path, m.prefix))))
+		m.doubleSlash = beginsWithTwoSlashes(strings.TrimPrefix(EscapedPath(r), m.prefix))
 	}
 	return m
 }
@@ -103,7 +103,7 @@ func (m mapping) reference(value string) string {
 	value = withoutIgnored(value)
 	authority, rest, found := cutAuthority(value)
 	switch {
-	case !found, m.doubled && strings.HasPrefix(value, "//"):
+	case !found, m.doubleSlash && strings.HasPrefix(value, "//"):
 		return m.path(value)
 	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))

@@ -132,6 +132,7 @@ func TestMapsPathsThatLookLikeHosts(t *testing.T) {
 		{"//evil.example", "//evil.example/", base[:len(base)-1] + "//evil.example/"},
 		{"///evil.example", "///evil.example/", base[:len(base)-1] + "///evil.example/"},
 		{"/%2Fevil.example", "//evil.example/", base[:len(base)-1] + "//evil.example/"},
+		{"/%252Fevil.example", "//evil.example/", base[:len(base)-1] + "//evil.example/"},
 		{"/%5Cevil.example", "//evil.example/", base[:len(base)-1] + "//evil.example/"},
 		{`/\evil.example`, `/\evil.example/`, base[:len(base)-1] + `/\evil.example/`},
 		{"/%09/evil.example", "/\t/evil.example/", base[:len(base)-1] + "//evil.example/"},

@@ -66,10 +66,15 @@ func withoutDots(value string) string {
 	return "/" + strings.Join(kept, "/") + value[end:]
 }
 
-// unescaped decodes the escapes of a path, if all are valid.
-func unescaped(path string) string {
-	if decoded, err := url.PathUnescape(path); err == nil {
-		return decoded
+// beginsWithTwoSlashes reports whether a path does so to a browser, however often it is
+// unescaped.
+func beginsWithTwoSlashes(path string) bool {
+	for !beginsWithHost(withoutIgnored(path)) {
+		unescaped, err := url.PathUnescape(path)
+		if err != nil || unescaped == path { // ends: each round makes it shorter
+			return false
+		}
+		path = unescaped
 	}
-	return path
+	return true
 }
