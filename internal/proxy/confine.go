@@ -31,15 +31,18 @@ func actsOnOrigin(name string) bool {
 }
 
 // commandsServer reports whether a field of an answer is a command to a server in front
-// of this service, such as nginx (X-Accel-Redirect), Apache, lighttpd, LiteSpeed or
-// Perlbal. Some of them make such a server answer with its own files. X-Accel-Buffering
-// acts on its own answer only: it lets parts of it through as they come.
+// of this service: nginx (X-Accel-Redirect), Apache, lighttpd, LiteSpeed, Perlbal or Envoy.
+// Some of them make such a server answer with its own files, others empty its cache
+// (X-LiteSpeed-Purge), or make it take this service for broken
+// (X-Envoy-Immediate-Health-Check-Fail). X-Accel-Buffering acts on its own answer only: it
+// lets parts of it through as they come.
 func commandsServer(name string) bool {
-	switch name {
-	case "X-Sendfile", "X-Lighttpd-Send-File", "X-Lighttpd-Send-Tempfile", "X-Litespeed-Location", "X-Reproxy-File", "X-Reproxy-Url":
-		return true
+	if name == "X-Accel-Buffering" {
+		return false
 	}
-	return strings.HasPrefix(name, "X-Accel-") && name != "X-Accel-Buffering"
+	return slices.ContainsFunc([]string{"X-Accel-", "X-Envoy-", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-", "X-Sendfile"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // removeFarReaching removes the fields of an answer that act on more than the answer.
@@ -97,6 +100,7 @@ func (p *Proxy) confineCookies(h http.Header) {
 	var lines []string
 	room, changed := maxCookies, false
 	for _, line := range h[field] {
+		room -= len(field) + len(": ") // a field can be empty, and there can be many
 		var kept []string
 		for pair := range strings.SplitSeq(line, ";") {
 			if room -= len(pair) + len(";"); p.hides(pair) || room < 0 {
