@@ -239,7 +239,7 @@ func FuzzMapping(f *testing.F) {
 		mapped := m.reference(value)
 		was, _ := kubetest.Browse("hub.example", base+"a/b", value)
 		host, path := kubetest.Browse("hub.example", base+"a/b", mapped)
-		own := m.isOwn(address.Host)
+		own := m.isOwn(address.Host) && (address.Scheme == "" || address.Scheme == "http" || address.Scheme == "https")
 		switch {
 		case was != "hub.example" && !own:
 			if mapped != value {
