@@ -103,7 +103,7 @@ func (p *Proxy) confineCookies(h http.Header) {
 		room -= len(field) + len(": ") // a field can be empty, and there can be many
 		var kept []string
 		for pair := range strings.SplitSeq(line, ";") {
-			if room -= len(pair) + len(";"); p.hides(pair) || room < 0 {
+			if room -= len(pair) + len(";"); room < 0 || p.hides(pair) {
 				changed = true
 				continue
 			}

@@ -150,6 +150,20 @@ func TestMapsPathsThatLookLikeHosts(t *testing.T) {
 	}
 }
 
+// A long path costs no more than three rounds. With a round for each escape, this would take
+// minutes.
+func TestMapsLongPaths(t *testing.T) {
+	long := "/%" + strings.Repeat("25", 1<<19)
+	m := newMapping(&http.Request{RequestURI: base[:len(base)-1] + long}, instance.Instance{ID: kubetest.ID(1), StripPrefix: true})
+	if m.doubleSlash {
+		t.Error("the path is taken for a host")
+	}
+	dots := strings.Repeat("/..", 1<<18)
+	if got, want := m.reference(dots+"/x"), m.base+"/x"; got != want {
+		t.Errorf("got %.99s, want %s", got, want)
+	}
+}
+
 // Destination is an address that the visitor's program sends.
 func TestMapsDestination(t *testing.T) {
 	inst := instance.Instance{ID: kubetest.ID(1), Address: "10.0.0.7:8888", StripPrefix: true}

@@ -47,7 +47,10 @@ func withoutDots(value string) string {
 	var kept []string
 	changed := false
 	for i, segment := range segments {
-		dots := strings.NewReplacer("%2e", ".", "%2E", ".").Replace(segment)
+		dots := segment
+		if len(dots) <= len("%2e%2e") {
+			dots = strings.ReplaceAll(strings.ToLower(dots), "%2e", ".")
+		}
 		if dots != "." && dots != ".." {
 			kept = append(kept, segment)
 			continue
@@ -66,15 +69,19 @@ func withoutDots(value string) string {
 	return "/" + strings.Join(kept, "/") + value[end:]
 }
 
-// beginsWithTwoSlashes reports whether a path does so to a browser, however often it is
-// unescaped.
+// maxUnescaped is how often an application is expected to unescape a path. Each further
+// round would cost as much as the path is long, and a path can have thousands.
+const maxUnescaped = 3
+
+// beginsWithTwoSlashes reports whether a path does so to a browser, once an application has
+// unescaped it up to maxUnescaped times.
 func beginsWithTwoSlashes(path string) bool {
-	for !beginsWithHost(withoutIgnored(path)) {
+	for range maxUnescaped {
 		unescaped, err := url.PathUnescape(path)
-		if err != nil || unescaped == path { // ends: each round makes it shorter
-			return false
+		if beginsWithHost(withoutIgnored(path)) || err != nil || unescaped == path {
+			break
 		}
 		path = unescaped
 	}
-	return true
+	return beginsWithHost(withoutIgnored(path))
 }
