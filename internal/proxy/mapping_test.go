@@ -62,6 +62,7 @@ func TestMapsAddresses(t *testing.T) {
 		{"Location", "BASE?x", "BASE?x", ""},
 		{"Location", "http://hub.example:8000BASE/x", "http://hub.example:8000BASE/x", ""},
 		{"Location", "https://login.example/x", "https://login.example/x", ""},
+		{"Location", "//\xf9/\xff", "//\xf9/\xff", ""}, // not UTF-8
 		{"Location", "//cdn.example/x", "//cdn.example/x", ""},
 		{"Location", "http://localhost:9999/callback", "http://localhost:9999/callback", ""},
 		{"Location", "http://hub.example:9999/x", "http://hub.example:9999/x", ""},

@@ -9,14 +9,13 @@ import (
 // 4.4), which forgives more than RFC 3986. What decides where a visitor goes must read it
 // as they do: a backslash is a slash, %2e is a dot, and tabs and line breaks are ignored.
 
-// withoutIgnored drops the characters of a reference that browsers ignore.
+// withoutIgnored drops the characters of a reference that browsers ignore. All other bytes
+// stay, also those that are not UTF-8.
 func withoutIgnored(value string) string {
-	return strings.Map(func(c rune) rune {
-		if c == '\t' || c == '\n' || c == '\r' {
-			return -1
-		}
-		return c
-	}, value)
+	if !strings.ContainsAny(value, "\t\r\n") {
+		return value
+	}
+	return strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(value)
 }
 
 // beginsWithHost reports whether a browser takes the beginning of a reference for a host.
