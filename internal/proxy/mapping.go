@@ -3,10 +3,12 @@ package proxy
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 )
 
 // mapping turns the addresses in an application's answer into those by which its
@@ -18,6 +20,10 @@ type mapping struct {
 	address  string // host:port of the application
 	host     string // by which the visitor knows it
 	reported string // the same, as an ingress in front of this service knows it; or ""
+	layout   origin.Layout
+	// doubleSlash says that the path which the application gets begins with two slashes,
+	// in any encoding, since the prefix was taken off.
+	doubleSlash bool
 }
 
 // newMapping returns the mapping of an instance's answer to a request.
@@ -25,7 +31,26 @@ func newMapping(r *http.Request, inst instance.Instance) mapping {
 	m := mapping{base: strings.TrimSuffix(instance.BaseURL(inst.ID), "/"), pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: firstOf(r.Header.Get("X-Forwarded-Host"))}
 	if inst.StripPrefix {
 		m.prefix = m.base
+		m.doubleSlash = beginsWithTwoSlashes(strings.TrimPrefix(EscapedPath(r), m.prefix))
 	}
+	return m
+}
+
+// beginsWithTwoSlashes reports whether a path does so, however often it is unescaped.
+func beginsWithTwoSlashes(path string) bool {
+	for !strings.HasPrefix(path, "//") {
+		unescaped, err := url.PathUnescape(path)
+		if err != nil || unescaped == path { // ends: each round makes it shorter
+			return false
+		}
+		path = unescaped
+	}
+	return true
+}
+
+// within says where other instances are.
+func (m mapping) within(layout origin.Layout) mapping {
+	m.layout = layout
 	return m
 }
 
@@ -97,6 +122,10 @@ func (m mapping) reference(value string) string {
 	switch {
 	case !found:
 		return m.path(value)
+	case m.doubleSlash && strings.HasPrefix(value, "//"):
+		// The application means a path, such as its own with a slash at the end. Browsers
+		// would take it for another host.
+		return m.prefix + value
 	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))
 	case m.isOwn(authority):
