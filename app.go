@@ -166,7 +166,7 @@ func (a *app) listen(templates podtemplate.Source) error {
 	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.visits)
 	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.visits),
+		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler())), shortRequests(), a.visits),
 		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.visits),
 		visitors,
 	}
@@ -175,27 +175,31 @@ func (a *app) listen(templates podtemplate.Source) error {
 
 // api is what answers on the API's port.
 func (a *app) api(proxyPort string) http.Handler {
-	locator := &protocol.Locator{PublicHost: a.config.PublicHost, ProxyPort: proxyPort, Services: a.cache}
+	layout := a.layout()
+	locator := &protocol.Locator{Layout: layout, ProxyPort: proxyPort, Services: a.cache}
+	if len(layout.Public) > 0 {
+		locator.PublicHost = layout.Public[0]
+	}
 	api := &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
-		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, Draining: a.draining,
+		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Metrics: a.metrics, Log: a.visits,
 	}
-	return api.Routes()
+	return notAtInstances(layout, api.Routes())
 }
 
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source) http.Handler {
 	instances := proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
-		LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies, Log: a.visits,
+		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
-		FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
+		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, instances)
+	return routePublic(a.metrics, own, a.config.LaunchPage, a.layout(), instances)
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new

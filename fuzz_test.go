@@ -14,6 +14,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
@@ -94,7 +95,7 @@ func FuzzRoutePublic(f *testing.F) {
 		reached := false
 		instances := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })
 		answer := httptest.NewRecorder()
-		routePublic(newTestMetrics(), own, true, instances).ServeHTTP(answer, r)
+		routePublic(newTestMetrics(), own, true, origin.Layout{}, instances).ServeHTTP(answer, r)
 		sent := target
 		if _, after, absolute := strings.Cut(target, "://"); absolute && target[0] != '/' {
 			sent = after[max(strings.IndexAny(after, "/?"), 0):]

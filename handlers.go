@@ -46,6 +46,9 @@ type API struct {
 	MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
+	// IsOurs reports whether the pages of a request's own host may launch; nil means that
+	// all may.
+	IsOurs func(host string) bool
 	// Draining is done when the server ends. Waiting clients then get the present
 	// status, and ask another replica.
 	Draining context.Context
@@ -72,7 +75,7 @@ func (a *API) Routes() http.Handler {
 	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
 	route("/", nil)
 	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
-	routes := protocol.RefuseOtherSites(a.AllowOrigins, refuse, trimSlash(a.plainPaths(mux)))
+	routes := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, trimSlash(a.plainPaths(mux)))
 	return protocol.AllowOrigins(a.AllowOrigins, routes)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
@@ -210,7 +211,7 @@ func TestRoutePublic(t *testing.T) {
 		{"/%6caunch/jupyter", true, true},
 	} {
 		reached = ""
-		res := ask(routePublic(m, own, row.launchPage, instances), "GET", row.path, "")
+		res := ask(routePublic(m, own, row.launchPage, origin.Layout{}, instances), "GET", row.path, "")
 		if got := reached == row.path; res.Code != http.StatusOK || got != row.toInstance {
 			t.Errorf("%s with launch pages %t: got %d, the instances got %q; want them to get it: %t", row.path, row.launchPage, res.Code, reached, row.toInstance)
 		}

@@ -24,6 +24,7 @@ func rooms() map[string][]string {
 		"keys":       {},
 		"upstream":   {},
 
+		"origin":      {"instance"},
 		"admission":   {"instance"},
 		"lifetime":    {"instance"},
 		"kube":        {"instance"},
@@ -36,9 +37,9 @@ func rooms() map[string][]string {
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 
-		"protocol": {"admission", "instance", "launch", "podtemplate"},
-		"pages":    {"instance", "launch", "protocol"},
-		"proxy":    {"instance", "pages", "upstream"},
+		"protocol": {"admission", "instance", "launch", "origin", "podtemplate"},
+		"pages":    {"instance", "launch", "origin", "protocol"},
+		"proxy":    {"instance", "origin", "pages", "upstream"},
 
 		// Only tests import it.
 		"kubetest": {"instance", "ownwrites"},

@@ -16,6 +16,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
@@ -84,6 +85,11 @@ func (a *app) limits() admission.Limits {
 	}
 }
 
+// layout says at which hosts the service and its instances are.
+func (a *app) layout() origin.Layout {
+	return origin.Layout{Public: a.config.PublicHosts, Domain: a.config.InstanceDomain}
+}
+
 // clientOf tells whose limits a launch counts for, on the API's and on the public port. A
 // holder of the API key may launch for many people, so its launches do not count for a client.
 func (a *app) clientOf(r *http.Request) string {
@@ -96,13 +102,27 @@ func (a *app) clientOf(r *http.Request) string {
 // routePublic routes by the first segment of the path as it was sent. It is not a
 // ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
 // launchPage, the paths of launches go to the instances' handler, which knows no such
-// address.
-func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
-	launch := m.InstrumentProxy(pages.LaunchPrefix, own.Launch())
-	progress := m.InstrumentProxy(pages.ProgressPrefix, own.Progress())
+// address. So does everything at the hosts of instances.
+//
+// Our own pages are only at the main address. Another name that leads here can be anyone's,
+// whose pages are then of the same origin (DNS rebinding), and could launch.
+func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, layout origin.Layout, instances http.Handler) http.Handler {
+	atMain := func(prefix string, next http.Handler) http.Handler {
+		return m.InstrumentProxy(prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !layout.IsMain(r.Host) {
+				pages.MisdirectedNotice().Serve(w, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		}))
+	}
+	launch, progress := atMain(pages.LaunchPrefix, own.Launch()), atMain(pages.ProgressPrefix, own.Progress())
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, ofInstances := layout.OfInstances(r.Host)
 		switch path := proxy.EscapedPath(r); {
+		case ofInstances:
+			instances.ServeHTTP(w, r)
 		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
 			launch.ServeHTTP(w, r)
 		case strings.HasPrefix(path, pages.ProgressPrefix):
@@ -110,6 +130,17 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instance
 		default:
 			instances.ServeHTTP(w, r)
 		}
+	})
+}
+
+// notAtInstances keeps what a server answers from the hosts of instances.
+func notAtInstances(layout origin.Layout, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ofInstances := layout.OfInstances(r.Host); ofInstances {
+			pages.MisdirectedNotice().ServePlain(w)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

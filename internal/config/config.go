@@ -16,7 +16,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,10 +35,16 @@ type Config struct {
 	// MetricsAddress is where /metrics, /healthz and /readyz listen, as host:port; the
 	// default is ":9090". It is for operators, and needs no key.
 	MetricsAddress string
-	// PublicHost is the host of every instance's location, as host or host:port. ""
-	// means the address of the Service that ProxyService names. A wrong host gives
-	// every visitor a link that leads nowhere.
-	PublicHost string
+	// PublicHosts are the hosts by which browsers know the proxy, as host or host:port.
+	// The first is the host of every instance's location, unless there is an
+	// InstanceDomain; a wrong one gives every visitor a link that leads nowhere. At any
+	// other host, pages launch nothing. None means the address of the Service that
+	// ProxyService names, and that pages launch at every host.
+	PublicHosts []string
+	// InstanceDomain is the domain below which each instance has a host of its own, as
+	// domain or domain:port in small letters. "" means that all instances are at the
+	// public host, and share its origin.
+	InstanceDomain string
 	// CORSAllowOrigins are the origins whose pages can call the API from a browser, in
 	// the form that browsers send, or anyOrigin for all. By default there are none.
 	CORSAllowOrigins []string
@@ -71,7 +76,7 @@ type Config struct {
 	InstancesNamespace string
 	// ProxyService is the name of the Service in front of the proxy; the default is
 	// "binder-proxy". Its load balancer's address is the host of every location, unless
-	// there is a PublicHost.
+	// there are PublicHosts.
 	ProxyService string
 	// LeaseName is the name of the Lease by which replicas elect a leader; the default
 	// is "binder-deploy-kubernetes". Replicas that use different Leases lead at the same
@@ -273,19 +278,13 @@ func identity(from Environment) (string, error) {
 	return host + "-" + hex.EncodeToString(suffix[:]), nil
 }
 
-var (
-	publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
-	logFormats        = []string{"auto", "json", "text"}
-)
+var logFormats = []string{"auto", "json", "text"}
 
 // validate checks that values are in range and agree with one another.
 func (c *Config) validate(m *mistakes) {
 	c.validateDurations(m)
 	c.validateLimits(m)
-	if c.PublicHost != "" && !publicHostPattern.MatchString(c.PublicHost) {
-		m.add(fmt.Errorf("--public-host is %q: it must be host or host:port, such as binder.example.org, with no scheme and no path",
-			c.PublicHost), "public-host")
-	}
+	c.validateHosts(m)
 	m.add(checkRegistryURL(c.RegistryURL), "registry-url")
 	if c.PreloadHelperImage == "" || strings.ContainsFunc(c.PreloadHelperImage, unicode.IsSpace) {
 		m.add(fmt.Errorf("--preload-helper-image is %q: it must be an image, such as registry.k8s.io/pause:3.10.1",

@@ -100,7 +100,8 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"api-address":              {"one", "other", "APIAddress"},
 		"proxy-address":            {"one", "other", "ProxyAddress"},
 		"metrics-address":          {"one", "other", "MetricsAddress"},
-		"public-host":              {"one", "other", "PublicHost"},
+		"public-host":              {"one", "other", "PublicHosts"},
+		"instance-domain":          {"one.example", "other.example:8443", "InstanceDomain"},
 		"cors-allow-origin":        {"https://one:8443", "*", "CORSAllowOrigins"},
 		"frame-ancestors":          {"https://one:8443", "*", "FrameAncestors"},
 		"hide-cookie":              {"one", "other", "HideCookies"},
@@ -142,6 +143,9 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	for name, s := range settings {
 		env := EnvName(name)
 		read := func(entry string, args ...string) string {
+			if name == "instance-domain" {
+				args = append(args, "--public-host=one") // which it needs
+			}
 			c := mustParse(t, testHost(append(files, entry)...), args...)
 			return strings.Trim(fmt.Sprint(reflect.ValueOf(*c).FieldByName(s.field)), "[]") // a list of one
 		}
@@ -240,8 +244,8 @@ func TestAllMistakesAreNamed(t *testing.T) {
 
 func TestPublicHost(t *testing.T) {
 	for _, host := range []string{"binder.org", "binder.org:8080", "10.0.0.7", "[fd00::7]:8000", "localhost"} {
-		if c := mustParse(t, testHost(), "--public-host="+host); c.PublicHost != host {
-			t.Errorf("got %q, want %q", c.PublicHost, host)
+		if c := mustParse(t, testHost(), "--public-host="+host); strings.Join(c.PublicHosts, ",") != host {
+			t.Errorf("got %q, want %q", c.PublicHosts, host)
 		}
 	}
 	for _, host := range []string{"http://binder.org", "binder.org/", "a b", "a?b", "a@b", "<script>"} {

@@ -51,9 +51,7 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 		"`address` of the proxy, through which visitors reach instances at /user/<id>/")
 	f.StringVar(&c.MetricsAddress, "metrics-address", ":9090",
 		"`address` of /metrics, /healthz and /readyz, for Prometheus and the kubelet")
-	f.StringVar(&c.PublicHost, "public-host", "",
-		"`host[:port]` of every instance's location, without a scheme, such as binder.example.org. Set it if an ingress "+
-			"is in front of the proxy (default: the address of the Service that --proxy-service names, else the host of the API request)")
+	c.hostFlags(f)
 	f.Var((*list)(&c.CORSAllowOrigins), "cors-allow-origin",
 		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
 			"Repeat the flag, or separate several origins by commas (default: none)")

@@ -114,8 +114,8 @@ func TestSettingsFileComesLast(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			c := mustParse(t, testHost(append(row.env, file)...), row.args...)
-			if c.APIAddress != row.address || c.PublicHost != row.host || c.RegistryURL != row.registry {
-				t.Errorf("got %s, %s, %s, want %s, %s, %s", c.APIAddress, c.PublicHost, c.RegistryURL, row.address, row.host, row.registry)
+			if c.APIAddress != row.address || strings.Join(c.PublicHosts, "") != row.host || c.RegistryURL != row.registry {
+				t.Errorf("got %s, %s, %s, want %s, %s, %s", c.APIAddress, c.PublicHosts, c.RegistryURL, row.address, row.host, row.registry)
 			}
 			if read := c.ConfigFile != ""; read != strings.Contains(strings.Join(c.Warnings, ""), "db") {
 				t.Errorf("got warnings %q", c.Warnings)

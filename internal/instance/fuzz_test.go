@@ -71,7 +71,7 @@ func FuzzFromPod(f *testing.F) {
 		}
 		Failure(&m.Pod)
 		for i := range warnings {
-			IDOfWarning(SlimWarning(warnings[i]))
+			SlimWarning(warnings[i])
 		}
 	})
 }

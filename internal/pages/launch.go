@@ -13,6 +13,7 @@ import (
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
@@ -56,6 +57,8 @@ type Deps struct {
 	// FrameAncestors are the origins whose pages may show ours in a frame, besides our
 	// own. No frame shows the launch page.
 	FrameAncestors []string
+	// Layout says where instances are.
+	Layout origin.Layout
 	// Draining is done when streams must end, because the server stops.
 	Draining context.Context
 	// Log gets the errors that are this service's fault.
@@ -122,7 +125,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, name, path, err)
 		return
 	}
-	location := instance.BaseURL(id) + path
+	location := p.deps.Layout.BaseURL(id) + path
 	if acceptsHTML(r) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
@@ -145,7 +148,7 @@ func (p *Pages) open(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	view := openView{Title: "Opening " + name, Template: name, Address: instance.BaseURL(id) + path}
+	view := openView{Title: "Opening " + name, Template: name, Address: p.deps.Layout.BaseURL(id) + path}
 	writePage(w, http.StatusOK, openTemplate, view, framedBy(p.deps.FrameAncestors))
 }
 
@@ -186,7 +189,8 @@ func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path st
 // Progress returns the handler of all paths that begin with ProgressPrefix:
 // /progress/<id> streams the changes of an instance to the page that shows them.
 // Anyone who knows an id can read them. They have no location, because the page is
-// there already.
+// there already. The page of an instance with an origin of its own asks across origins, so
+// that origin may (Fetch standard, CORS).
 func (p *Pages) Progress() http.Handler {
 	describe := func(inst instance.Instance) protocol.ProgressEvent { return protocol.NewProgressEvent(inst, "") }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -202,6 +206,9 @@ func (p *Pages) Progress() http.Handler {
 			return
 		}
 		setOwnHeaders(w.Header())
+		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
+			w.Header().Set("Access-Control-Allow-Origin", asker)
+		}
 		protocol.StreamEvents(w, r, p.deps.Instances, id, p.deps.Draining, describe)
 	})
 }

@@ -29,6 +29,10 @@ type Notice struct {
 	// Template is what the page's button launches; "" for no button. Path is the deep
 	// link that the new instance opens at. Button is the button's text.
 	Template, Path, Button string
+	// LaunchPage is the address of the launch page, if it is at another host than this
+	// page; "" if there is none. Then a link that leads there takes the button's place:
+	// another host's form would look like one of another site.
+	LaunchPage string
 	// Link is an address that the page leads to; "" for none. LinkText is its text.
 	Link, LinkText string
 	// FrameAncestors are the origins whose pages may show this one in a frame, besides
@@ -54,7 +58,7 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		ancestors = neverFramed
 	}
 	if n.progress != nil {
-		writePage(w, n.Code, progressTemplate, n.progress, ancestors)
+		writePage(w, n.Code, progressTemplate, n.progress, ancestors, n.progress.hosts...)
 		return
 	}
 	writePage(w, n.Code, noticeTemplate, n, ancestors)

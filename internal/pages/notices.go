@@ -3,9 +3,11 @@ package pages
 import (
 	"cmp"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
@@ -19,6 +21,13 @@ const tryAgain = "Try again"
 func NothingHereNotice() Notice {
 	const text = "There is nothing at this address."
 	return Notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
+}
+
+// MisdirectedNotice is for a request for our own pages that has come by another host than
+// the main address (RFC 9110, section 15.5.20).
+func MisdirectedNotice() Notice {
+	const text = "This service's own pages are not at this host."
+	return Notice{Code: http.StatusMisdirectedRequest, Plain: text, Title: "Not here", Text: text, unframed: true}
 }
 
 // NoInstanceNotice is for ids of which nothing is known.
@@ -68,6 +77,25 @@ func (n *Notice) offerLaunch(inst instance.Instance) {
 	default:
 		n.Template, n.Button = inst.Template, launchAgain
 	}
+}
+
+// At returns the notice as the host of an instance serves it, if instances have hosts of
+// their own. What it asks or leads to besides the instance is at the main address.
+func (n Notice) At(layout origin.Layout) Notice {
+	if !layout.Apart() {
+		return n
+	}
+	if n.Template != "" {
+		n.LaunchPage = layout.Main(LaunchPrefix + url.PathEscape(n.Template))
+		n.Template = ""
+	}
+	if n.progress != nil {
+		progress := *n.progress
+		progress.Events = layout.Main(progress.Events)
+		progress.hosts = layout.Public[:1]
+		n.progress = &progress
+	}
+	return n
 }
 
 // NoAnswerNotice is for an instance whose application does not accept a connection

@@ -51,14 +51,16 @@ type progressView struct {
 	Template string
 	Phase    instance.Status
 	Message  string
-	Events   string // the path that streams its changes
+	Events   string // the address that streams its changes
+
+	hosts []string // of Events, if it is not the page's own
 }
 
 // openView is what the page shows that leads from a launch to the instance.
 type openView struct {
 	Title    string
 	Template string
-	Address  string // the path of the instance, with the deep link
+	Address  string // of the instance, with the deep link
 }
 
 // neverFramed keeps a page out of all frames.
@@ -70,9 +72,11 @@ func framedBy(origins []string) string {
 	return strings.Join(append([]string{"'self'"}, origins...), " ")
 }
 
-// writePage writes a page. ancestors is neverFramed, or what framedBy returns. The page is rendered before anything is sent. After that,
-// writing fails only when the client has gone, so that error is ignored.
-func writePage(w http.ResponseWriter, code int, page *template.Template, view any, ancestors string) {
+// writePage writes a page. ancestors is neverFramed, or what framedBy returns. sources are
+// the hosts besides the page's own that its script asks. The page is rendered before
+// anything is sent. After that, writing fails only when the client has gone, so that error
+// is ignored.
+func writePage(w http.ResponseWriter, code int, page *template.Template, view any, ancestors string, sources ...string) {
 	var body bytes.Buffer
 	if err := page.Execute(&body, view); err != nil { // impossible: tests render every view
 		panic(err)
@@ -80,7 +84,8 @@ func writePage(w http.ResponseWriter, code int, page *template.Template, view an
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
-	h.Set("Content-Security-Policy", loadPolicy+"; frame-ancestors "+ancestors)
+	connect := strings.Join(append([]string{"connect-src 'self'"}, sources...), " ")
+	h.Set("Content-Security-Policy", loadPolicy+"; "+connect+"; frame-ancestors "+ancestors)
 	h.Set("X-Content-Type-Options", "nosniff")
 	setOwnHeaders(h)
 	w.WriteHeader(code)
@@ -91,6 +96,13 @@ func writePage(w http.ResponseWriter, code int, page *template.Template, view an
 // ask a visitor for leave. Our pages use none, and the question would name our origin.
 const unusedFeatures = "camera=(), clipboard-read=(), display-capture=(), geolocation=(), hid=(), " +
 	"microphone=(), midi=(), payment=(), publickey-credentials-get=(), serial=(), usb=()"
+
+// Redirect answers a request of any method with the address at which the same request is
+// answered (RFC 9110, section 15.4.8).
+func Redirect(w http.ResponseWriter, r *http.Request, address string) {
+	setOwnHeaders(w.Header())
+	http.Redirect(w, r, address, http.StatusTemporaryRedirect)
+}
 
 // setOwnHeaders sets what every answer of ours has, and no answer of an instance.
 //
@@ -127,7 +139,8 @@ func pageFile(name string) string {
 }
 
 // contentSecurityPolicy allows the pages exactly the style and the scripts that are
-// embedded, by their hashes. Who may frame a page differs from page to page.
+// embedded, by their hashes. Who may frame a page, and whom it asks, differs from page to
+// page.
 func contentSecurityPolicy() string {
 	hash := func(name string) string {
 		sum := sha256.Sum256([]byte(pageFile(name)))
@@ -138,7 +151,6 @@ func contentSecurityPolicy() string {
 		"style-src " + hash("style.css"),
 		fmt.Sprintf("script-src %s %s %s", hash("launch.js"), hash("progress.js"), hash("notice.js")),
 		"img-src data:", // the icon, which is empty
-		"connect-src 'self'",
 		"form-action 'self'",
 		"base-uri 'none'",
 	}, "; ")

@@ -38,7 +38,7 @@ func FuzzNewPod(f *testing.F) {
 				t.Errorf("%q: the problem has %d bytes", data, len(problem.Err.Error()))
 			}
 		}
-		pod, err := NewPod(&template, id)
+		pod, err := NewPod(&template, id, kubetest.Token)
 		if (err != nil) != prevented {
 			t.Fatalf("%q: got %v, and the problems prevent a launch: %t", data, err, prevented)
 		}

@@ -56,7 +56,10 @@ func AllowOrigins(origins []string, next http.Handler) http.Handler {
 // CORS, so a browser posts it to any address. Browsers tell who asks by Sec-Fetch-Site and
 // Origin; requests without both are not a browser's and pass. The pages of origins may
 // send everything. An origin that cannot be one of a browser is not trusted.
-func RefuseOtherSites(origins []string, refuse, next http.Handler) http.Handler {
+//
+// A page of the request's own host may send everything only if isOurs is nil or accepts the host.
+// Anyone can have a page at a name, and lead the name to this service (DNS rebinding).
+func RefuseOtherSites(origins []string, isOurs func(host string) bool, refuse, next http.Handler) http.Handler {
 	if slices.Contains(origins, anyOrigin) {
 		return next
 	}
@@ -65,5 +68,19 @@ func RefuseOtherSites(origins []string, refuse, next http.Handler) http.Handler 
 	for _, origin := range origins {
 		_ = protection.AddTrustedOrigin(origin) // package config has checked it
 	}
-	return protection.Handler(next)
+	protected := protection.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		ofBrowser := origin != "" || r.Header.Get("Sec-Fetch-Site") != ""
+		if ofBrowser && !isSafe(r.Method) && isOurs != nil && !isOurs(r.Host) && !slices.Contains(origins, origin) {
+			refuse.ServeHTTP(w, r)
+			return
+		}
+		protected.ServeHTTP(w, r)
+	})
+}
+
+// isSafe reports whether a method has no side effects (RFC 9110, section 9.2.1).
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 )
 
 // Services finds the Service that leads visitors to the proxy. false means that
@@ -23,6 +24,8 @@ type Locator struct {
 	// PublicHost is the host, with a port if it is not 80, that the operator
 	// configured; "" to find it out.
 	PublicHost string
+	// Layout says whether each instance has a host of its own.
+	Layout origin.Layout
 	// ProxyPort is the port on which this replica's proxy listens.
 	ProxyPort string
 	// Services finds the proxy's Service.
@@ -33,7 +36,13 @@ type Locator struct {
 // the Binder deploy protocol defines it. requestHost is the Host header of the
 // request that asks.
 func (l *Locator) Location(id, requestHost string) string {
-	return l.host(requestHost) + instance.UserPrefix + id
+	host := ""
+	if l.Layout.Apart() {
+		host = l.Layout.InstanceHost(id)
+	} else {
+		host = l.host(requestHost)
+	}
+	return host + instance.UserPrefix + id
 }
 
 // host returns the first of these that is known: the host that the operator

@@ -12,22 +12,35 @@ import (
 // section 5.4), so the first ones are the instance's own.
 const maxCookies = 8000
 
-// actsOnOrigin reports whether a field of an answer acts on more than the answer: on
-// everything that the browser keeps or does for its origin, which all instances share.
-func actsOnOrigin(name string) bool {
+// reach is how far a field of an answer acts beyond its answer, on what the browser keeps
+// or does.
+type reach int
+
+const (
+	onAnswer reach = iota
+	// onOrigin is all of the answer's origin, or its host with the names below it. It is
+	// as far as an instance may reach if it has an origin of its own.
+	onOrigin
+	// onSite is more: hosts beside the answer's own, or how the service is reached.
+	onSite
+)
+
+// reachOf returns how far a field acts. docs/proxy.md has the source for each.
+func reachOf(name string) reach {
 	switch name {
 	case "Accept-Ch", "Accept-Ch-Lifetime", "Critical-Ch", // what browsers send to all of it
-		"Alt-Svc",                                                                                  // where it is (RFC 7838)
-		"Clear-Site-Data",                                                                          // what is kept for it
-		"Expect-Ct", "Public-Key-Pins", "Public-Key-Pins-Report-Only", "Strict-Transport-Security", // how it is reached
+		"Expect-Ct", "Public-Key-Pins", "Public-Key-Pins-Report-Only", "Strict-Transport-Security", // how its host is reached
 		"Nel", "Report-To", // who is told of its addresses, which are secret
+		"Origin-Agent-Cluster", "Set-Login", "Shared-Storage-Write", "Use-As-Dictionary", "X-Permitted-Cross-Domain-Policies":
+		return onOrigin
+	case "Alt-Svc", // where the service is, which no application knows (RFC 7838)
+		"Clear-Site-Data", // cookies of the registrable domain, among others
 		"Attribution-Reporting-Register-Source", "Attribution-Reporting-Register-Trigger",
-		"Observe-Browsing-Topics", "Shared-Storage-Write", // what its visitors are known for
-		"Secure-Session-Registration", "Sec-Session-Registration", "Set-Login", // who is logged in
-		"Origin-Agent-Cluster", "Use-As-Dictionary", "X-Permitted-Cross-Domain-Policies":
-		return true
+		"Observe-Browsing-Topics",                                 // what the site's visitors are known for
+		"Secure-Session-Registration", "Sec-Session-Registration": // who is logged in at the site
+		return onSite
 	}
-	return false
+	return onAnswer
 }
 
 // commandsServer reports whether a field of an answer is a command to a server in front
@@ -45,22 +58,28 @@ func commandsServer(name string) bool {
 	})
 }
 
-// removeFarReaching removes the fields of an answer that act on more than the answer.
-func removeFarReaching(h http.Header) {
+// removeFarReaching removes the fields of an answer that reach further than they may.
+func removeFarReaching(h http.Header, allowed reach) {
 	for name := range h {
-		if actsOnOrigin(name) || commandsServer(name) {
+		if reachOf(name) > allowed || commandsServer(name) {
 			delete(h, name)
 		}
 	}
 }
 
-// confineCookie keeps a cookie that an application sets to the application's own path. It
-// returns "" for a cookie that no application may set.
+// confineCookie keeps a cookie that an application sets to the application's own path. Also
+// where an instance has a host of its own, its cookies have longer paths than those that
+// others set for the whole domain, so browsers send them first. It returns "" for a cookie
+// that no application may set.
 func (p *Proxy) confineCookie(m mapping, value string) string {
 	attributes := strings.Split(value, ";")
 	if p.hides(attributes[0]) {
 		return ""
 	}
+	// A cookie with this prefix is for one host, so browsers demand the path / (RFC 6265bis,
+	// section 4.1.3.2).
+	name := strings.ToLower(strings.TrimSpace(attributes[0]))
+	ownHost := m.layout.Apart() && strings.HasPrefix(name, "__host-")
 	kept := attributes[:1]
 	for _, attribute := range attributes[1:] {
 		name, path, _ := strings.Cut(attribute, "=")
@@ -70,7 +89,7 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 		case "path":
 			// The default of a path that does not begin with a slash is below the base
 			// URL (RFC 6265, section 5.2.4). Some clients, such as curl, drop quotes.
-			if path = strings.TrimFunc(path, isQuoteOrSpace); strings.HasPrefix(path, "/") {
+			if path = strings.TrimFunc(path, isQuoteOrSpace); strings.HasPrefix(path, "/") && !ownHost {
 				attribute = name + "=" + m.cookiePath(path)
 			}
 		}
@@ -138,20 +157,50 @@ func (m mapping) fromElsewhere(h http.Header) bool {
 	return false
 }
 
-// confineReferer cuts a Referer to its origin, unless it is an address of the instance
-// itself. The address of another instance lets anyone in who knows it.
+// confineReferer cuts the addresses of other pages to their origins, unless they are of
+// the instance itself. The address of another instance lets anyone in who knows it. The
+// fields Ping-From and Ping-To are those of a link with the attribute ping (HTML
+// standard, section 4.6.6).
 func confineReferer(h http.Header, m mapping) {
-	for i, value := range h["Referer"] {
-		authority, rest, found := cutAuthority(value)
-		if found && m.isPublic(authority) && m.isInstances(rest) {
-			continue
+	for _, name := range []string{"Referer", "Ping-From", "Ping-To"} {
+		kept := h[name][:0]
+		for _, value := range h[name] {
+			if value = m.confineAddress(value); value != "" {
+				kept = append(kept, value)
+			}
 		}
-		if !found {
-			delete(h, "Referer")
-			return
+		if h[name] = kept; len(kept) == 0 {
+			delete(h, name)
 		}
-		scheme, _, _ := strings.Cut(value, "//")
-		host := authority[strings.LastIndexByte(authority, '@')+1:] // without a password
-		h["Referer"][i] = scheme + "//" + host + "/"
+	}
+}
+
+// confineAddress returns what the application may know of an address, or "".
+func (m mapping) confineAddress(value string) string {
+	authority, rest, found := cutAuthority(value)
+	host := authority[strings.LastIndexByte(authority, '@')+1:] // without a password
+	switch {
+	case !found || m.isOthers(host):
+		return ""
+	case m.isPublic(authority) && m.isInstances(rest):
+		return value
+	}
+	scheme, _, _ := strings.Cut(value, "//")
+	return scheme + "//" + host + "/"
+}
+
+// isOthers reports whether a host is that of another instance, whose id is in its name.
+func (m mapping) isOthers(host string) bool {
+	_, ofInstances := m.layout.OfInstances(host)
+	return ofInstances && !m.isPublic(host)
+}
+
+// confineOrigin hides the origin of another instance's page: its host has the id. "null" is
+// how browsers name an origin that they do not tell (Fetch standard, section 3.2).
+func confineOrigin(h http.Header, m mapping) {
+	for i, value := range h["Origin"] {
+		if authority, _, found := cutAuthority(value); found && m.isOthers(authority) {
+			h["Origin"][i] = "null"
+		}
 	}
 }

@@ -35,7 +35,7 @@ type visit struct {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	v := &visit{
 		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
-		inst: inst, mapping: newMapping(r, inst), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r),
+		inst: inst, mapping: newMapping(r, inst).within(p.deps.Layout), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r),
 	}
 	defer v.visitor.release()
 	defer v.dropRest()
@@ -143,8 +143,12 @@ func (v *visit) copyHeader(from http.Header) {
 // the instance may tell a client.
 func (v *visit) confine(h http.Header) {
 	removeConnectionFields(h)
-	removeFarReaching(h)
-	limitServiceWorkers(h, v.inst.ID)
+	if v.deps.Layout.Apart() {
+		removeFarReaching(h, onOrigin)
+	} else {
+		removeFarReaching(h, onAnswer)
+		limitServiceWorkers(h, v.inst.ID)
+	}
 	v.mapping.header(h)
 	if cookies, ok := h["Set-Cookie"]; ok {
 		for i, value := range cookies {
@@ -228,9 +232,9 @@ func (v *visit) sayContinue() {
 	}
 }
 
-// limitServiceWorkers keeps an application's service workers to its own path. All
-// instances share one origin, so a worker with a larger scope could read other
-// instances' traffic. The header is replaced and not checked, because a scope can
+// limitServiceWorkers keeps an application's service workers to its own path where all
+// instances share one origin: a worker with a larger scope could read other instances'
+// traffic. The header is replaced and not checked, because a scope can
 // be written in many ways: /user/<id>/.. is another instance's path.
 func limitServiceWorkers(header http.Header, id string) {
 	if _, present := header["Service-Worker-Allowed"]; present {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 )
 
 // mapping turns the addresses in an application's answer into those by which its
@@ -18,6 +19,7 @@ type mapping struct {
 	address  string // host:port of the application
 	host     string // by which the visitor knows it
 	reported string // the same, as an ingress in front of this service knows it; or ""
+	layout   origin.Layout
 	// doubleSlash says that the path which the application gets begins with two slashes,
 	// in any encoding, since the prefix was taken off.
 	doubleSlash bool
@@ -30,6 +32,12 @@ func newMapping(r *http.Request, inst instance.Instance) mapping {
 		m.prefix = m.base
 		m.doubleSlash = beginsWithTwoSlashes(strings.TrimPrefix(EscapedPath(r), m.prefix))
 	}
+	return m
+}
+
+// within says where other instances are.
+func (m mapping) within(layout origin.Layout) mapping {
+	m.layout = layout
 	return m
 }
 
@@ -104,6 +112,8 @@ func (m mapping) reference(value string) string {
 	authority, rest, found := cutAuthority(value)
 	switch {
 	case !found, m.doubleSlash && strings.HasPrefix(value, "//"):
+		// In the second case the application means a path, such as its own with a slash at
+		// the end. Browsers would take it for another host.
 		return m.path(value)
 	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
@@ -46,6 +47,8 @@ type Deps struct {
 	// FrameAncestors are the origins whose pages may show our notices in a frame,
 	// besides our own.
 	FrameAncestors []string
+	// Layout says at which hosts instances are.
+	Layout origin.Layout
 	// HideCookies are the names of cookies that no application sees or sets, such as
 	// those of a login in front of this service. A star at the end stands for any ending.
 	HideCookies []string
@@ -87,6 +90,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, rest, ok := splitUserPath(EscapedPath(r))
+	if p.deps.Layout.Apart() && p.answerElsewhere(w, r, id, ok) {
+		return
+	}
 	if !ok {
 		p.turnAway(w, r, pages.NothingHereNotice())
 		return
@@ -114,6 +120,35 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p.forward(w, r, inst)
 		}
 	}
+}
+
+// answerElsewhere answers a request that has come to another host than its instance's, or
+// that does not name the instance of its host. isPath says that the path names an instance,
+// id.
+//
+// The redirects keep the method, the body and the query: programs follow them with
+// whatever they sent. Browsers follow none for a WebSocket, so a page of the main address
+// cannot open one to an instance. Where they lead is ours and not the client's, but for
+// what is below the instance's base URL.
+func (p *Proxy) answerElsewhere(w http.ResponseWriter, r *http.Request, id string, isPath bool) bool {
+	here, ofInstances := p.deps.Layout.OfInstances(r.Host)
+	path, query := splitTarget(r)
+	address := ""
+	switch {
+	case !ofInstances && isPath:
+		address = "//" + p.deps.Layout.InstanceHost(id) + path + query
+	case !ofInstances: // the page that nothing is here
+		return false
+	case here != "" && path == "/":
+		address = instance.BaseURL(here) + query
+	case here == "" || !isPath || id != here:
+		p.turnAway(w, r, pages.NothingHereNotice())
+		return true
+	default:
+		return false
+	}
+	answerEarly(w, r, func() { pages.Redirect(w, r, address) })
+	return true
 }
 
 // await finds an instance. It waits up to instance.WatchDelay for one that is
@@ -154,6 +189,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n pages.Notice) {
 		n.Template = ""
 	}
 	n.FrameAncestors = p.deps.FrameAncestors
+	n = n.At(p.deps.Layout)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		n.ServePlain(w)
 		return

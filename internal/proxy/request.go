@@ -59,6 +59,7 @@ func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
 		delete(h, "Authorization")
 	}
 	confineReferer(h, m)
+	confineOrigin(h, m)
 	if destination, ok := h["Destination"]; ok && len(destination) == 1 {
 		h["Destination"] = []string{m.destination(destination[0])}
 	}

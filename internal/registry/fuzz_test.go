@@ -71,5 +71,5 @@ func podOf(body string) (*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	return podtemplate.NewPod(template, kubetest.ID(1))
+	return podtemplate.NewPod(template, kubetest.ID(1), kubetest.Token)
 }
