@@ -55,10 +55,11 @@ func removeFarReaching(h http.Header) {
 }
 
 // confineCookie keeps a cookie that an application sets to the application's own path. It
-// returns "" for a cookie that no application may set.
+// returns "" for a cookie that no application may set, and for one with control characters:
+// browsers ignore it (RFC 6265bis, section 5.6), or read it up to the first.
 func (p *Proxy) confineCookie(m mapping, value string) string {
 	attributes := strings.Split(value, ";")
-	if p.hides(attributes[0]) {
+	if p.hides(attributes[0]) || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
 		return ""
 	}
 	kept := attributes[:1]
