@@ -65,7 +65,7 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 	kept := attributes[:1]
 	for _, attribute := range attributes[1:] {
 		name, path, _ := strings.Cut(attribute, "=")
-		switch strings.ToLower(strings.TrimSpace(name)) {
+		switch strings.ToLower(strings.TrimFunc(name, isQuoteOrSpace)) {
 		case "domain":
 			continue // it would be sent to more hosts
 		case "path":
