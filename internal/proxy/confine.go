@@ -70,10 +70,11 @@ func removeFarReaching(h http.Header, allowed reach) {
 // confineCookie keeps a cookie that an application sets to the application's own path. Also
 // where an instance has a host of its own, its cookies have longer paths than those that
 // others set for the whole domain, so browsers send them first. It returns "" for a cookie
-// that no application may set.
+// that no application may set, and for one with control characters: browsers ignore it (RFC
+// 6265bis, section 5.6), or read it up to the first.
 func (p *Proxy) confineCookie(m mapping, value string) string {
 	attributes := strings.Split(value, ";")
-	if p.hides(attributes[0]) {
+	if p.hides(attributes[0]) || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
 		return ""
 	}
 	// A cookie with this prefix is for one host, so browsers demand the path / (RFC 6265bis,
@@ -83,7 +84,7 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 	kept := attributes[:1]
 	for _, attribute := range attributes[1:] {
 		name, path, _ := strings.Cut(attribute, "=")
-		switch strings.ToLower(strings.TrimSpace(name)) {
+		switch strings.ToLower(strings.TrimFunc(name, isQuoteOrSpace)) {
 		case "domain":
 			continue // it would be sent to more hosts
 		case "path":

@@ -38,6 +38,12 @@ func TestConfineCookie(t *testing.T) {
 		{" _login =x", "", ""},
 		{"_oauth2_1=x", "", ""},
 		{"_logins=x", "_logins=x", ""},
+		{"=_login=x", "", ""},
+		{" = = _login", "", ""},
+		{"_login\x00=x", "", ""},
+		{"a=b\x00; Path=/", "", ""},
+		{`a=b; Path="/"`, `a=b; Path=BASE/`, ""},
+		{"a=\tb", "a=\tb", ""},
 	} {
 		for _, strip := range []bool{false, true} {
 			p := &Proxy{deps: Deps{HideCookies: []string{"_login", "_oauth2*"}}}

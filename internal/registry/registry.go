@@ -239,7 +239,7 @@ func (r *Registry) get(ctx context.Context, client *http.Client, name string) (t
 	if err != nil {
 		return nil, false, &podtemplate.Error{Template: name, Err: err}
 	}
-	return template, described.hasServices(), nil
+	return template, bool(described.Services), nil
 }
 
 // keep remembers a template that the registry has. The lock must be held.

@@ -27,17 +27,56 @@ const (
 	maxImageLength   = 512
 	maxCommandLength = 16 << 10 // of the words, with spaces in between
 	maxLimits        = 16
+	maxLimitsLength  = 4 << 10 // as JSON
 )
 
 // binderTemplate is a template as a Binder registry describes it. The fields
 // image-name, time-created and time-modified are not used.
 type binderTemplate struct {
-	Name        string                     `json:"name"`
-	ImageSource string                     `json:"image-source"`
-	Port        *int64                     `json:"port"`
-	Command     []string                   `json:"command"`
-	Limits      map[string]json.RawMessage `json:"limits"`
-	Services    any                        `json:"services"`
+	Name        string   `json:"name"`
+	ImageSource string   `json:"image-source"`
+	Port        *int64   `json:"port"`
+	Command     words    `json:"command"`
+	Limits      limits   `json:"limits"`
+	Services    services `json:"services"`
+}
+
+// limits are a template's limits by their names. Many small ones would take twenty times
+// the memory of the answer.
+type limits map[string]json.RawMessage
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *limits) UnmarshalJSON(data []byte) error {
+	return unmarshalAtMost(maxLimitsLength, "limits", data, (*map[string]json.RawMessage)(l))
+}
+
+// words are a command. Many empty ones would take thirty times the memory of the answer.
+type words []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (w *words) UnmarshalJSON(data []byte) error {
+	const escaped = len(`\u0000`) // the longest way to write a byte
+	return unmarshalAtMost(escaped*maxCommandLength, "command", data, (*[]string)(w))
+}
+
+// unmarshalAtMost reads a field of at most a number of bytes.
+func unmarshalAtMost(most int, field string, data []byte, into any) error {
+	if len(data) > most {
+		return fmt.Errorf("%s has %d bytes: at most %d are allowed", field, len(data), most)
+	}
+	return json.Unmarshal(data, into)
+}
+
+// services says whether a template asks for services, which are further containers. The
+// protocol has them, but no Binder deploy server ever started any.
+type services bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *services) UnmarshalJSON(data []byte) error {
+	const most = 64 // bytes of a value that may have none
+	compact := strings.Join(strings.Fields(string(data[:min(len(data), most)])), "")
+	*s = services(compact != "null" && compact != "[]" && compact != "{}")
+	return nil
 }
 
 // parse reads a registry's answer to the question for a template. Some registries
@@ -59,20 +98,6 @@ func parse(name string, body []byte) (binderTemplate, error) {
 		return binderTemplate{}, fmt.Errorf("the answer has the name %.100q", t.Name)
 	}
 	return t, nil
-}
-
-// hasServices reports whether the template asks for services, which are further
-// containers. The protocol has them, but no Binder deploy server ever started any.
-func (t binderTemplate) hasServices() bool {
-	switch services := t.Services.(type) {
-	case nil:
-		return false
-	case []any:
-		return len(services) > 0
-	case map[string]any:
-		return len(services) > 0
-	}
-	return true
 }
 
 // podTemplate makes a PodTemplate, whose pods meet the restricted pod security

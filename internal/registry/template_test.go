@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -62,11 +63,40 @@ func container(t testing.TB, fields string) corev1.Container {
 
 func TestServices(t *testing.T) {
 	for services, want := range map[string]bool{
-		`null`: false, `[]`: false, `{}`: false, `["spark"]`: true, `{"spark": {}}`: true, `"spark"`: true,
+		`null`: false, `[]`: false, `{}`: false, "[ \n]": false, `["spark"]`: true, `{"spark": {}}`: true, `"spark"`: true,
 	} {
 		got, err := parse("p", []byte(`{"name": "p", "services": `+services+`}`))
-		if err != nil || got.hasServices() != want {
-			t.Errorf("%s: got %v, %v, want %v", services, got.hasServices(), err, want)
+		if err != nil || bool(got.Services) != want {
+			t.Errorf("%s: got %v, %v, want %v", services, got.Services, err, want)
+		}
+	}
+}
+
+// The largest answer takes a few times its size, whatever it has.
+func TestAnswersTakeLittleMemory(t *testing.T) {
+	many := func(element string) string {
+		return strings.Repeat(element+",", (maxAnswerBytes-100)/(len(element)+1)) + element
+	}
+	var limits strings.Builder
+	for i := 0; limits.Len() < maxAnswerBytes-100; i++ {
+		fmt.Fprintf(&limits, `"%d":1,`, i)
+	}
+	for name, answer := range map[string]string{
+		"services":        `{"name":"p","services":[` + many("{}") + `]}`,
+		"nested services": `{"name":"p","services":[` + many(`[0]`) + `]}`,
+		"limits":          `{"name":"p","limits":{` + limits.String() + `"":1}}`,
+		"command":         `{"name":"p","command":[` + many(`""`) + `]}`,
+		"fields":          `{` + limits.String() + `"name":"p"}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if template, err := parse("p", []byte(answer)); err == nil {
+			_, _ = template.podTemplate(kubetest.Namespace)
+		}
+		runtime.ReadMemStats(&after)
+		const most = 8 * maxAnswerBytes
+		if took := after.TotalAlloc - before.TotalAlloc; took > most {
+			t.Errorf("%s: an answer of %d bytes takes %d bytes of memory, want at most %d", name, len(answer), took, most)
 		}
 	}
 }
