@@ -116,8 +116,8 @@ func TestAppServes(t *testing.T) {
 	}
 
 	noError(t, stop())
-	if !strings.Contains(out.String(), launched.ID) || strings.Contains(out.String(), testAPIKey) {
-		t.Errorf("want the instance in the log, and not the API key:\n%s", out)
+	if !strings.Contains(out.String(), instance.PodName(launched.ID)) || strings.Contains(out.String(), launched.ID) || strings.Contains(out.String(), testAPIKey) {
+		t.Errorf("want the instance's pod in the log, and neither its id nor the API key:\n%s", out)
 	}
 	for _, line := range []string{`"request failed"`, `"the instance did not answer"`} {
 		wantEqual(t, "lines "+line+", which strangers can repeat", strings.Count(out.String(), line), 1)

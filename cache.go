@@ -98,7 +98,7 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 	if inst, known := c.Instance(id); good(inst, known) {
 		return inst, known
 	}
-	changed, stop := c.waiters.Add(id)
+	changed, stop := c.waiters.Add(instance.PodName(id))
 	defer stop()
 	pulse := time.NewTicker(awaitPulse)
 	defer pulse.Stop()
@@ -119,7 +119,7 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 // awaited returns the pod of an instance, as long as a client waits for it.
 func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
 	pod, ok := c.Pod(id)
-	return pod, ok && c.waiters.Any(id)
+	return pod, ok && c.waiters.Any(instance.PodName(id))
 }
 
 // foundListening tells everybody of a pod that was found to listen.

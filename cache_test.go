@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -19,11 +20,12 @@ import (
 
 func warm(pod *corev1.Pod) { pod.Labels[instance.PoolLabel] = instance.PoolWarm }
 
-// names returns the names of objects, sorted, without the prefix and zeros of pods' names.
+// names returns the names of objects, sorted; of a pod the number that its id is made of.
 func names[T metav1.Object](objects []T) []string {
 	var all []string
 	for _, object := range objects {
-		all = append(all, strings.TrimLeft(strings.TrimPrefix(object.GetName(), "binder-"), "0"))
+		id := strings.TrimLeft(object.GetLabels()[instance.IDLabel], "0")
+		all = append(all, cmp.Or(id, strings.TrimLeft(strings.TrimPrefix(object.GetName(), "binder-"), "0")))
 	}
 	slices.Sort(all)
 	return all

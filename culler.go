@@ -149,7 +149,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	if ctx.Err() != nil || c.judge(pod, c.deps.Now()).Action != lifetime.End {
 		return
 	}
-	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", v.Reason)
+	log := c.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "reason", v.Reason)
 	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, instance.End{Reason: v.Reason, Message: v.Message, Detail: v.Detail, Fault: v.Fault}); {
 	case err == nil:
 		c.deps.Cache.Wrote(instance.Deleted(pod, c.deps.Now()))
@@ -177,7 +177,7 @@ func (c *Culler) isAtWork(ctx context.Context, pod *corev1.Pod) bool {
 		return false
 	}
 	c.deps.Metrics.Probed(string(result))
-	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "probe", result)
+	log := c.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "probe", result)
 	if active.IsZero() {
 		log.DebugContext(ctx, "idle, and its application is not at work")
 		return false
@@ -199,7 +199,7 @@ func (c *Culler) fixWrongTimes(ctx context.Context, pod *corev1.Pod) {
 	if problem == nil {
 		return
 	}
-	log := c.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "problem", problem)
+	log := c.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "problem", problem)
 	switch written, err := kube.Annotate(ctx, c.deps.Pods, pod, annotations); {
 	case err == nil:
 		c.deps.Cache.Wrote(written)
@@ -221,7 +221,7 @@ func (c *Culler) noticeGone(pod *corev1.Pod) {
 	case c.gone <- pod:
 	default:
 		c.deps.Log.Warn("too many instances were deleted at once, one is not remembered",
-			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod))
+			"pod", pod.Name, "template", instance.TemplateOf(pod))
 	}
 }
 
@@ -234,7 +234,7 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case pod := <-c.gone:
 			if err := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); err != nil {
 				c.deps.Log.ErrorContext(ctx, "a deleted instance is not remembered",
-					"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "error", err)
+					"pod", pod.Name, "template", instance.TemplateOf(pod), "error", err)
 			}
 		}
 	}

@@ -103,21 +103,21 @@ func TestSweep(t *testing.T) {
 	culler := newTestCuller(t, c)
 	culler.sweep(t.Context(), kubetest.Noon)
 
-	of := map[string]kubetest.Calls{} // writes by id
+	of := map[string]kubetest.Calls{} // writes by the pod's name
 	for _, write := range c.Writes() {
-		id := strings.TrimSuffix(strings.TrimPrefix(kubetest.NameOf(write), "binder-"), ".deleted")
-		of[id] = append(of[id], write)
+		name := strings.TrimSuffix(kubetest.NameOf(write), ".deleted")
+		of[name] = append(of[name], write)
 	}
 	for _, pod := range ended {
-		kubetest.WantRemoved(t, of[pod.Labels[instance.IDLabel]], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+		kubetest.WantRemoved(t, of[pod.Name], pod, metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	}
 	for _, pod := range kept {
-		if writes := of[pod.Labels[instance.IDLabel]]; len(writes) > 0 {
+		if writes := of[pod.Name]; len(writes) > 0 {
 			t.Errorf("%s has not ended, but was written to: %v", pod.Name, writes)
 		}
 	}
-	if fixed, _ := c.Pod(kubetest.ID(4)); fixed.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) || len(of[kubetest.ID(4)]) != 1 {
-		t.Errorf("the unreadable time is now %q, after %v", fixed.Annotations[instance.LastActivityAnnotation], of[kubetest.ID(4)])
+	if fixed, _ := c.Pod(kubetest.ID(4)); fixed.Annotations[instance.LastActivityAnnotation] != instance.FormatTime(kubetest.Noon) || len(of[instance.PodName(kubetest.ID(4))]) != 1 {
+		t.Errorf("the unreadable time is now %q, after %v", fixed.Annotations[instance.LastActivityAnnotation], of[instance.PodName(kubetest.ID(4))])
 	}
 	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 3, instance.EndFailed: 1, instance.EndCompleted: 1}, 0, 1)
 	culler.wantLog(t, 1, 0)
@@ -432,8 +432,7 @@ func (l *lifetimes) watchDeletes(server *kubetest.Server) {
 	server.React("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		id := strings.TrimPrefix(action.(k8stesting.DeleteAction).GetName(), "binder-")
-		l.deleted[id] = time.Now()
+		l.deleted[action.(k8stesting.DeleteAction).GetName()] = time.Now()
 		return false, nil, nil
 	})
 }
@@ -443,7 +442,7 @@ func (l *lifetimes) watchDeletes(server *kubetest.Server) {
 func (l *lifetimes) use(id string, every time.Duration, until time.Time, replicas ...*activity.Tracker) {
 	for n := 0; time.Now().Before(until); n++ {
 		l.mu.Lock()
-		if _, gone := l.deleted[id]; !gone {
+		if _, gone := l.deleted[instance.PodName(id)]; !gone {
 			l.used[id] = time.Now()
 			replicas[n%len(replicas)].Touch(id, instance.SourceHTTP)
 		}
@@ -457,7 +456,7 @@ func (l *lifetimes) wantDeleted(t testing.TB, name, id string, due time.Time, wi
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at, deleted := l.deleted[id]
+	at, deleted := l.deleted[instance.PodName(id)]
 	if late := at.Sub(due); !deleted || late < 0 || late > within {
 		t.Errorf("%s: deleted %t, %s after it was due; want from 0s to %s", name, deleted, late, within)
 	}

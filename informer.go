@@ -54,7 +54,7 @@ type Cache struct {
 	ownPods     *ownwrites.Store[*corev1.Pod]
 	ownPreloads *ownwrites.Store[*appsv1.DaemonSet]
 
-	waiters    waiters.Set // by id, or by preloadWaiter
+	waiters    waiters.Set // by the name of a pod, or by preloadWaiter
 	earlyReady *earlyready.Dialer
 	updated    []func(*corev1.Pod) // see OnPod
 }
@@ -122,7 +122,7 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
 		}
 	}
-	warned := func(_, event *corev1.Event) { c.waiters.Wake(instance.IDOfWarning(event)) }
+	warned := func(_, event *corev1.Event) { c.waiters.Wake(event.InvolvedObject.Name) }
 	if err := handle(c.warnings, warned, nil); err != nil {
 		return nil, fmt.Errorf("add the handler of Warning Events: %w", err)
 	}
@@ -214,7 +214,7 @@ func (c *Cache) wake(object metav1.Object) {
 		c.waiters.Wake(preloadWaiter(instance.TemplateOf(set)))
 		return
 	}
-	c.waiters.Wake(object.GetLabels()[instance.IDLabel])
+	c.waiters.Wake(instance.PodName(object.GetLabels()[instance.IDLabel]))
 }
 
 // Wrote takes the pod that a write returned: until the watch delivers it or

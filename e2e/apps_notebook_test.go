@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,10 +45,26 @@ func TestNotebookAPI(t *testing.T) {
 			require.Equal(t, v.home+"tree", strings.TrimSuffix(tree.Request.URL.String(), "?"))
 
 			transferFiles(t, v)
+			refusePastProxy(t, notebook)
 			refuseUpload(ctx, t, v)
 			useTerminal(ctx, t, v, notebook.ID)
 			controlKernel(ctx, t, v)
 		})
+	}
+}
+
+// refusePastProxy asks the notebook at its pod's address. Without the token it gives nothing
+// away and runs nothing.
+func refusePastProxy(t *testing.T, notebook *harness.Instance) {
+	t.Helper()
+	pod := notebook.Pod(t)
+	base := "http://" + net.JoinHostPort(pod.Status.PodIP, "8888")
+	if pod.Annotations["binder-project.org/strip-prefix"] != "true" {
+		base += "/user/" + notebook.ID
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		code, _ := visit(t, method, base+"/api/kernels", nil, "Authorization", "token forged")
+		assert.Equal(t, http.StatusForbidden, code, "%s past the proxy", method)
 	}
 }
 

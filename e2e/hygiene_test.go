@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -36,7 +38,7 @@ func TestInstancePod(t *testing.T) {
 		assert.Equal(t, []string{
 			activityAnnotation, "binder-project.org/last-activity-source", "binder-project.org/launched",
 			"binder-project.org/port", "binder-project.org/ready-when", "binder-project.org/template-name",
-			"kubectl.kubernetes.io/default-container",
+			"binder-project.org/token", "kubectl.kubernetes.io/default-container",
 		}, slices.Sorted(maps.Keys(pod.Annotations)))
 		assert.Equal(t, "echo", pod.Annotations["binder-project.org/template-name"])
 		assert.Equal(t, "8888", pod.Annotations["binder-project.org/port"])
@@ -60,14 +62,38 @@ func TestInstancePod(t *testing.T) {
 		assert.Equal(t, 8888, probe.TCPSocket.Port.IntValue())
 	})
 	t.Run("environment", func(t *testing.T) {
+		seen := seenRequest(t, instance.URL("/"), "X-Binder-Token", "forged")
+		token := pod.Annotations["binder-project.org/token"]
+		assert.Regexp(t, `^[0-9a-f]{32}$`, token)
+		assert.Equal(t, []string{token}, seen.Headers["X-Binder-Token"], "the proxy must show the token")
 		assert.Equal(t, map[string]string{
-			"BINDER_ID": instance.ID, "BINDER_TEMPLATE": "echo", "BINDER_BASE_URL": "/user/" + instance.ID + "/",
-		}, seenRequest(t, instance.URL("/")).Env)
+			"BINDER_ID": instance.ID, "BINDER_TEMPLATE": "echo", "BINDER_BASE_URL": "/user/" + instance.ID + "/", "BINDER_TOKEN": token,
+		}, seen.Env)
 		for _, variable := range pod.Spec.Containers[0].Env {
 			assert.NotContains(t, variable.Value, suite.API.Key())
 		}
 	})
 	assert.Equal(t, corev1.PodRunning, pod.Status.Phase)
+}
+
+// TestEventsHaveNoIDs checks that whoever reads Events learns no id from their text. Their
+// labels have ids, for the tombstones.
+func TestEventsHaveNoIDs(t *testing.T) {
+	t.Parallel()
+	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)
+	suite.API.Do(t, http.MethodDelete, "/applications/echo/"+instance.ID, "", "Authorization", suite.API.Key()).Decode(t, &harness.Status{})
+	events, err := suite.Kube.Client.CoreV1().Events(harness.InstancesNamespace).List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	ofPod := 0
+	for _, event := range events.Items {
+		if event.InvolvedObject.Name == instance.PodName() {
+			ofPod++
+		}
+		for _, text := range []string{event.Name, event.InvolvedObject.Name, event.Reason, event.Message} {
+			assert.NotContains(t, text, instance.ID)
+		}
+	}
+	assert.Greater(t, ofPod, 1, "want the kubelet's Events and the tombstone")
 }
 
 // TestIDsAreUnguessable checks that ids are random, because an id is the only

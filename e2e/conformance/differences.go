@@ -322,7 +322,7 @@ func levelEmptyLength(_ Target, direct, proxied *message) bool {
 // levelForwarded removes what a client can send, too: the cases about that are
 // checked by themselves.
 func levelForwarded(_ Target, direct, proxied *message) bool {
-	names := []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded"}
+	names := []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded", "X-Binder-Token"}
 	direct.remove(names...)
 	return proxied.remove(names...)
 }

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,8 +129,10 @@ func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 	return pod
 }
 
-// PodName returns the name of the instance's pod.
-func (i *Instance) PodName() string { return "binder-" + i.ID }
+// PodName returns the name of the instance's pod, which is a hash of the id.
+func (i *Instance) PodName() string {
+	return fmt.Sprintf("binder-%x", sha256.Sum256([]byte(i.ID)))[:len("binder-")+32]
+}
 
 // statusFromAll returns an instance's status from the ready replicas. It returns an
 // error if accept rejects the status of one of them.

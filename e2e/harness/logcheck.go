@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
 )
 
 // maxComplaints is how many bad lines of one log are quoted.
@@ -11,7 +13,8 @@ const maxComplaints = 10
 
 // logChecker checks lines of the service's log as they are written to it. Every line
 // must be a JSON object, and none may tell of a panic: both are what an application or a
-// visitor must not bring about.
+// visitor must not bring about. None may have an instance's id, which lets in whoever reads
+// it.
 type logChecker struct {
 	rest       []byte // a line that has not ended yet
 	lines      int
@@ -46,9 +49,18 @@ func (c *logChecker) check(line []byte) {
 	switch {
 	case bytes.Contains(bytes.ToLower(line), []byte("panic")):
 		c.complain("a panic", line)
+	case hasID(line):
+		c.complain("one with an id", line)
 	case json.Unmarshal(line, &object) != nil || object == nil:
 		c.complain("no JSON", line)
 	}
+}
+
+// longHex matches ids, and the hashes in the names of pods.
+var longHex = regexp.MustCompile(`(binder-)?\b[0-9a-f]{32}\b`)
+
+func hasID(line []byte) bool {
+	return slices.ContainsFunc(longHex.FindAll(line, -1), func(word []byte) bool { return !bytes.HasPrefix(word, []byte("binder-")) })
 }
 
 func (c *logChecker) complain(what string, line []byte) {

@@ -21,6 +21,8 @@ func TestLogChecker(t *testing.T) {
 		{"a Panic in another case", `{"msg":"Panic"}` + "\n", 1, []string{"a panic"}},
 		{"Go's default logger", "2026/11/28 12:00:00 Unsolicited response received on idle HTTP channel\n", 1, []string{"no JSON"}},
 		{"klog's own format", "W1128 12:00:00.000000 1 reflector.go:1] watch ended\n", 1, []string{"no JSON"}},
+		{"an id", `{"path":"/user/84b8f9e8d573e73016fa2c14bad86a4d/"}` + "\n", 1, []string{"an id"}},
+		{"the name of a pod", `{"pod":"binder-84b8f9e8d573e73016fa2c14bad86a4d"}` + "\n", 1, nil},
 		{"JSON that is no object", "1\n\"x\"\n[]\nnull\n", 4, []string{"line 1", "line 2", "line 3", "line 4"}},
 		{"an empty line", good + "\n" + good, 3, []string{"line 2 is no JSON"}},
 		{"two objects in a line", `{"a":1}{"b":2}` + "\n", 1, []string{"no JSON"}},

@@ -161,6 +161,7 @@ func fetch(ctx context.Context, pod *corev1.Pod, path *url.URL) ([]byte, error) 
 	}
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", instance.ManagerName)
+	instance.TokenOf(pod).Set(request.Header)
 	// One connection for one question. There is no proxy from the environment, and no
 	// compression: a small answer could become a huge one. A transport follows no redirect.
 	transport := &http.Transport{

@@ -133,10 +133,13 @@ func TestProbeAsks(t *testing.T) {
 		{"a%2Fb%20c/?x=1&y", "false", base + "a%2Fb%20c/?x=1&y"},
 	} {
 		var asked string
-		probe(t, func(_ http.ResponseWriter, r *http.Request) { asked = r.Method + " " + r.RequestURI },
+		probe(t, func(_ http.ResponseWriter, r *http.Request) {
+			asked = r.Method + " " + r.RequestURI + " " + r.Header.Get("X-Binder-Token")
+		},
+			kubetest.WithAnnotation(instance.TokenAnnotation, kubetest.Token),
 			kubetest.WithAnnotation(instance.ActivityProbeAnnotation, row.probe), kubetest.WithAnnotation(instance.StripPrefixAnnotation, row.strip))
-		if asked != "GET "+row.want {
-			t.Errorf("%s: asked %s, want GET %s", row.probe, asked, row.want)
+		if want := "GET " + row.want + " " + kubetest.Token; asked != want {
+			t.Errorf("%s: asked %s, want %s", row.probe, asked, want)
 		}
 	}
 }

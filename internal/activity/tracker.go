@@ -198,7 +198,7 @@ func (t *Tracker) write(ctx context.Context, w dueWrite) error {
 		if w.problem != nil { // logged once it is fixed, not at each attempt
 			t.deps.Metrics.WrongTimeFixed()
 			t.deps.Log.WarnContext(ctx, "last activity was unreadable and has been replaced",
-				"id", id, "template", instance.TemplateOf(w.pod), "problem", w.problem)
+				"pod", w.pod.Name, "template", instance.TemplateOf(w.pod), "problem", w.problem)
 		}
 	case apierrors.IsNotFound(err):
 		t.drop(id, w.use)

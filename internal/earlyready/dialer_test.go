@@ -24,7 +24,7 @@ var id = kubetest.ID(1)
 // startingPod is a pod of a plain template whose container runs, but is not Ready.
 func startingPod(t testing.TB, changes ...func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
-	pod, err := podtemplate.NewPod(kubetest.Template("plain"), id)
+	pod, err := podtemplate.NewPod(kubetest.Template("plain"), id, kubetest.Token)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,10 @@ const (
 	// with it. It is absent after the culler has replaced a wrong time. Only clients
 	// are told it; no decision reads it.
 	ActivitySourceAnnotation = "binder-project.org/last-activity-source"
+	// TokenAnnotation is the instance's token, a random text, which is also in its
+	// environment. NewPod writes it. The proxy and the activity probe present it to the
+	// application.
+	TokenAnnotation = "binder-project.org/token"
 	// ReadyWhenAnnotation is ReadyWhenListening if the pod becomes Ready as soon as
 	// its port accepts connections, because nothing in the template asks for more.
 	// NewPod writes it. A replica with a waiting client then dials the port itself.
@@ -74,7 +78,7 @@ const (
 
 	// Annotations on PodTemplates, which operators write. NewPod copies them to the
 	// pod, so that an instance does not change with its template. With an invalid port,
-	// cull timeout or max age there is no pod. An invalid value of any other
+	// cull timeout, max age or token header there is no pod. An invalid value of any other
 	// is not copied.
 
 	// PortAnnotation is the port that the application listens on. On a pod it is
@@ -83,6 +87,9 @@ const (
 	// StripPrefixAnnotation is "true" if the proxy takes /user/<id> off the path, for
 	// an application that cannot be given a base URL.
 	StripPrefixAnnotation = "binder-project.org/strip-prefix"
+	// TokenHeaderAnnotation is the header field in which the application expects the
+	// token; see ParseTokenHeader. If it is absent, that is DefaultTokenHeader.
+	TokenHeaderAnnotation = "binder-project.org/token-header"
 	// CullTimeoutAnnotation is how long an instance may be idle, a Go duration. On a
 	// pod, the launcher writes it too, for a launch that asks for a cull timeout.
 	// Decisions about the instance's end read it.

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ const UserPrefix = "/user/"
 
 const (
 	podNamePrefix       = "binder-"
+	nameBytes           = 16 // of the hash, in the name of a pod
 	tombstoneNameSuffix = ".deleted"
 )
 
@@ -30,15 +32,27 @@ func ValidID(s string) bool { return idPattern.MatchString(s) }
 
 // NewID returns 16 random bytes in hex, the form that Binder clients expect.
 func NewID(random io.Reader) (string, error) {
-	var raw [16]byte
-	if _, err := io.ReadFull(random, raw[:]); err != nil {
+	id, err := randomHex(random)
+	if err != nil {
 		return "", fmt.Errorf("read random bytes for an id: %w", err)
 	}
-	return hex.EncodeToString(raw[:]), nil
+	return id, nil
 }
 
-// PodName returns the name of an instance's pod.
-func PodName(id string) string { return podNamePrefix + id }
+func randomHex(random io.Reader) (string, error) {
+	var raw [16]byte
+	_, err := io.ReadFull(random, raw[:])
+	return hex.EncodeToString(raw[:]), err
+}
+
+// PodName returns the name of an instance's pod: a hash of the id. The id lets in whoever
+// knows it, while names are in logs, Events, metrics and dashboards. An id is too random
+// for anybody to find it from its hash by trying. The hash is of the text of the id, so
+// that sha256sum computes it as well.
+func PodName(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return podNamePrefix + hex.EncodeToString(sum[:nameBytes])
+}
 
 // TombstoneName returns the name of the Event that remembers an instance.
 func TombstoneName(id string) string { return PodName(id) + tombstoneNameSuffix }

@@ -64,6 +64,8 @@ type Instance struct {
 	// CullAt is when the instance is due to end, as idle or too old, if it is not
 	// used again.
 	CullAt time.Time
+	// Token is shown to the application by the proxy.
+	Token Token
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see
@@ -91,6 +93,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		Template:    TemplateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
 		Launched:    launchedAt(pod, pod.CreationTimestamp.Time),
+		Token:       TokenOf(pod),
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
 

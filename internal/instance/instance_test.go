@@ -14,14 +14,18 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-const anID = "84b8f9e8d573e73016fa2c14bad86a4d"
+// The name is what `printf %s $id | sha256sum | cut -c1-32` prints, after "binder-".
+const (
+	anID   = "84b8f9e8d573e73016fa2c14bad86a4d"
+	itsPod = "binder-2210a9e369c1372b7a8c250f2973ec9c"
+)
 
 // The keys are written out here, because operators, dashboards and other versions of
 // this service rely on them.
 func TestFromPodReadsTheContract(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:              "binder-" + anID,
+			Name:              itsPod,
 			CreationTimestamp: metav1.NewTime(kubetest.Noon),
 			Labels: map[string]string{
 				"app.kubernetes.io/managed-by": "binder-deploy-kubernetes",
@@ -61,7 +65,7 @@ func TestFromPodReadsTheContract(t *testing.T) {
 	if got := PodName(anID); got != pod.Name {
 		t.Errorf("the pod's name is %q, want %q", got, pod.Name)
 	}
-	if got, want := TombstoneName(anID), "binder-"+anID+".deleted"; got != want {
+	if got, want := TombstoneName(anID), itsPod+".deleted"; got != want {
 		t.Errorf("the tombstone's name is %q, want %q", got, want)
 	}
 	if got, want := BaseURL(anID), "/user/"+anID+"/"; got != want {

@@ -244,7 +244,7 @@ func record(t *testing.T, client kubernetes.Interface, node, port string, n int,
 		r.change(spec)
 	})
 	id := kubetest.ID(n + 1)
-	pod, err := podtemplate.NewPod(template, id)
+	pod, err := podtemplate.NewPod(template, id, kubetest.Token)
 	if err != nil {
 		return err
 	}

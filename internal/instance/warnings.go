@@ -49,15 +49,6 @@ const (
 	failedToRun  = "Error: "              // the status's reason (of an image) or message follows
 )
 
-// IDOfWarning returns the id of the instance that a Warning Event is about, or "".
-func IDOfWarning(event *corev1.Event) string {
-	id, found := strings.CutPrefix(event.InvolvedObject.Name, podNamePrefix)
-	if !found || !ValidID(id) {
-		return ""
-	}
-	return id
-}
-
 func firstSeen(event *corev1.Event) time.Time {
 	if event.FirstTimestamp.IsZero() {
 		return event.EventTime.Time // written by the newer API, as by the scheduler

@@ -29,6 +29,9 @@ func ClockAt(t time.Time) func() time.Time { return func() time.Time { return t 
 // ID returns the id of the nth instance of a test.
 func ID(n int) string { return fmt.Sprintf("%032x", n) }
 
+// Token is the token of every instance of the tests.
+const Token = "0123456789abcdef0123456789abcdef"
+
 // Pod returns the pod of an instance that was created, became Ready and was last used at
 // a time, with changes.
 func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {

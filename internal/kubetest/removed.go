@@ -19,7 +19,7 @@ func WantRemoved(t testing.TB, writes Calls, pod *corev1.Pod, only metav1.Precon
 		t.Fatalf("the writes are %v, want the tombstone and then the delete", writes)
 	}
 	tombstone := writes[0].(k8stesting.PatchActionImpl)
-	if got, want := tombstone.Name, "binder-"+pod.Labels[instance.IDLabel]+".deleted"; got != want || tombstone.PatchType != types.ApplyPatchType {
+	if got, want := tombstone.Name, instance.TombstoneName(pod.Labels[instance.IDLabel]); got != want || tombstone.PatchType != types.ApplyPatchType {
 		t.Errorf("the tombstone is written by a %s of %q, want an apply of %q", tombstone.PatchType, got, want)
 	}
 	deletion := writes[1].(k8stesting.DeleteActionImpl)

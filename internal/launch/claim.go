@@ -62,7 +62,7 @@ func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outc
 		case kube.IsRefused(err):
 			// The claim of any other pod would be refused as well.
 			l.deps.Metrics.Claimed(resultEmpty)
-			l.deps.Log.WarnContext(ctx, "claim of a warm pod refused, creating a new pod", "id", id, "template", template.Name, "error", err)
+			l.deps.Log.WarnContext(ctx, "claim of a warm pod refused, creating a new pod", "pod", pod.Name, "template", template.Name, "error", err)
 			return "", claimRefused, nil
 		default:
 			return "", claimFailed, err

@@ -102,7 +102,7 @@ type Deps struct {
 	Metrics      Metrics
 	Log          *slog.Logger
 	Now          func() time.Time
-	// Random is the source of all other ids. It must be cryptographically secure, and
+	// Random is the source of all other ids, and of tokens. It must be cryptographically secure, and
 	// safe for use by several goroutines.
 	Random io.Reader
 }
@@ -163,7 +163,7 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 			return "", err
 		}
 	}
-	l.deps.Log.InfoContext(ctx, "launched", "id", id, "template", req.Template, "warm", outcome == claimed)
+	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed)
 	l.measure(id, began)
 	return id, nil
 }
@@ -179,14 +179,14 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 	err := l.createRepeatable(ctx, id, req)
 	switch {
 	case err == nil:
-		l.deps.Log.InfoContext(ctx, "launched", "id", id, "template", req.Template, "warm", false)
+		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false)
 		l.measure(id, began)
 		return id, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when
 		// that request began, so the launch is not measured.
 		l.awaitDelivery(ctx, id)
-		l.deps.Log.InfoContext(ctx, "launched before", "id", id, "template", req.Template)
+		l.deps.Log.InfoContext(ctx, "launched before", "pod", instance.PodName(id), "template", req.Template)
 		return id, nil
 	case overLimit(err) && l.awaitDelivery(ctx, id):
 		// Another replica gave the last place to the same launch a moment ago.
@@ -231,7 +231,11 @@ func (l *Launcher) create(ctx context.Context, launch *admitted, id string) erro
 	if err := l.quota.check(template.Name, l.deps.Now()); err != nil {
 		return err
 	}
-	pod, err := podtemplate.NewPod(template, id)
+	token, err := instance.NewToken(l.deps.Random)
+	if err != nil {
+		return err
+	}
+	pod, err := podtemplate.NewPod(template, id, token)
 	if err != nil {
 		return &podtemplate.Error{Template: template.Name, Err: err}
 	}
@@ -286,7 +290,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	l.deps.Cache.Wrote(instance.Deleted(pod, l.deps.Now()))
 	if !endedByOther {
 		l.deps.Metrics.Ended(string(instance.EndStopped))
-		l.deps.Log.InfoContext(ctx, "stopped", "id", id, "template", template)
+		l.deps.Log.InfoContext(ctx, "stopped", "pod", instance.PodName(id), "template", template)
 	}
 	return nil
 }

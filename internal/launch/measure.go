@@ -42,8 +42,8 @@ func (l *Launcher) endMeasurement(id string) {
 	case instance.StatusDeployed:
 		took := l.deps.Now().Sub(began.(time.Time))
 		l.deps.Metrics.LaunchTook(took)
-		l.deps.Log.Info("deployed", "id", id, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
+		l.deps.Log.Info("deployed", "pod", instance.PodName(id), "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case instance.StatusFailed:
-		l.deps.Log.Warn("launch failed", "id", id, "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
+		l.deps.Log.Warn("launch failed", "pod", instance.PodName(id), "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 	}
 }

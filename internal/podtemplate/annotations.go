@@ -33,6 +33,7 @@ func annotationTable() []annotation {
 		{key: instance.CullTimeoutAnnotation, check: check(parseDuration), preventsLaunch: true},
 		{key: instance.MaxAgeAnnotation, check: check(parseDuration), preventsLaunch: true},
 		{key: instance.MaxInstancesAnnotation, check: check(parseMaxInstances), preventsLaunch: true},
+		{key: instance.TokenHeaderAnnotation, check: check(parseTokenHeader), preventsLaunch: true, copied: true},
 		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
@@ -158,6 +159,15 @@ func parsePoolSize(value string) (int, error) {
 		return 0, invalid(value, fmt.Sprintf("a whole number from 0 to %d", maxPoolSize))
 	}
 	return size, nil
+}
+
+// parseTokenHeader returns the valid value as it is.
+func parseTokenHeader(value string) (string, error) {
+	if _, _, err := instance.ParseTokenHeader(value); err != nil {
+		allowed := fmt.Sprintf("a header field with the token in it, such as %q", instance.DefaultTokenHeader)
+		return "", fmt.Errorf("%w: %w", invalid(value, allowed), err)
+	}
+	return value, nil
 }
 
 func checkStripPrefix(value string) error {

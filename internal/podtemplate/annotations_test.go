@@ -25,6 +25,8 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/cull-timeout", "positive duration such as 30m", true, []string{"30m"}, []string{"", "soon", "3600", "0s", "-1h"}},
 	{"binder-project.org/max-age", "positive duration such as 30m", true, []string{"12h"}, []string{"", "long", "3600", "0s", "-1h"}},
 	{"binder-project.org/max-instances", "positive whole number", true, []string{"1", "250"}, []string{"", "many", "0", "-1", "1.5"}},
+	{"binder-project.org/token-header", "a header field with the token in it", true, []string{"Authorization: token $(BINDER_TOKEN)", "x-key:$(BINDER_TOKEN)"},
+		[]string{"", "$(BINDER_TOKEN)", "X-Key: secret", "X Key: $(BINDER_TOKEN)", "X: $(BINDER_TOKEN)$(BINDER_TOKEN)", "X: $(BINDER_TOKEN)\r\nY: z", "Cookie: a=$(BINDER_TOKEN)", "host: $(BINDER_TOKEN)"}},
 	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000"}, []string{"", "two", "-1", "1001", "1.5"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
@@ -50,7 +52,7 @@ func TestAnnotations(t *testing.T) {
 			valid := slices.Contains(row.valid, value)
 			template := kubetest.Template("t", kubetest.WithTemplateAnnotation(row.key, value))
 			problems := podtemplate.Problems(template)
-			pod, err := podtemplate.NewPod(template, kubetest.ID(1))
+			pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Token)
 			if _, limit := podtemplate.MaxInstances(template); limit != nil {
 				err = limit // it prevents a launch as well
 			}
@@ -81,7 +83,7 @@ func TestAnnotations(t *testing.T) {
 		t.Errorf("the error has %d bytes, want the value cut off", len(got))
 	}
 	noContainer := kubetest.Template("t", func(template *corev1.PodTemplate) { template.Template.Spec.Containers = nil })
-	if _, err := podtemplate.NewPod(noContainer, kubetest.ID(1)); err == nil {
+	if _, err := podtemplate.NewPod(noContainer, kubetest.ID(1), kubetest.Token); err == nil {
 		t.Error("a template without a container is accepted")
 	}
 }

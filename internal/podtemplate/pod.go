@@ -15,8 +15,9 @@ import (
 
 // NewPod makes a pod of a template: the template's own pod with the labels,
 // annotations and environment of the state contract, and with a readiness probe if
-// the template has none. The pod is nobody's instance yet.
-func NewPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
+// the template has none. The pod is nobody's instance yet. Its token is random, as
+// instance.NewToken makes it.
+func NewPod(template *corev1.PodTemplate, id, token string) (*corev1.Pod, error) {
 	if len(template.Template.Spec.Containers) == 0 {
 		return nil, errors.New("it has no container")
 	}
@@ -29,12 +30,13 @@ func NewPod(template *corev1.PodTemplate, id string) (*corev1.Pod, error) {
 		return nil, err
 	}
 	annotations[instance.PortAnnotation] = strconv.Itoa(port)
+	annotations[instance.TokenAnnotation] = token
 	spec := template.Template.Spec.DeepCopy()
 	// The application is untrusted code. It gets no identity in the cluster, and is
 	// not told which other Services there are.
 	spec.AutomountServiceAccountToken = new(false)
 	spec.EnableServiceLinks = new(false)
-	setEnvironment(spec, id, template.Name)
+	setEnvironment(spec, id, token, template.Name)
 	addReadinessProbe(spec, port)
 	if annotations[instance.DefaultContainerAnnotation] == "" {
 		annotations[instance.DefaultContainerAnnotation] = ServingContainer(spec, port).Name
@@ -79,8 +81,12 @@ func podAnnotations(template *corev1.PodTemplate) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := parseAnnotation(template, instance.TokenHeaderAnnotation, parseTokenHeader); err != nil {
+		return nil, err
+	}
 	all := copyOf(template.Template.Annotations)
 	delete(all, instance.ReadyWhenAnnotation)
+	delete(all, instance.TokenAnnotation)
 	for key := range instance.LaunchAnnotations(time.Time{}, 0) {
 		delete(all, key)
 	}
@@ -109,13 +115,14 @@ func copyOf(m map[string]string) map[string]string {
 
 // setEnvironment tells every container its instance. The variables come first, so
 // that the template's own can refer to them; in command and args, Kubernetes
-// expands $(BINDER_BASE_URL). The values depend only on the id and the template,
-// never on a request.
-func setEnvironment(spec *corev1.PodSpec, id, template string) {
+// expands $(BINDER_BASE_URL) and $(BINDER_TOKEN). The values depend only on the id, the
+// token and the template, never on a request.
+func setEnvironment(spec *corev1.PodSpec, id, token, template string) {
 	ours := []corev1.EnvVar{
 		{Name: "BINDER_ID", Value: id},
 		{Name: "BINDER_TEMPLATE", Value: template},
 		{Name: "BINDER_BASE_URL", Value: instance.BaseURL(id)},
+		{Name: instance.TokenVariable, Value: token},
 	}
 	isOurs := func(variable corev1.EnvVar) bool {
 		return slices.ContainsFunc(ours, func(our corev1.EnvVar) bool { return our.Name == variable.Name })

@@ -21,7 +21,7 @@ import (
 func newPod(t testing.TB, template *corev1.PodTemplate) *corev1.Pod {
 	t.Helper()
 	before := template.DeepCopy()
-	pod, err := podtemplate.NewPod(template, kubetest.ID(1))
+	pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +45,7 @@ func TestNewPodWritesTheContract(t *testing.T) {
 			"binder-project.org/heartbeat-frames": "4 ws/.*",
 			"binder-project.org/pool-size":        "3",
 			"binder-project.org/max-instances":    "5",
+			"binder-project.org/token-header":     "X-Key: $(BINDER_TOKEN)",
 			"other.org/note":                      "is not for the pod",
 		}
 		template.Template.Labels = map[string]string{
@@ -53,7 +54,7 @@ func TestNewPodWritesTheContract(t *testing.T) {
 		template.Template.Annotations = map[string]string{"note": "kept"}
 	})
 	pod := newPod(t, template)
-	if want := "binder-00000000000000000000000000000001"; pod.Name != want || pod.Namespace != kubetest.Namespace {
+	if want := instance.PodName(kubetest.ID(1)); pod.Name != want || pod.Namespace != kubetest.Namespace {
 		t.Errorf("got pod %s/%s, want %s/%s", pod.Namespace, pod.Name, kubetest.Namespace, want)
 	}
 	wantLabels := map[string]string{
@@ -78,6 +79,8 @@ func TestNewPodWritesTheContract(t *testing.T) {
 		"binder-project.org/idle-requests":    "POST /poll",
 		"binder-project.org/heartbeat-frames": "4 ws/.*",
 		"binder-project.org/ready-when":       "listening",
+		"binder-project.org/token":            kubetest.Token,
+		"binder-project.org/token-header":     "X-Key: $(BINDER_TOKEN)",
 
 		"kubectl.kubernetes.io/default-container": "notebook",
 	}
@@ -90,7 +93,7 @@ func TestNewPodWritesTheContract(t *testing.T) {
 // launch, and gets no identity in the cluster: it runs untrusted code.
 func TestNewPodTakesAway(t *testing.T) {
 	pod := newPod(t, kubetest.Template("jupyter", func(template *corev1.PodTemplate) {
-		template.Template.Annotations = map[string]string{instance.ReadyWhenAnnotation: instance.ReadyWhenListening}
+		template.Template.Annotations = map[string]string{instance.ReadyWhenAnnotation: instance.ReadyWhenListening, instance.TokenAnnotation: "forged"}
 		for key := range instance.LaunchAnnotations(kubetest.Noon, 0) {
 			template.Template.Annotations[key] = "forged"
 		}
@@ -101,7 +104,7 @@ func TestNewPodTakesAway(t *testing.T) {
 		spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/ready"}}
 		spec.AutomountServiceAccountToken, spec.EnableServiceLinks = new(true), new(true)
 	}))
-	want := map[string]string{instance.TemplateNameAnnotation: "jupyter", instance.PortAnnotation: "8888", instance.DefaultContainerAnnotation: "notebook"}
+	want := map[string]string{instance.TemplateNameAnnotation: "jupyter", instance.PortAnnotation: "8888", instance.DefaultContainerAnnotation: "notebook", instance.TokenAnnotation: kubetest.Token}
 	if !maps.Equal(pod.Annotations, want) {
 		t.Errorf("annotations are\n%v, want\n%v", pod.Annotations, want)
 	}
@@ -128,7 +131,7 @@ func TestNewPodIsReadBack(t *testing.T) {
 // template cannot give them other values.
 func TestNewPodEnvironment(t *testing.T) {
 	own := append(make([]corev1.EnvVar, 0, 8), // room for an append to write to
-		corev1.EnvVar{Name: "BINDER_ID", Value: "forged"}, corev1.EnvVar{Name: "PREFIX", Value: "$(BINDER_BASE_URL)"})
+		corev1.EnvVar{Name: "BINDER_TOKEN", Value: "forged"}, corev1.EnvVar{Name: "PREFIX", Value: "$(BINDER_BASE_URL)"})
 	spec := newPod(t, kubetest.Template("jupyter", func(template *corev1.PodTemplate) {
 		spec := &template.Template.Spec
 		spec.Containers[0].Env = own
@@ -139,6 +142,7 @@ func TestNewPodEnvironment(t *testing.T) {
 		{Name: "BINDER_ID", Value: "00000000000000000000000000000001"},
 		{Name: "BINDER_TEMPLATE", Value: "jupyter"},
 		{Name: "BINDER_BASE_URL", Value: "/user/00000000000000000000000000000001/"},
+		{Name: "BINDER_TOKEN", Value: kubetest.Token},
 	}
 	withOwn := append(slices.Clone(ours), own[1])
 	for _, test := range []struct {

@@ -71,7 +71,7 @@ type Deps struct {
 	Metrics      Metrics
 	Log          *slog.Logger
 	Now          func() time.Time
-	// Random is where ids come from. It must allow concurrent use.
+	// Random is where ids and tokens come from. It must allow concurrent use.
 	Random io.Reader
 }
 

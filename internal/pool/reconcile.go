@@ -97,7 +97,11 @@ func (t *term) newPods(template *corev1.PodTemplate, number int) ([]*corev1.Pod,
 		if err != nil {
 			return nil, err
 		}
-		pod, err := podtemplate.NewPod(template, id)
+		token, err := instance.NewToken(t.deps.Random)
+		if err != nil {
+			return nil, err
+		}
+		pod, err := podtemplate.NewPod(template, id, token)
 		if err != nil {
 			return nil, notKeptWarm(template.Name, err)
 		}
@@ -124,7 +128,7 @@ func (t *term) create(ctx context.Context, pod *corev1.Pod) error {
 		return fmt.Errorf("create warm pod %s: %w", pod.Name, err)
 	}
 	t.deps.Cache.Wrote(created)
-	t.deps.Log.DebugContext(ctx, "warm pod created", "id", pod.Labels[instance.IDLabel], "template", template)
+	t.deps.Log.DebugContext(ctx, "warm pod created", "pod", pod.Name, "template", template)
 	return nil
 }
 
@@ -134,7 +138,7 @@ func (t *term) remove(ctx context.Context, r removal) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	pod := r.pod
-	log := t.deps.Log.With("id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", r.reason)
+	log := t.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "reason", r.reason)
 	only := metav1.NewUIDPreconditions(string(pod.UID))
 	only.ResourceVersion = &pod.ResourceVersion
 	err := t.deps.Pods.Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: only})

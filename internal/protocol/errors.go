@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
@@ -110,11 +112,16 @@ func AnswerFor(err error) *Error {
 }
 
 // LogFailure logs the error of a request, unless the fault is the client's, the client has
-// gone, or a limit works as it should: anybody can cause those at any rate. answer is what AnswerFor returned for err.
+// gone, or a limit works as it should: anybody can cause those at any rate. The path has
+// the name of the pod in place of an id. answer is what AnswerFor returned for err.
 func LogFailure(r *http.Request, log *slog.Logger, answer *Error, err error) {
 	limited := errors.Is(err, launch.ErrCapacity) || errors.Is(err, launch.ErrBusy)
 	if answer.Code >= http.StatusInternalServerError && !limited && !errors.Is(err, r.Context().Err()) {
-		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "code", answer.Code, "error", err)
+		path := r.URL.Path
+		if id := r.PathValue("id"); instance.ValidID(id) {
+			path = strings.Replace(path, id, instance.PodName(id), 1)
+		}
+		log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", path, "code", answer.Code, "error", err)
 	}
 }
 

@@ -113,6 +113,22 @@ func (p *Proxy) confineCookies(h http.Header) {
 	}
 }
 
+// fromElsewhere reports whether a page of another origin makes a browser send a request. It
+// must not be shown as one of the visitor's: an application with a token may check nothing
+// else, as Jupyter does not. A link or a frame is not such a request, because the page
+// cannot read its answer. Older browsers tell only of those that could change something.
+func (m mapping) fromElsewhere(h http.Header) bool {
+	if origins := h["Origin"]; len(origins) > 0 {
+		authority, _, found := cutAuthority(origins[0])
+		return !found || !m.isPublic(authority)
+	}
+	switch h.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return h.Get("Sec-Fetch-Mode") != "navigate"
+	}
+	return false
+}
+
 // confineReferer cuts a Referer to its origin, unless it is an address of the instance
 // itself. The address of another instance lets anyone in who knows it.
 func confineReferer(h http.Header, m mapping) {

@@ -53,9 +53,15 @@ func TestDocumentedChanges(t *testing.T) {
 					w.Header()[name] = values
 				}
 				w.Header()["Date"], w.Header()["Content-Type"] = answer["Date"], nil
-			}, func(inst *instance.Instance) { inst.StripPrefix = when == "strip-prefix" })
+			}, func(inst *instance.Instance) {
+				inst.StripPrefix = when == "strip-prefix"
+				name, value, _ := strings.Cut(strings.TrimPrefix(when, "token-header: "), ": ")
+				if strings.HasPrefix(when, "token-header: ") {
+					inst.Token = instance.Token{Name: name, Value: strings.Replace(value, "$(BINDER_TOKEN)", kubetest.Token, 1)}
+				}
+			})
 			_, port, _ := net.SplitHostPort(inst.Address)
-			fill := strings.NewReplacer("<id>", kubetest.ID(1), "<api-key>", testAPIKey, "<port>", port).Replace
+			fill := strings.NewReplacer("<id>", kubetest.ID(1), "<api-key>", testAPIKey, "<token>", kubetest.Token, "<port>", port).Replace
 			c := startProxy(t, inst).dial(t)
 			var header []string
 			switch {

@@ -97,7 +97,7 @@ func (v *visit) fail(err error) {
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
 		v.refuse(v.w, v.r, pages.BadBodyNotice())
 	default:
-		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "id", v.inst.ID, "template", v.inst.Template, "error", err)
+		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", err)
 		v.refuse(v.w, v.r, pages.NoAnswerNotice(v.inst))
 	}
 }
@@ -180,7 +180,7 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
-			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "id", v.inst.ID, "template", v.inst.Template, "error", err)
+			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", err)
 			v.abort(http.StatusBadGateway)
 		}
 	}

@@ -327,7 +327,7 @@ func TestApplicationDoesNotAnswer(t *testing.T) {
 			t.Errorf("%s: touched %d times, want %d: only an answer counts", row.does, got, row.touches)
 		}
 		log := p.log.String()
-		if !strings.Contains(log, "level=WARN") || !strings.Contains(log, row.inst.ID) || !strings.Contains(log, row.inst.Template) {
+		if !strings.Contains(log, "level=WARN") || !strings.Contains(log, instance.PodName(row.inst.ID)) || strings.Contains(log, row.inst.ID) || !strings.Contains(log, row.inst.Template) {
 			t.Errorf("%s: the log does not tell of the instance: %s", row.does, log)
 		}
 		if strings.Contains(log, "secret") || strings.Contains(log, testAPIKey) {

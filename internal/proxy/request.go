@@ -22,6 +22,9 @@ func (v *visit) request() *upstream.Request {
 	}
 	pages.RemoveRestartCookie(req.Header, v.inst.ID)
 	v.confineCookies(req.Header)
+	if !v.mapping.fromElsewhere(r.Header) {
+		v.inst.Token.Set(req.Header)
+	}
 	if r.ContentLength == 0 && r.Header.Get("Content-Length") == "" {
 		req.ContentLength = -1
 	}

@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"time"
 )
 
@@ -58,6 +61,56 @@ func TestForwardedPrefix(t *testing.T) {
 		}
 		p.get(t, base, "X-Forwarded-Prefix", "/forged", "Forwarded", "for=forged")
 		wantHeaders(t, seen, map[string][]string{"X-Forwarded-Prefix": row.want, "Forwarded": nil})
+	}
+}
+
+// The application learns that a request came by the proxy, and no visitor can pretend it.
+func TestPresentsTheToken(t *testing.T) {
+	for _, upgrade := range []string{"", "websocket"} {
+		var seen http.Header
+		inst := application(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Clone() })
+		inst.Token = instance.Token{Name: "Authorization", Value: "token " + kubetest.Token}
+		p := startProxy(t, inst)
+		fields := []string{"Authorization", "token forged", "Connection", "Authorization, Upgrade"}
+		if upgrade != "" {
+			fields = append(fields, "Upgrade", upgrade)
+		}
+		p.get(t, base, fields...)
+		wantHeaders(t, seen, map[string][]string{"Authorization": {"token " + kubetest.Token}})
+	}
+}
+
+// A request that a page of another origin causes is not shown as the visitor's.
+func TestKeepsTheTokenFromOtherOrigins(t *testing.T) {
+	var seen http.Header
+	inst := application(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Clone() })
+	inst.Token = instance.Token{Name: "X-Binder-Token", Value: kubetest.Token}
+	p := startProxy(t, inst)
+	for _, row := range []struct {
+		fields []string
+		shown  bool
+	}{
+		{nil, true},
+		{[]string{"Origin", "http://hub.example:8000"}, true},
+		{[]string{"Origin", "http://HUB.example:8000", "Sec-Fetch-Site", "same-origin"}, true},
+		{[]string{"Origin", "https://notebooks.example", "X-Forwarded-Host", "notebooks.example"}, true},
+		{[]string{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"}, true},
+		{[]string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate"}, true},
+		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, true},
+		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, false},
+		{[]string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "websocket"}, false},
+		{[]string{"Origin", "http://elsewhere.example"}, false},
+		{[]string{"Origin", "http://elsewhere.example", "Sec-Fetch-Site", "same-origin"}, false},
+		{[]string{"Origin", "http://hub.example.elsewhere.example"}, false},
+		{[]string{"Origin", "http://hub.example"}, false},
+		{[]string{"Origin", "null"}, false},
+		{[]string{"Origin", ""}, false},
+		{[]string{"Origin", "http://elsewhere.example", "Connection", "Upgrade", "Upgrade", "websocket"}, false},
+	} {
+		p.get(t, base, row.fields...)
+		if got := seen.Get("X-Binder-Token") != ""; got != row.shown {
+			t.Errorf("%q: the token is shown: %t, want %t", row.fields, got, row.shown)
+		}
 	}
 }
 

@@ -85,11 +85,15 @@ func (t binderTemplate) podTemplate(namespace string) (*corev1.PodTemplate, erro
 	if err := errors.Join(imageErr, portErr, commandErr, limitsErr); err != nil {
 		return nil, err
 	}
+	annotations := map[string]string{
+		instance.IdlePathsAnnotation:     jupyterIdlePaths,
+		instance.ActivityProbeAnnotation: jupyterActivityProbe,
+	}
+	if strings.Contains(strings.Join(command, " "), tokenReference) {
+		annotations[instance.TokenHeaderAnnotation] = jupyterTokenHeader
+	}
 	return &corev1.PodTemplate{
-		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace, Annotations: map[string]string{
-			instance.IdlePathsAnnotation:     jupyterIdlePaths,
-			instance.ActivityProbeAnnotation: jupyterActivityProbe,
-		}},
+		ObjectMeta: metav1.ObjectMeta{Name: t.Name, Namespace: namespace, Annotations: annotations},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			// The instance ends with its application. A restarted container would
 			// have lost its files.
@@ -150,7 +154,7 @@ func commandOf(command []string, port int32) ([]string, error) {
 	if len(command) == 0 {
 		return []string{
 			startScript, "--ip=*", "--port=" + strconv.Itoa(int(port)),
-			"--NotebookApp.base_url=$(BINDER_BASE_URL)", "--debug",
+			"--NotebookApp.base_url=$(BINDER_BASE_URL)", "--NotebookApp.token=" + tokenReference, "--debug",
 		}, nil
 	}
 	switch length := len(strings.Join(command, " ")); {
@@ -246,6 +250,13 @@ func parseLimit(key string, value json.RawMessage) (*resource.Quantity, limitRul
 // activity.
 const jupyterIdlePaths = `api/((kernels|sessions|terminals)(/[^/]+)?|kernelspecs|me|status|events/subscribe|metrics/v1|contents(/.*)?)` +
 	`|metrics|lab/api/workspaces/?`
+
+// tokenReference is the token in a command. A command without it may start anything, which
+// may take the header for a login of its own.
+const tokenReference = "$(" + instance.TokenVariable + ")"
+
+// jupyterTokenHeader is where every version of Jupyter looks for its token.
+const jupyterTokenHeader = "Authorization: token " + tokenReference
 
 // jupyterActivityProbe lists the kernels, with their state and last activity.
 // Jupyter counts a request for api/status as activity, so that path would not do.

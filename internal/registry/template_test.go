@@ -150,7 +150,7 @@ func TestMistakesAreNamed(t *testing.T) {
 
 func TestPortAndCommand(t *testing.T) {
 	start := func(port string) []string {
-		return []string{"/home/main/start-notebook.sh", "--ip=*", "--port=" + port, "--NotebookApp.base_url=$(BINDER_BASE_URL)", "--debug"}
+		return []string{"/home/main/start-notebook.sh", "--ip=*", "--port=" + port, "--NotebookApp.base_url=$(BINDER_BASE_URL)", "--NotebookApp.token=$(BINDER_TOKEN)", "--debug"}
 	}
 	for _, row := range []struct {
 		fields  string
@@ -207,9 +207,12 @@ func TestPodOfATemplate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod, err := podtemplate.NewPod(made, kubetest.ID(1))
+	pod, err := podtemplate.NewPod(made, kubetest.ID(1), kubetest.Token)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got, want := instance.TokenOf(pod), (instance.Token{Name: "Authorization", Value: "token " + kubetest.Token}); got != want {
+		t.Errorf("the token is shown as %v, want %v", got, want)
 	}
 	security, container := pod.Spec.SecurityContext, pod.Spec.Containers[0].SecurityContext
 	if !*security.RunAsNonRoot || *security.RunAsUser != 1000 || security.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {

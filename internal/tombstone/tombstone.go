@@ -82,7 +82,7 @@ func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, end instance.End,
 	}
 	if err := r.writeTombstone(ctx, pod, end, options); err != nil {
 		r.Log.WarnContext(ctx, "the tombstone of an instance was not written, its pod is deleted all the same",
-			"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
+			"pod", pod.Name, "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
 	}
 	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 }

@@ -38,7 +38,7 @@ func used(pod *corev1.Pod) { pod.ResourceVersion = "8" }
 // message.
 func wantEvent(t testing.TB, server *kubetest.Server, reason, message string) *corev1.Event {
 	t.Helper()
-	name := "binder-" + kubetest.ID(1) + ".deleted"
+	name := instance.TombstoneName(kubetest.ID(1))
 	event, err := server.Client.CoreV1().Events(kubetest.Namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
