@@ -34,6 +34,11 @@ test-unit: ## Run the tests that need no cluster
 	go -C e2e test -race ./...
 	go -C tools test -race ./...
 
+.PHONY: fuzz
+fuzz: export FUZZTIME ?= 10s
+fuzz: ## Run every fuzz target, each for FUZZTIME (10s)
+	@hack/fuzz.sh
+
 .PHONY: lint
 lint: ## Run gofmt, go vet, staticcheck, go mod tidy, deadcode and shellcheck
 	@hack/lint.sh

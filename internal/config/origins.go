@@ -46,3 +46,10 @@ func parseOrigin(origin string) (string, error) {
 	}
 	return lower, nil
 }
+
+// isHostPort reports whether text is a host, or a host and a port, as it stands in a URL.
+func isHostPort(text string) bool {
+	u, err := url.Parse("http://" + strings.ToLower(text))
+	return err == nil && u.Host == strings.ToLower(text) && !strings.HasSuffix(text, ":") && len(u.Port()) <= len("65535") &&
+		hostPattern.MatchString(strings.TrimSuffix(u.Host, ":"+u.Port()))
+}

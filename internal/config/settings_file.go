@@ -58,7 +58,7 @@ func parseSettings(file string, data []byte) (values map[string]string, warning 
 				p.values["api-address"] = ":" + strconv.Itoa(port)
 			}
 		case "lookupHost":
-			if host, ok := p.text(key, value, "host or host:port", publicHostPattern.MatchString); ok {
+			if host, ok := p.text(key, value, "host or host:port", isHostPort); ok {
 				p.values["public-host"] = host
 			}
 		case "registry":
@@ -133,7 +133,7 @@ func (p *settingsParser) registry(value []byte) {
 func isRegistryHost(text string) bool {
 	_, host := splitScheme(text)
 	bare := strings.Trim(host, "[]")
-	return bare != "" && publicHostPattern.MatchString(host) && (!strings.Contains(host, ":") || net.ParseIP(bare) != nil)
+	return (!strings.Contains(bare, ":") || net.ParseIP(bare) != nil) && isHostPort(net.JoinHostPort(bare, "80"))
 }
 
 func splitScheme(host string) (scheme, bare string) {

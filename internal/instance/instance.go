@@ -32,7 +32,7 @@ type Instance struct {
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
 	// it says that its container was restarted; it is empty if that has not happened.
 	// It has no text of the cluster, a registry or the application, apart from names of
-	// containers and images.
+	// containers and images, which templates choose. It is clipped by Clip.
 	Message string
 	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
 	// It can name nodes, addresses and Secrets, so only holders of the API key, logs and
@@ -102,7 +102,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	}
 	warnings = inOrder(pod, warnings)
 	f := deriveStatus(pod, warnings, now, startTimeout)
-	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, f.message, f.detail, f.fault, f.failedAt
+	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, Clip(f.message), f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
 	if inst.Status == StatusDeployed {
 		inst.Address = PodAddress(pod)

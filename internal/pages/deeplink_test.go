@@ -4,9 +4,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
 func TestParseDeepLink(t *testing.T) {
@@ -121,32 +118,4 @@ func TestDeepLinkRefuses(t *testing.T) {
 			}
 		}
 	}
-}
-
-// FuzzParseDeepLink looks for links that browsers resolve to another place.
-func FuzzParseDeepLink(f *testing.F) {
-	for _, seed := range []string{"tree", "é?é", "../x", "%2e%2e/x", "//h", "a?b#c", `\\h`, "a;b/..;", "%25252e/%2f"} {
-		f.Add(seed)
-	}
-	base := instance.BaseURL(kubetest.ID(1))
-	page, err := url.Parse("http://host.example" + base + "x")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		link, err := parseDeepLink(raw)
-		if err != nil {
-			return
-		}
-		address, err := page.Parse(base + link)
-		if err != nil || address.Host != "host.example" || address.Scheme != "http" || !strings.HasPrefix(address.Path, base) {
-			t.Errorf("%q becomes %q, which leads to %s, %v", raw, link, address, err)
-		}
-		if strings.ContainsFunc(link, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			t.Errorf("%q becomes %q, which is not allowed in a header", raw, link)
-		}
-		if again, err := parseDeepLink(link); err != nil || again != link {
-			t.Errorf("%q becomes %q, and that %q, %v", raw, link, again, err)
-		}
-	})
 }

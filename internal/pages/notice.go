@@ -3,8 +3,9 @@ package pages
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // Notice is an answer that explains itself: a page for browsers, a line of text for
@@ -75,5 +76,5 @@ func (n Notice) setRetryAfter(w http.ResponseWriter) {
 // acceptsHTML reports whether a client asks for a page. Browsers name HTML only when
 // they are going to show it, and not for what a page loads.
 func acceptsHTML(r *http.Request) bool {
-	return strings.Contains(r.Header.Get("Accept"), "text/html")
+	return protocol.Accepts(r, "text/html")
 }

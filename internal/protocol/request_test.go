@@ -161,29 +161,6 @@ func TestReadIdempotencyKey(t *testing.T) {
 	}
 }
 
-// FuzzReadDeployRequest checks that every timeout is in its range, and that every
-// error is the client's.
-func FuzzReadDeployRequest(f *testing.F) {
-	for _, seed := range []string{
-		`{"template-name": "jupyter", "cull-timeout": 60000}`, `{"cullTimeout": "1e-9"}`, `{"cull_timeout": 8.64e7}`,
-		`{"cull-timeout": null, "template-name": null}`, `{"": 1, "-": 2, "_": 3}`, `null`, `[]`, ``,
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, body string) {
-		got, err := readBody(strings.NewReader(body))
-		if len(body) > MaxBody {
-			return
-		}
-		if err != nil {
-			wantMalformed(t, err, "")
-		}
-		if d := got.CullTimeout; d != 0 && (d < testMinTimeout || d > testMaxTimeout) {
-			t.Errorf("%q asks for a cull timeout of %s", body, d)
-		}
-	})
-}
-
 // wantMalformed checks that err is answered with 422 and says what is wrong.
 func wantMalformed(t testing.TB, err error, says string) {
 	t.Helper()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -25,8 +24,7 @@ const keepAliveComment = ":\n\n"
 
 // AcceptsEvents reports whether a client asks for a stream of server-sent events.
 func AcceptsEvents(r *http.Request) bool {
-	return r.Method == http.MethodGet &&
-		strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/event-stream")
+	return r.Method == http.MethodGet && Accepts(r, "text/event-stream")
 }
 
 // StreamEvents sends server-sent events (section 9.2 of the HTML standard) about an

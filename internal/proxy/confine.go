@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxCookies is the most bytes of cookies that an application gets: the most that common
@@ -30,15 +31,18 @@ func actsOnOrigin(name string) bool {
 }
 
 // commandsServer reports whether a field of an answer is a command to a server in front
-// of this service, such as nginx (X-Accel-Redirect), Apache, lighttpd, LiteSpeed or
-// Perlbal. Some of them make such a server answer with its own files. X-Accel-Buffering
-// acts on its own answer only: it lets parts of it through as they come.
+// of this service: nginx (X-Accel-Redirect), Apache, lighttpd, LiteSpeed, Perlbal or Envoy.
+// Some of them make such a server answer with its own files, others empty its cache
+// (X-LiteSpeed-Purge), or make it take this service for broken
+// (X-Envoy-Immediate-Health-Check-Fail). X-Accel-Buffering acts on its own answer only: it
+// lets parts of it through as they come.
 func commandsServer(name string) bool {
-	switch name {
-	case "X-Sendfile", "X-Lighttpd-Send-File", "X-Lighttpd-Send-Tempfile", "X-Litespeed-Location", "X-Reproxy-File", "X-Reproxy-Url":
-		return true
+	if name == "X-Accel-Buffering" {
+		return false
 	}
-	return strings.HasPrefix(name, "X-Accel-") && name != "X-Accel-Buffering"
+	return slices.ContainsFunc([]string{"X-Accel-", "X-Envoy-", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-", "X-Sendfile"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // removeFarReaching removes the fields of an answer that act on more than the answer.
@@ -65,8 +69,8 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 			continue // it would be sent to more hosts
 		case "path":
 			// The default of a path that does not begin with a slash is below the base
-			// URL (RFC 6265, section 5.2.4).
-			if path = strings.TrimSpace(path); strings.HasPrefix(path, "/") {
+			// URL (RFC 6265, section 5.2.4). Some clients, such as curl, drop quotes.
+			if path = strings.TrimFunc(path, isQuoteOrSpace); strings.HasPrefix(path, "/") {
 				attribute = name + "=" + m.cookiePath(path)
 			}
 		}
@@ -75,9 +79,13 @@ func (p *Proxy) confineCookie(m mapping, value string) string {
 	return strings.Join(kept, ";")
 }
 
-// hides reports whether a cookie is hidden from applications. pair begins with its name.
+func isQuoteOrSpace(c rune) bool { return c == '"' || unicode.IsSpace(c) }
+
+// hides reports whether a cookie is hidden from applications. pair begins with its name. A
+// browser keeps "=a=b" as a cookie without a name, and sends it as "a=b" (RFC 6265bis,
+// sections 5.6 and 5.8.3): what that reads like counts.
 func (p *Proxy) hides(pair string) bool {
-	name, _, _ := strings.Cut(pair, "=")
+	name, _, _ := strings.Cut(strings.TrimLeftFunc(pair, func(c rune) bool { return c == '=' || unicode.IsSpace(c) }), "=")
 	name = strings.TrimSpace(name)
 	return slices.ContainsFunc(p.deps.HideCookies, func(hidden string) bool {
 		prefix, open := strings.CutSuffix(hidden, "*")
@@ -92,9 +100,10 @@ func (p *Proxy) confineCookies(h http.Header) {
 	var lines []string
 	room, changed := maxCookies, false
 	for _, line := range h[field] {
+		room -= len(field) + len(": ") // a field can be empty, and there can be many
 		var kept []string
 		for pair := range strings.SplitSeq(line, ";") {
-			if room -= len(pair) + len(";"); p.hides(pair) || room < 0 {
+			if room -= len(pair) + len(";"); room < 0 || p.hides(pair) {
 				changed = true
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -139,6 +140,32 @@ func TestFarReachingFieldsOfOtherAnswers(t *testing.T) {
 			if head := c.readHead(); strings.Contains(strings.ToLower(head), "nel:") || strings.Contains(head, "X-Accel") || !strings.Contains(head, "X-Other: 1") {
 				t.Errorf("got %q", head)
 			}
+		}
+	}
+}
+
+// Fields in the trailer of an answer are confined as those of its header.
+func TestFarReachingFieldsOfTrailers(t *testing.T) {
+	p := startProxy(t, answering(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: NEL, X-Other, Set-Cookie\r\n\r\n2\r\nok\r\n0\r\n"+
+		"NEL: {}\r\nX-Other: 1\r\nSet-Cookie: a=b; Path=/\r\nX-Accel-Redirect: /etc/passwd\r\nClear-Site-Data: \"*\"\r\n\r\n"))
+	c := p.dial(t)
+	c.request(t, "GET", base, "TE: trailers")
+	res := c.wantAnswer(t, 200, "ok")
+	want := http.Header{"X-Other": {"1"}, "Set-Cookie": {"a=b; Path=" + base}}
+	if !reflect.DeepEqual(res.Trailer, want) {
+		t.Errorf("got the trailer %v, want %v", res.Trailer, want)
+	}
+}
+
+// An answer cannot command a server in front of this service.
+func TestCommandsToServers(t *testing.T) {
+	for name, want := range map[string]bool{
+		"X-Accel-Redirect": true, "X-Accel-Limit-Rate": true, "X-Accel-Buffering": false, "X-Sendfile": true, "X-Sendfile2": true, "X-Lighttpd-Send-Tempfile": true,
+		"X-Litespeed-Location": true, "X-Litespeed-Purge": true, "X-Reproxy-Url": true, "X-Envoy-Immediate-Health-Check-Fail": true, "X-Envoy-Degraded": true,
+		"X-Accelerator": false, "X-Environment": false, "Link": false,
+	} {
+		if got := commandsServer(name); got != want {
+			t.Errorf("%s: got %t", name, got)
 		}
 	}
 }

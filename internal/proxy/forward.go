@@ -110,6 +110,7 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	v.touch()
 	h := v.w.Header()
 	v.copyHeader(answer.Header)
+	v.confine(answer.Trailer)                              // some recipients merge it into the header
 	announced := slices.Collect(maps.Keys(answer.Trailer)) // RFC 9110, section 6.6.2
 	for _, name := range announced {
 		h.Add("Trailer", name)
@@ -119,6 +120,7 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	if len(answer.Trailer) > 0 {
 		_ = v.control.Flush() // without it, net/http sends a short body with a length, which has no trailer
 	}
+	v.confine(answer.Trailer)
 	for name, values := range answer.Trailer {
 		if !slices.Contains(announced, name) {
 			name = http.TrailerPrefix + name

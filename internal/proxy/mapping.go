@@ -18,6 +18,9 @@ type mapping struct {
 	address  string // host:port of the application
 	host     string // by which the visitor knows it
 	reported string // the same, as an ingress in front of this service knows it; or ""
+	// doubleSlash says that the path which the application gets begins with two slashes,
+	// in any encoding, since the prefix was taken off.
+	doubleSlash bool
 }
 
 // newMapping returns the mapping of an instance's answer to a request.
@@ -25,6 +28,7 @@ func newMapping(r *http.Request, inst instance.Instance) mapping {
 	m := mapping{base: strings.TrimSuffix(instance.BaseURL(inst.ID), "/"), pod: instance.PodName(inst.ID), address: inst.Address, host: r.Host, reported: firstOf(r.Header.Get("X-Forwarded-Host"))}
 	if inst.StripPrefix {
 		m.prefix = m.base
+		m.doubleSlash = beginsWithTwoSlashes(strings.TrimPrefix(EscapedPath(r), m.prefix))
 	}
 	return m
 }
@@ -92,23 +96,30 @@ func (m mapping) each(h http.Header, name string, change func(string) string) {
 
 // reference maps one URI reference. Those without a host of the application's or the
 // visitor's stay, and so do relative ones and those that are below the base URL.
+//
+// An application that redirects to the path it was asked for, with a slash added, does not
+// know that //host/x is a path: a link to it would lead visitors to any host.
 func (m mapping) reference(value string) string {
+	value = withoutIgnored(value)
 	authority, rest, found := cutAuthority(value)
 	switch {
-	case !found:
+	case !found, m.doubleSlash && strings.HasPrefix(value, "//"):
 		return m.path(value)
 	case m.isPublic(authority):
 		return strings.TrimSuffix(value, rest) + m.path(rooted(rest))
 	case m.isOwn(authority):
 		// The visitor cannot reach the address that the application believes to have.
-		return m.path(rooted(rest))
+		return pathOnly(m.path(rooted(rest)))
 	}
 	return value
 }
 
 // path maps the path of a reference that begins with one.
 func (m mapping) path(value string) string {
-	if m.prefix == "" || !strings.HasPrefix(value, "/") || m.isInstances(value) {
+	if m.prefix == "" || !strings.HasPrefix(value, "/") {
+		return value
+	}
+	if value = withoutDots(value); m.isInstances(value) {
 		return value
 	}
 	return m.prefix + value
@@ -212,5 +223,9 @@ func (m mapping) destination(value string) string {
 	if m.prefix == "" || found && !m.isPublic(authority) || !m.isInstances(path) {
 		return value
 	}
-	return strings.TrimSuffix(value, path) + rooted(strings.TrimPrefix(path, m.prefix))
+	own := rooted(strings.TrimPrefix(path, m.prefix))
+	if !found {
+		return pathOnly(own)
+	}
+	return strings.TrimSuffix(value, path) + own
 }

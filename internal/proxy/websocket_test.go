@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/http"
+	"slices"
 	"testing"
 )
 
@@ -101,81 +102,87 @@ func TestScanStreams(t *testing.T) {
 	}
 }
 
-// FuzzScan checks that it makes no difference how a stream is cut, and that the
-// result is that of a parser that has the whole stream at once.
+// FuzzScan cuts a stream anywhere. Each piece counts if, and only if, one of its bytes
+// does by a decoder that has the whole stream at once.
 func FuzzScan(f *testing.F) {
 	var all []byte
 	for opcode := range byte(16) {
 		for _, masked := range []bool{false, true} {
 			for _, size := range []int{0, 1, 125, 126, 300, 1 << 16} {
 				frame := wsFrame(opcode, masked, bytes.Repeat([]byte{0x82}, size))
-				f.Add(frame, []byte{1})
-				f.Add(frame, []byte{0, 2, 5, 250})
+				f.Add(frame, []byte{1}, 0)
+				f.Add(frame, []byte{0, 2, 5, 250}, 127)
 				if size < 1<<16 {
 					all = append(all, frame...)
 				}
 			}
 		}
 	}
-	f.Add(all, []byte{3, 1, 4, 1, 5, 9})
-	f.Add(bytes.Repeat(wsFrame(opPing, true, []byte("ping")), 50), []byte{7})
-	f.Add([]byte{0x8a, 127, 255, 255, 255, 255, 255, 255, 255, 255, 0x81, 0}, []byte{})
+	f.Add(all, []byte{3, 1, 4, 1, 5, 9}, 2)
+	f.Add(bytes.Repeat(wsFrame(opPing, true, []byte("ping")), 50), []byte{7}, 0)
+	f.Add([]byte{0x8a, 127, 255, 255, 255, 255, 255, 255, 255, 255, 0x81, 0}, []byte{}, 0)
+	f.Add([]byte{0x01, 1, 'a', 0x80, 1, 'b', 0x81, 1, 'c'}, []byte{}, 5) // a message in parts, and a whole one
 
-	f.Fuzz(func(t *testing.T, stream, cuts []byte) {
-		var whole, cut frameScanner
-		want := holdsData(stream)
-		if got := whole.scan(stream); got != want {
-			t.Errorf("%x: got %v at once, want %v", stream, got, want)
-		}
-		got, rest := false, stream
-		for i := 0; len(rest) > 0; i++ {
-			n := 1
+	f.Fuzz(func(t *testing.T, stream, cuts []byte, counted int) {
+		s := frameScanner{counted: max(counted, 0)}
+		activity, from := countedBytes(stream, uint64(max(counted, 0))), 0
+		for i := 0; from < len(stream); i++ {
+			size := 1
 			if len(cuts) > 0 {
-				n = min(len(rest), 1+int(cuts[i%len(cuts)]))
+				size += int(cuts[i%len(cuts)])
 			}
-			got = cut.scan(rest[:n]) || got
-			rest = rest[n:]
-			if cut.scan(nil) {
-				t.Errorf("%x: nothing counted as data", stream)
+			to := min(from+size, len(stream))
+			if got, want := s.scan(stream[from:to]), slices.Contains(activity[from:to], true); got != want {
+				t.Fatalf("%x, at %d to %d: got %v, want %v", stream, from, to, got, want)
 			}
-		}
-		if got != want {
-			t.Errorf("%x: got %v cut by %v, want %v", stream, got, cuts, want)
-		}
-		if cut != whole {
-			t.Errorf("%x: ended as %+v cut by %v, and as %+v at once", stream, cut, cuts, whole)
+			if s.scan(nil) {
+				t.Fatalf("%x, at %d: nothing counted as data", stream, to)
+			}
+			from = to
 		}
 	})
 }
 
-// holdsData reports whether a stream has the complete header of a data frame.
-func holdsData(stream []byte) bool {
-	for len(stream) >= 2 {
-		header, length := uint64(2), uint64(stream[1]&0x7f)
-		switch {
-		case length == 126 && len(stream) >= 4:
-			header, length = 4, uint64(binary.BigEndian.Uint16(stream[2:]))
-		case length == 127 && len(stream) >= 10:
-			header, length = 10, binary.BigEndian.Uint64(stream[2:])
-		case length >= 126:
-			return false
+// countedBytes decodes a stream of frames (RFC 6455, section 5.2), and reports of each byte
+// whether it is use: the end of a data frame's header, and its payload. A whole message of
+// less than counted bytes is none.
+func countedBytes(stream []byte, counted uint64) []bool {
+	activity := make([]bool, len(stream))
+	for at := 0; at+2 <= len(stream); {
+		fin, opcode, masked := stream[at]&0x80 != 0, stream[at]&0x0f, stream[at+1]&0x80 != 0
+		payload, size := uint64(stream[at+1]&0x7f), 0 // size is that of the length
+		switch payload {
+		case 126:
+			size = 2
+		case 127:
+			size = 8
 		}
-		if stream[1]&0x80 != 0 {
+		header := at + 2 + size
+		if masked {
 			header += 4
 		}
-		size := uint64(len(stream))
-		if size < header {
-			return false
+		if header > len(stream) {
+			break
 		}
-		if stream[0]&0xf <= opBinary {
-			return true
+		switch size {
+		case 2:
+			payload = uint64(binary.BigEndian.Uint16(stream[at+2:]))
+		case 8:
+			payload = binary.BigEndian.Uint64(stream[at+2:])
 		}
-		if size-header < length {
-			return false
+		end := len(stream)
+		if left := uint64(len(stream) - header); payload < left {
+			end = header + int(payload)
 		}
-		stream = stream[header+length:]
+		data := opcode == opContinuation || opcode == opText || opcode == opBinary
+		if whole := fin && opcode != opContinuation; data && !(whole && payload < counted) {
+			for i := header - 1; i < end; i++ {
+				activity[i] = true
+			}
+		}
+		at = end
 	}
-	return false
+	return activity
 }
 
 func TestIsWebSocket(t *testing.T) {
