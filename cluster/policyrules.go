@@ -146,7 +146,7 @@ func queueNew(interfaceKey expr.MetaKey) []expr.Any {
 
 // policyQueueOpen reports whether a process reads the packet queue.
 func policyQueueOpen() bool {
-	data, err := os.ReadFile("/proc/net/netfilter/nfnetlink_queue")
+	data, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
 	if err != nil {
 		return false
 	}

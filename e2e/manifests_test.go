@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -261,4 +264,25 @@ func TestManifestsSelectTheService(t *testing.T) {
 			assert.Subset(t, labels, peer.PodSelector.MatchLabels)
 		}
 	})
+}
+
+// TestManifestsNameDigests checks that each file that users apply and that names an
+// image of a registry by its tag says how to name the digest.
+func TestManifestsNameDigests(t *testing.T) {
+	tag := regexp.MustCompile(`(?m)^ *-? *(image: \S+[:/]|newTag:)`)
+	found := 0
+	for _, root := range []string{"base", "kustomization.yaml"} {
+		require.NoError(t, filepath.WalkDir(filepath.Join("..", "manifests", root), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if tag.Match(data) {
+				found++
+				assert.Contains(t, string(data), "sha256:", path)
+			}
+			return err
+		}))
+	}
+	assert.Equal(t, 2, found, "the service's image and the example template's")
 }
