@@ -30,7 +30,8 @@ type Instance struct {
 	Reason string
 	// Message is for visitors: plain sentences about why an instance failed or ended and
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
-	// it says that its container was restarted; it is empty if that has not happened.
+	// it says that its container was restarted, or that its node is silent; else it is
+	// empty.
 	// It has no text of the cluster, a registry or the application, apart from names of
 	// containers and images.
 	Message string

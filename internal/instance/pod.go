@@ -41,16 +41,38 @@ func IsReady(pod *corev1.Pod) bool {
 	return ready != nil && ready.Status == corev1.ConditionTrue
 }
 
+// readinessGates is the kubelet's reason for a pod that waits for a readiness gate, though
+// its containers are ready (ReadinessGatesNotReady in pkg/kubelet/status).
+const readinessGates = "ReadinessGatesNotReady"
+
+// OnSilentNode reports whether a pod was Ready, and only the silence of its node's kubelet
+// makes it not Ready. The node lifecycle controller then sets the condition Ready of all
+// pods of the node to False, and leaves ContainersReady as the kubelet wrote it
+// (MarkPodsNotReady in pkg/controller/util/node). What the pod's containers do, nobody
+// knows: most often they run on.
+func OnSilentNode(pod *corev1.Pod) bool {
+	ready, containers := Condition(pod, corev1.PodReady), Condition(pod, corev1.ContainersReady)
+	return ready != nil && ready.Status != corev1.ConditionTrue && ready.Reason != readinessGates &&
+		containers != nil && containers.Status == corev1.ConditionTrue &&
+		pod.Status.Phase == corev1.PodRunning && WasReady(pod)
+}
+
 // ReadyChangedAt returns when the pod became Ready, or stopped being so. For a pod
 // that was never Ready, it is when it reached a node; before that, its creation. So an
 // application that restarts after days has the whole start timeout again, and is not
-// taken for a launch that never finished.
+// taken for a launch that never finished. The same holds for one whose containers the
+// kubelet found not ready after it had been silent.
 func ReadyChangedAt(pod *corev1.Pod) time.Time {
-	created := pod.CreationTimestamp.Time
-	if ready := Condition(pod, corev1.PodReady); ready != nil && ready.LastTransitionTime.After(created) {
-		return ready.LastTransitionTime.Time
+	changed := pod.CreationTimestamp.Time
+	ready, containers := Condition(pod, corev1.PodReady), Condition(pod, corev1.ContainersReady)
+	if ready != nil && ready.LastTransitionTime.After(changed) {
+		changed = ready.LastTransitionTime.Time
 	}
-	return created
+	if ready != nil && ready.Status != corev1.ConditionTrue &&
+		containers != nil && containers.Status != corev1.ConditionTrue && containers.LastTransitionTime.After(changed) {
+		changed = containers.LastTransitionTime.Time
+	}
+	return changed
 }
 
 // IsServing reports whether somebody who is given the pod can visit it at once.

@@ -114,6 +114,21 @@ func NotReadySince(at time.Time) func(*corev1.Pod) {
 	return All(ReadySince(at), func(pod *corev1.Pod) { ready(pod).Status = corev1.ConditionFalse })
 }
 
+// OnSilentNode makes the pod one that was Ready, and whose kubelet has been silent since a
+// time: the node lifecycle controller changes the condition Ready alone.
+func OnSilentNode(at time.Time) func(*corev1.Pod) {
+	return All(NotReadySince(at), ContainersReady(corev1.ConditionTrue, at.Add(-time.Minute)))
+}
+
+// ContainersReady sets the kubelet's condition of the containers, since a time.
+func ContainersReady(status corev1.ConditionStatus, at time.Time) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+			Type: corev1.ContainersReady, Status: status, LastTransitionTime: metav1.NewTime(at),
+		})
+	}
+}
+
 // Broken makes the pod's container exit with code 1 at its creation.
 func Broken(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodFailed
