@@ -108,7 +108,7 @@ func (a *app) templates() podtemplate.Source {
 // makeWriters makes the parts that write to the API server.
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
-	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.log}
+	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.visits, Metrics: a.metrics}
 	a.activity = activity.New(activity.Deps{
 		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now,
 	})

@@ -289,10 +289,7 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			if err := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); err != nil {
-				c.deps.Log.ErrorContext(ctx, "a deleted instance is not remembered",
-					"id", pod.Labels[instance.IDLabel], "template", instance.TemplateOf(pod), "error", err)
-			}
+			_ = c.deps.Remover.Remember(ctx, pod, goneBecause(pod)) // it logs errors itself
 		}
 	}
 }

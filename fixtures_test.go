@@ -133,7 +133,7 @@ func (c *testCache) parts() parts {
 func (p parts) pods() typedcorev1.PodInterface { return p.client.CoreV1().Pods(p.namespace) }
 
 func (p parts) remover() *tombstone.Remover {
-	return &tombstone.Remover{Client: p.client, Namespace: p.namespace, Now: p.now, Log: kubetest.NoLog()}
+	return &tombstone.Remover{Client: p.client, Namespace: p.namespace, Now: p.now, Log: kubetest.NoLog(), Metrics: p.metrics}
 }
 
 func (p parts) tracker() *activity.Tracker {
