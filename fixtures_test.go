@@ -27,6 +27,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -214,9 +215,14 @@ func testConfig(t testing.TB, flags ...string) *config.Config {
 
 func newTestApp(t testing.TB, client kubernetes.Interface, log *slog.Logger, flags ...string) *app {
 	t.Helper()
-	a, err := newApp(testConfig(t, flags...), client, log, time.Now, rand.Reader)
+	a, err := newApp(testConfig(t, flags...), clusterOf(client), log, time.Now, rand.Reader)
 	noError(t, err)
 	return a
+}
+
+// clusterOf is a cluster that is reached by one client.
+func clusterOf(client kubernetes.Interface) *cluster {
+	return &cluster{client: client, leading: client, contact: contact.New(time.Now)}
 }
 
 // answer is the answer to a request; code is 0 if there was none.

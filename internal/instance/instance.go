@@ -65,6 +65,9 @@ type Instance struct {
 	// CullAt is when the instance is due to end, as idle or too old, if it is not
 	// used again.
 	CullAt time.Time
+	// Unsure says that the address may belong to another instance by now. Nobody may be
+	// sent there. It is false unless the read model sets it.
+	Unsure bool
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see

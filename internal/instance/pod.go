@@ -3,6 +3,7 @@ package instance
 import (
 	"cmp"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -18,6 +19,23 @@ const DefaultPort = 8888
 // will. The pod must have an IP address.
 func PodAddress(pod *corev1.Pod) string {
 	return net.JoinHostPort(pod.Status.PodIP, PodPort(pod))
+}
+
+// AddressKey names what a pod is reached by: no two pods that live can have the same key.
+// If they do, the cache is behind, or the cluster has given an address away too early, and
+// nobody knows to whom it leads. A pod has its IP address for itself, with all ports. Pods
+// in the network of their node share the node's address, and the port tells them apart. The
+// key is "" for a pod that has no address, or has ended. A pod that is being deleted has
+// its address until its containers have ended.
+func AddressKey(pod *corev1.Pod) string {
+	switch ip, err := netip.ParseAddr(pod.Status.PodIP); {
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || err != nil:
+		return ""
+	case pod.Status.PodIP == pod.Status.HostIP:
+		return ip.Unmap().String() + " " + PodPort(pod)
+	default:
+		return ip.Unmap().String()
+	}
 }
 
 // PodPort returns the port at which the application of a pod listens, or will.

@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,17 @@ func ClockAt(t time.Time) func() time.Time { return func() time.Time { return t 
 // ID returns the id of the nth instance of a test.
 func ID(n int) string { return fmt.Sprintf("%032x", n) }
 
+// address returns an IP address, another for each ID; that of ID(1) is 10.0.0.7, and so is
+// that of ids that are no ID.
+func address(id string) string {
+	n, err := strconv.ParseUint(id, 16, 16)
+	if err != nil {
+		n = 1
+	}
+	n += 6
+	return fmt.Sprintf("10.0.%d.%d", n>>8, n&0xff)
+}
+
 // Pod returns the pod of an instance that was created, became Ready and was last used at
 // a time, with changes.
 func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
@@ -49,7 +61,7 @@ func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "notebook", Image: "jupyter:1"}}},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning,
-			PodIP: "10.0.0.7",
+			PodIP: address(id),
 			Conditions: []corev1.PodCondition{
 				{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
 				{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
