@@ -134,7 +134,6 @@ func TestNotices(t *testing.T) {
 		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Pulling image x.")), 503, false, []string{
 			"Pulling image x.", `data-phase="deploying" aria-current="step"`,
 		}},
-		{"unsure", UnsureNotice(is(instance.StatusDeployed, "", "")), 503, false, []string{"<title>jupyter cannot be reached at the moment</title>", "Load this page again in a moment."}},
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",
 		}},
