@@ -43,8 +43,8 @@ const contactGap = 3 * leader.RetryPeriod
 // app is all parts of the service, put together. It is the only thing that knows
 // every part.
 type app struct {
-	config   *config.Config
-	client   kubernetes.Interface
+	config *config.Config
+	*cluster
 	keys     *keys.Keys
 	log      *slog.Logger
 	visits   *slog.Logger // for what visitors and clients can repeat as often as they like
@@ -67,9 +67,9 @@ type app struct {
 }
 
 // newApp makes the parts and opens the listeners. Nothing runs yet.
-func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
+func newApp(c *config.Config, k *cluster, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	a := &app{
-		config: c, client: client, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
+		config: c, cluster: k, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
 		metrics: metrics.New(version, metricValues()),
 		hold:    lifetime.NewHold(contactGap),
 		clients: admission.NewClients(c.Secret, c.TrustedProxies),
@@ -78,18 +78,19 @@ func newApp(c *config.Config, client kubernetes.Interface, log *slog.Logger, now
 	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge, MinCullTimeout: c.MinCullTimeout}
 	var err error
 	a.cache, err = NewCache(CacheDeps{
-		Client: client, Now: now,
+		Client: k.client, Now: now, Contact: k.contact,
 		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.health = &health{synced: a.cache.Synced}
+	a.health = &health{synced: a.cache.Synced, cutOff: k.contact.Lost}
 	templates := a.templates()
 	if err := a.makeWriters(rules, templates, random); err != nil {
 		return nil, err
 	}
 	registerCollectors(a.metrics, a.cache, a.culler)
+	a.metrics.Register(boolGauge("binder_contact_lost", "1 while the API server has not answered this replica for a minute.", k.contact.Lost))
 	return a, a.listen(templates)
 }
 
@@ -108,19 +109,21 @@ func (a *app) templates() podtemplate.Source {
 // makeWriters makes the parts that write to the API server.
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
-	remover := &tombstone.Remover{Client: a.client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.log}
+	remover := func(client kubernetes.Interface) *tombstone.Remover {
+		return &tombstone.Remover{Client: client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.visits, Metrics: a.metrics}
+	}
 	a.activity = activity.New(activity.Deps{
 		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now,
 	})
 	a.culler, err = NewCuller(CullerDeps{
-		Pods: pods, Cache: a.cache, Remover: remover, Rules: rules, Hold: a.hold,
+		Pods: a.leading.CoreV1().Pods(a.config.InstancesNamespace), Cache: a.cache, Remover: remover(a.leading), Rules: rules, Hold: a.hold,
 		Interval: a.config.CullInterval, Metrics: a.metrics, Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return err
 	}
 	a.launcher, err = launch.New(launch.Deps{
-		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover,
+		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover(a.client),
 		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
@@ -212,6 +215,7 @@ func (a *app) run(ctx context.Context) error {
 	defer stopReading()
 	readers.Go(func() { a.cache.Run(reading) })
 	readers.Go(func() { a.watchKeys(reading) })
+	readers.Go(func() { a.watchContact(reading) })
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)
@@ -254,8 +258,8 @@ func (a *app) run(ctx context.Context) error {
 // lead stands for election, and runs what only the leader does while it is elected.
 func (a *app) lead(ctx context.Context) error {
 	return leader.Run(ctx, leader.Deps{
-		Leases: a.client.CoordinationV1(), Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
-		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Log: a.log,
+		Leases: a.leading.CoordinationV1(), Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
+		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Answered: a.contact.Answered, Log: a.log,
 	}, func(ctx context.Context) {
 		var parts sync.WaitGroup
 		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run} {

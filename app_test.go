@@ -208,7 +208,7 @@ func TestAppNamesTheFlagOfAPortInUse(t *testing.T) {
 	defer listener.Close()
 	for _, flag := range []string{"--api-address", "--proxy-address", "--metrics-address"} {
 		c := testConfig(t, flag+"="+listener.Addr().String())
-		_, err := newApp(c, kubetest.NewServer(time.Now).Client, kubetest.NoLog(), time.Now, rand.Reader)
+		_, err := newApp(c, clusterOf(kubetest.NewServer(time.Now).Client), kubetest.NoLog(), time.Now, rand.Reader)
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s in use: got %v, want an error that names it", flag, err)
 		}
@@ -386,16 +386,17 @@ func TestAppLeads(t *testing.T) {
 
 func TestProbes(t *testing.T) {
 	for _, row := range []struct {
-		name             string
-		synced, stopping bool
-		healthz, readyz  int
+		name                     string
+		synced, cutOff, stopping bool
+		healthz, readyz          int
 	}{
-		{"serving", true, false, 200, 200},
-		{"before the first read", false, false, 200, 503},
-		{"ending", true, true, 200, 503},
-		{"ending before the first read", false, true, 200, 503},
+		{"serving", true, false, false, 200, 200},
+		{"before the first read", false, false, false, 200, 503},
+		{"cut off from the API server", true, true, false, 200, 503},
+		{"ending", true, false, true, 200, 503},
+		{"ending before the first read", false, false, true, 200, 503},
 	} {
-		h := &health{synced: func() bool { return row.synced }}
+		h := &health{synced: func() bool { return row.synced }, cutOff: func() bool { return row.cutOff }}
 		h.stopping.Store(row.stopping)
 		routes := h.routes(http.NotFoundHandler())
 		for path, want := range map[string]int{"/healthz": row.healthz, "/readyz": row.readyz, "/applications": 404} {
@@ -404,8 +405,45 @@ func TestProbes(t *testing.T) {
 	}
 }
 
+// A replica that is cut off says so once, and closes connections after each answer, so that
+// visitors who keep one open go to another replica.
+func TestVisitorsLeaveAReplicaThatIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, lines := kubetest.RecordLog()
+		listener := newPipeListener()
+		handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+		proxy := newServer("proxy", listener, handler, longRequests(), log)
+		a := &app{cluster: clusterOf(nil), log: log, servers: []*server{newServer("metrics", newPipeListener(), handler, shortRequests(), log), proxy}}
+		runUntilEnd(t, a.watchContact)
+		served := make(chan error, 1)
+		go func() { served <- proxy.serve() }()
+		transport := listener.transport(t)
+		for _, step := range []struct {
+			name   string
+			heard  bool
+			closes bool
+		}{{"in contact", true, false}, {"cut off", false, true}, {"back", true, false}} {
+			for range 45 { // for a minute and a half
+				if step.heard {
+					a.contact.Answered()
+				}
+				time.Sleep(2 * time.Second)
+			}
+			res, err := transport.RoundTrip(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/", nil))
+			noError(t, err)
+			res.Body.Close()
+			wantEqual(t, step.name+": the server closes the connection", res.Close, step.closes)
+		}
+		proxy.shutdown(time.Second)
+		noError(t, receive(t, served))
+		if text := lines.String(); strings.Count(text, "has not answered") != 1 || strings.Count(text, "answers again") != 1 {
+			t.Errorf("the log is\n%s", text)
+		}
+	})
+}
+
 func TestOperatorsRoutes(t *testing.T) {
-	h := &health{synced: func() bool { return true }}
+	h := &health{synced: func() bool { return true }, cutOff: func() bool { return false }}
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 	for request, code := range map[string]int{
 		"GET /metrics": http.StatusTeapot, "HEAD /readyz": 200, "POST /metrics": 405, "POST /readyz": 405, "DELETE /healthz": 405,

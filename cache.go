@@ -53,7 +53,19 @@ func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
 		inst.Message, inst.Detail, inst.Fault = "", "", ""
 	}
 	c.rules.Describe(&inst, pod, now)
+	if inst.Status == instance.StatusDeployed {
+		overdue := !inst.CullAt.IsZero() && !now.Before(inst.CullAt)
+		inst.Unsure = c.sharesAddress(pod) || c.contact.Unsure(overdue)
+	}
 	return inst
+}
+
+// sharesAddress reports whether another pod that lives has the address of this one.
+func (c *Cache) sharesAddress(pod *corev1.Pod) bool {
+	key := instance.AddressKey(pod)
+	return key != "" && slices.ContainsFunc(indexed[*corev1.Pod](c.pods, addressIndex, key), func(other *corev1.Pod) bool {
+		return other.Name != pod.Name
+	})
 }
 
 // Instances returns the instances of a template, or all for "", the oldest first.
@@ -119,7 +131,7 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 // awaited returns the pod of an instance, as long as a client waits for it.
 func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
 	pod, ok := c.Pod(id)
-	return pod, ok && c.waiters.Any(instance.PodName(id))
+	return pod, ok && c.waiters.Any(instance.PodName(id)) && !c.sharesAddress(pod)
 }
 
 // foundListening tells everybody of a pod that was found to listen.
@@ -278,6 +290,14 @@ func indexByClient(obj any) ([]string, error) {
 func indexWarm(obj any) ([]string, error) {
 	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
 		return []string{instance.TemplateOf(pod)}, nil
+	}
+	return nil, nil
+}
+
+// indexByAddress files pods under what they are reached by.
+func indexByAddress(obj any) ([]string, error) {
+	if pod, ok := obj.(*corev1.Pod); ok && instance.AddressKey(pod) != "" {
+		return []string{instance.AddressKey(pod)}, nil
 	}
 	return nil, nil
 }

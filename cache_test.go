@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
@@ -83,6 +84,76 @@ func TestWrote(t *testing.T) {
 
 // Warm pods belong to a template and are not instances. A handler hears of all their
 // changes.
+// An address that two living pods have leads nobody anywhere, whoever the other one is. In
+// the network of a node, the port tells pods apart.
+func TestSharedAddresses(t *testing.T) {
+	at := func(ip, hostIP, port string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Status.PodIP, pod.Status.HostIP, pod.Annotations[instance.PortAnnotation] = ip, hostIP, port
+		}
+	}
+	const ip, node = "10.0.9.9", "192.168.0.1"
+	for name, test := range map[string]struct {
+		own, other func(*corev1.Pod)
+		unsure     bool
+	}{
+		"each has its own":               {at(ip, node, "8888"), at("10.0.9.8", node, "8888"), false},
+		"an instance":                    {at(ip, node, "8888"), at(ip, node, "8888"), true},
+		"on another port":                {at(ip, node, "8888"), at(ip, node, "9999"), true},
+		"on another node":                {at(ip, node, "8888"), at(ip, "192.168.0.2", "8888"), true},
+		"written in another way":         {at(ip, node, "8888"), at("::ffff:"+ip, node, "8888"), true},
+		"IPv6":                           {at("fd00::7", node, "8888"), at("fd00:0::7", node, "8888"), true},
+		"warm":                           {at(ip, node, "8888"), kubetest.All(at(ip, node, "8888"), warm), true},
+		"of a preload":                   {at(ip, node, "8888"), kubetest.All(at(ip, node, "8888"), kubetest.WithLabel(instance.PreloadLabel, "true"), kubetest.WithLabel(instance.IDLabel, "")), true},
+		"not ready":                      {at(ip, node, "8888"), kubetest.All(kubetest.NotReadySince(kubetest.Noon), at(ip, node, "8888")), true},
+		"on a silent node":               {at(ip, node, "8888"), kubetest.All(kubetest.OnSilentNode(kubetest.Noon), at(ip, node, "8888")), true},
+		"being deleted":                  {at(ip, node, "8888"), kubetest.All(kubetest.Deleting, at(ip, node, "8888")), true},
+		"has failed":                     {at(ip, node, "8888"), kubetest.All(kubetest.Broken, at(ip, node, "8888")), false},
+		"has completed":                  {at(ip, node, "8888"), kubetest.All(kubetest.Completed, at(ip, node, "8888")), false},
+		"has no address":                 {at(ip, node, "8888"), at("", node, "8888"), false},
+		"the node's network":             {at(node, node, "8888"), at(node, node, "9999"), false},
+		"the node's network, one port":   {at(node, node, "8888"), at(node, node, "8888"), true},
+		"the node's network and another": {at(ip, node, "8888"), at(node, node, "8888"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCache(t, kubetest.ClockAt(kubetest.Noon),
+				kubetest.Pod(kubetest.ID(1), kubetest.Noon, test.own), kubetest.Pod(kubetest.ID(2), kubetest.Noon, test.other))
+			if inst, _ := c.Instance(kubetest.ID(1)); inst.Status != instance.StatusDeployed || inst.Unsure != test.unsure {
+				t.Errorf("got %+v, want deployed, and unsure: %t", inst, test.unsure)
+			}
+			c.DropPod(t, instance.PodName(kubetest.ID(2)))
+			kubetest.Eventually(t, "it is sure once the other is gone", func() bool {
+				inst, _ := c.Instance(kubetest.ID(1))
+				return !inst.Unsure
+			})
+		})
+	}
+}
+
+// A replica that is cut off is not sure of instances that others may have ended, and for
+// long, of none.
+func TestUnsureWhileCutOff(t *testing.T) {
+	server := kubetest.NewServer(kubetest.ClockAt(kubetest.Noon), ago(1, 2*time.Hour), ago(2, time.Minute), ago(3, 2*time.Hour, mangled), ago(4, 2*time.Hour, kubetest.Starting))
+	c := startCacheOn(t, server)
+	heard := time.Now()
+	now := heard
+	c.contact = contact.New(func() time.Time { return now })
+	c.contact.Answered()
+	for _, step := range []struct {
+		after  time.Duration
+		unsure string
+	}{{0, ""}, {contact.LostAfter, ""}, {contact.LostAfter + time.Second, "1"}, {contact.StaleAfter + time.Second, "1 2 3"}} {
+		now = heard.Add(step.after)
+		var unsure []string
+		for n := 1; n <= 4; n++ {
+			if inst, _ := c.Instance(kubetest.ID(n)); inst.Unsure {
+				unsure = append(unsure, fmt.Sprint(n))
+			}
+		}
+		wantEqual(t, "unsure after "+step.after.String(), strings.Join(unsure, " "), step.unsure)
+	}
+}
+
 func TestWarmPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), warm),

@@ -18,6 +18,10 @@ func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) {
 		boolGauge("binder_cache_synced", "1 once everything has been read from the cluster.", cache.Synced),
 		boolGauge("binder_deletes_held",
 			"1 while the leader holds back deletes of instances that may be in use; the log says why.", culler.Holding),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "binder_failed_kept",
+			Help: "Failed instances that the leader keeps for now, because many stopped being ready at the same time.",
+		}, func() float64 { return float64(culler.Braked()) }),
 	)
 }
 

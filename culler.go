@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,11 +52,13 @@ type Culler struct {
 	deps    CullerDeps
 	leading atomic.Bool
 	gone    chan *corev1.Pod // deleted by others, noticed while leading
+	prober  *activity.Prober
+	braked  atomic.Int64 // failed instances that the last sweep kept, see lifetime.Brake
 }
 
 // NewCuller returns a Culler that looks at every instance once an interval.
 func NewCuller(deps CullerDeps) (*Culler, error) {
-	c := &Culler{deps: deps, gone: make(chan *corev1.Pod, maxUnremembered)}
+	c := &Culler{deps: deps, gone: make(chan *corev1.Pod, maxUnremembered), prober: activity.NewProber()}
 	return c, deps.Cache.OnPod(func(*corev1.Pod) {}, c.noticeGone)
 }
 
@@ -64,8 +68,10 @@ func (c *Culler) Run(ctx context.Context) {
 	var remembering sync.WaitGroup
 	defer remembering.Wait()
 	remembering.Go(func() { c.rememberGone(ctx) }) // apart from the sweeps, which can take long
+	defer c.prober.Wait()
 	c.leading.Store(true)
 	defer c.leading.Store(false)
+	defer c.braked.Store(0)
 	ticker := time.NewTicker(c.deps.Interval)
 	defer ticker.Stop()
 	held := c.checkHold(ctx, "")
@@ -119,34 +125,85 @@ func (c *Culler) judge(pod *corev1.Pod, now time.Time) lifetime.Verdict {
 	return c.deps.Rules.Judge(pod, c.deps.Cache.Warnings(pod), now, c.held(pod))
 }
 
-// sweep looks at every instance once and does what its verdict says.
+// judged is a pod and what is to be done with it.
+type judged struct {
+	pod     *corev1.Pod
+	verdict lifetime.Verdict
+}
+
+// sweep looks at every instance once and does what its verdict says. It does not wait for
+// applications that it has to ask first: these are ended once they have answered.
 func (c *Culler) sweep(ctx context.Context, now time.Time) {
-	type judged struct {
-		pod     *corev1.Pod
-		verdict lifetime.Verdict
-	}
-	var work []judged
-	for _, pod := range c.deps.Cache.InstancePods() {
-		if v := c.judge(pod, now); v.Action != lifetime.Keep {
-			work = append(work, judged{pod, v})
-		}
-	}
+	work := c.judgeAll(ctx, now)
 	workqueue.ParallelizeUntil(ctx, kube.Writers, len(work), func(i int) {
-		if work[i].verdict.Action == lifetime.Fix {
-			c.fixWrongTimes(ctx, work[i].pod)
-			return
+		pod, verdict := work[i].pod, work[i].verdict
+		switch {
+		case verdict.Action == lifetime.Fix:
+			c.fixWrongTimes(ctx, pod)
+		case verdict.Reason == instance.EndCulled && activity.HasProbe(pod):
+			c.prober.Go(ctx, pod, func() {
+				if c.shouldEnd(ctx, pod) && !c.isAtWork(ctx, pod) {
+					c.end(ctx, pod, verdict)
+				}
+			})
+		default:
+			c.end(ctx, pod, verdict)
 		}
-		c.end(ctx, work[i].pod, work[i].verdict)
 	})
 }
 
-// end deletes an instance, unless it was used or a hold of deletes began since it was
-// judged.
-func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
-	if v.Reason == instance.EndCulled && c.isAtWork(ctx, pod) {
-		return
+// judgeAll returns the pods that something is to be done with. Of those that have failed
+// in doubt, it leaves out as many as the brake says.
+func (c *Culler) judgeAll(ctx context.Context, now time.Time) (work []judged) {
+	var inDoubt []judged
+	wereReady := 0
+	for _, pod := range c.deps.Cache.InstancePods() {
+		if pod.DeletionTimestamp == nil && instance.WasReady(pod) {
+			wereReady++
+		}
+		switch v := c.judge(pod, now); {
+		case v.Action == lifetime.Keep:
+		case v.InDoubt:
+			inDoubt = append(inDoubt, judged{pod, v})
+		default:
+			work = append(work, judged{pod, v})
+		}
 	}
-	if ctx.Err() != nil || c.judge(pod, c.deps.Now()).Action != lifetime.End {
+	slices.SortFunc(inDoubt, func(a, b judged) int { return cmp.Compare(b.verdict.FailedFor, a.verdict.FailedFor) })
+	failedFor := make([]time.Duration, 0, len(inDoubt))
+	for _, j := range inDoubt {
+		failedFor = append(failedFor, j.verdict.FailedFor)
+	}
+	end := lifetime.Brake(failedFor, wereReady)
+	c.tellBraked(ctx, len(inDoubt)-end, wereReady)
+	return append(work, inDoubt[:end]...)
+}
+
+// tellBraked logs when the brake begins to keep failed instances, and when it lets go.
+func (c *Culler) tellBraked(ctx context.Context, braked, wereReady int) {
+	switch before := c.braked.Swap(int64(braked)); {
+	case braked > 0 && before == 0:
+		c.deps.Log.WarnContext(ctx, "many instances stopped being ready at the same time, their deletes are held back",
+			"instances", braked, "of", wereReady)
+	case braked == 0 && before > 0:
+		c.deps.Log.InfoContext(ctx, "deletes of instances that are not ready are no longer held back")
+	}
+}
+
+// Braked returns how many failed instances the last sweep kept, because many failed at the
+// same time.
+func (c *Culler) Braked() int64 { return c.braked.Load() }
+
+// shouldEnd judges an instance once more: since the last time, the term may have ended, or
+// a hold of deletes may have begun.
+func (c *Culler) shouldEnd(ctx context.Context, pod *corev1.Pod) bool {
+	return ctx.Err() == nil && c.judge(pod, c.deps.Now()).Action == lifetime.End
+}
+
+// end deletes an instance, unless a hold of deletes began, or the instance was used, since
+// it was judged.
+func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
+	if !c.shouldEnd(ctx, pod) {
 		return
 	}
 	log := c.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "reason", v.Reason)
@@ -232,10 +289,7 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			if err := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); err != nil {
-				c.deps.Log.ErrorContext(ctx, "a deleted instance is not remembered",
-					"pod", pod.Name, "template", instance.TemplateOf(pod), "error", err)
-			}
+			_ = c.deps.Remover.Remember(ctx, pod, goneBecause(pod)) // it logs errors itself
 		}
 	}
 }

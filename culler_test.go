@@ -264,6 +264,7 @@ func TestApplicationsAtWork(t *testing.T) {
 			}
 			culler = newTestCuller(t, c)
 			culler.sweep(t.Context(), kubetest.Noon)
+			culler.prober.Wait()
 			stored, err := c.StoredPod(pod.Name)
 			if culled := err != nil; culled != test.culled {
 				t.Fatalf("culled is %t, want %t", culled, test.culled)
@@ -282,6 +283,98 @@ func TestApplicationsAtWork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Applications that are slow to say whether they are at work delay neither a sweep nor the
+// end of other instances. Each is asked once at a time, and not too many are at once.
+func TestSlowApplications(t *testing.T) {
+	const slow = 100
+	var asked, atOnce, most atomic.Int64
+	answers := make(chan struct{})
+	application := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		now := atOnce.Add(1)
+		defer atOnce.Add(-1)
+		for before := most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
+		}
+		select {
+		case <-answers:
+			_, _ = w.Write([]byte("[]"))
+		case <-r.Context().Done():
+		}
+	}))
+	defer application.Close()
+	objects := []runtime.Object{ago(slow, 2*time.Hour), ago(slow+1, 2*time.Hour, kubetest.Broken), ago(slow+2, 2*time.Hour, mangled)}
+	for n := range slow {
+		objects = append(objects, ago(n, 2*time.Hour, listensAt(t, application.Listener.Addr()), kubetest.WithAnnotation(instance.ActivityProbeAnnotation, "api/kernels")))
+	}
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), objects...)
+	culler := newTestCuller(t, c)
+	culler.sweep(t.Context(), kubetest.Noon)
+	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1, instance.EndFailed: 1}, 0, 1)
+	culler.sweep(t.Context(), kubetest.Noon) // while the applications are being asked
+	close(answers)
+	culler.prober.Wait()
+	wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 1 + slow, instance.EndFailed: 1}, 0, 1)
+	wantEqual(t, "questions", asked.Load(), slow)
+	if got := most.Load(); got < 2 || got > 32 {
+		t.Errorf("%d applications were asked at the same time, want several and at most 32", got)
+	}
+}
+
+// When most instances stop being Ready at the same time, the culler keeps those that may be
+// in use, says so once, and ends all others as usual.
+func TestManyStopBeingReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 10
+		began := time.Now()
+		stopped := kubetest.All(kubetest.NotReadySince(began), kubetest.ContainersReady(corev1.ConditionFalse, began))
+		become := func(status corev1.ConditionStatus) func(*corev1.Pod) { // at the kubelet, now
+			return func(pod *corev1.Pod) {
+				for i := range pod.Status.Conditions {
+					pod.Status.Conditions[i].Status, pod.Status.Conditions[i].LastTransitionTime = status, metav1.Now()
+				}
+			}
+		}
+		inUse := kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "24h")
+		var objects []runtime.Object
+		for n := range many {
+			objects = append(objects, kubetest.Pod(kubetest.ID(n), began.Add(-time.Hour), inUse, stopped))
+		}
+		objects = append(objects,
+			kubetest.Pod(kubetest.ID(many), began.Add(-2*time.Hour)),               // idle
+			kubetest.Pod(kubetest.ID(many+1), began, kubetest.Unscheduled),         // never started
+			kubetest.Pod(kubetest.ID(many+2), began, kubetest.Broken),              // final
+			kubetest.Pod(kubetest.ID(many+3), began, kubetest.OnSilentNode(began))) // in use, as far as anybody knows
+		c := startCache(t, time.Now, objects...)
+		culler := newTestCuller(t, c)
+		registerCollectors(culler.metrics, c.Cache, culler.Culler)
+		culler.startLeading(t)
+		want := func(after time.Duration, culled, failed, kept float64) {
+			t.Helper()
+			time.Sleep(time.Until(began.Add(after)))
+			synctest.Wait()
+			wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: culled, instance.EndFailed: failed}, 0, 0)
+			wantEqual(t, "kept after "+after.String(), metric(t, culler.metrics, "binder_failed_kept"), kept)
+		}
+		failed := kubetest.StartTimeout + lifetime.FailedRetention
+		want(failed-40*time.Second, 1, 1, 0)
+		want(failed+40*time.Second, 1, 2, many)
+		want(kubetest.StartTimeout+lifetime.BrakeTime-40*time.Second, 1, 2, many)
+		// Most come back; the brake lets go.
+		for n := range many - 1 {
+			c.ChangePod(t, instance.PodName(kubetest.ID(n)), become(corev1.ConditionTrue))
+		}
+		want(kubetest.StartTimeout+lifetime.BrakeTime, 1, 3, 0)
+		// All stop being Ready again, and nothing changes: in the end, a few go at a time.
+		began = time.Now()
+		for n := range many - 1 {
+			c.ChangePod(t, instance.PodName(kubetest.ID(n)), become(corev1.ConditionFalse))
+		}
+		want(failed+40*time.Second, 1, 3, many-1)
+		want(kubetest.StartTimeout+lifetime.BrakeTime+20*time.Second, 1, 6, many-4)
+		culler.wantLog(t, 2, 0)
+	})
 }
 
 // Each cause holds deletes back for the settle time. The gauge and the log tell of it.
@@ -390,8 +483,9 @@ func TestTombstoneCannotBeWritten(t *testing.T) {
 		culler.startLeading(t)
 		synctest.Wait()
 		c.drop(t, kubetest.ID(1))
+		time.Sleep(time.Second) // it is tried again
 		synctest.Wait()
-		culler.wantLog(t, 0, 1)
+		wantEqual(t, "tombstones counted as not written", metric(t, culler.metrics, "binder_tombstone_errors_total"), 1)
 	})
 }
 
@@ -404,7 +498,7 @@ func TestManyInstancesAreDeletedAtOnce(t *testing.T) {
 		release := make(chan struct{})
 		c.React("patch", "events", func(k8stesting.Action) (bool, runtime.Object, error) {
 			<-release
-			return true, nil, errors.New("too late")
+			return true, nil, kubetest.Conflict("an event") // there is one already
 		})
 		culler.startLeading(t)
 		synctest.Wait()

@@ -27,6 +27,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -133,7 +134,7 @@ func (c *testCache) parts() parts {
 func (p parts) pods() typedcorev1.PodInterface { return p.client.CoreV1().Pods(p.namespace) }
 
 func (p parts) remover() *tombstone.Remover {
-	return &tombstone.Remover{Client: p.client, Namespace: p.namespace, Now: p.now, Log: kubetest.NoLog()}
+	return &tombstone.Remover{Client: p.client, Namespace: p.namespace, Now: p.now, Log: kubetest.NoLog(), Metrics: p.metrics}
 }
 
 func (p parts) tracker() *activity.Tracker {
@@ -214,9 +215,14 @@ func testConfig(t testing.TB, flags ...string) *config.Config {
 
 func newTestApp(t testing.TB, client kubernetes.Interface, log *slog.Logger, flags ...string) *app {
 	t.Helper()
-	a, err := newApp(testConfig(t, flags...), client, log, time.Now, rand.Reader)
+	a, err := newApp(testConfig(t, flags...), clusterOf(client), log, time.Now, rand.Reader)
 	noError(t, err)
 	return a
+}
+
+// clusterOf is a cluster that is reached by one client.
+func clusterOf(client kubernetes.Interface) *cluster {
+	return &cluster{client: client, leading: client, contact: contact.New(time.Now)}
 }
 
 // answer is the answer to a request; code is 0 if there was none.

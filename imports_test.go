@@ -17,6 +17,7 @@ func rooms() map[string][]string {
 		"ownwrites":  {},
 		"waiters":    {},
 		"controller": {},
+		"contact":    {},
 		"config":     {},
 		"metrics":    {},
 		"leader":     {},

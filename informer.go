@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
@@ -27,6 +29,7 @@ const (
 	clientIndex   = "client"
 	warmIndex     = "warm"
 	podIndex      = "pod"
+	addressIndex  = "address"
 )
 
 // Cache is the read model: what the watches have delivered of the pods, the
@@ -42,6 +45,7 @@ type Cache struct {
 	namespace    string
 	proxyService string
 	rules        lifetime.Rules
+	contact      *contact.Contact
 	now          func() time.Time
 
 	pods       cache.SharedIndexInformer
@@ -67,6 +71,7 @@ type CacheDeps struct {
 	InstancesNamespace string
 	ProxyService       string
 	Rules              lifetime.Rules
+	Contact            *contact.Contact // with the API server; nil for one that is never lost
 	// Dial opens a TCP connection to a starting instance and closes it. Nil does that
 	// over the network.
 	Dial func(ctx context.Context, address string) error
@@ -84,11 +89,12 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	}
 	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
 	tombstoneIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient}
-	podIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient, warmIndex: indexWarm}
+	podIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient, warmIndex: indexWarm, addressIndex: indexByAddress}
 	c := &Cache{
 		namespace:    deps.InstancesNamespace,
 		proxyService: deps.Namespace + "/" + deps.ProxyService,
 		rules:        deps.Rules,
+		contact:      cmp.Or(deps.Contact, contact.New(time.Now)),
 		now:          deps.Now,
 
 		pods:       coreinformers.NewFilteredPodInformer(deps.Client, deps.InstancesNamespace, 0, podIndexers, managed),

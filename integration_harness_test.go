@@ -4,12 +4,15 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -304,10 +307,18 @@ type runningApp struct {
 // startApp runs the service with additional flags. It ends with the test.
 func (s *sandbox) startApp(t testing.TB, client kubernetes.Interface, flags ...string) *runningApp {
 	t.Helper()
+	return s.startAppOn(t, clusterOf(client), flags...)
+}
+
+// startAppOn is startApp with the clients of a cluster.
+func (s *sandbox) startAppOn(t testing.TB, k *cluster, flags ...string) *runningApp {
+	t.Helper()
 	log, lines := kubetest.RecordLog()
-	a := &runningApp{log: lines, app: newTestApp(t, client, log, append([]string{
+	service, err := newApp(testConfig(t, append([]string{
 		"--namespace=" + s.namespace, "--instances-namespace=" + s.namespace, "--drain-timeout=1s", "--cull-interval=200ms",
-	}, flags...)...)}
+	}, flags...)...), k, log, time.Now, rand.Reader)
+	noError(t, err)
+	a := &runningApp{log: lines, app: service}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", a.config.Identity, lines)
@@ -359,9 +370,16 @@ func (a *runningApp) launch(t testing.TB, body string) string {
 func (a *runningApp) launchServing(t testing.TB, s *sandbox, body string) string {
 	t.Helper()
 	id := a.launch(t, body)
-	s.ready(t, id, "127.0.0.1")
+	s.ready(t, id, loopback(id))
 	a.awaitStatus(t, id, instance.StatusDeployed)
 	return id
+}
+
+// loopback returns an address of this machine for an instance: no two instances may have
+// the same.
+func loopback(id string) string {
+	raw, _ := hex.DecodeString(id[:6])
+	return netip.AddrFrom4([4]byte{127, raw[0], raw[1], raw[2]}).String()
 }
 
 // status asks for an instance; the result is zero if there is no record.
@@ -392,13 +410,18 @@ func (a *runningApp) leads(t testing.TB) bool {
 	return metric(t, a.metrics, "binder_leader") == 1
 }
 
-// startPage starts an application that answers every request. A pod with the address
-// 127.0.0.1 and the returned port serves it.
+// startPage starts an application that answers every request. A pod with an address of
+// loopback and the returned port serves it.
 func startPage(t testing.TB) (port string) {
 	t.Helper()
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a notebook") }))
+	page := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a notebook") }))
+	page.Listener.Close()
+	var err error
+	page.Listener, err = net.Listen("tcp4", "0.0.0.0:0")
+	noError(t, err)
+	page.Start()
 	t.Cleanup(page.Close)
-	_, port, err := net.SplitHostPort(page.Listener.Addr().String())
+	_, port, err = net.SplitHostPort(page.Listener.Addr().String())
 	noError(t, err)
 	return port
 }

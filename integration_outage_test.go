@@ -47,7 +47,7 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	second.awaitReady(t)
 	// The leader culls what the other replica launched.
 	culled := second.launch(t, `{"cull-timeout": 1}`)
-	s.ready(t, culled, "127.0.0.1")
+	s.ready(t, culled, loopback(culled))
 	eventuallyWithin(t, kubetest.Patience, "the leader culls", func() bool { return second.status(t, culled).Reason == string(instance.EndCulled) })
 	// The tombstone is there before the delete is counted.
 	eventuallyWithin(t, kubetest.Patience, "the leader has culled one", func() bool {
@@ -58,7 +58,7 @@ func TestIntegrationLeadIsHandedOver(t *testing.T) {
 	}
 
 	left := second.launch(t, `{"cull-timeout": 1}`)
-	s.ready(t, left, "127.0.0.1")
+	s.ready(t, left, loopback(left))
 	first.stop()
 	if first.leads(t) {
 		t.Error("the first leads after its end")

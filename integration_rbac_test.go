@@ -141,7 +141,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 	idle := app.launch(t, `{"cull-timeout": 500}`)
 	used := app.launch(t, `{"cull-timeout": 12000}`)
 	for _, id := range []string{idle, used} {
-		s.ready(t, id, "127.0.0.1")
+		s.ready(t, id, loopback(id))
 		if status := app.awaitStatus(t, id, instance.StatusDeployed); status.Location != app.servers[proxyServer].addr()+"/user/"+id {
 			t.Errorf("the location is %q", status.Location)
 		}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 )
@@ -83,20 +85,38 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 
 // runService runs the service with its settings and its log.
 func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	client, err := newClient(c.Kubeconfig)
+	cluster, err := newCluster(c.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	app, err := newApp(c, client, log, time.Now, rand.Reader)
+	app, err := newApp(c, cluster, log, time.Now, rand.Reader)
 	if err != nil {
 		return err
 	}
 	return app.run(ctx)
 }
 
-// newClient returns a client for the cluster that a kubeconfig file names, or for "", the
-// cluster that the process runs in.
-func newClient(kubeconfig string) (kubernetes.Interface, error) {
+// cluster is how the service reaches the API server.
+type cluster struct {
+	// client is for what visitors and clients cause, and for what all replicas do.
+	client kubernetes.Interface
+	// leading is for the Lease and the culler. It has a connection and a rate of its own,
+	// so that no flood of launches is in their way.
+	leading kubernetes.Interface
+	// contact is told of the watches that client opens.
+	contact *contact.Contact
+}
+
+// The rate of what the leader writes, per second. A sweep that ends many instances stays
+// below it, so that it delays neither the Lease nor others at the API server.
+const (
+	leadingRate  = 50
+	leadingBurst = 100
+)
+
+// newCluster returns the clients for the cluster that a kubeconfig file names, or for "",
+// the cluster that the process runs in.
+func newCluster(kubeconfig string) (*cluster, error) {
 	config, err := rest.InClusterConfig()
 	if kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -108,14 +128,30 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
 	config.UserAgent = userAgent()
+	leading := leadingConfig(config)
 	// No limit on this side: bursts of launches are normal here, and the API server
 	// protects itself by priority and fairness.
 	config.QPS = -1
-	client, err := kubernetes.NewForConfig(config)
+	c := &cluster{contact: contact.New(time.Now)}
+	config.Wrap(c.contact.WatchPods)
+	if c.client, err = kubernetes.NewForConfig(config); err == nil {
+		c.leading, err = kubernetes.NewForConfig(leading)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the cluster: %w", err)
 	}
-	return client, nil
+	return c, nil
+}
+
+// leadingConfig returns the configuration of the client for the Lease and the culler.
+func leadingConfig(config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.UserAgent += " (leader)"
+	config.QPS, config.Burst = leadingRate, leadingBurst
+	// client-go shares one connection between all clients with the same options. A dialer
+	// of its own makes this one different. The values are client-go's.
+	config.Dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	return config
 }
 
 // userAgent is the User-Agent of the requests that this service makes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,12 +15,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
@@ -121,9 +125,9 @@ func kubeconfigFor(t testing.TB, server string) string {
 	return path
 }
 
-func TestNewClient(t *testing.T) {
+func TestNewCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if _, err := newClient(kubeconfigFor(t, "http://127.0.0.1:1")); err != nil {
+	if _, err := newCluster(kubeconfigFor(t, "http://127.0.0.1:1")); err != nil {
 		t.Errorf("got %v, want a client", err)
 	}
 	for kubeconfig, want := range map[string]string{
@@ -131,15 +135,57 @@ func TestNewClient(t *testing.T) {
 		filepath.Join(t.TempDir(), "none"): "none",
 		kubeconfigFor(t, "http://a b"):     "a b",
 	} {
-		if _, err := newClient(kubeconfig); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := newCluster(kubeconfig); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with kubeconfig %q: got %v, want %q in it", kubeconfig, err, want)
 		}
 	}
 	// In a cluster, in a pod without a token.
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	if _, err := newClient(""); err == nil || !strings.Contains(err.Error(), "token") {
+	if _, err := newCluster(""); err == nil || !strings.Contains(err.Error(), "token") {
 		t.Errorf("without a token: got %v", err)
+	}
+}
+
+// The Lease and the culler have a connection and a rate of their own.
+func TestLeadingHasItsOwnConnection(t *testing.T) {
+	var mu sync.Mutex
+	connections := map[string]map[string]bool{} // by user agent
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if connections[r.UserAgent()] == nil {
+			connections[r.UserAgent()] = map[string]bool{}
+		}
+		connections[r.UserAgent()][r.Proto+" "+r.RemoteAddr] = true
+		http.Error(w, "{}", http.StatusNotFound)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	path := kubeconfigFor(t, server.URL)
+	text, err := os.ReadFile(path)
+	noError(t, err)
+	text = bytes.Replace(text, []byte(`{"server"`), []byte(`{"insecure-skip-tls-verify": true, "server"`), 1)
+	noError(t, os.WriteFile(path, text, 0o600))
+	c, err := newCluster(path)
+	noError(t, err)
+	for range 3 {
+		_, _ = c.client.CoreV1().Pods("x").Get(t.Context(), "x", metav1.GetOptions{})
+		_, _ = c.leading.CoordinationV1().Leases("x").Get(t.Context(), "x", metav1.GetOptions{})
+		_, _ = c.leading.CoreV1().Pods("x").Get(t.Context(), "x", metav1.GetOptions{})
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	visitors, leading := connections[userAgent()], connections[userAgent()+" (leader)"]
+	if len(visitors) != 1 || len(leading) != 1 || maps.Equal(visitors, leading) || !strings.HasPrefix(strings.Join(slices.Collect(maps.Keys(leading)), ""), "HTTP/2") {
+		t.Errorf("the connections are %v", connections)
+	}
+	if limiter := c.leading.CoreV1().RESTClient().GetRateLimiter(); limiter == nil || limiter.QPS() != leadingRate {
+		t.Errorf("the leader's rate is limited by %v", limiter)
+	}
+	if limiter := c.client.CoreV1().RESTClient().GetRateLimiter(); limiter != nil {
+		t.Error("launches are limited")
 	}
 }
 

@@ -147,6 +147,7 @@ func notAtInstances(layout origin.Layout, next http.Handler) http.Handler {
 // health answers the kubelet's probes.
 type health struct {
 	synced   func() bool
+	cutOff   func() bool // from the API server
 	stopping atomic.Bool
 }
 
@@ -163,16 +164,52 @@ func (h *health) routes(metrics http.Handler) http.Handler {
 // restart would not bring that back, and would lose the cache that answers meanwhile.
 func (h *health) healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-// readyz says that requests are welcome: the cluster has been read, and the process
-// is not ending.
+// readyz says that requests are welcome: the cluster has been read, the process is not
+// ending, and it can write what visitors use, so that the leader does not end it.
+//
+// While the API server itself is away, all replicas say no, which no one hears: the kubelet
+// cannot report it either.
 func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {
 	switch {
 	case h.stopping.Load():
 		http.Error(w, "shutting down", http.StatusServiceUnavailable)
 	case !h.synced():
 		http.Error(w, "waiting for the first read of the cluster", http.StatusServiceUnavailable)
+	case h.cutOff():
+		http.Error(w, "the API server does not answer this replica", http.StatusServiceUnavailable)
 	default:
 		fmt.Fprintln(w, "ok")
+	}
+}
+
+// contactTick is how often contact with the API server is looked at.
+const contactTick = time.Second
+
+// watchContact logs when contact with the API server is lost and is back, until ctx is
+// done. In between, connections are closed after each answer, so that clients which keep
+// one open go to another replica too. Those of WebSockets stay.
+func (a *app) watchContact(ctx context.Context) {
+	ticker := time.NewTicker(contactTick)
+	defer ticker.Stop()
+	lost := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if a.contact.Lost() == lost {
+			continue
+		}
+		lost = !lost
+		if lost {
+			a.log.Warn("the API server has not answered for a minute: this replica is not ready, so that visitors go to others if there are any")
+		} else {
+			a.log.Info("the API server answers again")
+		}
+		for _, s := range a.servers[1:] {
+			s.http.SetKeepAlivesEnabled(!lost)
+		}
 	}
 }
 

@@ -248,10 +248,10 @@ func restartMessage(restarts int32, reason string) string {
 	return fmt.Sprintf("The application was started again %d times: the last time, it %s. Files outside volumes are gone.", restarts, reason)
 }
 
-// wasReady reports whether a pod may have been Ready before. The kubelet writes the start
+// WasReady reports whether a pod may have been Ready before. The kubelet writes the start
 // time and the condition Ready at the same time, and the condition's time again when it
 // changes.
-func wasReady(pod *corev1.Pod) bool {
+func WasReady(pod *corev1.Pod) bool {
 	const slack = 2 * time.Second // both times are cut to seconds
 	ready := Condition(pod, corev1.PodReady)
 	if ready == nil {

@@ -87,9 +87,9 @@ func endCause(ended *corev1.ContainerStateTerminated) Cause {
 // has done nothing wrong.
 func endFault(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) Fault {
 	switch fault := endCause(ended).Fault; {
-	case fault == FaultTemplate && wasReady(pod):
+	case fault == FaultTemplate && WasReady(pod):
 		return FaultChance
-	case fault == FaultVisitor && !wasReady(pod):
+	case fault == FaultVisitor && !WasReady(pod):
 		return FaultTemplate
 	default:
 		return fault

@@ -53,6 +53,13 @@ func TestEventsOfTheMoment(t *testing.T) {
 		return aboutPod(about("NodeNotReady", "Node is not ready", "", at, at))
 	}
 	events := func(all ...*corev1.Event) []*corev1.Event { return all }
+	silent := all(neverReady, containerReady, kubetest.OnSilentNode(kubetest.Noon.Add(20*time.Minute)))
+	never := restartPolicy(corev1.RestartPolicyNever)
+	readyIs := func(status corev1.ConditionStatus, reason string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			Condition(p, corev1.PodReady).Status, Condition(p, corev1.PodReady).Reason = status, reason
+		}
+	}
 	helper := withContainer("helper", running)
 	long := strings.Repeat("n", 200)
 	for _, test := range []struct {
@@ -64,14 +71,26 @@ func TestEventsOfTheMoment(t *testing.T) {
 		fault    Fault
 		says     string
 	}{
-		{"its node is lost, long after a probe at the start", all(stopped(20*time.Minute), containerReady), events(unhealthy(refused, 5*time.Second), nodeDown(20*time.Minute)),
-			21 * time.Minute, StatusDeploying, FaultChance, "The node of the instance does not work"},
-		{"for the whole start timeout", all(stopped(20*time.Minute), containerReady), events(unhealthy(refused, 5*time.Second), nodeDown(20*time.Minute)),
-			25 * time.Minute, StatusFailed, FaultChance, "The node of the instance does not work at the moment. Launch a new one."},
+		{"its node is silent, long after a probe at the start", silent, events(unhealthy(refused, 5*time.Second), nodeDown(20*time.Minute)),
+			21 * time.Minute, StatusDeployed, "", "The node of the instance does not work at the moment."},
+		{"for longer than the start timeout", silent, events(unhealthy(refused, 5*time.Second), nodeDown(20*time.Minute)),
+			25 * time.Minute, StatusDeployed, "", "The node of the instance does not work at the moment."},
+		{"no Event tells of it", silent, nil, 6 * time.Hour, StatusDeployed, "", "The node of the instance does not work at the moment."},
+		{"it was restarted before", all(silent, restarted(1, terminated(3, "Error"))), nil, time.Hour, StatusDeployed, "", "The application was started again: it exited with code 3."},
+		{"some controller says Unknown", all(silent, readyIs(corev1.ConditionUnknown, "")), nil, time.Hour, StatusDeployed, "", "does not work"},
+		{"and gives a reason of its own", all(silent, readyIs(corev1.ConditionFalse, "NodeNotReady")), nil, time.Hour, StatusDeployed, "", "does not work"},
+		{"its node is silent, and the pod is being deleted", all(silent, kubetest.Deleting, disrupted("DeletionByTaintManager")), nil, 26 * time.Minute, StatusDeleted, FaultChance, "takes no instances any more"},
+		{"its node fell silent while it started", all(neverReady, kubetest.NotReadySince(kubetest.Noon), kubetest.ContainersReady(corev1.ConditionFalse, kubetest.Noon)), events(nodeDown(time.Minute)), 2 * time.Minute, StatusDeploying, "", "Starting the application."},
+		{"the node is back, and its containers are not ready", all(stopped(20*time.Minute), kubetest.ContainersReady(corev1.ConditionFalse, kubetest.Noon.Add(40*time.Minute))), events(nodeDown(20 * time.Minute)),
+			44 * time.Minute, StatusDeploying, "", "Starting the application."},
+		{"for the whole start timeout", all(stopped(20*time.Minute), kubetest.ContainersReady(corev1.ConditionFalse, kubetest.Noon.Add(40*time.Minute))), nil, 45 * time.Minute, StatusFailed, FaultChance, "not ready within 5m0s"},
+		{"the node is back after a reboot, the container ended", all(never, stopped(20*time.Minute), kubetest.ContainersReady(corev1.ConditionFalse, kubetest.Noon.Add(40*time.Minute)), state(terminated(137, "ContainerStatusUnknown"))), nil,
+			41 * time.Minute, StatusFailed, FaultCluster, "The node lost the container"},
 		{"nothing says why", all(stopped(20*time.Minute), containerReady), events(unhealthy(refused, 5*time.Second)), 21 * time.Minute, StatusDeploying, "", "Waiting for the rest of the instance."},
 		{"a probe fails that was fine since the start", stopped(20 * time.Minute), events(unhealthy(refused, 5*time.Second)), 21 * time.Minute, StatusDeploying, "", "Starting the application."},
 		{"a probe fails again", stopped(20 * time.Minute), events(about("Unhealthy", refused, "notebook", 5*time.Second, 20*time.Minute)), 21 * time.Minute, StatusDeploying, FaultTemplate, "nothing listens on port 8888"},
 		{"its node was lost, and is back", stopped(20 * time.Minute), events(nodeDown(10*time.Minute), unhealthy(refused, 20*time.Minute)), 21 * time.Minute, StatusDeploying, FaultTemplate, "nothing listens on port 8888"},
+		{"a readiness gate was missed again", all(silent, readyIs(corev1.ConditionFalse, "ReadinessGatesNotReady")), nil, 21 * time.Minute, StatusDeploying, "", "Waiting for the rest of the instance."},
 		{"a readiness gate is missing", all(neverReady, kubetest.NotReadySince(kubetest.Noon), containerReady), events(unhealthy(refused, 5*time.Second)), time.Minute, StatusDeploying, "", "Waiting for the rest of the instance."},
 
 		{"a helper's probe", all(kubetest.NotReadySince(kubetest.Noon), containerReady, helper), events(about("Unhealthy", elsewhere, "helper", time.Minute, time.Minute)),

@@ -30,7 +30,8 @@ type Instance struct {
 	Reason string
 	// Message is for visitors: plain sentences about why an instance failed or ended and
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
-	// it says that its container was restarted; it is empty if that has not happened.
+	// it says that its container was restarted, or that its node is silent; else it is
+	// empty.
 	// It has no text of the cluster, a registry or the application, apart from names of
 	// containers and images, which templates choose. It is clipped by Clip.
 	Message string
@@ -66,6 +67,9 @@ type Instance struct {
 	CullAt time.Time
 	// Token is shown to the application by the proxy.
 	Token Token
+	// Unsure says that the address may belong to another instance by now. Nobody may be
+	// sent there. It is false unless the read model sets it.
+	Unsure bool
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see

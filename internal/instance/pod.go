@@ -3,6 +3,7 @@ package instance
 import (
 	"cmp"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -18,6 +19,23 @@ const DefaultPort = 8888
 // will. The pod must have an IP address.
 func PodAddress(pod *corev1.Pod) string {
 	return net.JoinHostPort(pod.Status.PodIP, PodPort(pod))
+}
+
+// AddressKey names what a pod is reached by: no two pods that live can have the same key.
+// If they do, the cache is behind, or the cluster has given an address away too early, and
+// nobody knows to whom it leads. A pod has its IP address for itself, with all ports. Pods
+// in the network of their node share the node's address, and the port tells them apart. The
+// key is "" for a pod that has no address, or has ended. A pod that is being deleted has
+// its address until its containers have ended.
+func AddressKey(pod *corev1.Pod) string {
+	switch ip, err := netip.ParseAddr(pod.Status.PodIP); {
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || err != nil:
+		return ""
+	case pod.Status.PodIP == pod.Status.HostIP:
+		return ip.Unmap().String() + " " + PodPort(pod)
+	default:
+		return ip.Unmap().String()
+	}
 }
 
 // PodPort returns the port at which the application of a pod listens, or will.
@@ -41,16 +59,38 @@ func IsReady(pod *corev1.Pod) bool {
 	return ready != nil && ready.Status == corev1.ConditionTrue
 }
 
+// readinessGates is the kubelet's reason for a pod that waits for a readiness gate, though
+// its containers are ready (ReadinessGatesNotReady in pkg/kubelet/status).
+const readinessGates = "ReadinessGatesNotReady"
+
+// OnSilentNode reports whether a pod was Ready, and only the silence of its node's kubelet
+// makes it not Ready. The node lifecycle controller then sets the condition Ready of all
+// pods of the node to False, and leaves ContainersReady as the kubelet wrote it
+// (MarkPodsNotReady in pkg/controller/util/node). What the pod's containers do, nobody
+// knows: most often they run on.
+func OnSilentNode(pod *corev1.Pod) bool {
+	ready, containers := Condition(pod, corev1.PodReady), Condition(pod, corev1.ContainersReady)
+	return ready != nil && ready.Status != corev1.ConditionTrue && ready.Reason != readinessGates &&
+		containers != nil && containers.Status == corev1.ConditionTrue &&
+		pod.Status.Phase == corev1.PodRunning && WasReady(pod)
+}
+
 // ReadyChangedAt returns when the pod became Ready, or stopped being so. For a pod
 // that was never Ready, it is when it reached a node; before that, its creation. So an
 // application that restarts after days has the whole start timeout again, and is not
-// taken for a launch that never finished.
+// taken for a launch that never finished. The same holds for one whose containers the
+// kubelet found not ready after it had been silent.
 func ReadyChangedAt(pod *corev1.Pod) time.Time {
-	created := pod.CreationTimestamp.Time
-	if ready := Condition(pod, corev1.PodReady); ready != nil && ready.LastTransitionTime.After(created) {
-		return ready.LastTransitionTime.Time
+	changed := pod.CreationTimestamp.Time
+	ready, containers := Condition(pod, corev1.PodReady), Condition(pod, corev1.ContainersReady)
+	if ready != nil && ready.LastTransitionTime.After(changed) {
+		changed = ready.LastTransitionTime.Time
 	}
-	return created
+	if ready != nil && ready.Status != corev1.ConditionTrue &&
+		containers != nil && containers.Status != corev1.ConditionTrue && containers.LastTransitionTime.After(changed) {
+		changed = containers.LastTransitionTime.Time
+	}
+	return changed
 }
 
 // IsServing reports whether somebody who is given the pod can visit it at once.

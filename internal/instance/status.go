@@ -55,8 +55,8 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if f, over := ended(pod, warnings); over {
 		return f
 	}
-	if IsReady(pod) && pod.Status.PodIP != "" {
-		return finding{status: StatusDeployed, message: restartMessage(restartsOf(pod, warnings))}
+	if silent := OnSilentNode(pod); pod.Status.PodIP != "" && (silent || IsReady(pod)) {
+		return deployed(pod, warnings, silent)
 	}
 	trouble := troubleOf(pod, warnings, now)
 	if trouble.final {
@@ -70,6 +70,18 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 		status = StatusPending
 	}
 	return finding{status: status, message: trouble.message, detail: trouble.detail, fault: trouble.fault}
+}
+
+// deployed is the finding of an instance that serves, or that served when its node fell
+// silent: what the kubelet last said counts until somebody knows better. So a part of the
+// cluster that is cut off costs nobody an instance.
+func deployed(pod *corev1.Pod, warnings []*corev1.Event, silent bool) finding {
+	f := finding{status: StatusDeployed, message: restartMessage(restartsOf(pod, warnings))}
+	if silent && f.message == "" {
+		cause, _ := causeOf(WhereNode, "NodeNotReady", "")
+		f.message = cause.Message
+	}
+	return f
 }
 
 // timedOut is the finding of an instance that was not ready in time. It says what the

@@ -129,7 +129,7 @@ func startFailure(status *corev1.ContainerStatus) (reason, text string) {
 // Ready before gets its chance, for the whole start timeout.
 func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*corev1.Event) trouble {
 	ended, times := lastEnd(status), exits(status)
-	final := times >= mostExits && !wasReady(pod)
+	final := times >= mostExits && !WasReady(pod)
 	if waiting := status.State.Waiting; ended == nil && waiting != nil && waiting.Reason != "" { // the node has lost how it ended
 		cause, _ := causeOf(WhereWaiting, waiting.Reason, waiting.Message)
 		return trouble{reason: waiting.Reason, message: sentence(cause.Message, pod, status, ""), detail: detailOf(waiting.Reason, waiting.Message), fault: cause.Fault}
@@ -175,7 +175,7 @@ func startingTrouble(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) t
 // runningTrouble says why a pod is not Ready whose application runs: its node does not
 // work, or a container's probe fails.
 func runningTrouble(pod *corev1.Pod, serving *corev1.ContainerStatus, warnings []*corev1.Event, now time.Time) trouble {
-	if event, cause := lastWarning(WhereNode, pod, warnings, func(*corev1.Event) bool { return wasReady(pod) }); event != nil {
+	if event, cause := lastWarning(WhereNode, pod, warnings, func(*corev1.Event) bool { return WasReady(pod) }); event != nil {
 		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
 	statuses, _ := speakers(pod)

@@ -80,7 +80,7 @@ func inOrder(pod *corev1.Pod, warnings []*corev1.Event) []*corev1.Event {
 // isPast reports whether an Event tells of the time before the pod stopped being Ready:
 // what it says was mended then.
 func isPast(pod *corev1.Pod, event *corev1.Event) bool {
-	return wasReady(pod) && lastSeen(event).Before(ReadyChangedAt(pod))
+	return WasReady(pod) && lastSeen(event).Before(ReadyChangedAt(pod))
 }
 
 // lastWarning returns the last Warning Event of a pod that the table knows in a place and

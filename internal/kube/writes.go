@@ -6,8 +6,10 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"time"
 
@@ -74,6 +76,17 @@ func PatchPod(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata, s
 // right. Repeating the same request helps only if something else changes; see IsQuota.
 func IsRefused(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+}
+
+// MayPass reports whether a write that failed may succeed a moment later without a change:
+// the API server was busy, had an error of its own, or did not answer.
+func MayPass(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return true // no answer
+	}
+	code := status.Status().Code
+	return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
 }
 
 // IsQuota reports whether a ResourceQuota refused an object, or was not yet counted. The

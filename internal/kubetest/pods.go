@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,17 @@ func ID(n int) string { return fmt.Sprintf("%032x", n) }
 // Token is the token of every instance of the tests.
 const Token = "0123456789abcdef0123456789abcdef"
 
+// address returns an IP address, another for each ID; that of ID(1) is 10.0.0.7, and so is
+// that of ids that are no ID.
+func address(id string) string {
+	n, err := strconv.ParseUint(id, 16, 16)
+	if err != nil {
+		n = 1
+	}
+	n += 6
+	return fmt.Sprintf("10.0.%d.%d", n>>8, n&0xff)
+}
+
 // Pod returns the pod of an instance that was created, became Ready and was last used at
 // a time, with changes.
 func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
@@ -52,7 +64,7 @@ func Pod(id string, at time.Time, changes ...func(*corev1.Pod)) *corev1.Pod {
 		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "notebook", Image: "jupyter:1"}}},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning,
-			PodIP: "10.0.0.7",
+			PodIP: address(id),
 			Conditions: []corev1.PodCondition{
 				{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
 				{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at)},
@@ -115,6 +127,21 @@ func ReadySince(at time.Time) func(*corev1.Pod) {
 // NotReadySince makes the pod run without being Ready, since a time.
 func NotReadySince(at time.Time) func(*corev1.Pod) {
 	return All(ReadySince(at), func(pod *corev1.Pod) { ready(pod).Status = corev1.ConditionFalse })
+}
+
+// OnSilentNode makes the pod one that was Ready, and whose kubelet has been silent since a
+// time: the node lifecycle controller changes the condition Ready alone.
+func OnSilentNode(at time.Time) func(*corev1.Pod) {
+	return All(NotReadySince(at), ContainersReady(corev1.ConditionTrue, at.Add(-time.Minute)))
+}
+
+// ContainersReady sets the kubelet's condition of the containers, since a time.
+func ContainersReady(status corev1.ConditionStatus, at time.Time) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+			Type: corev1.ContainersReady, Status: status, LastTransitionTime: metav1.NewTime(at),
+		})
+	}
 }
 
 // Broken makes the pod's container exit with code 1 at its creation.

@@ -8,10 +8,13 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/leaderelection"
@@ -44,6 +47,10 @@ type Deps struct {
 	// Written is called after each successful write of the Lease, which a leader makes
 	// every RetryPeriod. It must not block. It may be nil.
 	Written func()
+	// Answered is called after each answer of the API server to a read or write of the
+	// Lease, even to one that it refuses, but not after an error of its own. Every replica
+	// asks every few seconds. It must not block. It may be nil.
+	Answered func()
 	// Log gets a line at the start and at the end of each term.
 	Log *slog.Logger
 }
@@ -97,31 +104,54 @@ func newLock(d Deps) resourcelock.Interface {
 		Client:     d.Leases,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: d.Identity},
 	}
-	if d.Written == nil {
-		return lock
-	}
-	return reportingLock{lock, d.Written}
+	return reportingLock{lock, d}
 }
 
-// reportingLock is a lock that reports each successful write.
+// requestTimeout bounds each request, so that one that is lost does not take the whole
+// RenewDeadline. Kubernetes' own components use the same share (NewFromKubeconfig in
+// client-go's resourcelock).
+const requestTimeout = RenewDeadline / 2
+
+// reportingLock is a lock that reports each successful write and each answer.
 type reportingLock struct {
 	resourcelock.Interface
-	written func()
+	deps Deps
+}
+
+// Get reads the Lease.
+func (l reportingLock) Get(ctx context.Context) (record *resourcelock.LeaderElectionRecord, raw []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	record, raw, err = l.Interface.Get(ctx)
+	l.reportAnswer(err)
+	return record, raw, err
 }
 
 // Create creates the Lease.
 func (l reportingLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.report(l.Interface.Create(ctx, record))
+	return l.write(ctx, record, l.Interface.Create)
 }
 
 // Update writes the Lease.
 func (l reportingLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.report(l.Interface.Update(ctx, record))
+	return l.write(ctx, record, l.Interface.Update)
 }
 
-func (l reportingLock) report(err error) error {
-	if err == nil {
-		l.written()
+func (l reportingLock) write(ctx context.Context, record resourcelock.LeaderElectionRecord, write func(context.Context, resourcelock.LeaderElectionRecord) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := write(ctx, record)
+	l.reportAnswer(err)
+	if err == nil && l.deps.Written != nil {
+		l.deps.Written()
 	}
 	return err
+}
+
+func (l reportingLock) reportAnswer(err error) {
+	var refusal apierrors.APIStatus
+	refused := errors.As(err, &refusal) && refusal.Status().Code < http.StatusInternalServerError
+	if l.deps.Answered != nil && (err == nil || refused) {
+		l.deps.Answered()
+	}
 }

@@ -11,7 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/klog/v2"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -28,6 +30,7 @@ func TestMain(m *testing.M) {
 type candidate struct {
 	leads          atomic.Bool
 	terms, written atomic.Int64 // terms that it started, and writes of the Lease
+	answered       atomic.Int64 // answers of the API server
 	cancel         func()
 	running        sync.WaitGroup
 }
@@ -41,7 +44,7 @@ func stand(t testing.TB, server *kubetest.Server, identity string, lead func(ctx
 	c.running.Go(func() {
 		err := leader.Run(ctx, leader.Deps{
 			Leases: server.Client.CoordinationV1(), Namespace: "binder", Lease: "lease", Identity: identity,
-			Leading: c.leads.Store, Written: func() { c.written.Add(1) }, Log: kubetest.NoLog(),
+			Leading: c.leads.Store, Written: func() { c.written.Add(1) }, Answered: func() { c.answered.Add(1) }, Log: kubetest.NoLog(),
 		}, func(ctx context.Context) {
 			c.terms.Add(1)
 			lead(ctx)
@@ -202,6 +205,50 @@ func TestTermsDoNotOverlap(t *testing.T) {
 			a.want(t, 0, !ended, terms)
 			a.resign()
 		})
+	}
+}
+
+// Every answer of the API server is told of, also a refusal and that to a replica that does
+// not lead. An error of the API server is none, and neither is silence.
+func TestTellsOfAnswers(t *testing.T) {
+	leases := schema.GroupResource{Resource: "leases"}
+	for name, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"answers":         {nil, true},
+		"no right":        {apierrors.NewForbidden(leases, "lease", errors.New("no")), true},
+		"conflict":        {apierrors.NewConflict(leases, "lease", errors.New("changed")), true},
+		"busy":            {apierrors.NewTooManyRequests("busy", 1), true},
+		"etcd is away":    {apierrors.NewInternalError(errors.New("etcd")), false},
+		"unavailable":     {apierrors.NewServiceUnavailable("starting"), false},
+		"refuses":         {errors.New("connection refused"), false},
+		"does not answer": {context.DeadlineExceeded, false},
+	} {
+		for _, leads := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				server := kubetest.NewServer(time.Now)
+				a := stand(t, server, "a", untilDone)
+				synctest.Wait()
+				b := stand(t, server, "b", untilDone)
+				time.Sleep(leader.LeaseDuration)
+				tested := b
+				if leads {
+					tested = a
+				}
+				if test.err != nil {
+					server.FailOn("*", "leases", test.err)
+				}
+				time.Sleep(leader.RetryPeriod)
+				before := tested.answered.Load()
+				time.Sleep(3 * leader.RetryPeriod)
+				if got := tested.answered.Load() > before; got != test.want {
+					t.Errorf("%s, to a replica that leads (%t): told of an answer: %t, want %t", name, leads, got, test.want)
+				}
+				a.resign()
+				b.resign()
+			})
+		}
 	}
 }
 

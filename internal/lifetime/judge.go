@@ -35,6 +35,11 @@ type Verdict struct {
 	Detail  string
 	Fault   instance.Fault
 	Failure string
+	// InDoubt says that the instance may yet be in use: it was Ready, and it counts as
+	// failed only because it has not been Ready for the start timeout. FailedFor is how
+	// long it has counted as failed. See Brake.
+	InDoubt   bool
+	FailedFor time.Duration
 }
 
 // Judge decides what happens to an instance. It never treats an unreadable annotation
@@ -92,10 +97,12 @@ func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 
 // judgeFailed ends an instance that has been failed for FailedRetention.
 func (r Rules) judgeFailed(pod *corev1.Pod, inst instance.Instance, now time.Time) Verdict {
-	if now.Sub(r.failedAt(pod, inst, now)) < FailedRetention {
+	failedFor := now.Sub(r.failedAt(pod, inst, now))
+	if failedFor < FailedRetention {
 		return Verdict{}
 	}
 	return Verdict{
+		InDoubt: inst.Reason == instance.ReasonStartTimeout && instance.WasReady(pod), FailedFor: failedFor,
 		Action: End, Reason: instance.EndFailed, Message: inst.Message, Fault: inst.Fault,
 		Detail: withReason(inst), Failure: inst.Reason,
 	}

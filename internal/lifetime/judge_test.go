@@ -100,6 +100,7 @@ func TestJudgeEnds(t *testing.T) {
 		{"never Ready, last use unreadable", all(kubetest.Unscheduled, used("")), 6 * time.Minute, instance.EndFailed, ""},
 		{"never Ready, last use in the future", all(kubetest.Unscheduled, usedAt(24*time.Hour)), 6 * time.Minute, instance.EndFailed, ""},
 		{"not Ready any more after hours", all(notReadySince(at(3*time.Hour)), usedAt(3*time.Hour)), 3*time.Hour + 6*time.Minute, instance.EndFailed, ""},
+		{"its node is silent: judged by use", all(kubetest.OnSilentNode(at(time.Minute)), usedAt(time.Hour)), 2*time.Hour + lag, instance.EndCulled, ""},
 		{"its cull timeout is shorter than its start", all(kubetest.Unscheduled, timeout("1s")), 6 * time.Minute, instance.EndFailed, "StartTimeout"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -183,12 +184,36 @@ func TestJudgeWhileHeld(t *testing.T) {
 	}
 }
 
+// In doubt is what counts as failed only by the time that it has not been Ready, and was
+// Ready before. What the kubelet says of an end is no doubt, and nobody has used what was
+// never Ready.
+func TestJudgeInDoubt(t *testing.T) {
+	neverReady := func(p *corev1.Pod) { p.Status.StartTime = &metav1.Time{Time: kubetest.Noon} }
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		"stopped being Ready":  {kubetest.All(neverReady, kubetest.NotReadySince(at(time.Hour))), true},
+		"restarts":             {kubetest.All(neverReady, kubetest.StartingWith("CrashLoopBackOff", ""), kubetest.ReadySince(at(time.Hour))), true},
+		"never Ready":          {kubetest.All(neverReady, kubetest.NotReadySince(at(0))), false},
+		"never on a node":      {kubetest.Unscheduled, false},
+		"broke down":           {kubetest.All(neverReady, brokenAt(time.Hour)), false},
+		"cannot start anymore": {kubetest.All(neverReady, kubetest.StartingWith("ErrImageNeverPull", ""), kubetest.ReadySince(at(time.Hour))), false},
+	} {
+		got := rules.Judge(podWith(test.change), nil, at(70*time.Minute), false)
+		if got.Reason != instance.EndFailed || got.InDoubt != test.want {
+			t.Errorf("%s: got %+v, want a failure in doubt: %t", name, got, test.want)
+		}
+	}
+}
+
 // A failed instance ends for the reason that clients were told, and not before they
 // were told that it failed.
 func TestJudgeAgreesWithStatus(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Pod){
 		"deployed": kubetest.All(), "no node": kubetest.Unscheduled, "starting": kubetest.Starting, "broken": kubetest.Broken,
 		"no image": kubetest.StartingWith("ImagePullBackOff", ""), "lost": kubetest.NotReadySince(at(time.Hour)),
+		"silent": kubetest.OnSilentNode(at(time.Hour)),
 	} {
 		pod := podWith(change)
 		for after := time.Duration(0); after <= 3*time.Hour; after += 10 * time.Second {

@@ -26,6 +26,7 @@ type Metrics struct {
 	ends            *prometheus.CounterVec
 	failures        *prometheus.CounterVec
 	cullErrors      prometheus.Counter
+	tombstoneErrors prometheus.Counter
 	wrongTimes      prometheus.Counter
 	activityWrites  *prometheus.CounterVec
 	activityProbes  *prometheus.CounterVec
@@ -59,6 +60,8 @@ func New(version string, values Values) *Metrics {
 		"reason", values.Failures)
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
+	m.tombstoneErrors = m.counter("binder_tombstone_errors_total",
+		"Tombstones that were not written. The instances were ended all the same.")
 	m.wrongTimes = m.counter("binder_activity_unreadable_total",
 		"Unreadable or future times of use or launch on pods, which were counted as now.")
 	m.activityWrites = m.results("binder_activity_patches_total", "Writes of last activity to pods, by result.",
@@ -188,6 +191,9 @@ func (m *Metrics) Failed(reason string) { m.failures.WithLabelValues(reason).Inc
 
 // CullFailed counts a failed delete of an ended instance.
 func (m *Metrics) CullFailed() { m.cullErrors.Inc() }
+
+// TombstoneFailed counts a tombstone that was not written.
+func (m *Metrics) TombstoneFailed() { m.tombstoneErrors.Inc() }
 
 // WrongTimeFixed counts a wrong time on a pod that was replaced by a right one.
 func (m *Metrics) WrongTimeFixed() { m.wrongTimes.Inc() }

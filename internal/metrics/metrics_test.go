@@ -69,7 +69,7 @@ func TestNamesKeepPrometheusConventions(t *testing.T) {
 		"binder_activity_patches_total", "binder_activity_probes_total", "binder_activity_unreadable_total", "binder_build_info",
 		"binder_cull_errors_total", "binder_culls_total", "binder_failures_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
 		"binder_launch_duration_seconds", "binder_launches_total", "binder_leader", "binder_pool_claims_total", "binder_pool_failures_total",
-		"binder_proxy_requests_in_flight", "binder_registry_requests_total",
+		"binder_proxy_requests_in_flight", "binder_registry_requests_total", "binder_tombstone_errors_total",
 	}; !slices.Equal(names, want) {
 		t.Errorf("got metrics %q, want %q", names, want)
 	}
@@ -82,6 +82,7 @@ func TestEvents(t *testing.T) {
 		`binder_culls_total{reason="Culled"}`:              func(m *metrics.Metrics) { m.Ended("Culled") },
 		`binder_failures_total{reason="Evicted"}`:          func(m *metrics.Metrics) { m.Failed("Evicted") },
 		`binder_cull_errors_total`:                         func(m *metrics.Metrics) { m.CullFailed() },
+		`binder_tombstone_errors_total`:                    func(m *metrics.Metrics) { m.TombstoneFailed() },
 		`binder_activity_unreadable_total`:                 func(m *metrics.Metrics) { m.WrongTimeFixed() },
 		`binder_activity_patches_total{result="conflict"}`: func(m *metrics.Metrics) { m.ActivityWritten("conflict") },
 		`binder_activity_probes_total{result="busy"}`:      func(m *metrics.Metrics) { m.Probed("busy") },

@@ -52,6 +52,16 @@ func StartingNotice(inst instance.Instance) Notice {
 	}
 }
 
+// UnsureNotice is for an instance whose address may belong to another by now.
+func UnsureNotice(inst instance.Instance) Notice {
+	return Notice{
+		Code: http.StatusServiceUnavailable, RetryAfter: 5 * time.Second,
+		Plain: "This instance cannot be reached at the moment. Try again shortly.",
+		Title: inst.Template + " cannot be reached at the moment",
+		Text:  "The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. Load this page again in a moment.",
+	}
+}
+
 // FailedNotice is for an instance that has failed and still has a pod.
 func FailedNotice(inst instance.Instance) Notice {
 	n := Notice{

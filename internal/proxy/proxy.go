@@ -107,6 +107,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.turnAway(w, r, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
 		p.turnAway(w, r, pages.StartingNotice(inst))
+	case inst.Unsure:
+		if !isWebSocket(r.Header) {
+			p.toucher(inst, r)() // the visitor wants it, and it must not end for want of use
+		}
+		p.turnAway(w, r, pages.UnsureNotice(inst))
 	case rest == "":
 		// Relative links need the slash. The path is ours and not the client's, so
 		// that no client chooses where the redirect leads.

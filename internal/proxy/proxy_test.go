@@ -185,6 +185,27 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// Nobody is sent to an address that may be another's. The visit counts as use, unless the
+// template says that pages send such requests by themselves.
+func TestRefusesAnUnsureAddress(t *testing.T) {
+	inst := application(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was forwarded") })
+	inst.Unsure, inst.IdlePaths, inst.Template = true, "^api/poll$", "jupyter"
+	for path, touches := range map[string]int{base: 1, strings.TrimSuffix(base, "/"): 1, base + "api/poll": 0} {
+		p := startProxy(t, inst)
+		res, body := p.get(t, path, "Accept", "text/html")
+		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "5" || !strings.Contains(body, "jupyter cannot be reached") {
+			t.Errorf("%s: got %d, Retry-After %q\n%s", path, res.StatusCode, res.Header.Get("Retry-After"), body)
+		}
+		if got := p.touched(1); got != touches {
+			t.Errorf("%s: touched %d times, want %d", path, got, touches)
+		}
+		res, _ = p.get(t, path, "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version", "13")
+		if got := p.touched(1); res.StatusCode != http.StatusServiceUnavailable || got != touches {
+			t.Errorf("%s as a WebSocket: got %d, touched %d times in all", path, res.StatusCode, got)
+		}
+	}
+}
+
 // Browsers get a page where they ask for one. Without launch pages it has no button.
 func TestRefusesWithAPage(t *testing.T) {
 	ended := instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeleted}

@@ -26,7 +26,13 @@ import (
 // removeTimeout limits a whole removal, of up to three requests.
 const removeTimeout = 3 * kube.WriteTimeout
 
-// Remover deletes instances and writes their tombstones. All fields must be set.
+// Metrics counts what a Remover does.
+type Metrics interface {
+	// TombstoneFailed counts a tombstone that was not written.
+	TombstoneFailed()
+}
+
+// Remover deletes instances and writes their tombstones. All fields but Metrics must be set.
 type Remover struct {
 	// Client needs the rights to delete pods, and to create and patch Events.
 	Client kubernetes.Interface
@@ -34,15 +40,20 @@ type Remover struct {
 	Namespace string
 	// Now is the clock that says when an instance ended.
 	Now func() time.Time
-	Log *slog.Logger
+	// Log is told of tombstones that were not written: of each, so it should be sparse.
+	Log     *slog.Logger
+	Metrics Metrics
+
+	writer writer
 }
 
 // Remove deletes an instance, in use or not. It writes the tombstone of a pod's instance
 // and then deletes the pod. In this order a crash in between leaves a pod, which will be
 // removed later; the other order would leave an instance that nobody remembers.
 //
-// The delete is the duty, the tombstone a courtesy: the pod is deleted even if its
-// tombstone cannot be written, which is logged.
+// The delete is the duty, the tombstone a courtesy: the API server keeps Events by best
+// effort only. The pod is deleted even if its tombstone is refused, or not answered within
+// a few seconds, which is logged and counted. Remember has a second try.
 //
 // The pod's UID is a precondition of the delete. If another pod has the name,
 // apierrors.IsConflict is true for the error. If the pod is already gone,
@@ -58,7 +69,8 @@ func (r *Remover) Remove(ctx context.Context, pod *corev1.Pod, end instance.End)
 // apierrors.IsConflict is true for the error.
 //
 // A dry run tries the preconditions before the tombstone is written, so that a living
-// instance seldom gets one. It gets one if its pod changes between the dry run and the
+// instance seldom gets one. An admission webhook that supports no dry run does not keep
+// the pod. It gets one if its pod changes between the dry run and the
 // delete. That does no harm while the pod lives. If somebody else deletes the pod before
 // the tombstone expires, clients are told the tombstone's reason.
 func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, end instance.End) error {
@@ -67,7 +79,7 @@ func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, end in
 	preconditions := metav1.NewUIDPreconditions(string(pod.UID))
 	preconditions.ResourceVersion = &pod.ResourceVersion
 	dryRun := metav1.DeleteOptions{Preconditions: preconditions, DryRun: []string{metav1.DryRunAll}}
-	if err := r.deletePod(ctx, pod.Name, dryRun); err != nil {
+	if err := r.deletePod(ctx, pod.Name, dryRun); err != nil && !apierrors.IsBadRequest(err) {
 		return err
 	}
 	return r.remove(ctx, pod, end, preconditions)
@@ -80,11 +92,24 @@ func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, end instance.End,
 	if !instance.ValidID(pod.Labels[instance.IDLabel]) {
 		return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 	}
-	if err := r.writeTombstone(ctx, pod, end, options); err != nil {
-		r.Log.WarnContext(ctx, "the tombstone of an instance was not written, its pod is deleted all the same",
-			"pod", pod.Name, "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
+	unwritten := r.writeTombstone(ctx, pod, end, options)
+	if unwritten != nil {
+		r.failed(ctx, "the tombstone of an instance was not written, its pod is deleted all the same", pod, end, unwritten)
+		r.writer.owe(pod.UID, end) // before the delete, after which the watch is quick
 	}
-	return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
+	err := r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
+	if unwritten != nil && err != nil {
+		r.writer.takeOwed(pod.UID)
+	}
+	return err
+}
+
+// failed logs and counts a tombstone that was not written.
+func (r *Remover) failed(ctx context.Context, message string, pod *corev1.Pod, end instance.End, err error) {
+	r.Log.WarnContext(ctx, message, "pod", pod.Name, "template", instance.TemplateOf(pod), "reason", end.Reason, "error", err)
+	if r.Metrics != nil {
+		r.Metrics.TombstoneFailed()
+	}
 }
 
 func (r *Remover) deletePod(ctx context.Context, name string, options metav1.DeleteOptions) error {
@@ -94,17 +119,22 @@ func (r *Remover) deletePod(ctx context.Context, name string, options metav1.Del
 	return nil
 }
 
-// Remember writes a tombstone for an instance whose pod somebody else deleted. A
-// tombstone that exists is kept, because it says more. Its fields belong to another
-// field manager, so the API server answers with a conflict.
+// Remember writes a tombstone for an instance whose pod is gone, and has none. If this
+// Remover has deleted the pod, the tombstone says what it could not write then, and else
+// that end. A tombstone that exists is kept, because it says more. Its fields belong to
+// another field manager, so the API server answers with a conflict. An error is logged and
+// counted.
 func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.End) error {
-	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
-	defer cancel()
-
+	if owed, ok := r.writer.takeOwed(pod.UID); ok {
+		end = owed
+	}
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"}
 	err := r.writeTombstone(ctx, pod, end, options)
 	if apierrors.IsConflict(err) {
 		return nil
+	}
+	if err != nil {
+		r.failed(ctx, "a deleted instance is not remembered", pod, end, err)
 	}
 	return err
 }
@@ -113,7 +143,11 @@ func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.En
 // left from a delete that failed. Writing it again also restarts its TTL.
 func (r *Remover) writeTombstone(ctx context.Context, pod *corev1.Pod, end instance.End, options metav1.ApplyOptions) error {
 	event := newEvent(pod, r.Namespace, end, r.Now())
-	if _, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, event, options); err != nil {
+	err := r.writer.try(ctx, func(ctx context.Context) error {
+		_, err := r.Client.CoreV1().Events(r.Namespace).Apply(ctx, event, options)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("write tombstone %s: %w", *event.Name, err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strings"
 	"testing"
 	"time"
 
@@ -120,26 +119,6 @@ func TestRemovePodThatIsGone(t *testing.T) {
 		t.Errorf("got error %v, want not found", err)
 	}
 	wantEvent(t, server, "Stopped", "")
-}
-
-// The tombstone is a courtesy: the pod goes without it, too.
-func TestTombstoneCannotBeWritten(t *testing.T) {
-	r, server := remover(newPod())
-	server.FailOn("patch", "events", errAway)
-	log, lines := kubetest.RecordLog()
-	r.Log = log
-	if err := r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: ""}); err != nil {
-		t.Errorf("Remove: got error %v", err)
-	}
-	if _, err := server.StoredPod(newPod().Name); !apierrors.IsNotFound(err) {
-		t.Errorf("the pod: got error %v, want that it is gone", err)
-	}
-	if got := strings.Count(lines.String(), "level=WARN"); got != 1 {
-		t.Errorf("%d warnings, want 1:\n%s", got, lines)
-	}
-	if err := r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: ""}); !errors.Is(err, errAway) {
-		t.Errorf("Remember: got error %v, want %v", err, errAway)
-	}
 }
 
 // A failed delete leaves a tombstone, which the next attempt replaces.
