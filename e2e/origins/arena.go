@@ -31,7 +31,7 @@ const (
 	// patience bounds one step in the browser, or one of the service.
 	patience = 30 * time.Second
 	// settle is how long an attack gets that should not come to anything.
-	settle = 1500 * time.Millisecond
+	settle = 3 * time.Second
 )
 
 // mode is one way to run the service. Chromium takes every name below localhost for this
@@ -240,23 +240,32 @@ func (a *arena) at(address, expression string) string {
 	return a.js(expression)
 }
 
-// soon reports whether something comes true before long.
-func (a *arena) soon(met func() bool) bool {
-	for limit := time.Now().Add(settle); ; time.Sleep(50 * time.Millisecond) {
+// within reports whether something comes true in a time.
+func (a *arena) within(limit time.Duration, met func() bool) bool {
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
 		if met() {
 			return true
 		}
-		if time.Now().After(limit) {
+		if time.Now().After(end) {
 			return false
 		}
 	}
 }
 
-// launches reports whether something makes the service launch an instance.
-func (a *arena) launches(attack func()) bool {
+// arrives reports whether the page leads to an address that ends so. While the browser
+// changes pages, it has no address.
+func (a *arena) arrives(suffix string) bool {
+	return a.within(patience, func() bool {
+		address, err := chromedp.Run(a.browser, chromedp.Location())
+		return err == nil && strings.HasSuffix(address, suffix)
+	})
+}
+
+// launches reports whether something makes the service launch an instance in a time.
+func (a *arena) launches(limit time.Duration, attack func()) bool {
 	before := a.cluster.launches()
 	attack()
-	return a.soon(func() bool { return a.cluster.launches() > before })
+	return a.within(limit, func() bool { return a.cluster.launches() > before })
 }
 
 // plant gives the victim's pages something to lose, and the browser no other cookies.

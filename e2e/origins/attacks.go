@@ -97,7 +97,7 @@ func windowAttacks() []attack {
 		{"lead the page that opened it elsewhere", func(a *arena) bool {
 			a.open(a.url(a.victim, "page"))
 			a.js(`(() => { open('` + a.running(a.attacker, `opener.location = '`+a.url(a.attacker, "led")+`'`) + `'); })()`)
-			return a.soon(func() bool { return strings.HasSuffix(a.js(`location.href`), "/led") })
+			return a.arrives("/led")
 		}},
 		{"reach into the launch page in a window", func(a *arena) bool {
 			return a.at(a.url(a.attacker, "page"), inWindow(a.main("/launch/nowhere"), `opened.document.title.startsWith('There is no')`)) == "true"
@@ -105,15 +105,16 @@ func windowAttacks() []attack {
 	}
 }
 
-// bomb sets many cookies, as widely as the browser lets it.
-func bomb(a *arena, count, size int) {
+// bomb sets 480 KB of cookies, as widely as the browser lets it. They are fewer than 180, as
+// of more the browser would forget some.
+func bomb(a *arena) {
 	a.at(a.url(a.attacker, "page"), fmt.Sprintf(`(() => {
-		for (let i = 0; i < %d; i++) {
-			const cookie = 'filler' + i + '=' + 'x'.repeat(%d) + '; path=/';
+		for (let i = 0; i < 60; i++) {
+			const cookie = 'filler' + i + '=' + 'x'.repeat(4000) + '; path=/';
 			document.cookie = cookie;
 			document.cookie = cookie + '; domain=%s';
 		}
-	})()`, count, size, a.parent()))
+	})()`, a.parent()))
 }
 
 // cookieAttacks are on the victim's cookies.
@@ -134,11 +135,11 @@ func cookieAttacks() []attack {
 			return strings.Contains(echo(a), "given=1")
 		}},
 		{"shut the visitor out of it, by cookies", func(a *arena) bool {
-			bomb(a, 100, 4000)
+			bomb(a)
 			return !strings.HasPrefix(echo(a), secret)
 		}},
 		{"shut the visitor out of the launch page, by cookies", func(a *arena) bool {
-			bomb(a, 100, 4000)
+			bomb(a)
 			return !strings.HasPrefix(a.at(a.main("/launch/nowhere"), `document.title`), "There is no")
 		}},
 	}
@@ -149,7 +150,7 @@ func launchAttacks() []attack {
 	posts := func(address func(*arena) string, body string) func(*arena) bool {
 		return func(a *arena) bool {
 			a.open(a.url(a.attacker, "page"))
-			return a.launches(func() {
+			return a.launches(settle, func() {
 				a.js(`fetch('` + address(a) + `', { method: 'POST', mode: 'no-cors', headers: { 'Content-Type': 'text/plain' }, body: '` + body + `' })`)
 			})
 		}
@@ -159,11 +160,12 @@ func launchAttacks() []attack {
 		{"launch by a request to the API", posts(func(a *arena) string { return "http://" + a.api + "/applications/" }, `{"template-name": "`+template+`"}`)},
 		{"launch by the launch page in a frame", func(a *arena) bool {
 			a.open(a.url(a.attacker, "page"))
-			return a.launches(func() { a.js(inFrame(a.main("/launch/"+template), `''`)) })
+			return a.launches(settle, func() { a.js(inFrame(a.main("/launch/"+template), `''`)) })
 		}},
 		{"launch by the launch page in a window of its own", func(a *arena) bool {
 			a.open(a.url(a.attacker, "page"))
-			return a.launches(func() { a.js(inWindow(a.main("/launch/"+template), `false`)) })
+			defer a.js(`opened.close()`)
+			return a.launches(patience, func() { a.js(`(() => { window.opened = open('` + a.main("/launch/"+template) + `'); })()`) })
 		}},
 	}
 }
@@ -181,7 +183,7 @@ func addressAttacks() []attack {
 				await new Promise((resolve) => { const socket = new WebSocket('`+to+`?socket'); socket.onerror = socket.onopen = resolve; });
 			})()`)
 			asked := func() bool { return strings.Contains(a.app.got(a.attacker), "Ping-To:") }
-			if !a.soon(func() bool { return strings.Contains(a.app.got(a.attacker), a.victim) }) && !asked() && a.mode.domain == "" {
+			if !a.within(settle, func() bool { return strings.Contains(a.app.got(a.attacker), a.victim) }) && !asked() && a.mode.domain == "" {
 				a.t.Error("no ping has arrived")
 			}
 			return strings.Contains(a.app.got(a.attacker), a.victim)
@@ -189,7 +191,7 @@ func addressAttacks() []attack {
 		{"learn its address from a link that leads from it (document.referrer)", func(a *arena) bool {
 			a.open(a.url(a.victim, "page"))
 			a.js(`(() => { location.href = '` + a.url(a.attacker, "led") + `'; })()`)
-			a.soon(func() bool { return strings.HasSuffix(a.js(`location.href`), "/led") })
+			a.arrives("/led")
 			return strings.Contains(a.js(`document.referrer`), a.victim)
 		}},
 		{"learn its address in a frame of it", func(a *arena) bool {
@@ -234,7 +236,7 @@ func workerAttacks() []attack {
 		}},
 		{"show pages after its own end, by a service worker", outlives},
 		{"launch after its own end, by a service worker", func(a *arena) bool {
-			return outlives(a) && a.launches(func() { a.js(`fetch('` + a.main("/launch/"+template) + `', { method: 'POST', mode: 'no-cors' })`) })
+			return outlives(a) && a.launches(settle, func() { a.js(`fetch('` + a.main("/launch/"+template) + `', { method: 'POST', mode: 'no-cors' })`) })
 		}},
 	}
 }
