@@ -261,6 +261,12 @@ func (a *arena) arrives(suffix string) bool {
 	})
 }
 
+// heading returns the page's heading, or "" while the browser changes pages.
+func (a *arena) heading() string {
+	text, _ := chromedp.Run(a.browser, chromedp.Evaluate[string](`document.querySelector('h1')?.textContent ?? ''`))
+	return text
+}
+
 // launches reports whether something makes the service launch an instance in a time.
 func (a *arena) launches(limit time.Duration, attack func()) bool {
 	before := a.cluster.launches()

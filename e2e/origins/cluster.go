@@ -19,6 +19,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // instances is the namespace of instances.
@@ -30,10 +32,13 @@ type cluster struct {
 	kubeconfig string
 	port       string // of the application, at every pod's address
 
-	mu       sync.Mutex
-	pods     map[string]*corev1.Pod
-	created  int
-	watchers map[chan []byte]bool // of pods
+	mu      sync.Mutex
+	pods    map[string]*corev1.Pod
+	created int
+	held    bool // new pods do not start
+
+	addresses int                  // of pods, so far
+	watchers  map[chan []byte]bool // of pods
 }
 
 func startCluster(t *testing.T, port string) *cluster {
@@ -108,7 +113,7 @@ func (c *cluster) list(kind string) []any {
 	return objects
 }
 
-// create makes a pod run.
+// create makes a pod, which runs unless pods are held.
 func (c *cluster) create(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -129,19 +134,45 @@ func (c *cluster) create(w http.ResponseWriter, r *http.Request) {
 	pod.Namespace, pod.CreationTimestamp, pod.UID = instances, now, "uid-of-"+pod.UID
 	pod.ResourceVersion = fmt.Sprint(100 + c.created)
 	pod.Spec.NodeName = "node-1"
+	pod.Status = corev1.PodStatus{Phase: corev1.PodPending}
+	if !c.held {
+		c.run(pod)
+	}
+	c.pods[pod.Name] = pod
+	c.tell("ADDED", pod)
+	writeObject(w, pod)
+}
+
+// run makes a pod run, at the next address.
+func (c *cluster) run(pod *corev1.Pod) {
+	now := metav1.NewTime(time.Now())
 	condition := func(kind corev1.PodConditionType) corev1.PodCondition {
 		return corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now}
 	}
+	c.addresses++
 	pod.Status = corev1.PodStatus{
-		Phase: corev1.PodRunning, PodIP: fmt.Sprintf("127.0.1.%d", c.created),
+		Phase: corev1.PodRunning, PodIP: fmt.Sprintf("127.0.1.%d", c.addresses),
 		Conditions: []corev1.PodCondition{condition(corev1.PodScheduled), condition(corev1.ContainersReady), condition(corev1.PodReady)},
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name: "app", Image: "app:1", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 		}},
 	}
-	c.pods[pod.Name] = pod
-	c.tell("ADDED", pod)
-	writeObject(w, pod)
+}
+
+// hold keeps new pods from starting, or lets all of them start.
+func (c *cluster) hold(held bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = held
+	for name, pod := range c.pods {
+		if !held && pod.Status.Phase == corev1.PodPending {
+			started := pod.DeepCopy()
+			started.ResourceVersion = fmt.Sprint(10_000 + c.addresses)
+			c.run(started)
+			c.pods[name] = started
+			c.tell("MODIFIED", started)
+		}
+	}
 }
 
 func (c *cluster) remove(w http.ResponseWriter, r *http.Request, name string) {
@@ -153,6 +184,20 @@ func (c *cluster) remove(w http.ResponseWriter, r *http.Request, name string) {
 		c.tell("DELETED", pod)
 	}
 	writeObject(w, pod)
+}
+
+// end begins to delete the pod of an instance.
+func (c *cluster) end(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, pod := range c.pods {
+		if pod.Labels[instance.IDLabel] == id {
+			ending, now := pod.DeepCopy(), metav1.NewTime(time.Now())
+			ending.DeletionTimestamp, ending.ResourceVersion = &now, fmt.Sprint(20_000+c.created)
+			c.pods[name] = ending
+			c.tell("MODIFIED", ending)
+		}
+	}
 }
 
 // tell sends a change of a pod to all watches. c.mu is held.

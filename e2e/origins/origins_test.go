@@ -15,9 +15,42 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const securityDoc = "../../docs/security.md"
+
+// wantWayToAnInstance goes from the launch page to an instance that takes a while to start,
+// and from its end back to the launch page. No page may violate its own policy.
+func wantWayToAnInstance(a *arena) {
+	a.cluster.hold(true)
+	a.open(a.main("/launch/" + template + "?path=far"))
+	starting := func() bool { return a.heading() == "Starting "+template }
+	require.True(a.t, a.within(patience, starting), "%s: the progress is not shown: %q", a.mode.name, a.heading())
+	a.cluster.hold(false)
+	require.True(a.t, a.within(patience, func() bool { return a.heading() == "page" }), "%s: the instance is not opened: %q", a.mode.name, a.heading())
+	require.True(a.t, a.arrives("/far"))
+	id := strings.Split(a.js(`location.pathname`), "/")[2]
+	require.Equal(a.t, a.url(id, "far"), a.js(`location.href`))
+
+	// The host's own / leads to the instance, and a stopped one's page to the launch page.
+	if a.mode.domain != "" {
+		a.open(strings.TrimSuffix(a.url(id, ""), instance.BaseURL(id)))
+		require.Equal(a.t, a.url(id, ""), a.js(`location.href`))
+		a.open(a.main(instance.BaseURL(id) + "x?y"))
+		require.Equal(a.t, a.url(id, "x?y"), a.js(`location.href`))
+	}
+	a.cluster.end(id)
+	require.True(a.t, a.within(patience, func() bool {
+		a.open(a.url(id, "x"))
+		return a.heading() == template+" is being deleted"
+	}), "%s: the end is not shown: %q", a.mode.name, a.heading())
+	before := a.cluster.launches()
+	a.js(`document.querySelector('main a.button, main button').click()`)
+	require.True(a.t, a.within(patience, func() bool { return a.cluster.launches() > before }), "%s: no new instance: %q", a.mode.name, a.heading())
+	require.True(a.t, a.within(patience, func() bool { return a.heading() == "page" }))
+}
 
 // TestAttacks tries every attack in every mode. The table in docs/security.md says which
 // ones succeed, and an attack that should and does not is an error as well: it proves
@@ -36,6 +69,7 @@ func TestAttacks(t *testing.T) {
 	}
 	for _, m := range modes() {
 		a := startArena(t, m, service)
+		wantWayToAnInstance(a)
 		for i, attack := range attacks() {
 			a.plant()
 			verdict := "stopped"
