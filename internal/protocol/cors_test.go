@@ -64,3 +64,38 @@ func setHeader(r *http.Request, pairs ...string) {
 		r.Header.Add(pairs[i], pairs[i+1])
 	}
 }
+
+// A page of a name that somebody leads here is of the same origin, for a browser. It may
+// launch only if the name is ours, or its origin is allowed.
+func TestRefuseReboundNames(t *testing.T) {
+	isOurs := func(host string) bool { return host == "hub.example" }
+	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	h := RefuseOtherSites([]string{"http://api.example"}, isOurs, refuse, next)
+	for _, row := range []struct {
+		method, host, origin, site string
+		want                       int
+	}{
+		{"POST", "hub.example", "http://hub.example", "same-origin", 200},
+		{"POST", "hub.example", "http://evil.example", "", 403},
+		{"POST", "evil.example", "http://evil.example", "same-origin", 403},
+		{"POST", "evil.example", "http://evil.example", "", 403},
+		{"POST", "evil.example", "", "same-origin", 403},
+		{"POST", "evil.example", "", "none", 403},
+		{"DELETE", "evil.example", "http://evil.example", "", 403},
+		{"GET", "evil.example", "http://evil.example", "", 200},
+		{"POST", "api.example", "http://api.example", "same-origin", 200},
+		{"POST", "10.0.0.7:8084", "", "", 200}, // not a browser
+	} {
+		r, w := httptest.NewRequest(row.method, "/applications/x", nil), httptest.NewRecorder()
+		r.Host = row.host
+		for name, value := range map[string]string{"Origin": row.origin, "Sec-Fetch-Site": row.site} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		if h.ServeHTTP(w, r); w.Code != row.want {
+			t.Errorf("%s to %s from %q (%s): got %d, want %d", row.method, row.host, row.origin, row.site, w.Code, row.want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 )
 
 // services has one proxy Service, or none.
@@ -81,6 +82,20 @@ func TestLocationFromTheRequest(t *testing.T) {
 			if got := l.Location("x", requestHost); got != want+"/user/x" {
 				t.Errorf("Host %q, proxy port %s: got %q, want %q", requestHost, port, got, want)
 			}
+		}
+	}
+}
+
+// With a host for each instance, the location has that host, whoever asks.
+func TestLocationAtAnOwnHost(t *testing.T) {
+	l := &Locator{
+		PublicHost: "hub.example", Layout: origin.Layout{Public: []string{"hub.example"}, Domain: "users.example:8443"},
+		ProxyPort: "8000", Services: services{proxyService(80, corev1.LoadBalancerIngress{IP: "10.0.0.7"})},
+	}
+	want := kubetest.ID(1) + ".users.example:8443/user/" + kubetest.ID(1)
+	for _, host := range []string{"hub.example", "api.example:8084", kubetest.ID(2) + ".users.example:8443", ""} {
+		if got := l.Location(kubetest.ID(1), host); got != want {
+			t.Errorf("at %q: location is %q, want %q", host, got, want)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (m mapping) fromElsewhere(h http.Header) bool {
 // confineReferer cuts the addresses of other pages to their origins, unless they are of
 // the instance itself. The address of another instance lets anyone in who knows it. The
 // fields Ping-From and Ping-To are those of a link with the attribute ping (HTML
-// standard, section 4.6.6).
+// standard, hyperlink auditing).
 func confineReferer(h http.Header, m mapping) {
 	for _, name := range []string{"Referer", "Ping-From", "Ping-To"} {
 		kept := h[name][:0]

@@ -60,6 +60,24 @@ func TestConfineCookie(t *testing.T) {
 	}
 }
 
+// A cookie for one host stays one, where the host is the instance's own. Others are
+// confined as well.
+func TestConfineCookieAtAnOwnHost(t *testing.T) {
+	p := &Proxy{}
+	m := newMapping(&http.Request{Host: "x"}, instance.Instance{ID: kubetest.ID(1)}).within(layout())
+	for value, want := range map[string]string{
+		"__Host-a=b; Path=/; Secure":                   "__Host-a=b; Path=/; Secure",
+		"__hOsT-a=b; Path=/; Domain=users.example":     "__hOsT-a=b; Path=/",
+		"a=__Host-; Path=/":                            "a=__Host-; Path=" + base,
+		"a=b; Path=/; Domain=users.example":            "a=b; Path=" + base,
+		"__Secure-a=b; Path=/; domain=.users.example;": "__Secure-a=b; Path=" + base + ";",
+	} {
+		if got := p.confineCookie(m, value); got != want {
+			t.Errorf("%q: got %q, want %q", value, got, want)
+		}
+	}
+}
+
 // An application gets the first cookies, which are its own, and none that is hidden.
 func TestConfineCookies(t *testing.T) {
 	bomb := func(n int) string {

@@ -62,14 +62,18 @@ func TestDocumentedChanges(t *testing.T) {
 			})
 			_, port, _ := net.SplitHostPort(inst.Address)
 			fill := strings.NewReplacer("<id>", kubetest.ID(1), "<api-key>", testAPIKey, "<token>", kubetest.Token, "<port>", port).Replace
-			c := startProxy(t, inst).dial(t)
-			var header []string
+			p, header := startProxy(t, inst), []string(nil)
+			if when == "own host" {
+				p.handler.deps.Layout = layout()
+				header = append(header, "Host: "+kubetest.ID(1)+".users.example:8443")
+			}
+			c := p.dial(t)
 			switch {
 			case sent == "–":
 			case to == "client":
 				answer = http.Header{field: {fill(sent)}}
 			case field != "Host": // which every request has
-				header = []string{field + ": " + fill(sent)}
+				header = append(header, field+": "+fill(sent))
 			}
 			c.request(t, "GET", base, header...)
 			res, _ := c.answer(t)

@@ -137,6 +137,10 @@ func (v *visit) copyHeader(from http.Header) {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one (RFC 9110, section 8.3)
 	}
+	if _, ok := h["Referrer-Policy"]; !ok && v.deps.Layout.Apart() {
+		// The host has the id, and browsers tell it to other sites by default.
+		h["Referrer-Policy"] = []string{"same-origin"}
+	}
 }
 
 // confine changes the header of an application's answer, or of an interim one, to what

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,10 @@ func (p *testProxy) dial(t testing.TB) wire {
 // request writes the head of a request with the given header lines.
 func (w wire) request(t testing.TB, method, target string, header ...string) {
 	t.Helper()
-	lines := append([]string{method + " " + target + " HTTP/1.1", "Host: hub.example"}, header...)
+	lines := append([]string{method + " " + target + " HTTP/1.1"}, header...)
+	if !slices.ContainsFunc(header, func(line string) bool { return strings.HasPrefix(line, "Host: ") }) {
+		lines = append(lines, "Host: hub.example")
+	}
 	if _, err := io.WriteString(w, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
