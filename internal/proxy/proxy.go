@@ -49,6 +49,12 @@ type Deps struct {
 	// HideCookies are the names of cookies that no application sees or sets, such as
 	// those of a login in front of this service. A star at the end stands for any ending.
 	HideCookies []string
+	// IdleTimeout is how long an application, or a client, may neither send nor take a byte
+	// while the other waits for it. WebSockets can be silent for longer. 0 is no limit.
+	IdleTimeout time.Duration
+	// Enter begins a request or a WebSocket to an instance, which leave ends. ok is false if
+	// there are too many at the instance. Nil means no limit.
+	Enter func(id string) (leave func(), ok bool)
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -71,7 +77,7 @@ func New(deps Deps) *Proxy {
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
-	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now), now: time.Now, patience: halfClosedPatience}
+	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
 }
 
 // ServeHTTP forwards a request to its instance. It answers by itself if there is

@@ -111,7 +111,6 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 			u.read.Store(true) // before the application gets the last byte, and can answer
 		}
 		if n > 0 && !u.dropping.Load() {
-			c.allowWrite(stallTimeout)
 			_, writeErr := to.Write(buffer[:n])
 			if writeErr == nil {
 				writeErr = c.writer.Flush()

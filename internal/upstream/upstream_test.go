@@ -63,7 +63,7 @@ func answerAll(c net.Conn, r *bufio.Reader, answer string) {
 func newPool() *Pool {
 	return NewPool(func(ctx context.Context, address string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
-	}, time.Now)
+	}, time.Now, patience)
 }
 
 // body is a Body that a test controls.
