@@ -163,7 +163,7 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
-	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.visits)
+	visitors := newServer("proxy", proxy.Listen(listeners["proxy"], 5*time.Minute), a.public(templates), longRequests(), a.visits)
 	visitors.http.ConnContext = proxy.ConnContext
 	a.servers = []*server{
 		newServer("metrics", listeners["metrics"], a.health.routes(a.metrics.Handler()), shortRequests(), a.visits),

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -72,10 +73,18 @@ type Proxy struct {
 
 // New returns a Proxy that has no connections yet.
 func New(deps Deps) *Proxy {
-	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
+	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive, Control: func(_, _ string, raw syscall.RawConn) error {
+		tuneSocket(raw, deps.IdleTimeout)
+		return raw.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, podReadBuffer) // the default does as well
+		})
+	}}
 	// A pod is dialled by its address, and by no proxy that the environment names.
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
+	}
+	if deps.Enter == nil {
+		deps.Enter = func(string) (func(), bool) { return func() {}, true }
 	}
 	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
 }
@@ -116,9 +125,20 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
-		if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
-			p.forward(w, r, inst)
-		}
+		p.enter(w, r, inst)
+	}
+}
+
+// enter forwards a request, unless there are too many at the instance.
+func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
+	leave, ok := p.deps.Enter(inst.ID)
+	if !ok {
+		p.turnAway(w, r, pages.BusyInstanceNotice())
+		return
+	}
+	defer leave()
+	if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
+		p.forward(w, r, inst)
 	}
 }
 
@@ -141,7 +161,7 @@ func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice)
 // read for a while, so that its sender gets to read the answer.
 func answerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
 	control := http.NewResponseController(w)
-	body := newRequestBody(r, control, func() {})
+	body := newRequestBody(r, control, 0, func() {})
 	if body == nil {
 		answer()
 		return

@@ -41,7 +41,9 @@ type conn struct {
 	read    int64 // bytes of the present answer that have been read
 	// silence is how long the application may neither send nor take a byte; 0 is no limit.
 	silence time.Duration
-	taken   atomic.Int64 // when it last took a part of a body, in Unix nanoseconds
+	silent  bool         // it was silent for too long
+	starved atomic.Bool  // it waits for the next part of a body
+	fed     atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
 	// beforeRead, if it is not nil, is called before the connection is read from:
 	// what has arrived so far has been used up.
 	beforeRead func()
@@ -87,33 +89,40 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// awaitBytes reads what the application sends. As long as the application takes a body, it
-// is not silent.
+// awaitBytes reads what the application sends. Its silence counts from when it has last got
+// a part of a body: it may have to wait for that.
 func (c *conn) awaitBytes(p []byte) (int, error) {
 	if c.silence == 0 {
 		return c.Conn.Read(p)
 	}
-	for began := time.Now(); ; {
+	for began := time.Now(); !c.silent; {
 		c.allowRead(began.Add(c.silence))
 		n, err := c.Conn.Read(p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.interrupted.Load() {
 			return n, err
 		}
-		taken := time.Unix(0, c.taken.Load())
-		if !taken.After(began) {
-			return 0, fmt.Errorf("%w (%s)", ErrIdle, c.silence)
+		fed := time.Unix(0, c.fed.Load())
+		if c.starved.Load() {
+			fed = time.Now()
 		}
-		began = taken
+		c.silent = !fed.After(began)
+		began = fed
 	}
+	return 0, fmt.Errorf("%w (%s)", ErrIdle, c.silence)
 }
 
 // Write writes to the application, which must take it in time.
 func (c *conn) Write(p []byte) (int, error) {
 	c.allowWrite()
-	n, err := c.Conn.Write(p)
-	if n > 0 {
-		c.taken.Store(time.Now().UnixNano())
-	}
+	return c.Conn.Write(p)
+}
+
+// readBody reads a part of the body that the application waits for.
+func (c *conn) readBody(body io.Reader, p []byte) (int, error) {
+	c.starved.Store(true)
+	defer c.starved.Store(false)
+	n, err := body.Read(p)
+	c.fed.Store(time.Now().UnixNano())
 	return n, err
 }
 

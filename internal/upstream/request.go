@@ -106,7 +106,7 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 		to = chunks
 	}
 	for {
-		n, err := u.body.Read(buffer)
+		n, err := c.readBody(u.body, buffer)
 		if errors.Is(err, io.EOF) {
 			u.read.Store(true) // before the application gets the last byte, and can answer
 		}
