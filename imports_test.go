@@ -23,6 +23,7 @@ func rooms() map[string][]string {
 		"logging":    {},
 		"keys":       {},
 		"upstream":   {},
+		"gate":       {},
 
 		"admission":   {"instance"},
 		"lifetime":    {"instance"},

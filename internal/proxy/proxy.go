@@ -67,6 +67,7 @@ type Proxy struct {
 	idle     idleExpressions
 	pool     *upstream.Pool
 	buffers  upstream.Buffers
+	sockets  webSockets
 	now      func() time.Time
 	patience time.Duration // with clients that are half-closed
 }
