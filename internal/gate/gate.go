@@ -91,7 +91,9 @@ func uncount[K comparable](counts map[K]int, key K) {
 func (g *Gate) Handler(next, refuse http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := connOf(r); c != nil {
-			c.beginRequest(r)
+			if c.beginRequest(r) {
+				w.Header().Set("Connection", "close")
+			}
 			defer c.endRequest()
 		}
 		if g.deps.Trusts(r.RemoteAddr) {

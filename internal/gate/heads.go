@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // The memory that the head of a request takes, measured with net/http: each byte takes about
@@ -26,7 +27,11 @@ const (
 // too much memory.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	if n == 0 || c.serving.Load() {
+	serving := c.serving.Load()
+	if !serving || len(p) <= serverBuffer { // otherwise all of it is of a body
+		c.lengths.scan(p[:n])
+	}
+	if n == 0 || serving {
 		return n, err
 	}
 	cost := c.head.Add(int64(n)*costPerByte + int64(bytes.Count(p[:n], []byte("\n")))*costPerLine)
@@ -50,8 +55,11 @@ func (c *conn) charge(cost int64) bool {
 }
 
 // beginRequest is called when a head has been read. It drops cookies beyond maxCookies, and
-// counts what is kept until endRequest.
-func (c *conn) beginRequest(r *http.Request) {
+// counts what is kept until endRequest. It returns true if the connection must be closed
+// after the answer: the request is in chunks and may have a length as well, which net/http
+// does not tell. A proxy in front may have gone by the length, and then what follows is no
+// request (RFC 9112, section 6.1).
+func (c *conn) beginRequest(r *http.Request) (last bool) {
 	c.serving.Store(true)
 	c.head.Store(0)
 	dropCookies(r.Header)
@@ -62,6 +70,33 @@ func (c *conn) beginRequest(r *http.Request) {
 		}
 	}
 	c.charge(cost)
+	return len(r.TransferEncoding) > 0 && c.lengths.seen.Load()
+}
+
+// serverBuffer is the size of the buffer that net/http reads heads into. What follows a
+// body can be read into it together with the end of the body.
+const serverBuffer = 4 << 10
+
+// lengthScan notes whether any line that was read from a connection begins with
+// "Content-Length". It can be a line of a body, which does no harm.
+type lengthScan struct {
+	begin [len("Content-Length")]byte // of the line
+	have  int                         // bytes of it so far
+	seen  atomic.Bool
+}
+
+func (s *lengthScan) scan(p []byte) {
+	for len(p) > 0 && !s.seen.Load() {
+		line, rest, ended := bytes.Cut(p, []byte("\n"))
+		s.have += copy(s.begin[s.have:], line)
+		if s.have == len(s.begin) && bytes.EqualFold(s.begin[:], []byte("Content-Length")) {
+			s.seen.Store(true)
+		}
+		if ended {
+			s.have = 0
+		}
+		p = rest
+	}
 }
 
 func (c *conn) endRequest() {

@@ -155,7 +155,8 @@ type conn struct {
 
 	head    atomic.Int64 // the cost of the head that is arriving
 	charged atomic.Int64 // what of a head's cost counts in gate.heads
-	serving atomic.Bool  // a request is being handled: what arrives is no head
+	lengths lengthScan
+	serving atomic.Bool // a request is being handled: what arrives is no head
 	closed  atomic.Bool
 	refused atomic.Bool // the gate closes the connection, in a while
 

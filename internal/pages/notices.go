@@ -24,6 +24,13 @@ func NothingHereNotice() Notice {
 	return Notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
 }
 
+// NoTunnelNotice is for CONNECT: what follows it would be a tunnel to proxies in front of
+// this service, and requests to us (RFC 9110, section 9.3.6).
+func NoTunnelNotice() Notice {
+	const text = "This service opens no tunnels."
+	return Notice{Code: http.StatusMethodNotAllowed, Plain: text, Title: "Not allowed", Text: text}
+}
+
 // NoInstanceNotice is for ids of which nothing is known.
 func NoInstanceNotice() Notice {
 	return Notice{

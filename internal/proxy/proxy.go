@@ -98,6 +98,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// on where a request ends (RFC 9112, section 6.1).
 		w.Header().Set("Connection", "close")
 	}
+	if r.Method == http.MethodConnect {
+		w.Header().Set("Connection", "close")
+		p.turnAway(w, r, pages.NoTunnelNotice())
+		return
+	}
 	if notice, tooLarge := pages.HeadNotice(r); tooLarge {
 		p.turnAway(w, r, notice)
 		return
