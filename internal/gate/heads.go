@@ -26,6 +26,9 @@ const (
 // Read reads from the network. It fails if the heads of all requests together would take
 // too much memory.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.refused.Load() {
+		return 0, io.EOF
+	}
 	n, err := c.TCPConn.Read(p)
 	serving := c.serving.Load()
 	if !serving || len(p) <= serverBuffer { // otherwise all of it is of a body

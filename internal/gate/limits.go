@@ -15,9 +15,9 @@ type Limits struct {
 }
 
 const (
-	// bytesPerConnection is what the costliest kind of a connection takes in the steady
-	// state, measured: a WebSocket, with the connection to the application.
-	bytesPerConnection = 64 << 10
+	// bytesPerConnection is what a connection with a request or a WebSocket under way takes
+	// at most, with the connection to the application, measured: see docs/security.md.
+	bytesPerConnection = 96 << 10
 	// filesPerConnection is its own, and that to the application.
 	filesPerConnection = 2
 	// otherFiles is what the rest of the process has open: idle connections to

@@ -14,10 +14,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-// startImpatient starts a proxy whose clients and applications may be silent for 200 ms.
+const impatience = 500 * time.Millisecond
+
+// startImpatient starts a proxy whose clients and applications may be silent for impatience.
 func startImpatient(t testing.TB, handle func(c wire)) *testProxy {
 	t.Helper()
-	return startProxyWith(t, func(d *Deps) { d.IdleTimeout = 200 * time.Millisecond }, rawApplication(t, handle))
+	return startProxyWith(t, func(d *Deps) { d.IdleTimeout = impatience }, rawApplication(t, handle))
 }
 
 // What makes no progress ends; it says so where an answer is still possible.
@@ -55,6 +57,7 @@ func TestSilenceEnds(t *testing.T) {
 		{"half a body during the answer", after("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"), "PUT", "Content-Length: 5", "hi", 0, 499, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			p := startImpatient(t, row.app)
 			counted := &codeCounter{}
 			p.Config.Handler = counted.count(p.Config.Handler)
@@ -73,7 +76,7 @@ func TestSilenceEnds(t *testing.T) {
 			if broken := row.code == 0; broken != (err != nil) || !broken && res.StatusCode != row.code {
 				t.Errorf("got %d, %v, want %d (0: broken off)", res.StatusCode, err, row.code)
 			}
-			if took := time.Since(began); took < 200*time.Millisecond || took > kubetest.Patience/2 {
+			if took := time.Since(began); took < impatience || took > kubetest.Patience/2 {
 				t.Errorf("it took %s", took)
 			}
 			kubetest.Eventually(t, "the handler has ended", func() bool { return p.inFlight.Load() == 0 })
@@ -89,8 +92,8 @@ func TestSilenceEnds(t *testing.T) {
 
 // Whatever makes progress goes on, for longer than either side may be silent.
 func TestSlowButSteady(t *testing.T) {
-	const parts = 8
-	pause := func() { time.Sleep(60 * time.Millisecond) } // of 200: several make more than that
+	const parts = 9
+	pause := func() { time.Sleep(impatience / 6) } // several make more than that
 	t.Run("a slow download", func(t *testing.T) {
 		c := startImpatient(t, func(c wire) {
 			c.readHead()
@@ -100,7 +103,7 @@ func TestSlowButSteady(t *testing.T) {
 				_, _ = io.WriteString(c, "x")
 			}
 		}).dial(t)
-		c.get(t, 200, "xxxxxxxx")
+		c.get(t, 200, "xxxxxxxxx")
 	})
 	t.Run("a slow upload", func(t *testing.T) {
 		c := startImpatient(t, func(c wire) { // which says nothing before its end
