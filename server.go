@@ -87,8 +87,8 @@ func (s *server) shutdown(timeout time.Duration) {
 const formTimeout = 30 * time.Second
 
 // ownPage bounds the requests of one of our own pages: net/http would wait for a body for as
-// long as the client likes.
-func ownPage(next http.Handler) http.Handler {
+// long as the client likes. timeout is how long a body may take in all.
+func ownPage(next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if notice, tooLarge := pages.HeadNotice(r); tooLarge {
 			w.Header().Set("Connection", "close")
@@ -97,7 +97,7 @@ func ownPage(next http.Handler) http.Handler {
 		}
 		if r.Body != nil && r.Body != http.NoBody {
 			control := http.NewResponseController(w)
-			_ = control.SetReadDeadline(time.Now().Add(formTimeout)) // fails only once the connection is closed
+			_ = control.SetReadDeadline(time.Now().Add(timeout)) // fails only once the connection is closed
 			r.Body = &form{r.Body, control}
 		}
 		next.ServeHTTP(w, r)
@@ -178,8 +178,8 @@ func (a *app) clientOf(r *http.Request) string {
 // launchPage, the paths of launches go to the instances' handler, which knows no such
 // address.
 func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, instances http.Handler) http.Handler {
-	launch := m.InstrumentProxy(pages.LaunchPrefix, ownPage(own.Launch()))
-	progress := m.InstrumentProxy(pages.ProgressPrefix, ownPage(own.Progress()))
+	launch := m.InstrumentProxy(pages.LaunchPrefix, ownPage(own.Launch(), formTimeout))
+	progress := m.InstrumentProxy(pages.ProgressPrefix, ownPage(own.Progress(), formTimeout))
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := proxy.EscapedPath(r); {

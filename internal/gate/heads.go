@@ -44,7 +44,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	if !fits {
 		c.refused.Store(true)
-		c.gate.refuse(c.TCPConn, limitHeads)
+		c.gate.refuse(c.TCPConn, limitHeads, true)
 		return 0, io.EOF // nothing is to be answered any more
 	}
 	return n, err

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,9 +13,9 @@ import (
 )
 
 const (
-	// refusalLinger is how long a client has to read that it was refused: a connection that
-	// is closed with unread bytes is reset, and the client can lose the answer (RFC 9112,
-	// section 9.6).
+	// refusalLinger is how long a refused client has to ask, and to read the answer: a
+	// connection that is closed with unread bytes is reset, and the client can lose the answer
+	// (RFC 9112, section 9.6).
 	refusalLinger = time.Second
 	// maxLingering is the most refused connections that linger. Others are closed at once.
 	maxLingering = 256
@@ -54,7 +55,7 @@ func (g *Gate) admit(tcp *net.TCPConn) *conn {
 		idle.TCPConn.Close()
 	}
 	if limit != "" {
-		g.refuse(tcp, limit)
+		g.refuse(tcp, limit, false)
 		return nil
 	}
 	return c
@@ -113,25 +114,43 @@ func (g *Gate) release(c *conn) {
 	g.deps.Metrics.ConnectionsOpen(g.open)
 }
 
-// refuse answers a connection, before anything was read from it, and closes it.
-func (g *Gate) refuse(tcp *net.TCPConn, limit string) {
+// refuse answers a connection and closes it. Few of them wait for the client's request and
+// give it time to read the answer; the others are answered and closed at once.
+func (g *Gate) refuse(tcp *net.TCPConn, limit string, asked bool) {
 	g.deps.Metrics.ConnectionRefused(limit)
-	_ = tcp.SetWriteDeadline(time.Now().Add(refusalLinger)) // fails only once the connection is closed
-	_, _ = tcp.Write([]byte(refusal(limit)))                // the client may have gone
-	_ = tcp.CloseWrite()
+	_ = tcp.SetDeadline(time.Now().Add(refusalLinger)) // fails only once the connection is closed
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.lingering >= maxLingering {
+	lingers := g.lingering < maxLingering
+	if lingers {
+		g.lingering++
+	}
+	g.mu.Unlock()
+	answer := func() {
+		_, _ = tcp.Write([]byte(refusal(limit))) // the client may have gone
+		_ = tcp.CloseWrite()
+	}
+	if asked || !lingers {
+		answer()
+	}
+	if !lingers {
 		tcp.Close()
 		return
 	}
-	g.lingering++
-	time.AfterFunc(refusalLinger, func() {
-		tcp.Close()
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.lingering--
-	})
+	go func() {
+		defer func() {
+			tcp.Close()
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.lingering--
+		}()
+		if !asked { // some clients take an answer for an error that comes before their request
+			if _, err := tcp.Read(make([]byte, 512)); err != nil {
+				return
+			}
+			answer()
+		}
+		_, _ = io.Copy(io.Discard, struct{ io.Reader }{tcp})
+	}()
 }
 
 // refusal is the whole answer to a connection or a head that a limit refuses.
