@@ -73,7 +73,7 @@ func (x *Exchange) Answer() (*http.Response, error) {
 func (x *Exchange) readHead() error {
 	x.conn.bound()
 	x.conn.read = 0
-	for range maxInterim + 1 {
+	for {
 		response, err := http.ReadResponse(x.conn.reader, &http.Request{Method: x.request.Method})
 		if err != nil && x.conn.read == 0 && !errors.Is(err, ErrIdle) {
 			return fmt.Errorf("%w: %w", errNoAnswer, err)
@@ -105,7 +105,6 @@ func (x *Exchange) readHead() error {
 			x.upload.accept()
 		}
 	}
-	return fmt.Errorf("the application sent more than %d interim answers", maxInterim)
 }
 
 // blame returns what an error comes from.

@@ -28,10 +28,9 @@ const (
 	// nginx's 4 or 8 KiB.
 	MaxHead = 64 << 10
 	// maxLines is the most lines of a head, together with the interim answers before it, and
-	// of a trailer. Each takes about 100 bytes of memory, however short it is.
+	// of a trailer. Each takes about 100 bytes of memory, however short it is. An interim
+	// answer has two at least, so there are at most 500.
 	maxLines = 1000
-	// maxInterim is the most interim answers (1xx) before an answer.
-	maxInterim = 1000
 )
 
 var (
