@@ -16,6 +16,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -60,6 +61,7 @@ type app struct {
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
 	health   *health
+	proxy    *proxy.Proxy
 	servers  []*server // metrics, API, proxy
 	// draining is done when waiting clients must be let go.
 	draining context.Context
@@ -166,8 +168,10 @@ func (a *app) listen(templates podtemplate.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the proxy's port: %w", err)
 	}
-	visitors := newServer("proxy", proxy.Listen(listeners["proxy"]), a.public(templates), longRequests(), a.visits)
-	visitors.http.ConnContext = proxy.ConnContext
+	public := gate.New(a.gateDeps())
+	visitors := newServer("proxy", proxy.Listen(public.Listen(listeners["proxy"]), a.config.ProxyIdleTimeout),
+		a.public(templates, public), longRequests(), a.visits)
+	visitors.http.ConnState, visitors.http.ConnContext = public.ConnState, connContext
 	a.servers = []*server{
 		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler())), shortRequests(), a.visits),
 		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.visits),
@@ -193,16 +197,18 @@ func (a *app) api(proxyPort string) http.Handler {
 }
 
 // public is what answers on the public port: the instances, and our own pages.
-func (a *app) public(templates podtemplate.Source) http.Handler {
-	instances := proxy.New(proxy.Deps{
+func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handler {
+	a.proxy = proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
-		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies, Log: a.visits,
+		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
+		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
 	})
-	return routePublic(a.metrics, own, a.config.LaunchPage, a.layout(), instances)
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.BusyClientNotice().Serve(w, r) })
+	return public.Handler(routePublic(a.metrics, own, a.config.LaunchPage, a.layout(), a.proxy), refuse)
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new
@@ -299,10 +305,11 @@ func (a *app) awaitSync(ctx context.Context) error {
 	return nil
 }
 
-// shutdown lets requests under way end, on all servers at the same time.
+// shutdown lets requests and WebSockets under way end, on all servers at the same time.
 func (a *app) shutdown() {
 	a.drain()
 	var ending sync.WaitGroup
+	ending.Go(func() { a.proxy.EndWebSockets(a.config.DrainTimeout) })
 	for _, s := range a.servers {
 		ending.Go(func() { s.shutdown(a.config.DrainTimeout) })
 	}
@@ -327,6 +334,7 @@ func metricValues() metrics.Values {
 		ActivityProbes:  texts(activity.ProbeResults()),
 		Claims:          launch.ClaimResults(),
 		RegistryAsks:    podtemplate.Results(),
+		Refusals:        gate.Refusals(),
 	}
 }
 

@@ -24,6 +24,7 @@ func rooms() map[string][]string {
 		"logging":    {},
 		"keys":       {},
 		"upstream":   {},
+		"gate":       {},
 
 		"origin":      {"instance"},
 		"admission":   {"instance"},

@@ -2,8 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,5 +196,42 @@ func TestOvershootOfLimits(t *testing.T) {
 			kubetest.Eventually(t, "the replica knows all", func() bool { return len(a.cache.Instances("")) == int(launched.Load()) })
 			wantEqual(t, row.name+": one more", visitor{forwarded: "203.0.113.1"}.api(t, a).code, 429)
 		}
+	}
+}
+
+// Every transport bounds the head of an answer: Go's default is 10 MiB, and applications and
+// registries are strangers.
+func TestTransportsBoundHeads(t *testing.T) {
+	found := 0
+	noError(t, filepath.WalkDir("internal", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		noError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			if selector, ok := n.(*ast.SelectorExpr); ok && selector.Sel.Name == "DefaultTransport" || ok && selector.Sel.Name == "DefaultClient" {
+				t.Errorf("%s uses http.%s", path, selector.Sel.Name)
+			}
+			literal, ok := n.(*ast.CompositeLit)
+			if !ok {
+				return true
+			}
+			if kind, ok := literal.Type.(*ast.SelectorExpr); !ok || kind.Sel.Name != "Transport" {
+				return true
+			}
+			found++
+			if !slices.ContainsFunc(literal.Elts, func(element ast.Expr) bool {
+				field, ok := element.(*ast.KeyValueExpr)
+				return ok && field.Key.(*ast.Ident).Name == "MaxResponseHeaderBytes"
+			}) {
+				t.Errorf("%s: a transport has no MaxResponseHeaderBytes", path)
+			}
+			return true
+		})
+		return nil
+	}))
+	if found < 2 {
+		t.Errorf("only %d transports are found", found)
 	}
 }

@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
@@ -67,8 +73,8 @@ func (s *server) serve() error {
 	return nil
 }
 
-// shutdown lets requests end until the timeout, and then cuts them. It does not wait
-// for WebSockets: browsers open them again, at another replica.
+// shutdown lets requests end until the timeout, and then cuts them. It does not wait for
+// WebSockets: the proxy ends them.
 func (s *server) shutdown(timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -76,6 +82,80 @@ func (s *server) shutdown(timeout time.Duration) {
 		s.log.Warn("requests were cut off at the end", "server", s.name, "error", err)
 		_ = s.http.Close() // Shutdown's error was logged already
 	}
+}
+
+// formTimeout is how long the body of a request to one of our own pages may take in all.
+const formTimeout = 30 * time.Second
+
+// ownPage bounds the requests of one of our own pages: net/http would wait for a body for as
+// long as the client likes. timeout is how long a body may take in all.
+func ownPage(next http.Handler, timeout time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if notice, tooLarge := pages.HeadNotice(r); tooLarge {
+			w.Header().Set("Connection", "close")
+			notice.Serve(w, r)
+			return
+		}
+		if r.Body != nil && r.Body != http.NoBody {
+			control := http.NewResponseController(w)
+			_ = control.SetReadDeadline(time.Now().Add(timeout)) // fails only once the connection is closed
+			r.Body = &form{r.Body, control}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// form is a body with a deadline, which ends with it.
+type form struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+// Read reads what has arrived.
+func (f *form) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = f.control.SetReadDeadline(time.Time{}) // the server watches for the end of the connection now
+	}
+	return n, err
+}
+
+// connContext notes for each request which connection it came over.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	return gate.ConnContext(proxy.ConnContext(ctx, c), c)
+}
+
+// gateDeps say what visitors may hold.
+func (a *app) gateDeps() gate.Deps {
+	limits := gate.Sized(gate.Limits{
+		All: a.config.MaxConnections, PerClient: a.config.MaxConnectionsPerClient, PerInstance: a.config.MaxConnectionsPerInstance,
+	}, memoryLimit(os.ReadFile), fileLimit())
+	a.log.Info("the proxy's limits", "connections", limits.All, "perClient", limits.PerClient, "perInstance", limits.PerInstance)
+	return gate.Deps{Limits: limits, Client: a.clients.Address, Trusts: a.clients.Trusts, Metrics: a.metrics}
+}
+
+// memoryLimit returns how many bytes of memory the process may use: GOMEMLIMIT, because
+// that is what the runtime keeps to; else the limit of its container (memory.max of cgroup
+// v2); else 512 MiB, which is what the manifests give it.
+func memoryLimit(readFile func(string) ([]byte, error)) int64 {
+	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
+		return limit
+	}
+	text, _ := readFile("/sys/fs/cgroup/memory.max") // absent without cgroup v2, or "max"
+	if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
+		return limit
+	}
+	return 512 << 20
+}
+
+// fileLimit returns how many files the process may have open. The runtime has raised it as
+// far as it may.
+func fileLimit() int64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int64(limit.Cur)
 }
 
 // limits are the limits of launches.
@@ -116,7 +196,7 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, layout o
 			next.ServeHTTP(w, r)
 		}))
 	}
-	launch, progress := atMain(pages.LaunchPrefix, own.Launch()), atMain(pages.ProgressPrefix, own.Progress())
+	launch, progress := atMain(pages.LaunchPrefix, ownPage(own.Launch(), formTimeout)), atMain(pages.ProgressPrefix, ownPage(own.Progress(), formTimeout))
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, ofInstances := layout.OfInstances(r.Host)

@@ -26,6 +26,8 @@ import (
 const (
 	testID  = "0123456789abcdef0123456789abcdef"
 	testKey = "0f1e2d3c4b5a"
+
+	idleTimeout = 5 * time.Minute // the default
 )
 
 // TestMain lets many cases run at the same time, because most of them wait.
@@ -73,15 +75,22 @@ func startTarget(t *testing.T) Target {
 	app, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	go func() { _ = rawapp.New().Serve(t.Context(), app) }()
+	target, _ := startProxy(t, app.Addr())
+	return target
+}
 
+// startProxy starts a proxy in front of an application.
+func startProxy(t *testing.T, app net.Addr) (Target, *proxy.Proxy) {
+	t.Helper()
 	log := &logBuffer{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	t.Cleanup(func() { assert.NotContains(t, log.String(), "panic") })
 	handler := proxy.New(proxy.Deps{
-		Instances: oneInstance{ID: testID, Template: "raw", Status: instance.StatusDeployed, Address: app.Addr().String()},
-		Touch:     func(string, instance.Source) {},
-		IsAPIKey:  func(value string) bool { return strings.Contains(value, testKey) },
-		Log:       logger,
+		Instances:   oneInstance{ID: testID, Template: "raw", Status: instance.StatusDeployed, Address: app.String()},
+		Touch:       func(string, instance.Source) {},
+		IdleTimeout: idleTimeout,
+		IsAPIKey:    func(value string) bool { return strings.Contains(value, testKey) },
+		Log:         logger,
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -93,13 +102,13 @@ func startTarget(t *testing.T) Target {
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
 		ConnContext:       proxy.ConnContext,
 	}
-	go func() { _ = server.Serve(proxy.Listen(listener)) }()
+	go func() { _ = server.Serve(proxy.Listen(listener, idleTimeout)) }()
 	t.Cleanup(func() { _ = server.Close() })
 	base := strings.TrimSuffix(instance.BaseURL(testID), "/")
 	return Target{
-		Direct: app.Addr().String(), Proxy: listener.Addr().String(), Base: base,
-		Control: rawapp.NewClient("http://" + app.Addr().String() + base), APIKey: testKey,
-	}
+		Direct: app.String(), Proxy: listener.Addr().String(), Base: base,
+		Control: rawapp.NewClient("http://" + app.String() + base), APIKey: testKey,
+	}, handler
 }
 
 // TestConformance sends each case's requests to the application directly and through

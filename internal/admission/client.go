@@ -72,6 +72,13 @@ func (c *Clients) Address(remote string, forwarded []string) netip.Prefix {
 	return netip.PrefixFrom(client, bits).Masked()
 }
 
+// Trusts reports whether a peer is a proxy whose X-Forwarded-For is believed. remote is its
+// address, with its port.
+func (c *Clients) Trusts(remote string) bool {
+	address, ok := parseAddress(remote)
+	return ok && c.trusts(address)
+}
+
 func (c *Clients) trusts(address netip.Addr) bool {
 	return slices.ContainsFunc(c.trusted, func(network netip.Prefix) bool { return network.Contains(address) })
 }

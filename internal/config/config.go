@@ -169,6 +169,15 @@ type Config struct {
 	// MaxInstances is how many living instances there can be in all. The default 0 means
 	// no limit.
 	MaxInstances int
+	// MaxConnections is how many connections of visitors the proxy holds, and
+	// MaxConnectionsPerClient how many of them one client can have. MaxConnectionsPerInstance
+	// is how many requests and WebSockets can be under way at one instance. The default 0
+	// means what the memory allows.
+	MaxConnections, MaxConnectionsPerClient, MaxConnectionsPerInstance int
+	// ProxyIdleTimeout is how long a visitor or an application can neither send nor take a
+	// byte of a request or an answer. It is positive; the default is 5 minutes. Polls that
+	// an application answers later than that fail. WebSockets can be idle for longer.
+	ProxyIdleTimeout time.Duration
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. By
 	// default there are none. A network that visitors can send from lets them make up
 	// addresses; one that is missing makes all visitors behind that proxy one client.
@@ -307,6 +316,7 @@ func (c *Config) validateDurations(m *mistakes) {
 		{"max-cull-timeout", c.MaxCullTimeout, 1, "be positive, such as 24h"},
 		{"cull-interval", c.CullInterval, 1, "be positive, such as 30s"},
 		{"start-timeout", c.StartTimeout, 1, "be positive, such as 5m"},
+		{"proxy-idle-timeout", c.ProxyIdleTimeout, 1, "be positive, such as 5m"},
 		{"max-age", c.MaxAge, 0, "not be negative: 12h, or 0 for no limit"},
 		{"shutdown-delay", c.ShutdownDelay, 0, "not be negative: 5s, or 0 for none"},
 		{"drain-timeout", c.DrainTimeout, 0, "not be negative: 20s, or 0 for none"},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func (c *Config) limitFlags(f *flag.FlagSet) {
@@ -16,6 +17,17 @@ func (c *Config) limitFlags(f *flag.FlagSet) {
 		"`number` of living instances that a client can have; 0 means no limit. Launches with the API key do not count")
 	f.Var(newNumber(&c.MaxInstances, 0), "max-instances",
 		"`number` of living instances that there can be in all; 0 means no limit but the quota")
+	f.Var(newNumber(&c.MaxConnections, 0), "max-connections",
+		"`number` of connections of visitors that the proxy holds; 0 means as many as half of the memory has room for")
+	f.Var(newNumber(&c.MaxConnectionsPerClient, 0), "max-connections-per-client",
+		"`number` of connections that a client can have; 0 means a sixteenth of --max-connections, but at least 64. "+
+			"Through a trusted proxy, requests under way count")
+	f.Var(newNumber(&c.MaxConnectionsPerInstance, 0), "max-connections-per-instance",
+		"`number` of requests and WebSockets that can be under way at an instance; 0 means a sixteenth of --max-connections, "+
+			"but at least 64")
+	f.Var(newDuration(&c.ProxyIdleTimeout, 5*time.Minute), "proxy-idle-timeout",
+		"how long a visitor or an application can neither send nor take a byte of a request or an answer, before the proxy "+
+			"ends it. WebSockets can be idle for longer")
 	f.Var((*networkList)(&c.TrustedProxies), "trusted-proxies",
 		"`network` of proxies in front of this service, in CIDR notation, such as 10.0.0.0/8. Their X-Forwarded-For says who "+
 			"the client is. Repeat the flag, or separate several networks by commas (default: none)")
@@ -27,16 +39,21 @@ func newNumber(target *int, value int) *parsedFlag[int] {
 }
 
 func (c *Config) validateLimits(m *mistakes) {
+	const noLimit, fromMemory = "no limit", "what the memory allows"
 	for _, limit := range []struct {
 		flag  string
 		value int
+		zero  string
 	}{
-		{"launch-rate", c.LaunchRate},
-		{"max-instances-per-client", c.MaxInstancesPerClient},
-		{"max-instances", c.MaxInstances},
+		{"launch-rate", c.LaunchRate, noLimit},
+		{"max-instances-per-client", c.MaxInstancesPerClient, noLimit},
+		{"max-instances", c.MaxInstances, noLimit},
+		{"max-connections", c.MaxConnections, fromMemory},
+		{"max-connections-per-client", c.MaxConnectionsPerClient, fromMemory},
+		{"max-connections-per-instance", c.MaxConnectionsPerInstance, fromMemory},
 	} {
 		if limit.value < 0 {
-			m.add(fmt.Errorf("--%s is %d: it must not be negative; 0 means no limit", limit.flag, limit.value), limit.flag)
+			m.add(fmt.Errorf("--%s is %d: it must not be negative; 0 means %s", limit.flag, limit.value, limit.zero), limit.flag)
 		}
 	}
 }

@@ -37,6 +37,8 @@ type Metrics struct {
 	leader          prometheus.Gauge
 	poolClaims      *prometheus.CounterVec
 	poolFailures    prometheus.Counter
+	connections     prometheus.Gauge
+	refused         *prometheus.CounterVec
 }
 
 // Values lists the label values that other packages define. Their series exist from the
@@ -49,6 +51,7 @@ type Values struct {
 	ActivityProbes  []string // results of activity probes, as given to Probed
 	Claims          []string // results of claims of warm pods, as given to Claimed
 	RegistryAsks    []string // results of requests to the registry, as given to RegistryAsked
+	Refusals        []string // limits of connections, as given to ConnectionRefused
 }
 
 // New makes the metrics. version becomes a label of binder_build_info.
@@ -77,6 +80,11 @@ func New(version string, values Values) *Metrics {
 		"result", values.Claims)
 	m.poolFailures = m.counter("binder_pool_failures_total",
 		"Times that a warm pool stopped growing for a while, because its pods failed or were refused.")
+
+	m.refused = m.results("binder_proxy_connections_refused_total",
+		"Visitors' connections and requests that this replica refused, by the limit.", "limit", values.Refusals)
+	m.connections = gauge("binder_proxy_connections", "Visitors' connections to the proxy that are open, idle ones too.", nil)
+	m.Register(m.connections)
 
 	m.launchDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "binder_launch_duration_seconds", Help: "Time from a launch request to the deployed instance, for launches by this replica.",
@@ -212,6 +220,12 @@ func (m *Metrics) Claimed(result string) { m.poolClaims.WithLabelValues(result).
 
 // PoolFailed counts a warm pool that stops growing for a while.
 func (m *Metrics) PoolFailed() { m.poolFailures.Inc() }
+
+// ConnectionsOpen records how many connections of visitors are open.
+func (m *Metrics) ConnectionsOpen(n int) { m.connections.Set(float64(n)) }
+
+// ConnectionRefused counts a connection or a request that was refused, by the limit.
+func (m *Metrics) ConnectionRefused(limit string) { m.refused.WithLabelValues(limit).Inc() }
 
 // Leading records whether this replica is the leader.
 func (m *Metrics) Leading(leads bool) {

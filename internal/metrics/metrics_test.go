@@ -17,7 +17,7 @@ import (
 func newMetrics() *metrics.Metrics {
 	return metrics.New("v1.2.3", metrics.Values{
 		Launches: []string{"ok", "error"}, Failures: []string{"Evicted", "other"}, Ends: []string{"Culled", "Stopped"}, ActivityPatches: []string{"ok", "conflict"},
-		ActivityProbes: []string{"idle", "busy"}, Claims: []string{"warm", "empty"}, RegistryAsks: []string{"ok", "error"},
+		ActivityProbes: []string{"idle", "busy"}, Claims: []string{"warm", "empty"}, RegistryAsks: []string{"ok", "error"}, Refusals: []string{"max_connections"},
 	})
 }
 
@@ -69,7 +69,7 @@ func TestNamesKeepPrometheusConventions(t *testing.T) {
 		"binder_activity_patches_total", "binder_activity_probes_total", "binder_activity_unreadable_total", "binder_build_info",
 		"binder_cull_errors_total", "binder_culls_total", "binder_failures_total", "binder_http_request_duration_seconds", "binder_http_requests_total",
 		"binder_launch_duration_seconds", "binder_launches_total", "binder_leader", "binder_pool_claims_total", "binder_pool_failures_total",
-		"binder_proxy_requests_in_flight", "binder_registry_requests_total", "binder_tombstone_errors_total",
+		"binder_proxy_connections", "binder_proxy_connections_refused_total", "binder_proxy_requests_in_flight", "binder_registry_requests_total", "binder_tombstone_errors_total",
 	}; !slices.Equal(names, want) {
 		t.Errorf("got metrics %q, want %q", names, want)
 	}

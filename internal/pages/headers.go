@@ -14,14 +14,20 @@ const (
 	// maxInstanceHeader is the most bytes of a request's head, without its cookies, that
 	// an instance gets. Applications often allow less.
 	maxInstanceHeader = 64 << 10
+	// maxFields is the most header fields of such a request, without its cookies. Each takes
+	// about 100 bytes of memory, however short it is. Browsers send about 20.
+	maxFields = 256
 )
 
 // HeadNotice returns the notice that refuses a request with a larger head than an
 // instance gets. tooLarge is false for all other requests. Cookies do not count: the
 // proxy drops those that are too many.
 func HeadNotice(r *http.Request) (n Notice, tooLarge bool) {
+	size, fields := headSize(r)
 	switch {
-	case headSize(r) <= maxInstanceHeader:
+	case fields > maxFields:
+		return tooManyFieldsNotice(), true
+	case size <= maxInstanceHeader:
 		return Notice{}, false
 	case len(r.RequestURI) > maxInstanceHeader/2:
 		return addressTooLongNotice(), true
@@ -29,10 +35,11 @@ func HeadNotice(r *http.Request) (n Notice, tooLarge bool) {
 	return headTooLargeNotice(), true
 }
 
-// headSize returns the size of a request's head in HTTP/1.1 without its cookies, in bytes.
-func headSize(r *http.Request) int {
+// headSize returns the size of a request's head in HTTP/1.1 without its cookies, in bytes,
+// and the number of its fields without them.
+func headSize(r *http.Request) (size, fields int) {
 	const punctuation = len(": \r\n")
-	size := len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host") + len(r.Host) + punctuation
+	size = len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host") + len(r.Host) + punctuation
 	for name, values := range r.Header {
 		if name == "Cookie" {
 			continue
@@ -40,8 +47,15 @@ func headSize(r *http.Request) int {
 		for _, value := range values {
 			size += len(name) + len(value) + punctuation
 		}
+		fields += len(values)
 	}
-	return size
+	return size, fields
+}
+
+// tooManyFieldsNotice is for a request with too many header fields (RFC 6585, section 5).
+func tooManyFieldsNotice() Notice {
+	text := fmt.Sprintf("This request has more than %d header fields.", maxFields)
+	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text, Title: "This request is too large", Text: text}
 }
 
 // headTooLargeNotice is for a request with too large header fields (RFC 6585, section 5).

@@ -4,13 +4,15 @@ import (
 	"bufio"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestHeadNotice(t *testing.T) {
 	fill := strings.Repeat("x", 2*maxInstanceHeader)
-	bare := headSize(httptest.NewRequest(http.MethodGet, "/", nil)) + len("X-Field: \r\n")
+	bare, _ := headSize(httptest.NewRequest(http.MethodGet, "/", nil))
+	bare += len("X-Field: \r\n")
 	fields := func(n int) http.Header {
 		h := http.Header{}
 		for i := range n {
@@ -29,6 +31,8 @@ func TestHeadNotice(t *testing.T) {
 		{"just enough", "/", maxInstanceHeader - bare, nil, 0, ""},
 		{"a little more", "/", maxInstanceHeader - bare + 1, nil, 431, "larger than 64 KiB"},
 		{"many fields", "/", 0, fields(20), 431, "larger than 64 KiB"},
+		{"as many fields as there may be", "/", 0, http.Header{"X": slices.Repeat([]string{""}, 256)}, 0, ""},
+		{"one more, though short", "/", 0, http.Header{"X": slices.Repeat([]string{""}, 257)}, 431, "more than 256 header fields"},
 		{"many cookies", "/", 0, http.Header{"Cookie": {fill}}, 0, ""},
 		{"a long address", "/?" + fill[:maxInstanceHeader], 0, nil, 414, "address of this page is too long"},
 		{"a long address and another field", "/?" + fill[:40<<10], 60 << 10, nil, 414, "address of this page is too long"},
@@ -64,8 +68,9 @@ func TestHeadSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := headSize(r), len(head)-len("\r\n"); got != want {
-			t.Errorf("%q: got %d bytes, want %d", head, got, want)
+		size, fields := headSize(r)
+		if want := len(head) - len("\r\n"); size != want || fields != strings.Count(head, "X-A") {
+			t.Errorf("%q: got %d bytes in %d fields, want %d", head, size, fields, want)
 		}
 	}
 }

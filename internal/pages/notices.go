@@ -17,6 +17,9 @@ const launchAgain = "Launch a new one"
 // tryAgain is the text of the button that launches once more what could not be launched.
 const tryAgain = "Try again"
 
+// busyRetry is how long to wait until others may have gone.
+const busyRetry = 5 * time.Second
+
 // NothingHereNotice is for addresses that do not exist.
 func NothingHereNotice() Notice {
 	const text = "There is nothing at this address."
@@ -28,6 +31,13 @@ func NothingHereNotice() Notice {
 func MisdirectedNotice() Notice {
 	const text = "This service's own pages are not at this host."
 	return Notice{Code: http.StatusMisdirectedRequest, Plain: text, Title: "Not here", Text: text, unframed: true}
+}
+
+// NoTunnelNotice is for CONNECT: what follows it would be a tunnel to proxies in front of
+// this service, and requests to us (RFC 9110, section 9.3.6).
+func NoTunnelNotice() Notice {
+	const text = "This service opens no tunnels."
+	return Notice{Code: http.StatusMethodNotAllowed, Plain: text, Title: "Not allowed", Text: text}
 }
 
 // NoInstanceNotice is for ids of which nothing is known.
@@ -124,6 +134,24 @@ func NoAnswerNotice(inst instance.Instance) Notice {
 func BadBodyNotice() Notice {
 	const text = "The body of the request ended early, or it is malformed."
 	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "Bad request", Text: text}
+}
+
+// SlowBodyNotice is for a request whose body did not go on in time.
+func SlowBodyNotice() Notice {
+	const text = "The body of the request did not arrive in time."
+	return Notice{Code: http.StatusRequestTimeout, Plain: text, Title: "Too slow", Text: text}
+}
+
+// BusyInstanceNotice is for a request to an instance that has as many under way as it may.
+func BusyInstanceNotice() Notice {
+	const text = "This instance has too many connections at the moment. Close some of its pages, and try again."
+	return Notice{Code: http.StatusServiceUnavailable, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
+}
+
+// BusyClientNotice is for a client that has as many requests under way as it may.
+func BusyClientNotice() Notice {
+	const text = "Your address has too many connections at the moment. Close some pages, and try again."
+	return Notice{Code: http.StatusTooManyRequests, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
 }
 
 // OverNotice is for an instance that has ended. It says why.

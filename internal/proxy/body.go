@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -12,26 +13,46 @@ type requestBody struct {
 	body    io.Reader
 	control *http.ResponseController
 	client  *clientConn // nil if the server does not listen by Listen
+	silence time.Duration
 	touch   func()
 
 	abandoned atomic.Bool
 }
 
-// newRequestBody returns the body of a request, or nil if it has none.
-func newRequestBody(r *http.Request, control *http.ResponseController, touch func()) *requestBody {
+// newRequestBody returns the body of a request, or nil if it has none. silence is how long
+// the client may take for the next part of it; 0 is no limit.
+func newRequestBody(r *http.Request, control *http.ResponseController, silence time.Duration, touch func()) *requestBody {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	return &requestBody{body: r.Body, control: control, client: clientConnOf(r), touch: touch}
+	return &requestBody{body: r.Body, control: control, client: clientConnOf(r), silence: silence, touch: touch}
 }
 
 // Read reads what has arrived. Every byte counts as use.
 func (b *requestBody) Read(p []byte) (int, error) {
+	if b.silence > 0 {
+		b.allowRead(time.Now().Add(b.silence))
+	}
+	if b.client != nil {
+		b.client.inBody.Store(true)
+		defer b.client.inBody.Store(false)
+	}
 	n, err := b.body.Read(p)
+	if b.silence > 0 && errors.Is(err, io.EOF) {
+		b.allowRead(time.Time{}) // the server watches for the end of the connection now
+	}
 	if n > 0 && !b.abandoned.Load() {
 		b.touch()
 	}
 	return n, err
+}
+
+// allowRead sets until when a read may take, unless the body was abandoned.
+func (b *requestBody) allowRead(until time.Time) {
+	_ = b.control.SetReadDeadline(until) // fails only once the connection is closed
+	if b.abandoned.Load() {
+		_ = b.control.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // Abandon ends reads: the request is answered without the rest of its body. The

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 
@@ -42,7 +43,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	// Without full duplex, the server discards the rest of the request once the
 	// application begins to answer. An error means HTTP/2, which always has it.
 	_ = v.control.EnableFullDuplex()
-	v.body = newRequestBody(r, v.control, v.touch)
+	v.body = newRequestBody(r, v.control, p.deps.IdleTimeout, v.touch)
 	x, err := p.pool.Start(v.visitor.ctx, inst.Address, v.request())
 	if err != nil {
 		v.closeAfterAnswer(v.body != nil)
@@ -93,12 +94,18 @@ func (v *visit) fail(err error) {
 	switch {
 	case errors.Is(err, errClientGone), errors.As(err, &fromBody) && isReset(err):
 		v.abort(statusClientGone)
+	case fromBody != nil && errors.Is(err, os.ErrDeadlineExceeded):
+		v.refuse(v.w, v.r, pages.SlowBodyNotice()) // RFC 9110, section 15.5.9
 	case fromBody != nil:
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
 		v.refuse(v.w, v.r, pages.BadBodyNotice())
 	default:
 		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", err)
-		v.refuse(v.w, v.r, pages.NoAnswerNotice(v.inst))
+		n := pages.NoAnswerNotice(v.inst)
+		if errors.Is(err, upstream.ErrIdle) || errors.Is(err, os.ErrDeadlineExceeded) {
+			n.Code = http.StatusGatewayTimeout // RFC 9110, section 15.6.5
+		}
+		v.refuse(v.w, v.r, n)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -52,6 +53,12 @@ type Deps struct {
 	// HideCookies are the names of cookies that no application sees or sets, such as
 	// those of a login in front of this service. A star at the end stands for any ending.
 	HideCookies []string
+	// IdleTimeout is how long an application, or a client, may neither send nor take a byte
+	// while the other waits for it. WebSockets can be silent for longer. 0 is no limit.
+	IdleTimeout time.Duration
+	// Enter begins a request or a WebSocket to an instance, which leave ends. ok is false if
+	// there are too many at the instance. Nil means no limit.
+	Enter func(id string) (leave func(), ok bool)
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -63,18 +70,27 @@ type Proxy struct {
 	idle     idleExpressions
 	pool     *upstream.Pool
 	buffers  upstream.Buffers
+	sockets  webSockets
 	now      func() time.Time
 	patience time.Duration // with clients that are half-closed
 }
 
 // New returns a Proxy that has no connections yet.
 func New(deps Deps) *Proxy {
-	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive}
+	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive, Control: func(_, _ string, raw syscall.RawConn) error {
+		tuneSocket(raw, deps.IdleTimeout)
+		return raw.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, podReadBuffer) // the default does as well
+		})
+	}}
 	// A pod is dialled by its address, and by no proxy that the environment names.
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
-	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now), now: time.Now, patience: halfClosedPatience}
+	if deps.Enter == nil {
+		deps.Enter = func(string) (func(), bool) { return func() {}, true }
+	}
+	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
 }
 
 // ServeHTTP forwards a request to its instance. It answers by itself if there is
@@ -84,6 +100,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// HTTP/1.0 has no chunks. A client that sends some, and this server, may not agree
 		// on where a request ends (RFC 9112, section 6.1).
 		w.Header().Set("Connection", "close")
+	}
+	if r.Method == http.MethodConnect {
+		w.Header().Set("Connection", "close")
+		p.turnAway(w, r, pages.NoTunnelNotice())
+		return
 	}
 	if notice, tooLarge := pages.HeadNotice(r); tooLarge {
 		p.turnAway(w, r, notice)
@@ -121,9 +142,20 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
-		if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
-			p.forward(w, r, inst)
-		}
+		p.enter(w, r, inst)
+	}
+}
+
+// enter forwards a request, unless there are too many at the instance.
+func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
+	leave, ok := p.deps.Enter(inst.ID)
+	if !ok {
+		p.turnAway(w, r, pages.BusyInstanceNotice())
+		return
+	}
+	defer leave()
+	if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
+		p.forward(w, r, inst)
 	}
 }
 
@@ -175,7 +207,7 @@ func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice)
 // read for a while, so that its sender gets to read the answer.
 func answerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
 	control := http.NewResponseController(w)
-	body := newRequestBody(r, control, func() {})
+	body := newRequestBody(r, control, 0, func() {})
 	if body == nil {
 		answer()
 		return

@@ -48,20 +48,26 @@ type testProxy struct {
 
 func startProxy(t testing.TB, instances ...instance.Instance) *testProxy {
 	t.Helper()
+	return startProxyWith(t, func(*Deps) {}, instances...)
+}
+
+func startProxyWith(t testing.TB, change func(*Deps), instances ...instance.Instance) *testProxy {
+	t.Helper()
 	known := knownInstances{}
 	for _, inst := range instances {
 		known[inst.ID] = inst
 	}
 	p := &testProxy{touches: map[string]int{}}
-	deps := Deps{Instances: known, Touch: p.touch, IsAPIKey: func(value string) bool { return strings.Contains(value, testAPIKey) }}
+	deps := Deps{Instances: known, IdleTimeout: 3 * kubetest.Patience, Touch: p.touch, IsAPIKey: func(value string) bool { return strings.Contains(value, testAPIKey) }}
 	deps.Log, p.log = kubetest.RecordLog()
+	change(&deps)
 	p.handler = New(deps)
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.inFlight.Add(1)
 		defer p.inFlight.Add(-1)
 		p.handler.ServeHTTP(w, r)
 	}))
-	p.Listener = Listen(p.Listener)
+	p.Listener = Listen(p.Listener, deps.IdleTimeout)
 	p.Config.ConnContext = ConnContext
 	p.Config.ErrorLog = slog.NewLogLogger(deps.Log.Handler(), slog.LevelError)
 	p.Start()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -45,17 +46,21 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	if err := buffered.Flush(); err != nil {
 		return
 	}
-	client, application := duplex{conn, buffered.Reader}, x.Tunnel()
+	client, application := &duplex{conn, buffered.Reader}, x.Tunnel()
+	toClient := io.Writer(client)
 	fromClient, fromApplication := anyByte, anyByte
 	webSocket := strings.EqualFold(protocol, "websocket")
 	if webSocket {
 		counted := v.idle.counted(v.inst, v.r)
-		toApplication, toClient := frameScanner{counted: counted}, frameScanner{counted: counted} // each for one goroutine
-		fromClient, fromApplication = toApplication.scan, toClient.scan
+		sent, received := frameScanner{counted: counted}, frameScanner{counted: counted} // each for one goroutine
+		fromClient, fromApplication = sent.scan, received.scan
+		side := &visitorSide{client: client, application: application, now: v.now}
+		defer v.sockets.add(side)()
+		toClient = side
 	}
 	var sending sync.WaitGroup
 	sending.Go(func() { v.toApplication(application, client, fromClient, webSocket) })
-	v.toClient(client, application, fromApplication, webSocket)
+	v.toClient(toClient, client, application, fromApplication, webSocket)
 	sending.Wait()
 }
 
@@ -74,8 +79,8 @@ func (v *visit) toApplication(application, client net.Conn, counts func(p []byte
 
 // toClient passes on what the application sends, and then ends that direction. A
 // WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
-func (v *visit) toClient(client, application net.Conn, counts func(p []byte) bool, webSocket bool) {
-	readErr, writeErr := v.pump(client, application, counts)
+func (v *visit) toClient(to io.Writer, client, application net.Conn, counts func(p []byte) bool, webSocket bool) {
+	readErr, writeErr := v.pump(to, application, counts)
 	if writeErr != nil || !errors.Is(readErr, io.EOF) || closeWrite(client) != nil {
 		client.Close()
 		application.Close()
@@ -138,10 +143,17 @@ func closeWrite(c net.Conn) error {
 // duplex is a connection with what has been read ahead of it.
 type duplex struct {
 	net.Conn
-	reader io.Reader
+	ahead *bufio.Reader // nil once nothing is left of it
 }
 
-func (d duplex) Read(p []byte) (int, error) { return d.reader.Read(p) }
+// Read reads first what has been read ahead.
+func (d *duplex) Read(p []byte) (int, error) {
+	if d.ahead != nil && d.ahead.Buffered() > 0 {
+		return d.ahead.Read(p)
+	}
+	d.ahead = nil
+	return d.Conn.Read(p)
+}
 
 // CloseWrite ends the direction to the client.
-func (d duplex) CloseWrite() error { return closeWrite(d.Conn) }
+func (d *duplex) CloseWrite() error { return closeWrite(d.Conn) }

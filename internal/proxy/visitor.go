@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,16 +33,34 @@ var errClientGone = errors.New("the client has gone")
 // closed its sending side. A client may do so after a whole request and still read
 // the answer (RFC 9112, section 9.6); net/http calls it gone. The server needs
 // ConnContext, too.
-func Listen(inner net.Listener) net.Listener { return listener{inner} }
+//
+// A client must take what is written to it within idle; 0 is no limit. One that has
+// vanished is noticed within that time.
+func Listen(inner net.Listener, idle time.Duration) net.Listener { return listener{inner, idle} }
 
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+	idle time.Duration
+}
 
 func (l listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
-	if tcp, ok := accepted.(*net.TCPConn); ok && err == nil {
-		return &clientConn{TCPConn: tcp}, nil
+	tcp, ok := accepted.(tcpConn)
+	if err != nil || !ok {
+		return accepted, err
 	}
-	return accepted, err
+	if raw, err := tcp.SyscallConn(); err == nil {
+		tuneSocket(raw, l.idle)
+	}
+	return &clientConn{tcpConn: tcp, idle: l.idle}, nil
+}
+
+// tcpConn is what a clientConn needs of a *net.TCPConn.
+type tcpConn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+	SetLinger(seconds int) error
 }
 
 // ConnContext is the http.Server's, for a listener made by Listen.
@@ -63,22 +82,39 @@ func clientConnOf(r *http.Request) *clientConn {
 
 // clientConn is a client's connection.
 type clientConn struct {
-	*net.TCPConn
-	halfClosed atomic.Bool // the client has closed its sending side
-	lingers    atomic.Bool // Close lets the client end its request
-	torn       atomic.Bool // Close resets the connection
-	head       headEnd     // used by one goroutine at a time
+	tcpConn
+	idle       time.Duration // how long a write may take; 0 is no limit
+	inBody     atomic.Bool   // what is read is the body of a request
+	late       atomic.Bool   // the body did not come in time
+	halfClosed atomic.Bool   // the client has closed its sending side
+	lingers    atomic.Bool   // Close lets the client end its request
+	torn       atomic.Bool   // Close resets the connection
+	head       headEnd       // used by one goroutine at a time
 }
 
 // Read reads from the network.
 func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
+	n, err := c.tcpConn.Read(p)
 	if errors.Is(err, io.EOF) {
 		c.halfClosed.Store(true)
+	}
+	if err != nil && c.inBody.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.late.Store(true)
 	}
 	c.head.scan(p[:n])
 	return n, err
 }
+
+// Write writes to the client. It fails if the client does not take all of p in time.
+func (c *clientConn) Write(p []byte) (int, error) {
+	if c.idle > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(c.idle)) // fails only once the connection is closed
+	}
+	return c.tcpConn.Write(p)
+}
+
+// NetConn returns the connection that c was made from, as that of crypto/tls does.
+func (c *clientConn) NetConn() net.Conn { return c.tcpConn }
 
 // headEnd notes whether what was read last ends with the head of a request. A server
 // reads no further than that before the request is handled.
@@ -111,10 +147,10 @@ func (h *headEnd) scan(p []byte) {
 // client can lose the answer (RFC 9112, section 9.6).
 func (c *clientConn) Close() error {
 	if !c.lingers.Swap(false) || c.torn.Load() {
-		return c.TCPConn.Close()
+		return c.tcpConn.Close()
 	}
 	if err := c.CloseWrite(); err != nil {
-		return errors.Join(err, c.TCPConn.Close())
+		return errors.Join(err, c.tcpConn.Close())
 	}
 	go c.linger()
 	return nil
@@ -129,7 +165,7 @@ func (c *clientConn) tear() {
 // linger reads and drops what the client sends, for as long as lingerFor and
 // lingerPause allow, and closes the connection.
 func (c *clientConn) linger() {
-	defer c.TCPConn.Close()
+	defer c.tcpConn.Close()
 	var dropped [8 << 10]byte
 	for end := time.Now().Add(lingerFor); ; {
 		until := time.Now().Add(lingerPause)
@@ -139,7 +175,7 @@ func (c *clientConn) linger() {
 		if err := c.SetReadDeadline(until); err != nil {
 			return
 		}
-		if _, err := c.TCPConn.Read(dropped[:]); err != nil {
+		if _, err := c.tcpConn.Read(dropped[:]); err != nil {
 			return
 		}
 	}
@@ -191,7 +227,11 @@ func watchVisitor(r *http.Request, patience time.Duration) *visitor {
 	v := &visitor{patience: patience}
 	v.ctx, v.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	v.stop = context.AfterFunc(r.Context(), func() {
-		if c := clientConnOf(r); c == nil || !c.halfClosed.Load() {
+		c := clientConnOf(r)
+		if c != nil && c.late.Load() {
+			return // it is still there, and the reader of the body has the error
+		}
+		if c == nil || !c.halfClosed.Load() {
 			v.cancel(errClientGone)
 			return
 		}

@@ -10,6 +10,7 @@ import (
 // of close, ping and pong are higher.
 const (
 	lastDataOpcode = 0x2
+	closeOpcode    = 0x8
 	finBit         = 0x80 // the last frame of a message
 	opcodeMask     = 0x0f
 	maskBit        = 0x80
@@ -27,6 +28,7 @@ type frameScanner struct {
 	have   int      // bytes of it so far
 	skip   uint64   // payload bytes still to come
 	data   bool     // whether the payload being skipped is data
+	closed bool     // whether a close frame has begun
 	// counted is the payload's size in bytes of the smallest message that counts. A
 	// smaller one is a heartbeat.
 	counted int
@@ -52,11 +54,15 @@ func (s *frameScanner) scan(p []byte) bool {
 		}
 		s.skip = s.payloadLength()
 		s.data = s.header[0]&opcodeMask <= lastDataOpcode && !s.isHeartbeat()
+		s.closed = s.closed || s.header[0]&opcodeMask == closeOpcode
 		s.have = 0
 		found = found || s.data
 	}
 	return found
 }
+
+// between reports whether no frame is under way.
+func (s *frameScanner) between() bool { return s.have == 0 && s.skip == 0 }
 
 // isHeartbeat reports whether the frame is a whole message that is small enough for a
 // heartbeat. A part of a message is not.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/textproto"
 	"strconv"
@@ -62,9 +61,9 @@ func (b *chunkedBody) next() error {
 	if length > 0 {
 		return nil
 	}
-	b.conn.budget = MaxHead
+	b.conn.bound()
 	trailer, err := textproto.NewReader(b.conn.reader).ReadMIMEHeader()
-	b.conn.budget = math.MaxInt64
+	b.conn.unbound()
 	if err != nil {
 		return fmt.Errorf("read the trailer: %w", unexpected(err))
 	}

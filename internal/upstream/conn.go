@@ -2,10 +2,12 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
-	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,13 +24,6 @@ const (
 	freshFor = time.Second
 )
 
-var (
-	// errNoAnswer is wrapped by the error of a connection that ended before the first
-	// byte of an answer.
-	errNoAnswer = errors.New("the application closed the connection without an answer")
-	errHeadSize = errors.New("the head of the application's answer is larger than 1 MiB")
-)
-
 // longAgo is a deadline that ends every read and write under way.
 func longAgo() time.Time { return time.Unix(1, 0) }
 
@@ -38,9 +33,17 @@ type conn struct {
 	address string
 	reader  *bufio.Reader
 	writer  *bufio.Writer
-	// budget is how many more bytes may be read; it bounds the head of an answer.
-	budget int64
-	read   int64 // bytes of the present answer that have been read
+	// budget is how many more bytes may be read, and lines how many more lines. They bound
+	// the head of an answer, and are counted only until unbound.
+	bounded bool
+	budget  int64
+	lines   int
+	read    int64 // bytes of the present answer that have been read
+	// silence is how long the application may neither send nor take a byte; 0 is no limit.
+	silence time.Duration
+	silent  bool         // it was silent for too long
+	starved atomic.Bool  // it waits for the next part of a body
+	fed     atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
 	// beforeRead, if it is not nil, is called before the connection is read from:
 	// what has arrived so far has been used up.
 	beforeRead func()
@@ -52,23 +55,74 @@ type conn struct {
 	expires *time.Timer
 }
 
-func newConn(c net.Conn, address string) *conn {
-	own := &conn{Conn: c, address: address, budget: math.MaxInt64}
-	own.reader, own.writer = bufio.NewReader(own), bufio.NewWriter(c)
+func newConn(c net.Conn, address string, silence time.Duration) *conn {
+	own := &conn{Conn: c, address: address, silence: silence}
+	own.reader, own.writer = bufio.NewReader(own), bufio.NewWriter(own)
 	return own
 }
 
-// Read reads from the network.
+// bound begins a head or a trailer: no more than the bounds of one is read from now on.
+func (c *conn) bound() { c.bounded, c.budget, c.lines = true, MaxHead, maxLines }
+
+// unbound ends the head or the trailer.
+func (c *conn) unbound() { c.bounded = false }
+
+// Read reads from the network. It fails once the application has been silent for too long.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.budget <= 0 {
-		return 0, errHeadSize
+	// A head has not ended with what was read so far, or nobody would read on. So all lines
+	// so far are its own.
+	if c.bounded && (c.budget <= 0 || c.lines <= 0) {
+		return 0, errHead
 	}
 	if c.beforeRead != nil {
 		c.beforeRead()
 	}
-	n, err := c.Conn.Read(p[:min(int64(len(p)), c.budget)])
-	c.budget -= int64(n)
+	if c.bounded {
+		p = p[:min(int64(len(p)), c.budget)]
+	}
+	n, err := c.awaitBytes(p)
+	if c.bounded {
+		c.budget -= int64(n)
+		c.lines -= bytes.Count(p[:n], []byte("\n"))
+	}
 	c.read += int64(n)
+	return n, err
+}
+
+// awaitBytes reads what the application sends. Its silence counts from when it has last got
+// a part of a body: it may have to wait for that.
+func (c *conn) awaitBytes(p []byte) (int, error) {
+	if c.silence == 0 {
+		return c.Conn.Read(p)
+	}
+	for began := time.Now(); !c.silent; {
+		c.allowRead(began.Add(c.silence))
+		n, err := c.Conn.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.interrupted.Load() {
+			return n, err
+		}
+		fed := time.Unix(0, c.fed.Load())
+		if c.starved.Load() {
+			fed = time.Now()
+		}
+		c.silent = !fed.After(began)
+		began = fed
+	}
+	return 0, fmt.Errorf("%w (%s)", ErrIdle, c.silence)
+}
+
+// Write writes to the application, which must take it in time.
+func (c *conn) Write(p []byte) (int, error) {
+	c.allowWrite()
+	return c.Conn.Write(p)
+}
+
+// readBody reads a part of the body that the application waits for.
+func (c *conn) readBody(body io.Reader, p []byte) (int, error) {
+	c.starved.Store(true)
+	defer c.starved.Store(false)
+	n, err := body.Read(p)
+	c.fed.Store(time.Now().UnixNano())
 	return n, err
 }
 
@@ -78,9 +132,19 @@ func (c *conn) interrupt() {
 	_ = c.SetDeadline(longAgo()) // fails only once the connection is closed
 }
 
+// allowRead sets until when a read may take, unless the connection was interrupted.
+func (c *conn) allowRead(until time.Time) {
+	_ = c.SetReadDeadline(until)
+	if c.interrupted.Load() {
+		_ = c.SetReadDeadline(longAgo())
+	}
+}
+
 // allowWrite sets how long a write may take, unless the connection was interrupted.
-func (c *conn) allowWrite(limit time.Duration) {
-	_ = c.SetWriteDeadline(time.Now().Add(limit))
+func (c *conn) allowWrite() {
+	if c.silence > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(c.silence))
+	}
 	if c.interrupted.Load() {
 		_ = c.SetWriteDeadline(longAgo())
 	}
@@ -199,13 +263,19 @@ func (i *idleConns) set(address string, conns []*conn) {
 }
 
 // tunnelConn is a connection that has changed to another protocol, with what has
-// been read ahead of it.
+// been read ahead of it. It may be silent for as long as it likes.
 type tunnelConn struct {
 	*conn
 }
 
 // Read reads first what has been read ahead.
-func (t tunnelConn) Read(p []byte) (int, error) { return t.reader.Read(p) }
+func (t tunnelConn) Read(p []byte) (int, error) {
+	if t.reader != nil && t.reader.Buffered() > 0 {
+		return t.reader.Read(p)
+	}
+	t.reader = nil // its buffer is of no more use
+	return t.Conn.Read(p)
+}
 
 // CloseWrite ends the direction to the application.
 func (t tunnelConn) CloseWrite() error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -33,7 +32,7 @@ func (x *Exchange) dial() error {
 		return causeOr(x.ctx, fmt.Errorf("connect to the application: %w", err))
 	}
 	x.reused = false
-	x.send(newConn(dialled, x.address))
+	x.send(newConn(dialled, x.address, x.pool.silence))
 	return nil
 }
 
@@ -72,10 +71,11 @@ func (x *Exchange) Answer() (*http.Response, error) {
 
 // readHead reads up to the head of the final answer.
 func (x *Exchange) readHead() error {
-	x.conn.budget, x.conn.read = MaxHead, 0
+	x.conn.bound()
+	x.conn.read = 0
 	for {
 		response, err := http.ReadResponse(x.conn.reader, &http.Request{Method: x.request.Method})
-		if err != nil && x.conn.read == 0 {
+		if err != nil && x.conn.read == 0 && !errors.Is(err, ErrIdle) {
 			return fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
 		if err != nil {
@@ -83,7 +83,7 @@ func (x *Exchange) readHead() error {
 		}
 		code := response.StatusCode
 		if code >= 200 || code == http.StatusSwitchingProtocols {
-			x.conn.budget = math.MaxInt64
+			x.conn.unbound()
 			x.response, x.whole = response, response.Body == http.NoBody
 			if !x.whole && slices.Equal(response.TransferEncoding, []string{"chunked"}) {
 				response.Body = io.NopCloser(&chunkedBody{conn: x.conn, trailer: &response.Trailer})
@@ -142,7 +142,14 @@ func (x *Exchange) BodyLeft() bool {
 
 // Tunnel returns the connection of an application that has changed to another
 // protocol (101). It stays the Exchange's: Close closes it.
-func (x *Exchange) Tunnel() net.Conn { return tunnelConn{x.conn} }
+func (x *Exchange) Tunnel() net.Conn {
+	x.conn.writer = nil                     // its buffer is of no more use
+	_ = x.conn.SetReadDeadline(time.Time{}) // fails only once the connection is closed
+	if x.ctx.Err() != nil {
+		x.conn.interrupt()
+	}
+	return tunnelConn{x.conn}
+}
 
 // Close ends the exchange. It keeps the connection if the application can take
 // another request on it, and closes it otherwise. When Close returns, the request's

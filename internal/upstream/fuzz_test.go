@@ -54,7 +54,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer []byte, method string, sizes []byte) {
 		conn := &scriptedConn{answer: bytes.NewReader(answer), sizes: sizes}
-		p := NewPool(func(context.Context, string) (net.Conn, error) { return conn, nil }, time.Now)
+		p := NewPool(func(context.Context, string) (net.Conn, error) { return conn, nil }, time.Now, time.Minute)
 		x, err := p.Start(t.Context(), "app:80", &Request{Method: method, Target: "/", Host: "app", Header: http.Header{}, ContentLength: -1})
 		if err != nil {
 			return // the method has a line break

@@ -106,12 +106,11 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 		to = chunks
 	}
 	for {
-		n, err := u.body.Read(buffer)
+		n, err := c.readBody(u.body, buffer)
 		if errors.Is(err, io.EOF) {
 			u.read.Store(true) // before the application gets the last byte, and can answer
 		}
 		if n > 0 && !u.dropping.Load() {
-			c.allowWrite(stallTimeout)
 			_, writeErr := to.Write(buffer[:n])
 			if writeErr == nil {
 				writeErr = c.writer.Flush()

@@ -24,11 +24,23 @@ import (
 
 const (
 	// MaxHead is the most bytes that the head of an answer may have, together with the
-	// interim answers before it.
-	MaxHead = 1 << 20
-	// stallTimeout is how long an application may read nothing of a body. Meanwhile nobody
-	// reads the client, so nobody would see it go.
-	stallTimeout = 5 * time.Minute
+	// interim answers before it. A trailer may have as many. Envoy's bound is 60 KiB, and
+	// nginx's 4 or 8 KiB.
+	MaxHead = 64 << 10
+	// maxLines is the most lines of a head, together with the interim answers before it, and
+	// of a trailer. Each takes about 100 bytes of memory, however short it is. An interim
+	// answer has two at least, so there are at most 500.
+	maxLines = 1000
+)
+
+var (
+	// ErrIdle is wrapped by the error of an application that has neither sent nor taken a
+	// byte for as long as it may.
+	ErrIdle = errors.New("the application was silent for too long")
+	errHead = errors.New("the head of the application's answer is larger than 64 KiB, or has more than 1000 lines")
+	// errNoAnswer is wrapped by the error of a connection that ended before the first
+	// byte of an answer.
+	errNoAnswer = errors.New("the application closed the connection without an answer")
 )
 
 // Request is a request for an application.
@@ -79,13 +91,17 @@ type Pool struct {
 	// dial opens a connection to an application.
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	now     func() time.Time
+	silence time.Duration // how long an application may neither send nor take a byte
 	idle    idleConns
 	buffers Buffers
 }
 
-// NewPool returns a Pool without connections. dial must have a time limit.
-func NewPool(dial func(ctx context.Context, address string) (net.Conn, error), now func() time.Time) *Pool {
-	return &Pool{dial: dial, now: now}
+// NewPool returns a Pool without connections. dial must have a time limit. silence is how
+// long an application may neither send nor take a byte while a request is under way. A
+// connection that has changed to another protocol may be silent for longer, but what is
+// written to it must be taken within that time.
+func NewPool(dial func(ctx context.Context, address string) (net.Conn, error), now func() time.Time, silence time.Duration) *Pool {
+	return &Pool{dial: dial, now: now, silence: silence}
 }
 
 // Start sends a request to the application that listens at address. The caller must

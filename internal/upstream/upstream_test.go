@@ -63,7 +63,7 @@ func answerAll(c net.Conn, r *bufio.Reader, answer string) {
 func newPool() *Pool {
 	return NewPool(func(ctx context.Context, address string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
-	}, time.Now)
+	}, time.Now, patience)
 }
 
 // body is a Body that a test controls.
@@ -367,4 +367,70 @@ func TestBuffersAreLentAgain(t *testing.T) {
 		}
 	}
 	t.Error("no buffer came back in 100 times")
+}
+
+// The heads of answers, interim ones together with the final one, and trailers are bounded
+// in bytes, in lines, and in number. What is just within the bounds passes.
+func TestHeadsAreBounded(t *testing.T) {
+	const end = "Content-Length: 0\r\n\r\n"
+	const chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+	interim := func(n int) string { return strings.Repeat("HTTP/1.1 102 P\r\n\r\n", n) }
+	for _, row := range []struct {
+		name, answer string
+		ok           bool
+	}{
+		{"a field of 60 KiB", "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 60<<10) + "\r\n" + end, true},
+		{"a field of 64 KiB", "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 64<<10) + "\r\n" + end, false},
+		{"a field of 10 MiB", "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 10<<20) + "\r\n" + end, false},
+		{"many fields of 1 KiB", "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: "+strings.Repeat("x", 1<<10)+"\r\n", 70) + end, false},
+		{"900 short fields", "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 900) + end, true},
+		{"10,000 short fields", "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 10_000) + end, false},
+		{"400 interim answers", interim(400) + "HTTP/1.1 200 OK\r\n" + end, true},
+		{"2000 interim answers", interim(2000) + "HTTP/1.1 200 OK\r\n" + end, false},
+		{"interim answers with a large field each", strings.Repeat("HTTP/1.1 103 E\r\nA: "+strings.Repeat("x", 30<<10)+"\r\n\r\n", 3) + "HTTP/1.1 200 OK\r\n" + end, false},
+		{"a trailer of 60 KiB", chunks + "0\r\nA: " + strings.Repeat("x", 60<<10) + "\r\n\r\n", true},
+		{"a trailer of 70 KiB", chunks + "0\r\nA: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", false},
+		{"a trailer of 10,000 lines", chunks + "0\r\n" + strings.Repeat("A: b\r\n", 10_000) + "\r\n", false},
+		{"a body of many lines", "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("a\n", 100_000), true},
+		{"chunks of many lines", chunks + strings.Repeat("2\r\na\n\r\n", 50_000) + "0\r\n\r\n", true},
+	} {
+		s := serve(t, func(_ int64, c net.Conn, r *bufio.Reader) {
+			_, _ = http.ReadRequest(r)
+			_, _ = io.WriteString(c, row.answer)
+			_, _ = io.Copy(io.Discard, r)
+		})
+		res, _, err := do(t, newPool(), s.Addr().String(), get())
+		if (err == nil) != row.ok {
+			t.Errorf("%s: got %.100v, %v, want it to pass: %t", row.name, res, err, row.ok)
+		}
+		if err != nil && !errors.Is(err, errHead) && !strings.Contains(row.name, "interim") { // whose first line is cut
+			t.Errorf("%s: got %v, want that it is too large", row.name, err)
+		}
+	}
+}
+
+// A silent application is not asked again.
+func TestSilentApplicationIsAskedOnce(t *testing.T) {
+	var asked atomic.Int64
+	s := serve(t, func(_ int64, c net.Conn, r *bufio.Reader) {
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			if asked.Add(1) == 1 {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		}
+	})
+	p := newPool()
+	p.silence = 100 * time.Millisecond
+	if _, text, err := do(t, p, s.Addr().String(), get()); err != nil || text != "ok" {
+		t.Fatalf("got %q, %v", text, err)
+	}
+	if _, _, err := do(t, p, s.Addr().String(), get()); !errors.Is(err, ErrIdle) {
+		t.Errorf("got %v, want %v", err, ErrIdle)
+	}
+	if asked.Load() != 2 {
+		t.Errorf("asked %d times, want 2", asked.Load())
+	}
 }
