@@ -294,14 +294,6 @@ func indexWarm(obj any) ([]string, error) {
 	return nil, nil
 }
 
-// indexByAddress files pods under what they are reached by.
-func indexByAddress(obj any) ([]string, error) {
-	if pod, ok := obj.(*corev1.Pod); ok && instance.AddressKey(pod) != "" {
-		return []string{instance.AddressKey(pod)}, nil
-	}
-	return nil, nil
-}
-
 // indexByPod files Warning Events under the UID of their pod.
 func indexByPod(obj any) ([]string, error) {
 	if event, ok := obj.(*corev1.Event); ok && event.InvolvedObject.UID != "" {

@@ -316,3 +316,11 @@ func (c *Cache) onTemplateName(changed func(template string)) error {
 	}
 	return nil
 }
+
+// indexByAddress files pods under what they are reached by.
+func indexByAddress(obj any) ([]string, error) {
+	if pod, ok := obj.(*corev1.Pod); ok && instance.AddressKey(pod) != "" {
+		return []string{instance.AddressKey(pod)}, nil
+	}
+	return nil, nil
+}
