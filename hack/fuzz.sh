@@ -12,14 +12,22 @@ fuzztime=${FUZZTIME:-10s}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# list_targets prints a line "package target" for each fuzz target.
-list_targets() {
-  go test -list '^Fuzz' ./... | awk '/^Fuzz/ {names[n++] = $1} /^(ok|\?) / {for (i = 0; i < n; i++) print $2, names[i]; n = 0}'
+# list_packages prints the packages of the root module that may have fuzz targets. Building
+# the tests of all others would take minutes.
+list_packages() {
+  grep -rl --include='*_test.go' --exclude-dir='.*' "${go_modules[@]/#/--exclude-dir=}" '^func Fuzz' -- * | xargs -r -n 1 dirname | sort -u | sed 's#^#./#'
 }
 
-say "looking for fuzz targets"
-mapfile -t targets < <(list_targets)
-((${#targets[@]} > 0)) || die "no fuzz target is found"
+# list_targets <packages…> prints a line "package target" for each fuzz target.
+list_targets() {
+  go test -vet=off -list '^Fuzz' "$@" | awk '/^Fuzz/ {names[n++] = $1} /^ok / {for (i = 0; i < n; i++) print $2, names[i]; n = 0}'
+}
+
+mapfile -t packages < <(list_packages)
+((${#packages[@]} > 0)) || die "no fuzz target is found"
+say "building the tests of ${#packages[@]} packages, to list their fuzz targets"
+mapfile -t targets < <(list_targets "${packages[@]}")
+((${#targets[@]} > 0)) || die "the fuzz targets cannot be listed"
 
 i=0
 for target in "${targets[@]}"; do
