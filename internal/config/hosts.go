@@ -12,7 +12,6 @@ import (
 )
 
 var (
-	publicHostPattern = regexp.MustCompile(`^[A-Za-z0-9._\[\]:-]+$`)
 	// domainPattern matches names of hosts (RFC 1123, section 2.1).
 	domainPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 )
@@ -35,7 +34,7 @@ func (c *Config) hostFlags(f *flag.FlagSet) {
 func (c *Config) validateHosts(m *mistakes) {
 	c.PublicHosts = slices.DeleteFunc(c.PublicHosts, func(host string) bool { return host == "" })
 	for _, host := range c.PublicHosts {
-		if !publicHostPattern.MatchString(host) {
+		if !isHostPort(host) {
 			m.add(fmt.Errorf("--public-host is %q: it must be host or host:port, such as binder.example.org, with no scheme and no path", host), "public-host")
 		}
 	}
