@@ -141,12 +141,16 @@ func TestIntegrationReplicaIsCutOff(t *testing.T) {
 	if code, _ := visit(short); code != http.StatusServiceUnavailable {
 		t.Errorf("an instance that may have ended answers %d", code)
 	}
+	wantEqual(t, "an instance that may have ended changes its replica", app.shouldChange(short), true)
+	wantEqual(t, "one that is in time changes it", app.shouldChange(used), false)
 	wantEqual(t, "/healthz", app.probe(t, "/healthz"), http.StatusOK)
 	wantEqual(t, "the status", app.status(t, used).Status, instance.StatusDeployed)
 	ahead.Add(int64(contact.StaleAfter))
 	if code, _ := visit(used); code != http.StatusServiceUnavailable {
 		t.Errorf("a replica that is cut off for long answers %d", code)
 	}
+
+	wantEqual(t, "after long it changes its replica", app.shouldChange(used), true)
 
 	way.restore(t)
 	back := time.Now()

@@ -240,10 +240,10 @@ func (s *sandbox) startReplica(t testing.TB, now func() time.Time, wrappers ...t
 
 // startReplicas starts two replicas whose requests of a method to some paths are held back
 // at gates.
-func (s *sandbox) startReplicas(t testing.TB, now func(n int) func() time.Time, method, inPath string) ([]*replica, []*gate) {
+func (s *sandbox) startReplicas(t testing.TB, now func(n int) func() time.Time, method, inPath string) ([]*replica, []*barrier) {
 	t.Helper()
 	var replicas []*replica
-	gates := []*gate{newGate(method, inPath), newGate(method, inPath)}
+	gates := []*barrier{newBarrier(method, inPath), newBarrier(method, inPath)}
 	for n, g := range gates {
 		replicas = append(replicas, s.startReplica(t, now(n), g.wrap))
 	}

@@ -81,18 +81,18 @@ func (f *traffic) count(method, inPath string, code int) int {
 	return n
 }
 
-// gate holds back requests with a method and a part of the path until it is opened.
-type gate struct {
+// barrier holds back requests with a method and a part of the path until it is opened.
+type barrier struct {
 	method, inPath string
 	opened         chan struct{}
 	waiting        chan struct{} // one value for each request held back
 }
 
-func newGate(method, inPath string) *gate {
-	return &gate{method: method, inPath: inPath, opened: make(chan struct{}), waiting: make(chan struct{}, 1000)}
+func newBarrier(method, inPath string) *barrier {
+	return &barrier{method: method, inPath: inPath, opened: make(chan struct{}), waiting: make(chan struct{}, 1000)}
 }
 
-func (g *gate) wrap(next http.RoundTripper) http.RoundTripper {
+func (g *barrier) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		if methodOf(r) == g.method && strings.Contains(r.URL.Path, g.inPath) {
 			g.waiting <- struct{}{}
@@ -107,14 +107,14 @@ func (g *gate) wrap(next http.RoundTripper) http.RoundTripper {
 }
 
 // awaitHeld waits until a number of requests is held back.
-func (g *gate) awaitHeld(t testing.TB, requests int) {
+func (g *barrier) awaitHeld(t testing.TB, requests int) {
 	t.Helper()
 	for range requests {
 		receive(t, g.waiting)
 	}
 }
 
-func (g *gate) open() { close(g.opened) }
+func (g *barrier) open() { close(g.opened) }
 
 // forwarder is a TCP proxy to the API server that a test can interrupt.
 type forwarder struct {

@@ -262,12 +262,26 @@ func (h *health) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// contactTick is how often contact with the API server is looked at.
-const contactTick = time.Second
+const (
+	// contactTick is how often contact with the API server is looked at.
+	contactTick = time.Second
+	// socketsATick is how many WebSockets are ended in that time, so that browsers do not
+	// all come back at once.
+	socketsATick = 20
+)
+
+// shouldChange reports whether the WebSockets of an instance should be opened again at
+// another replica: this one can no longer write their use, and half of the time is over in
+// which the instance may be idle. Until then contact may be back.
+func (a *app) shouldChange(id string) bool {
+	inst, known := a.cache.Instance(id)
+	half := inst.LastActivity.Add(inst.CullAt.Sub(inst.LastActivity) / 2)
+	return known && (inst.Unsure || !inst.CullAt.IsZero() && a.now().After(half))
+}
 
 // watchContact logs when contact with the API server is lost and is back, until ctx is
 // done. In between, connections are closed after each answer, so that clients which keep
-// one open go to another replica too. Those of WebSockets stay.
+// one open go to another replica too. Those of WebSockets end when they should.
 func (a *app) watchContact(ctx context.Context) {
 	ticker := time.NewTicker(contactTick)
 	defer ticker.Stop()
@@ -277,6 +291,9 @@ func (a *app) watchContact(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+		if lost {
+			a.proxy.EndSomeWebSockets(socketsATick, a.shouldChange)
 		}
 		if a.contact.Lost() == lost {
 			continue

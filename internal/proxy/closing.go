@@ -83,9 +83,30 @@ func (p *Proxy) EndWebSockets(timeout time.Duration) {
 	}
 }
 
+// EndSomeWebSockets tells clients of WebSockets to open them again, at another replica: at
+// most a number of those of instances that ends accepts. It returns how many it has told.
+// It does not wait for their ends.
+func (p *Proxy) EndSomeWebSockets(most int, ends func(id string) bool) int {
+	var told []*visitorSide
+	p.sockets.mu.Lock()
+	for side := range p.sockets.open {
+		if len(told) < most && !side.leaving && ends(side.id) {
+			side.leaving = true
+			told = append(told, side)
+		}
+	}
+	p.sockets.mu.Unlock()
+	for _, side := range told {
+		go side.end() // it waits for a write under way, which has a deadline
+	}
+	return len(told)
+}
+
 // visitorSide is what an application sends to the client of a WebSocket. The close frame of
 // a restart goes between two of its frames, and nothing follows it.
 type visitorSide struct {
+	id                  string // of the instance
+	leaving             bool   // told by EndSomeWebSockets; guarded by webSockets.mu
 	client, application net.Conn
 	now                 func() time.Time
 

@@ -77,6 +77,43 @@ func TestCloseFrameAtTheEnd(t *testing.T) {
 	}
 }
 
+// A replica that cannot write the use of some instances sends their clients away, a few at
+// a time and each once.
+func TestEndSomeWebSockets(t *testing.T) {
+	p := startProxy(t, rawApplication(t, func(c wire) {
+		c.readHead()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c.reader)
+	}))
+	for range 3 {
+		p.dial(t).upgrade(t)
+	}
+	awaitOpen(t, p, 3)
+	end := func(most int, which bool) int {
+		return p.handler.EndSomeWebSockets(most, func(id string) bool { return which && id == kubetest.ID(1) })
+	}
+	for i, row := range []struct {
+		most  int
+		which bool
+		want  int
+	}{{5, false, 0}, {2, true, 2}, {5, true, 1}, {5, true, 0}} {
+		if got := end(row.most, row.which); got != row.want {
+			t.Errorf("step %d: %d are told to end, want %d", i, got, row.want)
+		}
+	}
+	kubetest.Eventually(t, "all are told to end", func() bool {
+		for side := range openSides(p.handler) {
+			side.mu.Lock()
+			ended := side.ended
+			side.mu.Unlock()
+			if !ended {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func awaitOpen(t testing.TB, p *testProxy, n int) {
 	t.Helper()
 	kubetest.Eventually(t, "the WebSockets are open", func() bool { return len(openSides(p.handler)) == n })

@@ -77,20 +77,22 @@ type Proxy struct {
 
 // New returns a Proxy that has no connections yet.
 func New(deps Deps) *Proxy {
-	dialer := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive, Control: func(_, _ string, raw syscall.RawConn) error {
-		tuneSocket(raw, deps.IdleTimeout)
+	if deps.Enter == nil {
+		deps.Enter = func(string) (func(), bool) { return func() {}, true }
+	}
+	return &Proxy{deps: deps, pool: upstream.NewPool(dialer(deps.IdleTimeout), time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
+}
+
+// dialer returns a function that connects to a pod by its address, and by no proxy that the
+// environment names.
+func dialer(idle time.Duration) func(ctx context.Context, address string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: podDialTimeout, KeepAlive: podKeepAlive, Control: func(_, _ string, raw syscall.RawConn) error {
+		tuneSocket(raw, idle)
 		return raw.Control(func(fd uintptr) {
 			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, podReadBuffer) // the default does as well
 		})
 	}}
-	// A pod is dialled by its address, and by no proxy that the environment names.
-	dial := func(ctx context.Context, address string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "tcp", address)
-	}
-	if deps.Enter == nil {
-		deps.Enter = func(string) (func(), bool) { return func() {}, true }
-	}
-	return &Proxy{deps: deps, pool: upstream.NewPool(dial, time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
+	return func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 }
 
 // ServeHTTP forwards a request to its instance. It answers by itself if there is
