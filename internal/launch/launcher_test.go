@@ -81,9 +81,14 @@ func (r *replica) launch(t testing.TB, key string) string {
 }
 
 // countingRandom is a source of the bytes of the ids that kubetest.ID makes.
-type countingRandom struct{ n byte }
+type countingRandom struct {
+	mu sync.Mutex
+	n  byte
+}
 
 func (r *countingRandom) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.n++
 	return copy(p, append(bytes.Repeat([]byte{0}, 15), r.n)), nil
 }

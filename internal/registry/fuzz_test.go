@@ -51,6 +51,10 @@ func FuzzPodOfAnswer(f *testing.F) {
 				t.Errorf("%q: of %s, %s are requested and %s are allowed", body, name, &request, &limit)
 			}
 		}
+		if demands := strings.Contains(strings.Join(container.Command, " "), "$(BINDER_TOKEN)"); demands != (pod.Annotations[instance.TokenHeaderAnnotation] != "") {
+			t.Errorf("%q: the command is %q, and the token is shown: %t", body, container.Command, !demands)
+		}
+		pod.Annotations[instance.TokenHeaderAnnotation] = want.Annotations[instance.TokenHeaderAnnotation]
 		own := &want.Spec.Containers[0]
 		container.Image, container.Command, container.Ports, container.Resources, container.ReadinessProbe = own.Image, own.Command, own.Ports, own.Resources, own.ReadinessProbe
 		pod.Annotations[instance.PortAnnotation] = want.Annotations[instance.PortAnnotation]
