@@ -24,6 +24,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
 // url returns the URL of a path at one of the app's servers: metrics, API, proxy.
@@ -412,11 +413,11 @@ func TestVisitorsLeaveAReplicaThatIsCutOff(t *testing.T) {
 		log, lines := kubetest.RecordLog()
 		listener := newPipeListener()
 		handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
-		proxy := newServer("proxy", listener, handler, longRequests(), log)
-		a := &app{cluster: clusterOf(nil), log: log, servers: []*server{newServer("metrics", newPipeListener(), handler, shortRequests(), log), proxy}}
+		public := newServer("proxy", listener, handler, longRequests(), log)
+		a := &app{cluster: clusterOf(nil), log: log, servers: []*server{newServer("metrics", newPipeListener(), handler, shortRequests(), log), public}, proxy: new(proxy.Proxy)}
 		runUntilEnd(t, a.watchContact)
 		served := make(chan error, 1)
-		go func() { served <- proxy.serve() }()
+		go func() { served <- public.serve() }()
 		transport := listener.transport(t)
 		for _, step := range []struct {
 			name   string
@@ -434,7 +435,7 @@ func TestVisitorsLeaveAReplicaThatIsCutOff(t *testing.T) {
 			res.Body.Close()
 			wantEqual(t, step.name+": the server closes the connection", res.Close, step.closes)
 		}
-		proxy.shutdown(time.Second)
+		public.shutdown(time.Second)
 		noError(t, receive(t, served))
 		if text := lines.String(); strings.Count(text, "has not answered") != 1 || strings.Count(text, "answers again") != 1 {
 			t.Errorf("the log is\n%s", text)
