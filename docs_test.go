@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -149,6 +150,45 @@ func TestDocsHaveEveryMetric(t *testing.T) {
 	}
 	if found < 15 {
 		t.Errorf("only %d metrics are found", found)
+	}
+}
+
+// Every threat in docs/security.md names tests that exist.
+func TestThreatsAreTested(t *testing.T) {
+	tests := map[string]bool{}
+	noError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "." {
+			return fs.SkipDir // build output
+		}
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(readDoc(t, path), -1) {
+			tests[match[1]] = true
+		}
+		return nil
+	}))
+	_, section, found := strings.Cut(readDoc(t, "docs/security.md"), "\n## Threats\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 4 || strings.HasPrefix(cells[2], "shown by") {
+			continue
+		}
+		rows++
+		names := regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cells[2], -1)
+		if len(names) == 0 {
+			t.Errorf("no test is named for: %s", cells[0])
+		}
+		for _, name := range names {
+			if !tests[name[1]] {
+				t.Errorf("there is no test %s", name[1])
+			}
+		}
+	}
+	if !found || rows < 30 {
+		t.Errorf("found %d threats", rows)
 	}
 }
 
