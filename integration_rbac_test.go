@@ -51,10 +51,13 @@ func readManifest(t testing.TB, file string) []runtime.Object {
 	}
 }
 
-// manifestTemplate returns the example template.
+// manifestTemplate returns the example template, without its PriorityClass: classes are of the
+// whole cluster, which tests share.
 func manifestTemplate(t testing.TB) *corev1.PodTemplate {
 	t.Helper()
-	return readManifest(t, "instances/template-jupyter.yaml")[0].(*corev1.PodTemplate)
+	template := readManifest(t, "instances/template-jupyter.yaml")[0].(*corev1.PodTemplate)
+	template.Template.Spec.PriorityClassName = ""
+	return template
 }
 
 // applyManifests creates the objects of a file in the sandbox. inBinder is the
