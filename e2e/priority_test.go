@@ -16,8 +16,9 @@ import (
 )
 
 // TestInstancesMakeRoomForTheService fills the node with a pod of the instances'
-// priority. A pod with the priority and the requests of the service's pods then takes
-// its place. It runs alone, because no other pod fits on the node meanwhile.
+// priority. A pod with the priority of the service's pods, which needs as much, then takes
+// its place: what pods of other tests free meanwhile is less. It runs alone, because no
+// other pod fits on the node.
 func TestInstancesMakeRoomForTheService(t *testing.T) {
 	replica, err := suite.Kube.Client.CoreV1().Pods(harness.Namespace).Get(t.Context(), suite.Replicas(t)[0].Name, metav1.GetOptions{})
 	require.NoError(t, err)
@@ -25,13 +26,14 @@ func TestInstancesMakeRoomForTheService(t *testing.T) {
 	template, err := suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace).Get(t.Context(), "jupyter", metav1.GetOptions{})
 	require.NoError(t, err)
 
-	run := func(name, class string, requests corev1.ResourceList) {
+	requests := corev1.ResourceList{corev1.ResourceCPU: freeCPU(t, service.NodeName)}
+	run := func(name, class string) {
 		container := echoContainer()
 		container.Resources.Requests = requests
 		runPod(t, harness.Namespace, name, nil, container, func(spec *corev1.PodSpec) { spec.PriorityClassName = class })
 	}
-	run("filler", template.Template.Spec.PriorityClassName, corev1.ResourceList{corev1.ResourceCPU: freeCPU(t, service.NodeName)})
-	run("replica", service.PriorityClassName, service.Containers[0].Resources.Requests)
+	run("filler", template.Template.Spec.PriorityClassName)
+	run("replica", service.PriorityClassName)
 	_, err = suite.Kube.Client.CoreV1().Pods(harness.Namespace).Get(t.Context(), "filler", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "the scheduler evicts it: %v", err)
 }

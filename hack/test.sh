@@ -64,7 +64,8 @@ test_on_cluster() {
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
   run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
   name=$(tests_with_tag e2e e2e | only)
-  BINDER_E2E_ALL=1 run_tests e2e e2e testname -race -count=1 $short -timeout=45m -tags e2e -run "$name" ./...
+  # One package after the other: pods that start beside a busy browser start late.
+  BINDER_E2E_ALL=1 run_tests e2e e2e testname -race -count=1 -p=1 $short -timeout=45m -tags e2e -run "$name" ./...
 }
 
 need go node npm
