@@ -207,7 +207,9 @@ func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handl
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
 	})
-	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.BusyClientNotice().Serve(w, r) })
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proxy.AnswerEarly(w, r, func() { pages.BusyClientNotice().Serve(w, r) })
+	})
 	return public.Handler(routePublic(a.metrics, own, a.config.LaunchPage, a.layout(), a.proxy), refuse)
 }
 

@@ -414,7 +414,7 @@ func TestVisitorsLeaveAReplicaThatIsCutOff(t *testing.T) {
 		listener := newPipeListener()
 		handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 		public := newServer("proxy", listener, handler, longRequests(), log)
-		a := &app{cluster: clusterOf(nil), log: log, servers: []*server{newServer("metrics", newPipeListener(), handler, shortRequests(), log), public}, proxy: new(proxy.Proxy)}
+		a := &app{cluster: clusterOf(nil), log: log, servers: []*server{newServer("metrics", newPipeListener(), handler, shortRequests(), log), public}, proxy: new(proxy.Proxy), now: time.Now}
 		runUntilEnd(t, a.watchContact)
 		served := make(chan error, 1)
 		go func() { served <- public.serve() }()

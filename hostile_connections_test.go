@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -11,10 +10,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 )
 
 // floodConns is how many connections a flood opens.
@@ -129,31 +131,42 @@ func TestTenThousandConnections(t *testing.T) {
 	}
 }
 
-// A request to one of our own pages must come as a whole: net/http would wait for its body
-// for as long as the client likes.
+// A request to one of our own pages ends, whatever it asks for and however much of its body
+// never comes. Those that nobody reads are answered at once.
 func TestBodiesOfOwnPages(t *testing.T) {
+	long, fields := strings.Repeat("x", 70<<10), strings.Repeat("a: b\r\n", 300)
 	for _, row := range []struct {
-		name   string
-		handle http.HandlerFunc
+		name, request string
+		code          string // the beginning of the answer; "" for none
+		within        time.Duration
 	}{
-		{"read", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) }},
-		{"not read", func(http.ResponseWriter, *http.Request) {}},
+		{"a form", "POST /launch/jupyter HTTP/1.1\r\nHost: hub.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 400", formTimeout},
+		{"a form that is too long", "POST /launch/jupyter HTTP/1.1\r\nHost: hub.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 200000\r\n\r\n" + long, "HTTP/1.1 413", formTimeout},
+		{"a body that nobody reads", "POST /progress/x HTTP/1.1\r\nHost: hub.example\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 404", formTimeout},
+		{"in chunks", "POST /progress/x HTTP/1.1\r\nHost: hub.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal", "HTTP/1.1 404", formTimeout},
+		{"another host", "POST /launch/jupyter HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 421", 0},
+		{"too many fields", "POST /launch/jupyter HTTP/1.1\r\nHost: hub.example\r\n" + fields + "Content-Length: 10\r\n\r\nhalf", "HTTP/1.1 431", 0},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			noError(t, err)
-			server := &http.Server{Handler: ownPage(row.handle, 100*time.Millisecond)}
-			go func() { _ = server.Serve(listener) }()
-			defer server.Close()
-			c, err := net.Dial("tcp", listener.Addr().String())
-			noError(t, err)
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(kubetest.Patience))
-			_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
-			answer, err := io.ReadAll(c)
-			if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) {
-				t.Errorf("got %q, %v, want an answer, and the end", answer, err)
+		synctest.Test(t, func(t *testing.T) {
+			reader := &oneInstance{}
+			own := pages.New(pages.Deps{Instances: reader, Launcher: &fakeLauncher{}, Templates: reader, Client: func(*http.Request) string { return "" }, Draining: t.Context(), Log: kubetest.NoLog()})
+			layout := origin.Layout{Public: []string{"hub.example"}}
+			listener := newPipeListener()
+			server := newServer("proxy", listener, routePublic(newTestMetrics(), own, true, layout, http.NotFoundHandler()), longRequests(), kubetest.NoLog())
+			served := make(chan error, 1)
+			go func() { served <- server.serve() }()
+			client, accepted := net.Pipe()
+			listener.conns <- accepted
+			go func() { _, _ = io.WriteString(client, row.request) }()
+			began := time.Now()
+			_ = client.SetReadDeadline(began.Add(5 * time.Minute))
+			answer, err := io.ReadAll(client)
+			if took := time.Since(began); err != nil || !strings.HasPrefix(string(answer), row.code) || took > row.within+time.Second {
+				t.Errorf("%s: got %.60q, %v, after %s; want %s and the end within %s", row.name, answer, err, took, row.code, row.within)
 			}
+			client.Close()
+			server.shutdown(time.Second)
+			noError(t, receive(t, served))
 		})
 	}
 }

@@ -141,8 +141,8 @@ func TestIntegrationReplicaIsCutOff(t *testing.T) {
 	if code, _ := visit(short); code != http.StatusServiceUnavailable {
 		t.Errorf("an instance that may have ended answers %d", code)
 	}
-	wantEqual(t, "an instance that may have ended changes its replica", app.shouldChange(short), true)
-	wantEqual(t, "one that is in time changes it", app.shouldChange(used), false)
+	wantEqual(t, "an instance that may have ended changes its replica", app.shouldChange(short, time.Now(), time.Now()), true)
+	wantEqual(t, "one that is in time changes it", app.shouldChange(used, time.Now(), time.Now()), false)
 	wantEqual(t, "/healthz", app.probe(t, "/healthz"), http.StatusOK)
 	wantEqual(t, "the status", app.status(t, used).Status, instance.StatusDeployed)
 	ahead.Add(int64(contact.StaleAfter))
@@ -150,7 +150,8 @@ func TestIntegrationReplicaIsCutOff(t *testing.T) {
 		t.Errorf("a replica that is cut off for long answers %d", code)
 	}
 
-	wantEqual(t, "after long it changes its replica", app.shouldChange(used), true)
+	wantEqual(t, "after long it changes its replica", app.shouldChange(used, time.Now(), time.Now()), true)
+	wantEqual(t, "one that has come back changes it", app.shouldChange(used, time.Now(), time.Now().Add(-time.Minute)), false)
 
 	way.restore(t)
 	back := time.Now()

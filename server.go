@@ -87,19 +87,25 @@ func (s *server) shutdown(timeout time.Duration) {
 // formTimeout is how long the body of a request to one of our own pages may take in all.
 const formTimeout = 30 * time.Second
 
+// maxUnread is how many bytes of a body that nobody wants are read, so that the connection
+// can be used again. net/http reads as many.
+const maxUnread = 256 << 10
+
 // ownPage bounds the requests of one of our own pages: net/http would wait for a body for as
-// long as the client likes. timeout is how long a body may take in all.
+// long as the client likes. timeout is how long a body may take in all. The body has been
+// read, or its time is over, when the request ends: so the client's limits hold until then.
 func ownPage(next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if notice, tooLarge := pages.HeadNotice(r); tooLarge {
-			w.Header().Set("Connection", "close")
-			notice.Serve(w, r)
+			proxy.AnswerEarly(w, r, func() { w.Header().Set("Connection", "close"); notice.Serve(w, r) })
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
 			control := http.NewResponseController(w)
 			_ = control.SetReadDeadline(time.Now().Add(timeout)) // fails only once the connection is closed
-			r.Body = &form{r.Body, control}
+			body := &form{r.Body, control}
+			r.Body = body
+			defer func() { _, _ = io.CopyN(io.Discard, body, maxUnread) }()
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -190,7 +196,7 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, layout o
 	atMain := func(prefix string, next http.Handler) http.Handler {
 		return m.InstrumentProxy(prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !layout.IsMain(r.Host) {
-				pages.MisdirectedNotice().Serve(w, r)
+				proxy.AnswerEarly(w, r, func() { pages.MisdirectedNotice().Serve(w, r) })
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -270,10 +276,14 @@ const (
 	socketsATick = 20
 )
 
-// shouldChange reports whether the WebSockets of an instance should be opened again at
-// another replica: this one can no longer write their use, and half of the time is over in
-// which the instance may be idle. Until then contact may be back.
-func (a *app) shouldChange(id string) bool {
+// shouldChange reports whether a WebSocket of an instance should be opened again at
+// another replica: this one can no longer write its use since a time, and half of the time
+// is over in which the instance may be idle. Until then contact may be back. One that was
+// opened since then has come back: there is no other replica that is ready.
+func (a *app) shouldChange(id string, opened, since time.Time) bool {
+	if opened.After(since) {
+		return false
+	}
 	inst, known := a.cache.Instance(id)
 	half := inst.LastActivity.Add(inst.CullAt.Sub(inst.LastActivity) / 2)
 	return known && (inst.Unsure || !inst.CullAt.IsZero() && a.now().After(half))
@@ -285,7 +295,7 @@ func (a *app) shouldChange(id string) bool {
 func (a *app) watchContact(ctx context.Context) {
 	ticker := time.NewTicker(contactTick)
 	defer ticker.Stop()
-	lost := false
+	lost, since := false, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -293,12 +303,12 @@ func (a *app) watchContact(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if lost {
-			a.proxy.EndSomeWebSockets(socketsATick, a.shouldChange)
+			a.proxy.EndSomeWebSockets(socketsATick, func(id string, opened time.Time) bool { return a.shouldChange(id, opened, since) })
 		}
 		if a.contact.Lost() == lost {
 			continue
 		}
-		lost = !lost
+		lost, since = !lost, a.now()
 		if lost {
 			a.log.Warn("the API server has not answered for a minute: this replica is not ready, so that visitors go to others if there are any")
 		} else {

@@ -102,7 +102,13 @@ func (s *lengthScan) scan(p []byte) {
 	}
 }
 
-func (c *conn) endRequest() {
+// endRequest is called when a request has been handled. The rest of its body may still
+// come: only the idle connection reads heads again.
+func (c *conn) endRequest() { c.charge(0) }
+
+// awaitHead is called when the connection is idle.
+func (c *conn) awaitHead() {
+	c.head.Store(0)
 	c.charge(0)
 	c.serving.Store(false)
 }

@@ -233,6 +233,9 @@ func (g *Gate) ConnState(c net.Conn, state http.ConnState) {
 	if own == nil || state == http.StateNew {
 		return
 	}
+	if state == http.StateIdle {
+		own.awaitHead()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if own.place != nil {

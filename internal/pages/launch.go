@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,10 +21,6 @@ const (
 	LaunchPrefix   = "/launch/"
 	ProgressPrefix = "/progress/"
 )
-
-// formTimeout is how long a form may take to arrive. The public port has no read
-// timeout, because applications receive uploads; a form needs none of that.
-const formTimeout = 30 * time.Second
 
 // Instances is what the pages ask the read model.
 type Instances interface {
@@ -170,12 +165,9 @@ func (p *Pages) answer(w http.ResponseWriter, r *http.Request, n Notice) {
 	n.Serve(w, r)
 }
 
-// parseForm reads the form of a request, which is limited in size and time.
+// parseForm reads the form of a request, which is limited in size. The server limits its time.
 func parseForm(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, protocol.MaxBody)
-	connection := http.NewResponseController(w)
-	_ = connection.SetReadDeadline(time.Now().Add(formTimeout)) // not every writer supports deadlines
-	defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
 	return r.ParseForm()
 }
 

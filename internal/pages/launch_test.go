@@ -224,29 +224,6 @@ func TestLaunchIsForOurOwnPages(t *testing.T) {
 	}
 }
 
-// deadlineWriter notes how long a request may take to arrive.
-type deadlineWriter struct {
-	*httptest.ResponseRecorder
-	deadlines []time.Time
-}
-
-func (w *deadlineWriter) SetReadDeadline(at time.Time) error {
-	w.deadlines = append(w.deadlines, at)
-	return nil
-}
-
-func TestFormMustArriveInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h, _ := newSite()
-		w := &deadlineWriter{ResponseRecorder: httptest.NewRecorder()}
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/launch/jupyter", nil))
-		// The connection may then go to a WebSocket, which has no deadline.
-		if want := []time.Time{time.Now().Add(formTimeout), {}}; !slices.EqualFunc(w.deadlines, want, time.Time.Equal) {
-			t.Errorf("deadlines are %v, want %v", w.deadlines, want)
-		}
-	})
-}
-
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := kubetest.NewWorld(time.Now, nil, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.Starting), kubetest.Pod(kubetest.ID(2), time.Now()))

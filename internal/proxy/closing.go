@@ -86,11 +86,11 @@ func (p *Proxy) EndWebSockets(timeout time.Duration) {
 // EndSomeWebSockets tells clients of WebSockets to open them again, at another replica: at
 // most a number of those of instances that ends accepts. It returns how many it has told.
 // It does not wait for their ends.
-func (p *Proxy) EndSomeWebSockets(most int, ends func(id string) bool) int {
+func (p *Proxy) EndSomeWebSockets(most int, ends func(id string, opened time.Time) bool) int {
 	var told []*visitorSide
 	p.sockets.mu.Lock()
 	for side := range p.sockets.open {
-		if len(told) < most && !side.leaving && ends(side.id) {
+		if len(told) < most && !side.leaving && ends(side.id, side.opened) {
 			side.leaving = true
 			told = append(told, side)
 		}
@@ -106,7 +106,8 @@ func (p *Proxy) EndSomeWebSockets(most int, ends func(id string) bool) int {
 // a restart goes between two of its frames, and nothing follows it.
 type visitorSide struct {
 	id                  string // of the instance
-	leaving             bool   // told by EndSomeWebSockets; guarded by webSockets.mu
+	opened              time.Time
+	leaving             bool // told by EndSomeWebSockets; guarded by webSockets.mu
 	client, application net.Conn
 	now                 func() time.Time
 

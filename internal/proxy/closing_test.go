@@ -90,7 +90,7 @@ func TestEndSomeWebSockets(t *testing.T) {
 	}
 	awaitOpen(t, p, 3)
 	end := func(most int, which bool) int {
-		return p.handler.EndSomeWebSockets(most, func(id string) bool { return which && id == kubetest.ID(1) })
+		return p.handler.EndSomeWebSockets(most, func(id string, opened time.Time) bool { return !opened.IsZero() && which && id == kubetest.ID(1) })
 	}
 	for i, row := range []struct {
 		most  int

@@ -153,7 +153,10 @@ func (m mapping) fromElsewhere(h http.Header) bool {
 	}
 	switch h.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
-		return h.Get("Sec-Fetch-Mode") != "navigate"
+		// The parts of a page in a sandbox, which Jupyter puts HTML files into, come from
+		// no site at all. A page of another site cannot give ours as the referrer.
+		referrer, _, found := cutAuthority(h.Get("Referer"))
+		return h.Get("Sec-Fetch-Mode") != "navigate" && !(found && m.isPublic(referrer))
 	}
 	return false
 }

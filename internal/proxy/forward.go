@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -100,7 +101,7 @@ func (v *visit) fail(err error) {
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
 		v.refuse(v.w, v.r, pages.BadBodyNotice())
 	default:
-		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", err)
+		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", v.forLog(err))
 		n := pages.NoAnswerNotice(v.inst)
 		if errors.Is(err, upstream.ErrIdle) || errors.Is(err, os.ErrDeadlineExceeded) {
 			n.Code = http.StatusGatewayTimeout // RFC 9110, section 15.6.5
@@ -197,10 +198,16 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		case errors.Is(err, errClientGone), errors.As(err, new(*upstream.BodyError)):
 			v.abort(statusClientGone)
 		case err != nil:
-			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", err)
+			v.deps.Log.WarnContext(v.r.Context(), "the instance broke off its answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", v.forLog(err))
 			v.abort(http.StatusBadGateway)
 		}
 	}
+}
+
+// forLog returns the text of an error, which can quote what an application has sent: bounded,
+// and without the id.
+func (v *visit) forLog(err error) string {
+	return instance.Clip(strings.ReplaceAll(err.Error(), v.inst.ID, instance.PodName(v.inst.ID)))
 }
 
 // abort closes the client's connection before the end of an answer. The request is

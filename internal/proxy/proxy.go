@@ -142,7 +142,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.URL.RawQuery != "" {
 			redirect += "?" + r.URL.RawQuery
 		}
-		answerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
+		AnswerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
 		p.enter(w, r, inst)
 	}
@@ -186,7 +186,7 @@ func (p *Proxy) answerElsewhere(w http.ResponseWriter, r *http.Request, id strin
 	default:
 		return false
 	}
-	answerEarly(w, r, func() { pages.Redirect(w, r, address) })
+	AnswerEarly(w, r, func() { pages.Redirect(w, r, address) })
 	return true
 }
 
@@ -202,12 +202,12 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 
 // turnAway refuses a request that is not forwarded.
 func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice) {
-	answerEarly(w, r, func() { p.refuse(w, r, n) })
+	AnswerEarly(w, r, func() { p.refuse(w, r, n) })
 }
 
-// answerEarly answers a request whose body nobody wants. A body that is on its way is
+// AnswerEarly answers a request whose body nobody wants. A body that is on its way is
 // read for a while, so that its sender gets to read the answer.
-func answerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
+func AnswerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
 	control := http.NewResponseController(w)
 	body := newRequestBody(r, control, 0, func() {})
 	if body == nil {

@@ -99,6 +99,8 @@ func TestKeepsTheTokenFromOtherOrigins(t *testing.T) {
 		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, true},
 		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, false},
 		{[]string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "websocket"}, false},
+		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Referer", "http://hub.example:8000/"}, true},
+		{[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Referer", "http://elsewhere.example/"}, false},
 		{[]string{"Origin", "http://elsewhere.example"}, false},
 		{[]string{"Origin", "http://elsewhere.example", "Sec-Fetch-Site", "same-origin"}, false},
 		{[]string{"Origin", "http://hub.example.elsewhere.example"}, false},

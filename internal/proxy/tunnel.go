@@ -54,7 +54,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		counted := v.idle.counted(v.inst, v.r)
 		sent, received := frameScanner{counted: counted}, frameScanner{counted: counted} // each for one goroutine
 		fromClient, fromApplication = sent.scan, received.scan
-		side := &visitorSide{id: v.inst.ID, client: client, application: application, now: v.now}
+		side := &visitorSide{id: v.inst.ID, opened: v.now(), client: client, application: application, now: v.now}
 		defer v.sockets.add(side)()
 		toClient = side
 	}
