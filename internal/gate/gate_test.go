@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -305,6 +306,26 @@ func TestHeads(t *testing.T) {
 			third.Close()
 			eventually(t, "nothing is charged", func() bool { return g.heads.Load() == 0 })
 		})
+	}
+}
+
+// The body of a request is not charged as a head, whoever reads it and when, and nothing stays
+// charged of it.
+func TestBodiesAreNoHeads(t *testing.T) {
+	g := start(t, Limits{All: 100, PerClient: 100, Heads: 100 << 10})
+	for range 3 {
+		c := g.dial(t, "127.0.0.1")
+		body := strings.Repeat("x", 200<<10) // less than net/http reads of what nobody wants
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+		c.want(200, "")
+		g.awaitIdle(t, 1)
+		if charged := g.heads.Load(); charged != 0 || g.of(limitHeads) != 0 {
+			t.Errorf("%d bytes are charged, %d requests refused", charged, g.of(limitHeads))
+		}
+		c.send("/", "A: b")
+		c.want(200, "")
+		c.Close()
+		g.awaitIdle(t, 0)
 	}
 }
 
