@@ -82,10 +82,8 @@ func TestWrote(t *testing.T) {
 	})
 }
 
-// Warm pods belong to a template and are not instances. A handler hears of all their
-// changes.
-// An address that two living pods have leads nobody anywhere, whoever the other one is. In
-// the network of a node, the port tells pods apart.
+// No visitor is sent to an address that two living pods have, whatever kind the other one
+// is. In the network of a node, the port tells pods apart.
 func TestSharedAddresses(t *testing.T) {
 	at := func(ip, hostIP, port string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
@@ -154,6 +152,8 @@ func TestUnsureWhileCutOff(t *testing.T) {
 	}
 }
 
+// Warm pods belong to a template and are not instances. A handler hears of all their
+// changes.
 func TestWarmPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), warm),

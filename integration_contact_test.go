@@ -90,10 +90,11 @@ func TestIntegrationLeaderIsApartFromLaunches(t *testing.T) {
 	way.stall()
 	stalled := time.Now()
 	culledWithin(leader.LeaseDuration+5*time.Second, later)
-	for time.Since(stalled) < leader.RenewDeadline+leader.RetryPeriod {
+	loses := leader.RenewDeadline + leader.RetryPeriod // a leader that cannot renew, within that
+	eventuallyWithin(t, loses+kubetest.Patience, "the time to lose the Lease is over", func() bool {
 		look()
-		time.Sleep(200 * time.Millisecond)
-	}
+		return time.Since(stalled) >= loses
+	})
 	wantEqual(t, "it leads", app.leads(t), true)
 	t.Logf("the Lease was renewed every %s or sooner", slices.Max(renewals))
 	if longest := slices.Max(renewals); longest > contactGap {

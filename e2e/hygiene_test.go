@@ -76,8 +76,8 @@ func TestInstancePod(t *testing.T) {
 	assert.Equal(t, corev1.PodRunning, pod.Status.Phase)
 }
 
-// TestEventsHaveNoIDs checks that whoever reads Events learns no id from their text. Their
-// labels have ids, for the tombstones.
+// TestEventsHaveNoIDs checks that the text of Events has no ids. The labels of tombstones
+// have them.
 func TestEventsHaveNoIDs(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo", harness.LongTimeout).AwaitDeployed(t)

@@ -13,8 +13,8 @@ const maxComplaints = 10
 
 // logChecker checks lines of the service's log as they are written to it. Every line
 // must be a JSON object, and none may tell of a panic: both are what an application or a
-// visitor must not bring about. None may have an instance's id, which lets in whoever reads
-// it.
+// visitor must not bring about. None may have an instance's id: anyone who reads it can visit
+// the instance.
 type logChecker struct {
 	rest       []byte // a line that has not ended yet
 	lines      int

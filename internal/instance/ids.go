@@ -45,9 +45,9 @@ func randomHex(random io.Reader) (string, error) {
 	return hex.EncodeToString(raw[:]), err
 }
 
-// PodName returns the name of an instance's pod: a hash of the id. The id lets in whoever
-// knows it, while names are in logs, Events, metrics and dashboards. An id is too random
-// for anybody to find it from its hash by trying. The hash is of the text of the id, so
+// PodName returns the name of an instance's pod: a hash of the id. Anyone who knows the id
+// can visit the instance, and names are in logs, Events, metrics and dashboards. An id is
+// too random to be found from its hash by trying. The hash is of the text of the id, so
 // that sha256sum computes it as well.
 func PodName(id string) string {
 	sum := sha256.Sum256([]byte(id))

@@ -52,7 +52,7 @@ func ParseTokenHeader(annotation string) (name, value string, err error) {
 		return "", "", errors.New("the value must be printable ASCII")
 	}
 	name = textproto.CanonicalMIMEHeaderKey(name)
-	if frames(name) {
+	if isReserved(name) {
 		return "", "", fmt.Errorf("%s has a meaning of its own for the proxy", name)
 	}
 	return name, value, nil
@@ -65,9 +65,9 @@ func isFieldName(s string) bool {
 	})
 }
 
-// frames reports whether a field frames, routes or negotiates a request, so that it cannot
-// carry a token. name is in its canonical form.
-func frames(name string) bool {
+// isReserved reports whether a field frames, routes or negotiates a request, so that it
+// cannot carry a token. name is in its canonical form.
+func isReserved(name string) bool {
 	switch name {
 	case "Connection", "Content-Length", "Cookie", "Expect", "Forwarded", "Host", "Keep-Alive", "Proxy-Connection", "Referer",
 		"Te", "Trailer", "Transfer-Encoding", "Upgrade":

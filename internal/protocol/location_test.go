@@ -86,7 +86,7 @@ func TestLocationFromTheRequest(t *testing.T) {
 	}
 }
 
-// With a host for each instance, the location has that host, whoever asks.
+// With a host for each instance, the location has that host for every client.
 func TestLocationAtAnOwnHost(t *testing.T) {
 	l := &Locator{
 		PublicHost: "hub.example", Layout: origin.Layout{Public: []string{"hub.example"}, Domain: "users.example:8443"},

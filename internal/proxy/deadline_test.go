@@ -186,10 +186,12 @@ func TestUnreadEnds(t *testing.T) {
 			_, err = c.Write(make([]byte, 64<<10))
 		}
 	}
+	over := make(chan struct{}) // until then, a silent application takes nothing
+	defer close(over)
 	silent := func(c wire) {
 		c.readHead()
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-		time.Sleep(kubetest.Patience / 2)
+		<-over
 	}
 	for _, row := range []struct {
 		name   string
@@ -206,7 +208,7 @@ func TestUnreadEnds(t *testing.T) {
 			c.readHead()
 			endless(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		}, func(c wire) { c.upgrade(t) }},
-		{"an upload", func(c wire) { time.Sleep(kubetest.Patience / 2) },
+		{"an upload", func(wire) { <-over },
 			func(c wire) {
 				c.request(t, "PUT", base, "Content-Length: 9999999999")
 				go endless(c, "")

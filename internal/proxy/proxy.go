@@ -132,7 +132,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.turnAway(w, r, pages.StartingNotice(inst))
 	case inst.Unsure:
 		if !isWebSocket(r.Header) {
-			p.toucher(inst, r)() // the visitor wants it, and it must not end for want of use
+			p.toucher(inst, r)() // the visitor asks for it, so it is in use
 		}
 		p.turnAway(w, r, pages.UnsureNotice(inst))
 	case rest == "":
