@@ -32,12 +32,17 @@ test-unit: ## Run the tests that need no cluster
 	go test -race ./...
 	go -C cluster test -race ./...
 	go -C e2e test -race ./...
+	go -C bench test -race ./...
 	go -C tools test -race ./...
 
 .PHONY: fuzz
 fuzz: export FUZZTIME ?= 10s
 fuzz: ## Run every fuzz target, each for FUZZTIME (10s)
 	@hack/fuzz.sh
+
+.PHONY: bench
+bench: ## Measure the service beside its peers and write bench/RESULTS.md (RUN=proxy: one row)
+	@hack/bench.sh
 
 .PHONY: lint
 lint: ## Run gofmt, go vet, staticcheck, go mod tidy, deadcode and shellcheck

@@ -8,7 +8,7 @@ kubeconfig=$cluster_dir/kubeconfig
 
 # go_modules lists the modules with Go code.
 # shellcheck disable=SC2034 # used by the scripts that source this
-go_modules=(. cluster e2e tools)
+go_modules=(. bench cluster e2e tools)
 # go_tags selects the files that ordinary builds exclude.
 # shellcheck disable=SC2034
 go_tags=integration,e2e,record

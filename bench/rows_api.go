@@ -1,0 +1,205 @@
+package main
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/binder-project/binder-deploy-kubernetes/bench/measure"
+	"github.com/binder-project/binder-deploy-kubernetes/bench/peer"
+	"github.com/binder-project/binder-deploy-kubernetes/bench/report"
+	"github.com/binder-project/binder-deploy-kubernetes/bench/service"
+	"github.com/binder-project/binder-deploy-kubernetes/bench/world"
+)
+
+const (
+	apiConnections = 32
+	quietGets      = 100_000
+	// settle is how long after its start a replica may still do what every start does.
+	settle = 3 * time.Second
+)
+
+// status asks for the status of all instances in turn. The peer is a handler that writes
+// the same bytes from memory.
+func status(ctx context.Context, b *bench) ([]report.Line, error) {
+	s, err := b.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	var paths []string
+	for _, id := range b.world.IDs() {
+		paths = append(paths, "/applications/"+world.Template+"/"+id)
+	}
+	bare, err := peer.StartBare(ctx, s.StatusURL(b.world.IDs()[0]))
+	if err != nil {
+		return nil, err
+	}
+	defer bare.Stop()
+	rounds, err := measure.Alternate(ctx, b.rounds, true,
+		b.wrk("ours", "http://"+s.API, apiConnections, paths...),
+		b.wrk("bare handler", "http://"+bare.Address, apiConnections, paths...))
+	if err != nil {
+		return nil, err
+	}
+	return []report.Line{compare("GET status, 10,000 instances", "requests/s", "bare handler", rounds, 1, report.AtLeast(0.9, ""))}, nil
+}
+
+// quiet counts what 100,000 GETs cause at the API server. The Lease is renewed anyway.
+func quiet(ctx context.Context, b *bench) ([]report.Line, error) {
+	gateway, err := startGateway(b.world.Config, b.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer gateway.Close()
+	s, err := service.Start(ctx, service.Options{Binary: b.binary, Kubeconfig: gateway.kubeconfig, Dir: b.dir})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	if err := sleep(ctx, settle); err != nil {
+		return nil, err
+	}
+	gateway.reset()
+	var next atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range apiConnections {
+		group.Go(func() error {
+			for n := next.Add(1); n <= quietGets; n = next.Add(1) {
+				if _, err := s.Get(ctx, s.StatusURL(b.world.IDs()[int(n)%len(b.world.IDs())])); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	caused := float64(gateway.total())
+	line := own("API requests caused by 100,000 GETs of a status", "requests", []float64{caused}, report.AtMost(0, "requests"))
+	line.Missed = fmt.Sprint("these were sent: ", gateway.counts())
+	return []report.Line{line}, nil
+}
+
+// listed is one element of a list, with the fields of the protocol in their order.
+type listed struct {
+	ID                 string `json:"id"`
+	TemplateName       string `json:"template-name"`
+	Location           string `json:"location,omitempty"`
+	Status             string `json:"status"`
+	LastActivity       string `json:"last-activity,omitempty"`
+	LastActivitySource string `json:"last-activity-source,omitempty"`
+	CullAt             string `json:"cull-at,omitempty"`
+}
+
+// list asks for all instances. The peer is the encoding of the same slice.
+func list(ctx context.Context, b *bench) ([]report.Line, error) {
+	s, err := b.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	url := "http://" + s.API + "/applications/"
+	body, err := s.Get(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	var all []listed
+	if err := json.Unmarshal(body, &all); err != nil {
+		return nil, fmt.Errorf("read the list: %w", err)
+	}
+	rounds, err := measure.Alternate(ctx, 5*b.rounds, true,
+		timed("ours", func(ctx context.Context) error { _, err := s.Get(ctx, url); return err }),
+		timed("json.Marshal", func(context.Context) error { _, err := json.Marshal(all); return err }))
+	if err != nil {
+		return nil, err
+	}
+	whole := compare(fmt.Sprintf("GET list of %d", len(all)), "ms", "json.Marshal of the same slice", rounds, 1, report.AtMost(1.3, "× its time"))
+	zipped, err := zippedSize(ctx, s, url, len(body))
+	if err != nil {
+		return nil, err
+	}
+	small := own("GET list with gzip, bytes against without", "bytes", []float64{float64(zipped) / float64(len(body))}, report.Goal{})
+	small.Ours, small.Peer = format(float64(zipped)/1024, "KiB"), "without: "+format(float64(len(body))/1024, "KiB")
+	return []report.Line{whole, small}, nil
+}
+
+// zippedSize returns the size of an answer with gzip, and checks that it has the same size
+// without.
+func zippedSize(ctx context.Context, s *service.Service, url string, want int) (int64, error) {
+	response, err := s.Ask(ctx, http.MethodGet, url, nil, "Accept-Encoding", "gzip")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	if response.Header.Get("Content-Encoding") != "gzip" {
+		return 0, fmt.Errorf("the list is not compressed, though gzip was asked for")
+	}
+	counted := &counter{Reader: response.Body}
+	plain, err := gzip.NewReader(counted)
+	if err != nil {
+		return 0, fmt.Errorf("read the compressed list: %w", err)
+	}
+	size, err := io.Copy(io.Discard, plain)
+	if err != nil || size != int64(want) {
+		return 0, fmt.Errorf("read the compressed list: %d bytes and not %d, %w", size, want, err)
+	}
+	return counted.bytes, nil
+}
+
+// counter counts the bytes that are read from it.
+type counter struct {
+	io.Reader
+	bytes int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.bytes += int64(n)
+	return n, err
+}
+
+// scrape asks for the metrics.
+func scrape(ctx context.Context, b *bench) ([]report.Line, error) {
+	s, err := b.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	rounds, err := measure.Alternate(ctx, 5*b.rounds, true, scrapes(s))
+	if err != nil {
+		return nil, err
+	}
+	return []report.Line{own("GET /metrics at 10,000", "ms", rounds[0], report.AtMost(10, "ms"))}, nil
+}
+
+func scrapes(s *service.Service) measure.Subject {
+	return timed("scrape", func(ctx context.Context) error { _, err := s.Get(ctx, "http://"+s.Metrics+"/metrics"); return err })
+}
+
+// timed is a subject whose figure is the time that a call takes, in milliseconds.
+func timed(name string, call func(ctx context.Context) error) measure.Subject {
+	return measure.Subject{Name: name, Run: func(ctx context.Context) (float64, error) {
+		began := time.Now()
+		err := call(ctx)
+		return measure.Milliseconds(time.Since(began)), err
+	}}
+}
+
+// sleep waits, unless the benchmark is stopped.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

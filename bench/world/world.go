@@ -1,0 +1,206 @@
+// Package world fills a cluster with instances that need no kubelet: pods on a node that
+// exists only as an object. The service launches them itself, so they are as it writes
+// them; their status is written here, as a kubelet would.
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	// Namespace is where the instances are, and ServiceNamespace the service's own.
+	Namespace        = "binder-bench-instances"
+	ServiceNamespace = "binder-bench"
+	// Template is the name of the PodTemplate whose instances need no kubelet.
+	Template = "bench"
+
+	nodeName     = "binder-bench"
+	nodeLease    = "kube-node-lease"
+	renewEvery   = 10 * time.Second
+	leaseSeconds = 40
+	cleanTimeout = 5 * time.Minute
+)
+
+// World is the instances on the node that exists only as an object.
+type World struct {
+	Client   kubernetes.Interface
+	Config   *rest.Config
+	port     int // at which all instances listen, each at an address of its own
+	ids      []string
+	progress io.Writer
+	stop     context.CancelFunc
+	renewed  chan struct{} // closed when the node's Lease is no longer renewed
+}
+
+// Connect returns the clients of a cluster, with no limit of requests per second.
+func Connect(kubeconfig string) (kubernetes.Interface, *rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a client: %w", err)
+	}
+	return client, config, nil
+}
+
+// New makes the namespaces, the node and the template. The instances' applications listen
+// at port, on the loopback addresses that Address gives.
+func New(ctx context.Context, client kubernetes.Interface, config *rest.Config, port int, progress io.Writer) (*World, error) {
+	w := &World{Client: client, Config: config, port: port, progress: progress, renewed: make(chan struct{})}
+	if err := w.clean(ctx); err != nil {
+		return nil, err
+	}
+	for _, namespace := range namespaces() {
+		if err := w.addNamespace(ctx, namespace); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.addNode(ctx); err != nil {
+		return nil, err
+	}
+	_, err := client.CoreV1().PodTemplates(Namespace).Create(ctx, w.template(), metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return nil, fmt.Errorf("create the template: %w", err)
+	}
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	go w.keepNode(keeping)
+	return w, nil
+}
+
+// Close deletes the instances and the node.
+func (w *World) Close(ctx context.Context) error {
+	w.stop()
+	<-w.renewed
+	return w.clean(ctx)
+}
+
+func (w *World) template() *corev1.PodTemplate {
+	return &corev1.PodTemplate{
+		ObjectMeta: metav1.ObjectMeta{Name: Template, Annotations: map[string]string{
+			"binder-project.org/port": fmt.Sprint(w.port),
+		}},
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			NodeName:    nodeName,
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+			Containers:  []corev1.Container{{Name: "application", Image: image, Ports: []corev1.ContainerPort{{ContainerPort: int32(w.port)}}}},
+		}},
+	}
+}
+
+// addNode makes the node. Its taint keeps all other pods away.
+func (w *World) addNode(ctx context.Context) error {
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: nodeName},
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: nodeName, Effect: corev1.TaintEffectNoSchedule}}},
+	}
+	if _, err := w.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create the node: %w", err)
+	}
+	return w.renew(ctx)
+}
+
+// keepNode renews the node's Lease until ctx is done, so that the node counts as alive.
+func (w *World) keepNode(ctx context.Context) {
+	defer close(w.renewed)
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := w.renew(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(w.progress, "the node's Lease is not renewed: %v\n", err)
+			}
+		}
+	}
+}
+
+func (w *World) renew(ctx context.Context) error {
+	now := metav1.NowMicro()
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: nodeName},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(nodeName), LeaseDurationSeconds: new(int32(leaseSeconds)), RenewTime: &now},
+	}
+	change, err := json.Marshal(map[string]any{"spec": lease.Spec})
+	if err != nil {
+		return fmt.Errorf("encode the node's Lease: %w", err)
+	}
+	leases := w.Client.CoordinationV1().Leases(nodeLease)
+	_, err = leases.Patch(ctx, nodeName, types.MergePatchType, change, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = leases.Create(ctx, lease, metav1.CreateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("renew the node's Lease: %w", err)
+	}
+	node, err := w.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read the node: %w", err)
+	}
+	node.Status.Conditions = []corev1.NodeCondition{{
+		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
+		LastHeartbeatTime: metav1.Now(), LastTransitionTime: node.CreationTimestamp,
+	}}
+	if _, err := w.Client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("write the node's status: %w", err)
+	}
+	return nil
+}
+
+// clean deletes what this run, or one that was killed, has made.
+func (w *World) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
+	defer cancel()
+	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
+	var errs []error
+	for _, namespace := range namespaces() {
+		errs = append(errs,
+			ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{})),
+			ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+	}
+	errs = append(errs,
+		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
+		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
+	for _, namespace := range namespaces() {
+		errs = append(errs, wait.PollUntilContextTimeout(ctx, podsPoll, cleanTimeout, true, func(ctx context.Context) (bool, error) {
+			_, err := w.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+			return apierrors.IsNotFound(err), ignoreGone(err)
+		}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete the instances: %w", err)
+	}
+	return nil
+}
+
+// namespaces are all that a benchmark makes.
+func namespaces() []string { return []string{ServiceNamespace, Namespace, BareNamespace} }
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
