@@ -177,3 +177,12 @@ func TestRegister(t *testing.T) {
 	m.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "binder_cache_synced", Help: "."}, func() float64 { return 1 }))
 	wantSeries(t, m, "binder_cache_synced", "binder_cache_synced 1")
 }
+
+func BenchmarkInstrument(b *testing.B) {
+	h := newMetrics().Instrument("api", "/applications/{template}/{id}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
+}
