@@ -18,7 +18,8 @@ func BenchmarkWriteStatus(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Body.Reset()
-		WriteJSON(w, 200, NewStatusResponse(inst, "binder.example/user/"+inst.ID))
+		status := NewStatusResponse(inst, "binder.example/user/"+inst.ID)
+		WriteStatus(w, &status)
 	}
 }
 
