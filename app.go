@@ -173,7 +173,7 @@ func (a *app) listen(templates podtemplate.Source) error {
 		a.public(templates, public), longRequests(), a.visits)
 	visitors.http.ConnState, visitors.http.ConnContext = public.ConnState, connContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler())), shortRequests(), a.visits),
+		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler(), a.config.Pprof)), shortRequests(), a.visits),
 		newServer("api", listeners["api"], notAtInstances(a.layout(), a.newAPI(proxyPort).Routes()), shortRequests(), a.visits),
 		visitors,
 	}
