@@ -173,27 +173,26 @@ func (a *app) listen(templates podtemplate.Source) error {
 		a.public(templates, public), longRequests(), a.visits)
 	visitors.http.ConnState, visitors.http.ConnContext = public.ConnState, connContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler())), shortRequests(), a.visits),
-		newServer("api", listeners["api"], a.api(proxyPort), shortRequests(), a.visits),
+		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler(), a.config.Pprof)), shortRequests(), a.visits),
+		newServer("api", listeners["api"], notAtInstances(a.layout(), a.newAPI(proxyPort).Routes()), shortRequests(), a.visits),
 		visitors,
 	}
 	return nil
 }
 
-// api is what answers on the API's port.
-func (a *app) api(proxyPort string) http.Handler {
+// newAPI makes the API. proxyPort is where visitors reach instances.
+func (a *app) newAPI(proxyPort string) *API {
 	layout := a.layout()
 	locator := &protocol.Locator{Layout: layout, ProxyPort: proxyPort, Services: a.cache}
 	if len(layout.Public) > 0 {
 		locator.PublicHost = layout.Public[0]
 	}
-	api := &API{
+	return &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Metrics: a.metrics, Log: a.visits,
 	}
-	return notAtInstances(layout, api.Routes())
 }
 
 // public is what answers on the public port: the instances, and our own pages.

@@ -399,7 +399,7 @@ func TestProbes(t *testing.T) {
 	} {
 		h := &health{synced: func() bool { return row.synced }, cutOff: func() bool { return row.cutOff }}
 		h.stopping.Store(row.stopping)
-		routes := h.routes(http.NotFoundHandler())
+		routes := h.routes(http.NotFoundHandler(), false)
 		for path, want := range map[string]int{"/healthz": row.healthz, "/readyz": row.readyz, "/applications": 404} {
 			wantEqual(t, row.name+": "+path, ask(routes, "GET", path, "").Code, want)
 		}
@@ -450,6 +450,54 @@ func TestOperatorsRoutes(t *testing.T) {
 		"GET /metrics": http.StatusTeapot, "HEAD /readyz": 200, "POST /metrics": 405, "POST /readyz": 405, "DELETE /healthz": 405,
 	} {
 		method, path, _ := strings.Cut(request, " ")
-		wantEqual(t, request, ask(h.routes(metrics), method, path, "").Code, code)
+		wantEqual(t, request, ask(h.routes(metrics, false), method, path, "").Code, code)
 	}
+}
+
+// Profiles are on only where the flag turns them on, and only at the metrics' port; never at
+// the host of an instance.
+func TestProfilesAreForOperators(t *testing.T) {
+	const domain = "users.example"
+	for _, flags := range [][]string{nil, {"--pprof"}} {
+		flags := append(flags, "--public-host=hub.example", "--instance-domain="+domain)
+		a := newTestApp(t, kubetest.NewServer(time.Now).Client, kubetest.NoLog(), flags...)
+		stop := runApp(t, a)
+		awaitCode(t, a.url(metricsServer, "/readyz"), 200)
+		for _, host := range []string{"hub.example", "127.0.0.1", kubetest.ID(1) + "." + domain} {
+			for server, s := range a.servers {
+				for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=301", "/debug/pprof/cmdline", "/debug/pprof/symbol"} {
+					on := slices.Contains(flags, "--pprof") && server == metricsServer && !strings.HasSuffix(host, domain)
+					res := ask(s.http.Handler, "GET", "http://"+host+path, "")
+					served := res.Code == http.StatusOK || res.Code == http.StatusBadRequest
+					if want := on && !strings.Contains(path, "cmdline") && !strings.Contains(path, "symbol"); served != want {
+						t.Errorf("%q: %s at %s of %s: got %d, want it served: %t", flags, path, s.name, host, res.Code, want)
+					}
+				}
+			}
+		}
+		noError(t, stop())
+	}
+}
+
+// The longest profile reaches its end, although the limits of the server are shorter.
+func TestLongProfile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, listener := &health{}, newPipeListener()
+		server := newServer("metrics", listener, h.routes(http.NotFoundHandler(), true), shortRequests(), kubetest.NoLog())
+		served := make(chan error, 1)
+		go func() { served <- server.serve() }()
+		began := time.Now()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/debug/pprof/goroutine?seconds=300", nil)
+		noError(t, err)
+		transport := listener.transport(t)
+		res, err := transport.RoundTrip(r)
+		noError(t, err)
+		body, err := io.ReadAll(res.Body)
+		if took := time.Since(began); err != nil || res.StatusCode != 200 || len(body) == 0 || took != 5*time.Minute {
+			t.Errorf("got %d with %d bytes, %v after %s; want a profile after 5 minutes", res.StatusCode, len(body), err, took)
+		}
+		transport.CloseIdleConnections()
+		server.shutdown(time.Second)
+		noError(t, receive(t, served))
+	})
 }

@@ -18,6 +18,7 @@ import (
 
 // InstanceReader answers questions about instances from memory: the read model.
 type InstanceReader interface {
+	Instance(id string) (instance.Instance, bool)
 	Instances(template string) []instance.Instance
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 }
@@ -182,7 +183,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 	if !known { // the watch has not delivered it yet
 		inst = instance.Instance{ID: id, Template: req.TemplateName, Status: instance.StatusPending}
 	}
-	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
+	a.answerStatus(w, r, inst)
 	return nil
 }
 
@@ -207,7 +208,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 			inst = later
 		}
 	}
-	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
+	a.answerStatus(w, r, inst)
 	return nil
 }
 
@@ -218,9 +219,12 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 	if !instance.ValidID(id) {
 		return instance.Instance{}, launch.ErrNoRecord
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
-	defer cancel()
-	inst, known := a.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	inst, known := a.Instances.Instance(id)
+	if !known {
+		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
+		defer cancel()
+		inst, known = a.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	}
 	if !known || inst.Template != r.PathValue("template") {
 		return instance.Instance{}, launch.ErrNoRecord
 	}
@@ -230,11 +234,16 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 // statusAll lists the instances of the path's template, or all. Ended instances are
 // among them while their tombstones last.
 func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
-	list := []protocol.StatusResponse{}
-	for _, inst := range a.Instances.Instances(r.PathValue("template")) {
-		list = append(list, a.describe(inst, r))
-	}
-	protocol.WriteJSON(w, http.StatusOK, list)
+	instances := a.Instances.Instances(r.PathValue("template"))
+	protocol.WriteList(w, r, func(yield func(protocol.StatusResponse) bool) {
+		for _, inst := range instances {
+			status := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
+			status.Detail = inst.Detail // only holders of the API key get here
+			if !yield(status) {
+				return
+			}
+		}
+	})
 	return nil
 }
 
@@ -251,19 +260,20 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 		inst.Status, inst.Reason, inst.Message = instance.StatusDeleted, string(instance.EndStopped), launch.StoppedMessage
 		inst.Detail, inst.Fault = "", ""
 	}
-	protocol.WriteJSON(w, http.StatusOK, a.describe(inst, r))
+	a.answerStatus(w, r, inst)
 	return nil
 }
 
-func (a *API) describe(inst instance.Instance, r *http.Request) protocol.StatusResponse {
-	response := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
-	response.Detail = a.detail(inst, r)
-	return response
+// answerStatus answers with the description of an instance.
+func (a *API) answerStatus(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
+	status := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
+	status.Detail = a.detail(inst, r)
+	protocol.WriteStatus(w, &status)
 }
 
 // detail returns what the cluster said about an instance, if the request has the API key.
 func (a *API) detail(inst instance.Instance, r *http.Request) string {
-	if !a.Keys.Opens(r.Header.Get("Authorization")) {
+	if inst.Detail == "" || !a.Keys.Opens(r.Header.Get("Authorization")) {
 		return ""
 	}
 	return inst.Detail

@@ -25,6 +25,7 @@ func rooms() map[string][]string {
 		"keys":       {},
 		"upstream":   {},
 		"gate":       {},
+		"profiling":  {},
 
 		"origin":      {"instance"},
 		"admission":   {"instance"},

@@ -24,6 +24,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/profiling"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
@@ -237,12 +238,15 @@ type health struct {
 	stopping atomic.Bool
 }
 
-// routes are the endpoints for operators: metrics and probes.
-func (h *health) routes(metrics http.Handler) http.Handler {
+// routes are the endpoints for operators: metrics, probes, and profiles if they are on.
+func (h *health) routes(metrics http.Handler, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", h.healthz)
 	mux.HandleFunc("GET /readyz", h.readyz)
+	if profiles {
+		mux.Handle(profiling.Prefix, profiling.Handler())
+	}
 	return mux
 }
 

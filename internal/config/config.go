@@ -35,6 +35,9 @@ type Config struct {
 	// MetricsAddress is where /metrics, /healthz and /readyz listen, as host:port; the
 	// default is ":9090". It is for operators, and needs no key.
 	MetricsAddress string
+	// Pprof says whether MetricsAddress serves Go's profiles of the process too; the default
+	// is false. Recording them costs time, and needs no key.
+	Pprof bool
 	// PublicHosts are the hosts by which browsers know the proxy, as host or host:port.
 	// The first is the host of every instance's location, unless there is an
 	// InstanceDomain; a wrong one gives every visitor a link that leads nowhere. At any

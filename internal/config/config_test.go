@@ -106,6 +106,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"frame-ancestors":              {"https://one:8443", "*", "FrameAncestors"},
 		"hide-cookie":                  {"one", "other", "HideCookies"},
 		"launch-page":                  {"false", "true", "LaunchPage"},
+		"pprof":                        {"true", "false", "Pprof"},
 		"kubeconfig":                   {"one", "other", "Kubeconfig"},
 		"namespace":                    {"one", "other", "Namespace"},
 		"instances-namespace":          {"one", "other", "InstancesNamespace"},

@@ -51,6 +51,8 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 		"`address` of the proxy, through which visitors reach instances at /user/<id>/")
 	f.StringVar(&c.MetricsAddress, "metrics-address", ":9090",
 		"`address` of /metrics, /healthz and /readyz, for Prometheus and the kubelet")
+	f.Var(newSwitch(&c.Pprof, false), "pprof",
+		"serve profiles of the process at /debug/pprof/ on the address of the metrics. Anyone who can reach it can slow the process down")
 	c.hostFlags(f)
 	f.Var((*list)(&c.CORSAllowOrigins), "cors-allow-origin",
 		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+

@@ -5,7 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -20,15 +20,16 @@ const UserPrefix = "/user/"
 
 const (
 	podNamePrefix       = "binder-"
+	idLength            = 32 // hex digits
 	nameBytes           = 16 // of the hash, in the name of a pod
 	tombstoneNameSuffix = ".deleted"
 )
 
-var idPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
-
 // ValidID reports whether s has the form of an instance's id: 16 bytes in
 // lower-case hex.
-func ValidID(s string) bool { return idPattern.MatchString(s) }
+func ValidID(s string) bool {
+	return len(s) == idLength && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // NewID returns 16 random bytes in hex, the form that Binder clients expect.
 func NewID(random io.Reader) (string, error) {

@@ -138,14 +138,6 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
-// Instrument counts and times the requests of one route. server and route become labels,
-// so they must not come from the request.
-func (m *Metrics) Instrument(server, route string, next http.Handler) http.Handler {
-	labels := prometheus.Labels{"server": server, "route": route}
-	return promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(labels),
-		promhttp.InstrumentHandlerDuration(m.requestDuration.MustCurryWith(labels), next))
-}
-
 // InstrumentProxy counts the requests of one route on the proxy's address. It does not
 // time them: the application decides how long one takes, and a WebSocket takes hours.
 //

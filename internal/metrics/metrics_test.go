@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,6 +135,44 @@ func TestInstrument(t *testing.T) {
 		`binder_http_request_duration_seconds_count{code="418",method="unknown",route="/applications",server="api"} 2`)
 }
 
+// Routes of the API and of the proxy have the same labels for the same requests.
+func TestMethodsOfBothServers(t *testing.T) {
+	m := newMetrics()
+	var want []string
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "NOTIFY", "get", "post", "Get", "BREW", "A", "unknown"} {
+		for _, code := range []int{0, 200, 404} {
+			answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if code != 0 {
+					w.WriteHeader(code)
+				}
+			})
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.Method = method
+			m.Instrument("api", "/", answer).ServeHTTP(httptest.NewRecorder(), r)
+			m.InstrumentProxy("/", answer).ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	for _, line := range series(t, m, "binder_http_requests_total") {
+		if strings.Contains(line, `server="proxy"`) {
+			want = append(want, strings.Replace(line, `server="proxy"`, `server="api"`, 1), line)
+		}
+	}
+	slices.Sort(want)
+	wantSeries(t, m, "binder_http_requests_total", want...)
+}
+
+// Requests at the same time are all counted, in the same series.
+func TestInstrumentAtOnce(t *testing.T) {
+	m := newMetrics()
+	h := m.Instrument("api", "/", http.NotFoundHandler())
+	var requests sync.WaitGroup
+	for range 50 {
+		requests.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)) })
+	}
+	requests.Wait()
+	wantSeries(t, m, "binder_http_requests_total", `binder_http_requests_total{code="404",method="get",route="/",server="api"} 50`)
+}
+
 func TestInstrumentProxy(t *testing.T) {
 	m := newMetrics()
 	h := m.InstrumentProxy("/user/", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -176,4 +215,13 @@ func TestRegister(t *testing.T) {
 	m := newMetrics()
 	m.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "binder_cache_synced", Help: "."}, func() float64 { return 1 }))
 	wantSeries(t, m, "binder_cache_synced", "binder_cache_synced 1")
+}
+
+func BenchmarkInstrument(b *testing.B) {
+	h := newMetrics().Instrument("api", "/applications/{template}/{id}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
 }

@@ -1,7 +1,9 @@
 package protocol
 
 import (
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -29,4 +31,42 @@ func isWeightless(parameters string) bool {
 		}
 	}
 	return false
+}
+
+// acceptsGzip reports whether a client wants an answer compressed by gzip, by the values of
+// Accept-Encoding (RFC 9110, section 12.5.3). It does if gzip, or else *, has a weight, and
+// not a smaller one than no compression ("identity") has been given.
+func acceptsGzip(headers []string) bool {
+	gzip, others, identity := -1.0, 0.0, 0.0
+	for _, header := range headers {
+		for accepted := range strings.SplitSeq(header, ",") {
+			coding, parameters, _ := strings.Cut(accepted, ";")
+			switch strings.ToLower(strings.Trim(coding, " \t")) {
+			case "gzip", "x-gzip":
+				gzip = weight(parameters)
+			case "*":
+				others = weight(parameters)
+			case "identity":
+				identity = weight(parameters)
+			}
+		}
+	}
+	if gzip < 0 { // not named
+		gzip = others
+	}
+	return gzip > 0 && gzip >= identity
+}
+
+// weight reads the weight of what a client accepts: from 0 to 1, and 1 if none is given.
+// One that cannot be read is 0.
+func weight(parameter string) float64 {
+	name, value, given := strings.Cut(strings.Trim(parameter, " \t"), "=")
+	if parameter == "" {
+		return 1
+	}
+	weight, err := strconv.ParseFloat(value, 64)
+	if !given || !strings.EqualFold(name, "q") || err != nil || math.IsNaN(weight) {
+		return 0
+	}
+	return min(max(weight, 0), 1)
 }

@@ -70,9 +70,13 @@ func RefuseOtherSites(origins []string, isOurs func(host string) bool, refuse, n
 	}
 	protected := protection.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isSafe(r.Method) {
+			next.ServeHTTP(w, r)
+			return
+		}
 		origin := r.Header.Get("Origin")
 		ofBrowser := origin != "" || r.Header.Get("Sec-Fetch-Site") != ""
-		if ofBrowser && !isSafe(r.Method) && isOurs != nil && !isOurs(r.Host) && !slices.Contains(origins, origin) {
+		if ofBrowser && isOurs != nil && !isOurs(r.Host) && !slices.Contains(origins, origin) {
 			refuse.ServeHTTP(w, r)
 			return
 		}

@@ -142,9 +142,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 // WriteJSON answers with an HTTP status code and a JSON body. Writing fails only
 // when the client has gone, so the error is ignored.
 func WriteJSON(w http.ResponseWriter, code int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	setJSON(w.Header())
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(body)
 }

@@ -3,7 +3,6 @@ package protocol
 import (
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -12,6 +11,9 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 )
+
+// maxHostname is the longest name of a host, in bytes (RFC 1035, section 2.3.4).
+const maxHostname = 253
 
 // Services finds the Service that leads visitors to the proxy. false means that
 // there is none, or that it is not known yet.
@@ -87,22 +89,34 @@ func hostWithPort(host, port string) string {
 	return host
 }
 
-var (
-	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,252})$`)
-	portPattern     = regexp.MustCompile(`^[0-9]*$`)
-)
-
 // hostname returns the name or address in a Host header. Any other text becomes
 // "localhost", so that no client can put text of its choice into a location.
 func hostname(hostHeader string) string {
 	host := hostHeader
-	if name, port, err := net.SplitHostPort(hostHeader); err == nil && portPattern.MatchString(port) {
+	if name, port, err := net.SplitHostPort(hostHeader); err == nil && strings.Trim(port, "0123456789") == "" {
 		host = name
 	}
 	host = strings.Trim(host, "[]")
+	if isHostname(host) {
+		return host
+	}
 	// The zone of an address can be any text, and has no meaning on another machine.
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" || hostnamePattern.MatchString(host) {
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
 		return host
 	}
 	return "localhost"
+}
+
+// isHostname reports whether a text has the form of a name of a host, or of an IPv4 address.
+func isHostname(host string) bool {
+	if len(host) == 0 || len(host) > maxHostname || strings.ContainsRune("._-", rune(host[0])) {
+		return false
+	}
+	for i := range len(host) {
+		c := host[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
 }

@@ -1,0 +1,127 @@
+package protocol
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"iter"
+	"net/http"
+	"strconv"
+)
+
+const (
+	// flushAt is how many bytes of a list are gathered before they are written.
+	flushAt = 32 << 10
+	// minCompressed is the least size of a list, in bytes, that is compressed: two packets.
+	// What is smaller is not sent sooner.
+	minCompressed = 2 << 10
+)
+
+// WriteStatus answers with the description of one instance. It writes what WriteJSON
+// does, in a fraction of the time: clients that wait for a launch ask for nothing else.
+func WriteStatus(w http.ResponseWriter, status *StatusResponse) {
+	setJSON(w.Header())
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(append(status.appendJSON(make([]byte, 0, 512)), '\n')) // it fails only when the client has gone
+}
+
+// WriteList answers with the descriptions of many instances, compressed if the client
+// accepts that. They are made and written one after another, so a list of thousands takes
+// little memory.
+func WriteList(w http.ResponseWriter, r *http.Request, statuses iter.Seq[StatusResponse]) {
+	setJSON(w.Header())
+	w.Header().Add("Vary", "Accept-Encoding")
+	l := list{w: w, compress: acceptsGzip(r.Header.Values("Accept-Encoding"))}
+	l.text = append(make([]byte, 0, flushAt+flushAt/8), '[')
+	for status := range statuses {
+		if l.text = status.appendJSON(l.text); len(l.text) >= flushAt && l.flush() != nil {
+			return // the client has gone
+		}
+		l.text = append(l.text, ',')
+	}
+	if last := len(l.text) - 1; last >= 0 && l.text[last] == ',' {
+		l.text = l.text[:last]
+	}
+	l.text = append(l.text, "]\n"...)
+	if l.flush() == nil && l.gzip != nil {
+		_ = l.gzip.Close() // it fails only when the client has gone
+	}
+}
+
+// list is a list that is being written.
+type list struct {
+	w        http.ResponseWriter
+	compress bool
+	gzip     *gzip.Writer // once something was compressed
+	text     []byte       // that was not written yet
+	begun    bool
+}
+
+// flush writes the text. With the first text it is known whether the list is long enough
+// to be compressed.
+func (l *list) flush() error {
+	if !l.begun {
+		l.begun = true
+		if l.compress && len(l.text) >= minCompressed {
+			l.w.Header().Set("Content-Encoding", "gzip")
+			l.gzip, _ = gzip.NewWriterLevel(l.w, gzip.BestSpeed) // fails only for an invalid level
+		}
+	}
+	out := io.Writer(l.w)
+	if l.gzip != nil {
+		out = l.gzip
+	}
+	_, err := out.Write(l.text)
+	l.text = l.text[:0]
+	return err
+}
+
+// setJSON sets the header fields of every JSON answer. They are set in the form that
+// Header.Set gives them.
+func setJSON(header http.Header) {
+	values := []string{"application/json", "no-store", "nosniff"}
+	header["Content-Type"], header["Cache-Control"], header["X-Content-Type-Options"] = values[0:1:1], values[1:2:2], values[2:3:3]
+}
+
+// appendJSON appends what json.Marshal returns for a status. It does without reflection,
+// which takes most of json.Marshal's time.
+func (s *StatusResponse) appendJSON(to []byte) []byte {
+	to = appendString(append(to, `{"id":`...), s.ID)
+	to = appendString(append(to, `,"template-name":`...), s.TemplateName)
+	to = appendField(to, `,"location":`, s.Location)
+	to = appendString(append(to, `,"status":`...), string(s.Status))
+	to = appendField(to, `,"reason":`, s.Reason)
+	to = appendField(to, `,"message":`, s.Message)
+	to = appendField(to, `,"fault":`, string(s.Fault))
+	to = appendField(to, `,"detail":`, s.Detail)
+	if s.Restarts != 0 {
+		to = strconv.AppendInt(append(to, `,"restarts":`...), int64(s.Restarts), 10)
+	}
+	to = appendField(to, `,"restart-reason":`, s.RestartReason)
+	to = appendField(to, `,"last-activity":`, s.LastActivity)
+	to = appendField(to, `,"last-activity-source":`, string(s.LastActivitySource))
+	to = appendField(to, `,"cull-at":`, s.CullAt)
+	return append(to, '}')
+}
+
+// appendField appends the name and the value of a field, if the value is not empty.
+func appendField(to []byte, name, value string) []byte {
+	if value == "" {
+		return to
+	}
+	return appendString(append(to, name...), value)
+}
+
+// appendString appends a JSON string. Most have nothing to escape; json.Marshal knows how
+// to write the others.
+func appendString(to []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			escaped, _ := json.Marshal(s) // a string always has a form in JSON
+			return append(to, escaped...)
+		}
+	}
+	to = append(to, '"')
+	to = append(to, s...)
+	return append(to, '"')
+}
