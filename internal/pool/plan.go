@@ -33,6 +33,7 @@ type view struct {
 	hash     string        // of the template's current version
 	pods     []*corev1.Pod // the template's warm pods
 	failures failures
+	demand   demand
 	// warnings returns the Warning Events of a pod; nil if there are none.
 	warnings func(pod *corev1.Pod) []*corev1.Event
 }
@@ -42,6 +43,7 @@ type plan struct {
 	create   int
 	remove   []removal
 	failures failures
+	demand   demand
 	// lookAgain is when the next plan may differ although nothing has changed, as a
 	// duration from now; 0 means never.
 	lookAgain time.Duration
@@ -122,26 +124,48 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 	for _, pod := range good[keep:] {
 		p.remove = append(p.remove, removal{pod, removeSurplus})
 	}
-	missing := v.size - keep
-	if !p.failures.paused(now) {
-		p.create = missing
-	}
-	if v.size > 0 {
-		p.lookAgain = untilNextLook(good[:keep], missing, p.failures, now, startTimeout)
-	}
+	p.fill(v, good[:keep], now, startTimeout)
 	return p
 }
 
-// untilNextLook returns when to look again if no event comes, as a duration from now.
-func untilNextLook(kept []*corev1.Pod, missing int, f failures, now time.Time, startTimeout time.Duration) time.Duration {
+// fill decides how many of the missing pods are created now, and when to look again. kept
+// are the pods that stay.
+func (p *plan) fill(v view, kept []*corev1.Pod, now time.Time, startTimeout time.Duration) {
+	if v.size == 0 {
+		return
+	}
+	missing, starting := v.size-len(kept), startsUntil(kept, now)
+	p.demand = v.demand.next(v.pods, kept, now)
+	mayGrow := p.failures.pauseEnd()
+	if at := p.demand.refillAt(); at.After(mayGrow) {
+		mayGrow = at
+	}
+	if !now.Before(mayGrow) {
+		p.create = max(0, min(missing, mostStarting(v.size)-len(starting)))
+	}
+	if p.create == missing {
+		p.demand.since = time.Time{}
+	}
+	p.lookAgain = untilNextLook(kept, p.failures, now, startTimeout)
+	switch {
+	case p.create == missing:
+	case now.Before(mayGrow):
+		p.lookAgain = min(p.lookAgain, mayGrow.Sub(now))
+	case len(starting) > 0:
+		p.lookAgain = min(p.lookAgain, starting[0].Sub(now))
+	default: // the first of the pods that are created now
+		p.lookAgain = min(p.lookAgain, startingTime)
+	}
+}
+
+// untilNextLook returns when to look again at the pods that are kept if no event comes, as
+// a duration from now.
+func untilNextLook(kept []*corev1.Pod, f failures, now time.Time, startTimeout time.Duration) time.Duration {
 	next := now.Add(resync)
 	earlier := func(at time.Time) {
 		if at.After(now) && at.Before(next) {
 			next = at
 		}
-	}
-	if missing > 0 {
-		earlier(f.pauseEnd())
 	}
 	for _, pod := range kept {
 		if !instance.IsReady(pod) {

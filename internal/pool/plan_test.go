@@ -86,7 +86,7 @@ func TestPlanPool(t *testing.T) {
 		{name: "failures not so long ago", size: 2, failures: failing(9, 14*time.Minute), create: 2, count: 9, again: resync},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := planPool(view{test.size, hash, test.pods, test.failures, nil}, now, startTimeout)
+			got := planPool(view{size: test.size, hash: hash, pods: test.pods, failures: test.failures}, now, startTimeout)
 			var removed []string
 			for _, r := range got.remove {
 				n := slices.IndexFunc(test.pods, func(pod *corev1.Pod) bool { return pod.Name == r.pod.Name }) + 1

@@ -93,7 +93,7 @@ func New(deps Deps) (*Pool, error) {
 // Run keeps the pools for one term of leading: until ctx is done. When it returns,
 // nothing of it is running.
 func (p *Pool) Run(ctx context.Context) {
-	t := &term{deps: p.deps, failures: map[string]failures{}}
+	t := &term{deps: p.deps, memories: map[string]memory{}}
 	p.controller.Run(ctx, p.templates, t.reconcile)
 }
 
@@ -113,21 +113,27 @@ type term struct {
 	deps Deps
 
 	mu       sync.Mutex
-	failures map[string]failures // by template; only those that count
+	memories map[string]memory // by template; only those that count
 }
 
-func (t *term) recall(template string) failures {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.failures[template]
+// memory is what is remembered of a template's pool from one plan to the next.
+type memory struct {
+	failures failures
+	demand   demand
 }
 
-func (t *term) remember(template string, f failures) {
+func (t *term) recall(template string) memory {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f.count == 0 {
-		delete(t.failures, template)
+	return t.memories[template]
+}
+
+func (t *term) remember(template string, m memory) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m.failures.count == 0 && m.demand.load == 0 && len(m.demand.kept) == 0 {
+		delete(t.memories, template)
 		return
 	}
-	t.failures[template] = f
+	t.memories[template] = m
 }

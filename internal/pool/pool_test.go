@@ -163,6 +163,7 @@ func TestLife(t *testing.T) {
 		}
 
 		p.change(first, claim)
+		p.after(pausePerClaim)
 		p.want("the claimed pod is replaced", 3, 4, 0)
 		template = p.put("3", image("app:2"))
 		for _, name := range p.want("of the new version", 3, 7, 3) {
@@ -172,7 +173,7 @@ func TestLife(t *testing.T) {
 		}
 		p.put("1", image("app:2"))
 		p.DropPod(t, p.want("smaller", 1, 7, 5)[0])
-		synctest.Wait()
+		synctest.Wait() // an empty pool does not wait for more claims
 		p.want("the lost pod is replaced", 1, 8, 5)
 
 		if err := p.Client.CoreV1().PodTemplates(kubetest.Namespace).Delete(t.Context(), template.Name, metav1.DeleteOptions{}); err != nil {
@@ -193,6 +194,30 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// TestBurst has several pods claimed one after the other. Timers alone tell when to refill.
+func TestBurst(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *testPool) {
+		p.lead()
+		p.put("8")
+		p.want("some start", 4, 4, 0)
+		p.after(startingTime)
+		all := p.want("the others start although these are slow", 8, 8, 0)
+		for _, name := range all {
+			p.change(name, ready)
+		}
+		for _, name := range all[:3] {
+			p.after(100 * time.Millisecond)
+			p.change(name, claim)
+		}
+		p.want("the burst passes", 5, 8, 0)
+		p.after(2 * pausePerClaim)
+		p.want("in the pause", 5, 8, 0)
+		p.after(pausePerClaim)
+		p.want("after the pause", 8, 11, 0)
+		p.wantLines("ERROR", 0)
+	})
+}
+
 // TestReadsOwnWrites looks at pools whose own writes the watch has not delivered.
 func TestReadsOwnWrites(t *testing.T) {
 	lookAgain := func(p *testPool) {
@@ -203,25 +228,25 @@ func TestReadsOwnWrites(t *testing.T) {
 	}
 	t.Run("creates", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, p *testPool) {
-			p.put("10")
+			p.put("4")
 			p.PauseWatch()
 			p.lead()
 			lookAgain(p)
-			p.want("created once", 10, 10, 0)
+			p.want("created once", 4, 4, 0)
 		})
 	})
 	t.Run("deletes", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, p *testPool) {
 			p.lead()
-			p.put("10")
+			p.put("4")
 			pause := sync.OnceFunc(p.PauseWatch)
 			p.React("delete", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 				pause()
 				return false, nil, nil
 			})
-			p.put("4")
+			p.put("1")
 			lookAgain(p)
-			p.want("deleted once", 4, 10, 6)
+			p.want("deleted once", 1, 4, 3)
 		})
 	})
 	t.Run("never delivered", func(t *testing.T) {

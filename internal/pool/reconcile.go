@@ -32,17 +32,17 @@ func (t *term) reconcile(ctx context.Context, name string) (again time.Duration,
 		todo.failures = todo.failures.withOneMore(t.deps.Now())
 		todo.lookAgain = min(todo.lookAgain, todo.failures.pause())
 	}
-	if todo.failures.last.After(before.last) {
+	if todo.failures.last.After(before.failures.last) {
 		t.reportFailure(ctx, name, todo.failures, refused)
 	}
-	t.remember(name, todo.failures)
+	t.remember(name, memory{todo.failures, todo.demand})
 	return todo.lookAgain, err
 }
 
 // look gathers what planPool decides by. template is nil if there is none of the name.
 // A template whose pool size is not valid has no pool; an Event on it says so.
-func (t *term) look(name string, template *corev1.PodTemplate, before failures) view {
-	v := view{pods: t.deps.Cache.WarmPods(name), failures: before, warnings: t.deps.Cache.Warnings}
+func (t *term) look(name string, template *corev1.PodTemplate, before memory) view {
+	v := view{pods: t.deps.Cache.WarmPods(name), failures: before.failures, demand: before.demand, warnings: t.deps.Cache.Warnings}
 	if template != nil {
 		v.hash = podtemplate.Hash(template)
 		v.size, _ = podtemplate.PoolSize(template) // 0 with an error
