@@ -8,20 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-)
-
-const (
-	maxIdle       = 4096             // idle connections
-	maxIdlePerPod = 16               // idle connections to one application
-	idleTimeout   = 90 * time.Second // how long a connection is kept
-	// freshFor is how long a connection can have been idle and still carry a request
-	// that must not be sent twice: an application closes idle connections when it
-	// likes, and then nobody can tell whether it has seen the request.
-	freshFor = time.Second
 )
 
 // longAgo is a deadline that ends every read and write under way.
@@ -31,8 +20,9 @@ func longAgo() time.Time { return time.Unix(1, 0) }
 type conn struct {
 	net.Conn
 	address string
-	reader  *bufio.Reader
-	writer  *bufio.Writer
+	// Of a connection with a request under way; nil while it is idle.
+	reader *bufio.Reader
+	writer *bufio.Writer
 	// budget is how many more bytes may be read, and lines how many more lines. They bound
 	// the head of an answer, and are counted only until unbound.
 	bounded bool
@@ -50,15 +40,11 @@ type conn struct {
 
 	interrupted atomic.Bool
 
-	// Of an idle connection.
-	since   time.Time
-	expires *time.Timer
+	since time.Time // when it became idle
 }
 
 func newConn(c net.Conn, address string, silence time.Duration) *conn {
-	own := &conn{Conn: c, address: address, silence: silence}
-	own.reader, own.writer = bufio.NewReader(own), bufio.NewWriter(own)
-	return own
+	return &conn{Conn: c, address: address, silence: silence}
 }
 
 // bound begins a head or a trailer: no more than the bounds of one is read from now on.
@@ -169,97 +155,6 @@ func (c *conn) isOpen() bool {
 		return true // do not wait
 	})
 	return err == nil && open
-}
-
-// idleConns are the connections that carry no request.
-type idleConns struct {
-	mu    sync.Mutex
-	byPod map[string][]*conn // the longest idle first
-	count int
-}
-
-// take returns an open connection to an application, or nil. The one that was used
-// last is taken first. If the request must not be sent twice, only a connection
-// that was just used will do.
-func (i *idleConns) take(address string, now time.Time, repeatable bool) *conn {
-	for {
-		c := i.pop(address, now, repeatable)
-		if c == nil || c.isOpen() {
-			return c
-		}
-		c.Close()
-	}
-}
-
-func (i *idleConns) pop(address string, now time.Time, repeatable bool) *conn {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[address]
-	if len(conns) == 0 {
-		return nil
-	}
-	c := conns[len(conns)-1]
-	if !repeatable && now.Sub(c.since) > freshFor {
-		return nil
-	}
-	i.set(address, conns[:len(conns)-1])
-	c.expires.Stop()
-	return c
-}
-
-// put keeps a connection for later requests, or closes it if there are enough.
-func (i *idleConns) put(c *conn, now time.Time) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[c.address]
-	if len(conns) >= maxIdlePerPod {
-		c.Close()
-		return
-	}
-	if i.count >= maxIdle {
-		i.evict()
-		conns = i.byPod[c.address]
-	}
-	c.since = now
-	c.expires = time.AfterFunc(idleTimeout, func() { i.expire(c) })
-	i.set(c.address, append(conns, c))
-}
-
-// evict closes any idle connection, so that no pod can keep others from having some.
-func (i *idleConns) evict() {
-	for address, conns := range i.byPod {
-		conns[0].expires.Stop()
-		conns[0].Close()
-		i.set(address, conns[1:])
-		return
-	}
-}
-
-// expire closes a connection if it is still idle.
-func (i *idleConns) expire(c *conn) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[c.address]
-	for n, kept := range conns {
-		if kept == c {
-			i.set(c.address, append(conns[:n:n], conns[n+1:]...))
-			c.Close()
-			return
-		}
-	}
-}
-
-// set replaces the idle connections of an application.
-func (i *idleConns) set(address string, conns []*conn) {
-	i.count += len(conns) - len(i.byPod[address])
-	if len(conns) == 0 {
-		delete(i.byPod, address)
-		return
-	}
-	if i.byPod == nil {
-		i.byPod = map[string][]*conn{}
-	}
-	i.byPod[address] = conns
 }
 
 // tunnelConn is a connection that has changed to another protocol, with what has

@@ -21,6 +21,7 @@ type Exchange struct {
 	conn      *conn
 	upload    *upload // nil if the request has no body
 	stopWatch func() bool
+	broken    bool // the head of the request could not be written
 	response  *http.Response
 	whole     bool // the body of the answer has been read to its end
 }
@@ -40,9 +41,10 @@ func (x *Exchange) dial() error {
 // application may have answered before it closed the connection.
 func (x *Exchange) send(c *conn) {
 	x.conn = c
+	x.pool.heads.lend(c)
 	x.stopWatch = context.AfterFunc(x.ctx, c.interrupt)
 	writeHead(c.writer, x.request)
-	_ = c.writer.Flush()
+	x.broken = c.writer.Flush() != nil
 	if x.request.Body != nil {
 		x.upload = startUpload(x.pool, c, x.request)
 	}
@@ -162,7 +164,8 @@ func (x *Exchange) Close() {
 	sent := x.upload == nil || x.upload.stop(x.conn)
 	if x.stopWatch() && sent && x.isReusable() {
 		_ = x.conn.SetDeadline(time.Time{}) // fails only once the connection is closed
-		x.pool.idle.put(x.conn, x.pool.now())
+		x.pool.heads.takeBack(x.conn)
+		x.pool.idle.put(x.conn)
 		return
 	}
 	x.conn.Close()
@@ -170,6 +173,6 @@ func (x *Exchange) Close() {
 
 // isReusable reports whether the connection is where another answer can begin.
 func (x *Exchange) isReusable() bool {
-	return x.response != nil && x.whole && !x.response.Close &&
+	return x.response != nil && x.whole && !x.broken && !x.response.Close &&
 		x.response.StatusCode != http.StatusSwitchingProtocols && x.conn.reader.Buffered() == 0
 }
