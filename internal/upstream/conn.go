@@ -13,6 +13,10 @@ import (
 	"time"
 )
 
+// Slack is the part of a time limit by which a deadline can be late, as a divisor: moving a
+// deadline at each read and write costs more than many of them.
+const Slack = 8
+
 // longAgo is a deadline that ends every read and write under way.
 func longAgo() time.Time { return time.Unix(1, 0) }
 
@@ -31,9 +35,11 @@ type conn struct {
 	read    int64 // bytes of the present answer that have been read
 	// silence is how long the application may neither send nor take a byte; 0 is no limit.
 	silence time.Duration
-	silent  bool         // it was silent for too long
-	starved atomic.Bool  // it waits for the next part of a body
-	fed     atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
+	// readUntil and writeUntil are the deadlines that are set, unless it was interrupted.
+	readUntil, writeUntil time.Time
+	silent                bool         // it was silent for too long
+	starved               atomic.Bool  // it waits for the next part of a body
+	fed                   atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
 	// beforeRead, if it is not nil, is called before the connection is read from:
 	// what has arrived so far has been used up.
 	beforeRead func()
@@ -118,18 +124,26 @@ func (c *conn) interrupt() {
 	_ = c.SetDeadline(longAgo()) // fails only once the connection is closed
 }
 
-// allowRead sets until when a read may take, unless the connection was interrupted.
+// allowRead sets until when a read may take at least, unless the connection was
+// interrupted.
 func (c *conn) allowRead(until time.Time) {
-	_ = c.SetReadDeadline(until)
+	if c.readUntil.Before(until) {
+		c.readUntil = until.Add(c.silence / Slack)
+		_ = c.SetReadDeadline(c.readUntil)
+	}
 	if c.interrupted.Load() {
 		_ = c.SetReadDeadline(longAgo())
 	}
 }
 
-// allowWrite sets how long a write may take, unless the connection was interrupted.
+// allowWrite sets how long a write may take at least, unless the connection was
+// interrupted.
 func (c *conn) allowWrite() {
 	if c.silence > 0 {
-		_ = c.SetWriteDeadline(time.Now().Add(c.silence))
+		if until := time.Now().Add(c.silence); c.writeUntil.Before(until) {
+			c.writeUntil = until.Add(c.silence / Slack)
+			_ = c.SetWriteDeadline(c.writeUntil)
+		}
 	}
 	if c.interrupted.Load() {
 		_ = c.SetWriteDeadline(longAgo())
@@ -148,11 +162,10 @@ func (c *conn) isOpen() bool {
 		return false
 	}
 	open := false
-	err = raw.Read(func(fd uintptr) bool {
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		open = errors.Is(err, syscall.EAGAIN)
-		return true // do not wait
 	})
 	return err == nil && open
 }

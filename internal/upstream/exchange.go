@@ -163,7 +163,6 @@ func (x *Exchange) Close() {
 	x.conn.beforeRead = nil
 	sent := x.upload == nil || x.upload.stop(x.conn)
 	if x.stopWatch() && sent && x.isReusable() {
-		_ = x.conn.SetDeadline(time.Time{}) // fails only once the connection is closed
 		x.pool.heads.takeBack(x.conn)
 		x.pool.idle.put(x.conn)
 		return
