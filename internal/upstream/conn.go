@@ -170,20 +170,17 @@ func (c *conn) isOpen() bool {
 	return err == nil && open
 }
 
-// tunnelConn is a connection that has changed to another protocol, with what has
-// been read ahead of it. It may be silent for as long as it likes.
+// tunnelConn is a connection that has changed to another protocol. It may be silent for as
+// long as it likes.
 type tunnelConn struct {
 	*conn
 }
 
-// Read reads first what has been read ahead.
-func (t tunnelConn) Read(p []byte) (int, error) {
-	if t.reader != nil && t.reader.Buffered() > 0 {
-		return t.reader.Read(p)
-	}
-	t.reader = nil // its buffer is of no more use
-	return t.Conn.Read(p)
-}
+// Read reads what has not been read ahead.
+func (t tunnelConn) Read(p []byte) (int, error) { return t.Conn.Read(p) }
+
+// NetConn returns the connection that reads go to.
+func (t tunnelConn) NetConn() net.Conn { return t.Conn }
 
 // CloseWrite ends the direction to the application.
 func (t tunnelConn) CloseWrite() error {

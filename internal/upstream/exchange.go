@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -143,14 +144,16 @@ func (x *Exchange) BodyLeft() bool {
 }
 
 // Tunnel returns the connection of an application that has changed to another
-// protocol (101). It stays the Exchange's: Close closes it.
-func (x *Exchange) Tunnel() net.Conn {
-	x.conn.writer = nil                     // its buffer is of no more use
+// protocol (101), and what was read ahead from it. It stays the Exchange's: Close closes it.
+func (x *Exchange) Tunnel() (c net.Conn, ahead []byte) {
+	ahead, _ = x.conn.reader.Peek(x.conn.reader.Buffered()) // has no error
+	ahead = bytes.Clone(ahead)
+	x.pool.heads.takeBack(x.conn)
 	_ = x.conn.SetReadDeadline(time.Time{}) // fails only once the connection is closed
 	if x.ctx.Err() != nil {
 		x.conn.interrupt()
 	}
-	return tunnelConn{x.conn}
+	return tunnelConn{x.conn}, ahead
 }
 
 // Close ends the exchange. It keeps the connection if the application can take
