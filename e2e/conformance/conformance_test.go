@@ -46,8 +46,12 @@ func TestMain(m *testing.M) {
 // oneInstance is a read model with one instance.
 type oneInstance instance.Instance
 
-func (o oneInstance) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
+func (o oneInstance) Instance(id string) (instance.Instance, bool) {
 	return instance.Instance(o), id == o.ID
+}
+
+func (o oneInstance) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
+	return o.Instance(id)
 }
 
 // logBuffer holds the log. It is safe for concurrent use.

@@ -138,45 +138,6 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
-// InstrumentProxy counts the requests of one route on the proxy's address. It does not
-// time them: the application decides how long one takes, and a WebSocket takes hours.
-//
-// A handler that breaks an answer off, by panicking with http.ErrAbortHandler, first
-// says how the request is counted: it calls the method Broke(code int) of its
-// ResponseWriter.
-func (m *Metrics) InstrumentProxy(route string, next http.Handler) http.Handler {
-	requests := m.requests.MustCurryWith(prometheus.Labels{"server": "proxy", "route": route})
-	return promhttp.InstrumentHandlerInFlight(m.inFlight, promhttp.InstrumentHandlerCounter(requests,
-		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			next.ServeHTTP(breakable{w, func(code int) { countCode(requests, r, code) }}, r)
-		})))
-}
-
-// breakable is a ResponseWriter whose answer can break off.
-type breakable struct {
-	http.ResponseWriter
-	broke func(code int)
-}
-
-// Broke counts the request under a code.
-func (b breakable) Broke(code int) { b.broke(code) }
-
-// Unwrap is for http.ResponseController.
-func (b breakable) Unwrap() http.ResponseWriter { return b.ResponseWriter }
-
-// countCode counts a request under a code. A panic keeps promhttp from counting it.
-func countCode(requests *prometheus.CounterVec, r *http.Request, code int) {
-	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
-	promhttp.InstrumentHandlerCounter(requests, answer).ServeHTTP(nowhere{}, r)
-}
-
-// nowhere is a ResponseWriter that drops the answer.
-type nowhere struct{}
-
-func (nowhere) Header() http.Header         { return http.Header{} }
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (nowhere) WriteHeader(int)             {}
-
 // Launched counts a launch by this replica, by its result.
 func (m *Metrics) Launched(result string) { m.launches.WithLabelValues(result).Inc() }
 

@@ -16,10 +16,9 @@ import (
 // so they must not come from the request.
 func (m *Metrics) Instrument(server, name string, next http.Handler) http.Handler {
 	labels := prometheus.Labels{"server": server, "route": name}
-	route := &route{requests: m.requests.MustCurryWith(labels), durations: m.requestDuration.MustCurryWith(labels)}
-	route.known.Store(&map[outcome]series{})
+	route := newRoute(m.requests.MustCurryWith(labels), m.requestDuration.MustCurryWith(labels))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began, answer := time.Now(), &answer{w, http.StatusOK}
+		began, answer := time.Now(), &answer{ResponseWriter: w, code: http.StatusOK}
 		next.ServeHTTP(answer, r)
 		series := route.series(outcome{methodLabel(r.Method), answer.code})
 		series.requests.Inc()
@@ -27,14 +26,48 @@ func (m *Metrics) Instrument(server, name string, next http.Handler) http.Handle
 	})
 }
 
+// InstrumentProxy counts the requests of one route on the proxy's address. It does not
+// time them: the application decides how long one takes, and a WebSocket takes hours.
+//
+// A handler that breaks an answer off, by panicking with http.ErrAbortHandler, first
+// says how the request is counted: it calls the method Broke(code int) of its
+// ResponseWriter.
+func (m *Metrics) InstrumentProxy(name string, next http.Handler) http.Handler {
+	route := newRoute(m.requests.MustCurryWith(prometheus.Labels{"server": "proxy", "route": name}), nil)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.inFlight.Inc()
+		defer m.inFlight.Dec()
+		method := methodLabel(r.Method)
+		answer := &proxied{answer{ResponseWriter: w, code: http.StatusOK}, route, method}
+		next.ServeHTTP(answer, r)
+		answer.Broke(answer.code)
+	})
+}
+
+// proxied is the ResponseWriter of a request whose answer can break off.
+type proxied struct {
+	answer
+	route  *route
+	method string // as a label
+}
+
+// Broke counts the request under a code.
+func (p *proxied) Broke(code int) { p.route.series(outcome{p.method, code}).requests.Inc() }
+
 // route is the metrics of one route. It remembers its series: finding them by their
 // labels takes longer than answering a short request. It remembers no more of them than
 // there are, and their labels are bounded.
 type route struct {
 	requests  *prometheus.CounterVec
-	durations prometheus.ObserverVec
+	durations prometheus.ObserverVec             // nil if requests are not timed
 	mu        sync.Mutex                         // is held while known is replaced
 	known     atomic.Pointer[map[outcome]series] // is never changed
+}
+
+func newRoute(requests *prometheus.CounterVec, durations prometheus.ObserverVec) *route {
+	r := &route{requests: requests, durations: durations}
+	r.known.Store(&map[outcome]series{})
+	return r
 }
 
 // outcome is what tells the requests of a route apart: their method, as a label, and
@@ -51,21 +84,36 @@ type series struct {
 }
 
 func (r *route) series(o outcome) series {
+	if o.code < 100 || o.code > 599 {
+		o.code = 0
+	}
 	if found, ok := (*r.known.Load())[o]; ok {
 		return found
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	labels := prometheus.Labels{"method": o.method, "code": strconv.Itoa(o.code)}
-	found := series{r.requests.With(labels), r.durations.With(labels)}
+	labels := prometheus.Labels{"method": o.method, "code": codeLabel(o.code)}
+	found := series{requests: r.requests.With(labels)}
+	if r.durations != nil {
+		found.durations = r.durations.With(labels)
+	}
 	known := maps.Clone(*r.known.Load())
 	known[o] = found
 	r.known.Store(&known)
 	return found
 }
 
+// codeLabel returns the label of a code. Applications can make up codes, so those that are
+// none of HTTP's are "unknown".
+func codeLabel(code int) string {
+	if code == 0 {
+		return "unknown"
+	}
+	return strconv.Itoa(code)
+}
+
 // methodLabel returns the label of a method. Clients can make up methods, so all unusual
-// ones are "unknown". These are the labels that promhttp gives to InstrumentProxy.
+// ones are "unknown". These are the labels that promhttp gives.
 func methodLabel(method string) string {
 	switch method {
 	case http.MethodGet: // most are; it needs no memory
@@ -78,7 +126,8 @@ func methodLabel(method string) string {
 	return "unknown"
 }
 
-// answer is a ResponseWriter that remembers the status code.
+// answer is a ResponseWriter that remembers the last status code: interim answers come
+// before it.
 type answer struct {
 	http.ResponseWriter
 	code int

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
 // requestBody is the body of a visitor's request on its way to the application.
@@ -15,6 +17,8 @@ type requestBody struct {
 	client  *clientConn // nil if the server does not listen by Listen
 	silence time.Duration
 	touch   func()
+	// readUntil is the deadline that Read has set.
+	readUntil time.Time
 
 	abandoned atomic.Bool
 }
@@ -30,8 +34,9 @@ func newRequestBody(r *http.Request, control *http.ResponseController, silence t
 
 // Read reads what has arrived. Every byte counts as use.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.silence > 0 {
-		b.allowRead(time.Now().Add(b.silence))
+	if until := time.Now().Add(b.silence); b.silence > 0 && b.readUntil.Before(until) {
+		b.readUntil = until.Add(b.silence / upstream.Slack)
+		b.allowRead(b.readUntil)
 	}
 	if b.client != nil {
 		b.client.inBody.Store(true)

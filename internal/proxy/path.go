@@ -69,10 +69,10 @@ func escapeForbidden(path string) string {
 // URL standard, and so every browser, sends them as they are.
 func allowedInPath(c byte) bool {
 	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '/' <= c && c <= ':': // the digits are between
 		return true
 	}
-	return strings.IndexByte("-._~!$&'()*+,;=:@/%[]", c) >= 0
+	return strings.IndexByte("-._~!$&'()*+,;=@%[]", c) >= 0
 }
 
 // splitUserPath splits /user/<id>/rest. The rest keeps its leading slash, and is

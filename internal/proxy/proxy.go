@@ -28,6 +28,8 @@ const (
 
 // Instances is what a Proxy asks the read model.
 type Instances interface {
+	// Instance returns an instance as it is now.
+	Instance(id string) (inst instance.Instance, known bool)
 	// Await returns an instance once good accepts it, or as it is when ctx ends.
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (inst instance.Instance, known bool)
 }
@@ -193,11 +195,15 @@ func (p *Proxy) answerElsewhere(w http.ResponseWriter, r *http.Request, id strin
 // await finds an instance. It waits up to instance.WatchDelay for one that is
 // unknown or starting: another replica may have launched it a moment ago.
 func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) {
+	settled := func(inst instance.Instance, known bool) bool {
+		return known && (inst.Status == instance.StatusDeployed || !inst.Alive())
+	}
+	if inst, known := p.deps.Instances.Instance(id); settled(inst, known) { // most of them, which need no timer
+		return inst, known
+	}
 	ctx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
-	return p.deps.Instances.Await(ctx, id, func(inst instance.Instance, known bool) bool {
-		return known && (inst.Status == instance.StatusDeployed || !inst.Alive())
-	})
+	return p.deps.Instances.Await(ctx, id, settled)
 }
 
 // turnAway refuses a request that is not forwarded.

@@ -29,9 +29,13 @@ var base = instance.BaseURL(kubetest.ID(1))
 // nothing.
 type knownInstances map[string]instance.Instance
 
-func (k knownInstances) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
+func (k knownInstances) Instance(id string) (instance.Instance, bool) {
 	inst, known := k[id]
 	return inst, known
+}
+
+func (k knownInstances) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {
+	return k.Instance(id)
 }
 
 // testProxy is a proxy that serves.

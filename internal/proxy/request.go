@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net"
@@ -76,12 +77,8 @@ func setForwarded(h http.Header, r *http.Request, m mapping) {
 	if client, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		h["X-Forwarded-For"] = []string{strings.Join(append(slices.Clone(r.Header["X-Forwarded-For"]), client), ", ")}
 	}
-	for name, own := range map[string]string{"X-Forwarded-Host": r.Host, "X-Forwarded-Proto": "http"} {
-		if reported := r.Header.Get(name); reported != "" {
-			own = reported
-		}
-		h[name] = []string{own}
-	}
+	h["X-Forwarded-Host"] = []string{cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host)}
+	h["X-Forwarded-Proto"] = []string{cmp.Or(r.Header.Get("X-Forwarded-Proto"), "http")}
 	delete(h, "X-Forwarded-Prefix")
 	if m.prefix != "" {
 		h["X-Forwarded-Prefix"] = []string{m.prefix}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -13,13 +12,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
-const (
-	// smallBuffer is how many bytes of a tunnel are read at once while little moves:
-	// most WebSockets are idle most of the time, and there are many of them.
-	smallBuffer = 2 << 10
-	// closeTimeout is how long one side has to end a WebSocket that the other has ended.
-	closeTimeout = 5 * time.Second
-)
+// closeTimeout is how long one side has to end a WebSocket that the other has ended.
+const closeTimeout = 5 * time.Second
 
 var errNotAsked = errors.New("the application changed to a protocol that it was not asked for")
 
@@ -46,7 +40,8 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	if err := buffered.Flush(); err != nil {
 		return
 	}
-	client, application := &duplex{conn, buffered.Reader}, x.Tunnel()
+	client, ahead := conn, readAhead(buffered.Reader)
+	application, answered := x.Tunnel()
 	toClient := io.Writer(client)
 	fromClient, fromApplication := anyByte, anyByte
 	webSocket := strings.EqualFold(protocol, "websocket")
@@ -59,17 +54,17 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		toClient = side
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() { v.toApplication(application, client, fromClient, webSocket) })
-	v.toClient(toClient, client, application, fromApplication, webSocket)
+	sending.Go(func() { v.toApplication(application, v.source(client, ahead), fromClient, webSocket) })
+	v.toClient(toClient, client, v.source(application, answered), fromApplication, webSocket)
 	sending.Wait()
 }
 
 // toApplication passes on what the client sends, and then ends that direction.
-func (v *visit) toApplication(application, client net.Conn, counts func(p []byte) bool, webSocket bool) {
+func (v *visit) toApplication(application net.Conn, client *source, counts func(p []byte) bool, webSocket bool) {
 	readErr, writeErr := v.pump(application, client, counts)
 	switch {
 	case writeErr != nil: // the application has ended
-		v.drop(client)
+		v.drop(client.conn)
 	case !errors.Is(readErr, io.EOF) || closeWrite(application) != nil:
 		application.Close()
 	case webSocket:
@@ -79,15 +74,15 @@ func (v *visit) toApplication(application, client net.Conn, counts func(p []byte
 
 // toClient passes on what the application sends, and then ends that direction. A
 // WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
-func (v *visit) toClient(to io.Writer, client, application net.Conn, counts func(p []byte) bool, webSocket bool) {
+func (v *visit) toClient(to io.Writer, client net.Conn, application *source, counts func(p []byte) bool, webSocket bool) {
 	readErr, writeErr := v.pump(to, application, counts)
 	if writeErr != nil || !errors.Is(readErr, io.EOF) || closeWrite(client) != nil {
 		client.Close()
-		application.Close()
+		application.conn.Close()
 		return
 	}
 	if webSocket {
-		application.Close()
+		application.conn.Close()
 		_ = client.SetReadDeadline(v.now().Add(closeTimeout)) // fails only once it is closed
 	}
 }
@@ -101,33 +96,20 @@ func (v *visit) drop(client net.Conn) {
 
 // pump copies until from ends, or to takes no more; one of the errors is not nil. Bytes
 // that counts accepts are use of the instance.
-func (v *visit) pump(to io.Writer, from io.Reader, counts func(p []byte) bool) (readErr, writeErr error) {
-	var small [smallBuffer]byte
-	var large *[upstream.BufferSize]byte // borrowed while much moves
-	defer func() { v.buffers.Put(large) }()
+func (v *visit) pump(to io.Writer, from *source, counts func(p []byte) bool) (readErr, writeErr error) {
+	defer from.release()
 	for {
-		p := small[:]
-		if large != nil {
-			p = large[:]
-		}
-		n, err := from.Read(p)
-		if counts(p[:n]) {
+		p, err := from.next()
+		if counts(p) {
 			v.touch()
 		}
-		if n > 0 {
-			if _, err := to.Write(p[:n]); err != nil {
+		if len(p) > 0 {
+			if _, err := to.Write(p); err != nil {
 				return nil, err
 			}
 		}
 		if err != nil {
 			return err, nil
-		}
-		switch {
-		case large == nil && n == len(small):
-			large = v.buffers.Get()
-		case large != nil && n < len(small):
-			v.buffers.Put(large)
-			large = nil
 		}
 	}
 }
@@ -139,21 +121,3 @@ func closeWrite(c net.Conn) error {
 	}
 	return errors.ErrUnsupported
 }
-
-// duplex is a connection with what has been read ahead of it.
-type duplex struct {
-	net.Conn
-	ahead *bufio.Reader // nil once nothing is left of it
-}
-
-// Read reads first what has been read ahead.
-func (d *duplex) Read(p []byte) (int, error) {
-	if d.ahead != nil && d.ahead.Buffered() > 0 {
-		return d.ahead.Read(p)
-	}
-	d.ahead = nil
-	return d.Conn.Read(p)
-}
-
-// CloseWrite ends the direction to the client.
-func (d *duplex) CloseWrite() error { return closeWrite(d.Conn) }

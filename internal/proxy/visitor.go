@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
 const (
@@ -90,6 +92,7 @@ type clientConn struct {
 	lingers    atomic.Bool   // Close lets the client end its request
 	torn       atomic.Bool   // Close resets the connection
 	head       headEnd       // used by one goroutine at a time
+	writeUntil atomic.Int64  // the deadline that Write has set, in Unix nanoseconds; 0 is none
 }
 
 // Read reads from the network.
@@ -107,10 +110,32 @@ func (c *clientConn) Read(p []byte) (int, error) {
 
 // Write writes to the client. It fails if the client does not take all of p in time.
 func (c *clientConn) Write(p []byte) (int, error) {
-	if c.idle > 0 {
-		_ = c.SetWriteDeadline(time.Now().Add(c.idle)) // fails only once the connection is closed
-	}
+	c.allowWrite()
 	return c.tcpConn.Write(p)
+}
+
+// allowWrite sets how long a write may take at least.
+func (c *clientConn) allowWrite() {
+	if c.idle == 0 {
+		return
+	}
+	if until := time.Now().Add(c.idle); until.UnixNano() > c.writeUntil.Load() {
+		until = until.Add(c.idle / upstream.Slack)
+		c.writeUntil.Store(until.UnixNano())
+		_ = c.tcpConn.SetWriteDeadline(until) // fails only once the connection is closed
+	}
+}
+
+// SetDeadline sets the deadline of reads and writes. The next write moves it.
+func (c *clientConn) SetDeadline(t time.Time) error {
+	c.writeUntil.Store(0)
+	return c.tcpConn.SetDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline of writes. The next write moves it.
+func (c *clientConn) SetWriteDeadline(t time.Time) error {
+	c.writeUntil.Store(0)
+	return c.tcpConn.SetWriteDeadline(t)
 }
 
 // NetConn returns the connection that c was made from, as that of crypto/tls does.

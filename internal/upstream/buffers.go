@@ -1,6 +1,9 @@
 package upstream
 
-import "sync"
+import (
+	"bufio"
+	"sync"
+)
 
 // BufferSize is the size of a buffer in bytes.
 const BufferSize = 32 << 10
@@ -21,4 +24,30 @@ func (b *Buffers) Put(buffer *[BufferSize]byte) {
 	if buffer != nil {
 		b.pool.Put(buffer)
 	}
+}
+
+// headBuffers lends the buffers that connections read and write heads with. Idle
+// connections have none. The zero value is ready.
+type headBuffers struct{ readers, writers sync.Pool }
+
+// lend gives a connection its buffers.
+func (b *headBuffers) lend(c *conn) {
+	var ok bool
+	if c.reader, ok = b.readers.Get().(*bufio.Reader); !ok {
+		c.reader = bufio.NewReader(nil)
+	}
+	if c.writer, ok = b.writers.Get().(*bufio.Writer); !ok {
+		c.writer = bufio.NewWriter(nil)
+	}
+	c.reader.Reset(c)
+	c.writer.Reset(c)
+}
+
+// takeBack takes the buffers of a connection that nothing uses any more.
+func (b *headBuffers) takeBack(c *conn) {
+	c.reader.Reset(nil)
+	c.writer.Reset(nil)
+	b.readers.Put(c.reader)
+	b.writers.Put(c.writer)
+	c.reader, c.writer = nil, nil
 }

@@ -8,21 +8,14 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-const (
-	maxIdle       = 4096             // idle connections
-	maxIdlePerPod = 16               // idle connections to one application
-	idleTimeout   = 90 * time.Second // how long a connection is kept
-	// freshFor is how long a connection can have been idle and still carry a request
-	// that must not be sent twice: an application closes idle connections when it
-	// likes, and then nobody can tell whether it has seen the request.
-	freshFor = time.Second
-)
+// Slack is the part of a time limit by which a deadline can be late, as a divisor: moving a
+// deadline at each read and write costs more than many of them.
+const Slack = 8
 
 // longAgo is a deadline that ends every read and write under way.
 func longAgo() time.Time { return time.Unix(1, 0) }
@@ -31,8 +24,9 @@ func longAgo() time.Time { return time.Unix(1, 0) }
 type conn struct {
 	net.Conn
 	address string
-	reader  *bufio.Reader
-	writer  *bufio.Writer
+	// Of a connection with a request under way; nil while it is idle.
+	reader *bufio.Reader
+	writer *bufio.Writer
 	// budget is how many more bytes may be read, and lines how many more lines. They bound
 	// the head of an answer, and are counted only until unbound.
 	bounded bool
@@ -41,24 +35,22 @@ type conn struct {
 	read    int64 // bytes of the present answer that have been read
 	// silence is how long the application may neither send nor take a byte; 0 is no limit.
 	silence time.Duration
-	silent  bool         // it was silent for too long
-	starved atomic.Bool  // it waits for the next part of a body
-	fed     atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
+	// readUntil and writeUntil are the deadlines that are set, unless it was interrupted.
+	readUntil, writeUntil time.Time
+	silent                bool         // it was silent for too long
+	starved               atomic.Bool  // it waits for the next part of a body
+	fed                   atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
 	// beforeRead, if it is not nil, is called before the connection is read from:
 	// what has arrived so far has been used up.
 	beforeRead func()
 
 	interrupted atomic.Bool
 
-	// Of an idle connection.
-	since   time.Time
-	expires *time.Timer
+	since time.Time // when it became idle
 }
 
 func newConn(c net.Conn, address string, silence time.Duration) *conn {
-	own := &conn{Conn: c, address: address, silence: silence}
-	own.reader, own.writer = bufio.NewReader(own), bufio.NewWriter(own)
-	return own
+	return &conn{Conn: c, address: address, silence: silence}
 }
 
 // bound begins a head or a trailer: no more than the bounds of one is read from now on.
@@ -132,18 +124,26 @@ func (c *conn) interrupt() {
 	_ = c.SetDeadline(longAgo()) // fails only once the connection is closed
 }
 
-// allowRead sets until when a read may take, unless the connection was interrupted.
+// allowRead sets until when a read may take at least, unless the connection was
+// interrupted.
 func (c *conn) allowRead(until time.Time) {
-	_ = c.SetReadDeadline(until)
+	if c.readUntil.Before(until) {
+		c.readUntil = until.Add(c.silence / Slack)
+		_ = c.SetReadDeadline(c.readUntil)
+	}
 	if c.interrupted.Load() {
 		_ = c.SetReadDeadline(longAgo())
 	}
 }
 
-// allowWrite sets how long a write may take, unless the connection was interrupted.
+// allowWrite sets how long a write may take at least, unless the connection was
+// interrupted.
 func (c *conn) allowWrite() {
 	if c.silence > 0 {
-		_ = c.SetWriteDeadline(time.Now().Add(c.silence))
+		if until := time.Now().Add(c.silence); c.writeUntil.Before(until) {
+			c.writeUntil = until.Add(c.silence / Slack)
+			_ = c.SetWriteDeadline(c.writeUntil)
+		}
 	}
 	if c.interrupted.Load() {
 		_ = c.SetWriteDeadline(longAgo())
@@ -162,120 +162,25 @@ func (c *conn) isOpen() bool {
 		return false
 	}
 	open := false
-	err = raw.Read(func(fd uintptr) bool {
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		open = errors.Is(err, syscall.EAGAIN)
-		return true // do not wait
 	})
 	return err == nil && open
 }
 
-// idleConns are the connections that carry no request.
-type idleConns struct {
-	mu    sync.Mutex
-	byPod map[string][]*conn // the longest idle first
-	count int
-}
-
-// take returns an open connection to an application, or nil. The one that was used
-// last is taken first. If the request must not be sent twice, only a connection
-// that was just used will do.
-func (i *idleConns) take(address string, now time.Time, repeatable bool) *conn {
-	for {
-		c := i.pop(address, now, repeatable)
-		if c == nil || c.isOpen() {
-			return c
-		}
-		c.Close()
-	}
-}
-
-func (i *idleConns) pop(address string, now time.Time, repeatable bool) *conn {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[address]
-	if len(conns) == 0 {
-		return nil
-	}
-	c := conns[len(conns)-1]
-	if !repeatable && now.Sub(c.since) > freshFor {
-		return nil
-	}
-	i.set(address, conns[:len(conns)-1])
-	c.expires.Stop()
-	return c
-}
-
-// put keeps a connection for later requests, or closes it if there are enough.
-func (i *idleConns) put(c *conn, now time.Time) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[c.address]
-	if len(conns) >= maxIdlePerPod {
-		c.Close()
-		return
-	}
-	if i.count >= maxIdle {
-		i.evict()
-		conns = i.byPod[c.address]
-	}
-	c.since = now
-	c.expires = time.AfterFunc(idleTimeout, func() { i.expire(c) })
-	i.set(c.address, append(conns, c))
-}
-
-// evict closes any idle connection, so that no pod can keep others from having some.
-func (i *idleConns) evict() {
-	for address, conns := range i.byPod {
-		conns[0].expires.Stop()
-		conns[0].Close()
-		i.set(address, conns[1:])
-		return
-	}
-}
-
-// expire closes a connection if it is still idle.
-func (i *idleConns) expire(c *conn) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	conns := i.byPod[c.address]
-	for n, kept := range conns {
-		if kept == c {
-			i.set(c.address, append(conns[:n:n], conns[n+1:]...))
-			c.Close()
-			return
-		}
-	}
-}
-
-// set replaces the idle connections of an application.
-func (i *idleConns) set(address string, conns []*conn) {
-	i.count += len(conns) - len(i.byPod[address])
-	if len(conns) == 0 {
-		delete(i.byPod, address)
-		return
-	}
-	if i.byPod == nil {
-		i.byPod = map[string][]*conn{}
-	}
-	i.byPod[address] = conns
-}
-
-// tunnelConn is a connection that has changed to another protocol, with what has
-// been read ahead of it. It may be silent for as long as it likes.
+// tunnelConn is a connection that has changed to another protocol. It may be silent for as
+// long as it likes.
 type tunnelConn struct {
 	*conn
 }
 
-// Read reads first what has been read ahead.
-func (t tunnelConn) Read(p []byte) (int, error) {
-	if t.reader != nil && t.reader.Buffered() > 0 {
-		return t.reader.Read(p)
-	}
-	t.reader = nil // its buffer is of no more use
-	return t.Conn.Read(p)
-}
+// Read reads what has not been read ahead.
+func (t tunnelConn) Read(p []byte) (int, error) { return t.Conn.Read(p) }
+
+// NetConn returns the connection that reads go to.
+func (t tunnelConn) NetConn() net.Conn { return t.Conn }
 
 // CloseWrite ends the direction to the application.
 func (t tunnelConn) CloseWrite() error {

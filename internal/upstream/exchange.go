@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type Exchange struct {
 	conn      *conn
 	upload    *upload // nil if the request has no body
 	stopWatch func() bool
+	broken    bool // the head of the request could not be written
 	response  *http.Response
 	whole     bool // the body of the answer has been read to its end
 }
@@ -40,9 +42,10 @@ func (x *Exchange) dial() error {
 // application may have answered before it closed the connection.
 func (x *Exchange) send(c *conn) {
 	x.conn = c
+	x.pool.heads.lend(c)
 	x.stopWatch = context.AfterFunc(x.ctx, c.interrupt)
 	writeHead(c.writer, x.request)
-	_ = c.writer.Flush()
+	x.broken = c.writer.Flush() != nil
 	if x.request.Body != nil {
 		x.upload = startUpload(x.pool, c, x.request)
 	}
@@ -141,14 +144,16 @@ func (x *Exchange) BodyLeft() bool {
 }
 
 // Tunnel returns the connection of an application that has changed to another
-// protocol (101). It stays the Exchange's: Close closes it.
-func (x *Exchange) Tunnel() net.Conn {
-	x.conn.writer = nil                     // its buffer is of no more use
+// protocol (101), and what was read ahead from it. It stays the Exchange's: Close closes it.
+func (x *Exchange) Tunnel() (c net.Conn, ahead []byte) {
+	ahead, _ = x.conn.reader.Peek(x.conn.reader.Buffered()) // has no error
+	ahead = bytes.Clone(ahead)
+	x.pool.heads.takeBack(x.conn)
 	_ = x.conn.SetReadDeadline(time.Time{}) // fails only once the connection is closed
 	if x.ctx.Err() != nil {
 		x.conn.interrupt()
 	}
-	return tunnelConn{x.conn}
+	return tunnelConn{x.conn}, ahead
 }
 
 // Close ends the exchange. It keeps the connection if the application can take
@@ -161,8 +166,8 @@ func (x *Exchange) Close() {
 	x.conn.beforeRead = nil
 	sent := x.upload == nil || x.upload.stop(x.conn)
 	if x.stopWatch() && sent && x.isReusable() {
-		_ = x.conn.SetDeadline(time.Time{}) // fails only once the connection is closed
-		x.pool.idle.put(x.conn, x.pool.now())
+		x.pool.heads.takeBack(x.conn)
+		x.pool.idle.put(x.conn)
 		return
 	}
 	x.conn.Close()
@@ -170,6 +175,6 @@ func (x *Exchange) Close() {
 
 // isReusable reports whether the connection is where another answer can begin.
 func (x *Exchange) isReusable() bool {
-	return x.response != nil && x.whole && !x.response.Close &&
+	return x.response != nil && x.whole && !x.broken && !x.response.Close &&
 		x.response.StatusCode != http.StatusSwitchingProtocols && x.conn.reader.Buffered() == 0
 }

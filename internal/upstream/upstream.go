@@ -90,9 +90,9 @@ func (e *BodyError) Unwrap() error { return e.Err }
 type Pool struct {
 	// dial opens a connection to an application.
 	dial    func(ctx context.Context, address string) (net.Conn, error)
-	now     func() time.Time
 	silence time.Duration // how long an application may neither send nor take a byte
 	idle    idleConns
+	heads   headBuffers
 	buffers Buffers
 }
 
@@ -101,7 +101,7 @@ type Pool struct {
 // connection that has changed to another protocol may be silent for longer, but what is
 // written to it must be taken within that time.
 func NewPool(dial func(ctx context.Context, address string) (net.Conn, error), now func() time.Time, silence time.Duration) *Pool {
-	return &Pool{dial: dial, now: now, silence: silence}
+	return &Pool{dial: dial, silence: silence, idle: idleConns{now: now}}
 }
 
 // Start sends a request to the application that listens at address. The caller must
@@ -112,7 +112,7 @@ func (p *Pool) Start(ctx context.Context, address string, req *Request) (*Exchan
 	if strings.ContainsAny(req.Method+req.Target+req.Host, "\r\n") {
 		return nil, errors.New("the request line or the Host has a line break")
 	}
-	if c := p.idle.take(address, p.now(), isRepeatable(req)); c != nil {
+	if c := p.idle.take(address, isRepeatable(req)); c != nil {
 		x.reused = true
 		x.send(c)
 		return x, nil

@@ -192,7 +192,7 @@ func TestFreshConnectionForWrites(t *testing.T) {
 	s := serve(t, func(_ int64, c net.Conn, r *bufio.Reader) { answerAll(c, r, "HTTP/1.1 204 No Content\r\n\r\n") })
 	p := newPool()
 	now := time.Now()
-	p.now = func() time.Time { return now }
+	p.idle.now = func() time.Time { return now }
 	post := func() {
 		req := get()
 		req.Method = "POST"
@@ -236,9 +236,12 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	if len(kept) != maxIdlePerPod || count != maxIdlePerPod {
 		t.Errorf("%d connections are kept, counted as %d, want %d", len(kept), count, maxIdlePerPod)
 	}
-	for _, c := range kept {
-		c.expires.Reset(0) // as after idleTimeout
+	p.idle.sweep()
+	if p.idle.count != maxIdlePerPod {
+		t.Errorf("%d connections are kept after a moment, want %d", p.idle.count, maxIdlePerPod)
 	}
+	p.idle.now = func() time.Time { return time.Now().Add(idleTimeout) }
+	p.idle.sweep()
 	for _, c := range kept {
 		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := c.Conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
