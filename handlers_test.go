@@ -1,10 +1,12 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -372,6 +374,44 @@ func TestHeadHasNoBody(t *testing.T) {
 			t.Errorf("HEAD %s: got %d %q, want %d and no body", path, got.code, got.body, code)
 		}
 	}
+}
+
+// A long list is compressed for clients that accept that. A HEAD says the same without the
+// body.
+func TestListsAreCompressed(t *testing.T) {
+	api := newTestAPI(newManyInstances(100), &fakeLauncher{})
+	api.AllowOrigins = []string{"https://hub.example"}
+	server := httptest.NewServer(api.Routes())
+	defer server.Close()
+	get := func(method, accepts string) answer {
+		r := httptest.NewRequestWithContext(t.Context(), method, server.URL+"/applications/", nil)
+		r.Header.Set("Authorization", testAPIKey)
+		r.Header.Set("Accept-Encoding", accepts)
+		res, err := http.DefaultTransport.RoundTrip(r)
+		noError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		noError(t, err)
+		return answer{res.StatusCode, res.Header, string(body)}
+	}
+	plain, compressed := get("GET", "identity"), get("GET", "gzip")
+	reader, err := gzip.NewReader(strings.NewReader(compressed.body))
+	noError(t, err)
+	text, err := io.ReadAll(reader)
+	noError(t, err)
+	if string(text) != plain.body || !json.Valid(text) || len(compressed.body) > len(text)/4 {
+		t.Errorf("%d bytes are sent as %d, which hold %d", len(plain.body), len(compressed.body), len(text))
+	}
+	for accepts, want := range map[string]string{"gzip": "gzip", "gzip;q=0": "", "identity": ""} {
+		for _, method := range []string{"GET", "HEAD"} {
+			got := get(method, accepts)
+			wantEqual(t, method+" with "+accepts+": Content-Encoding", got.header.Get("Content-Encoding"), want)
+			wantEqual(t, method+" with "+accepts+": Vary", strings.Join(got.header.Values("Vary"), ", "), "Origin, Accept-Encoding")
+			wantEqual(t, method+" with "+accepts+": has a body", got.body != "", method == "GET")
+		}
+	}
+	res := ask(api.Routes(), "GET", firstPath, "", "Accept-Encoding", "gzip")
+	wantEqual(t, "Content-Encoding of a status", res.Header().Get("Content-Encoding"), "")
 }
 
 // Lists and stops need the key. A launch, and the status of a known id, do not.
