@@ -114,3 +114,16 @@ func TestPausesGrow(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPlanPool measures a look at a pool that is full. There is one after each claim.
+func BenchmarkPlanPool(b *testing.B) {
+	for _, size := range []int{20, 1000} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			v := newCourse(size).view
+			b.ReportAllocs()
+			for b.Loop() {
+				planPool(v, kubetest.Noon, kubetest.StartTimeout)
+			}
+		})
+	}
+}
