@@ -107,7 +107,7 @@ func TestBytesHeld(t *testing.T) {
 		{"an answer with half a head of one line", get("long", "\r\n"), false, 256 << 10},
 		{"a silent event stream", get("events", "\r\n"), true, 96 << 10},
 		{"an unread download", get("download", "\r\n"), false, 96 << 10},
-		{"an idle WebSocket", get("websocket", "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), true, 64 << 10},
+		{"an idle WebSocket", get("websocket", "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), true, 56 << 10},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			a := startHostile(t, startFrugalApp(t), "--drain-timeout=0s", "--max-connections=1000", "--max-connections-per-client=1000",

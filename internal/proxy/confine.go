@@ -117,6 +117,9 @@ func (p *Proxy) hides(pair string) bool {
 // beyond maxCookies. All other bytes of its fields stay as they are.
 func (p *Proxy) confineCookies(h http.Header) {
 	const field = "Cookie"
+	if p.seesAll(h[field]) {
+		return
+	}
 	var lines []string
 	room, changed := maxCookies, false
 	for _, line := range h[field] {
@@ -140,6 +143,21 @@ func (p *Proxy) confineCookies(h http.Header) {
 	default:
 		h[field] = lines
 	}
+}
+
+// seesAll reports whether an application may see all of a request's cookies, as nearly
+// every time.
+func (p *Proxy) seesAll(lines []string) bool {
+	size := 0
+	for _, line := range lines {
+		size += len("Cookie: ;") + len(line)
+		for pair := range strings.SplitSeq(line, ";") {
+			if p.hides(pair) {
+				return false
+			}
+		}
+	}
+	return size <= maxCookies
 }
 
 // fromElsewhere reports whether a page of another origin makes a browser send a request. It
@@ -166,7 +184,10 @@ func (m mapping) fromElsewhere(h http.Header) bool {
 // fields Ping-From and Ping-To are those of a link with the attribute ping (HTML
 // standard, hyperlink auditing).
 func confineReferer(h http.Header, m mapping) {
-	for _, name := range []string{"Referer", "Ping-From", "Ping-To"} {
+	for _, name := range [...]string{"Referer", "Ping-From", "Ping-To"} {
+		if _, ok := h[name]; !ok {
+			continue
+		}
 		kept := h[name][:0]
 		for _, value := range h[name] {
 			if value = m.confineAddress(value); value != "" {

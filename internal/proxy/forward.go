@@ -181,9 +181,9 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 		}
 	})
 	buffer := v.buffers.Get()
-	defer v.buffers.Put(buffer)
+	defer func() { v.buffers.Put(buffer) }()
 	for {
-		n, err := x.Read(buffer[:])
+		n, err := x.Read(buffer)
 		if n > 0 {
 			v.touch()
 			if _, err := v.w.Write(buffer[:n]); err != nil {
@@ -191,6 +191,7 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 			}
 			v.visitor.answered()
 			unsent = true
+			buffer = v.buffers.Next(buffer, n)
 		}
 		switch {
 		case errors.Is(err, io.EOF):

@@ -19,9 +19,9 @@ type source struct {
 	ahead   []byte          // what was read before, and not passed on yet
 	raw     syscall.RawConn // nil if the connection is none of the system's
 	buffers *upstream.Buffers
-	buffer  *[upstream.BufferSize]byte // nil while nothing is there to read
-	attempt func(fd uintptr) bool      // s.read
-	n       int                        // what the last attempt has read
+	buffer  []byte                // nil while nothing is there to read
+	attempt func(fd uintptr) bool // s.read
+	n       int                   // what the last attempt has read
 	err     error
 }
 
@@ -57,11 +57,9 @@ func (s *source) next() ([]byte, error) {
 		return p, nil
 	}
 	if s.raw == nil {
-		if s.buffer == nil {
-			s.buffer = s.buffers.Get()
-		}
-		n, err := s.conn.Read(s.buffer[:])
-		return s.buffer[:n], err
+		s.lend()
+		s.n, s.err = s.conn.Read(s.buffer)
+		return s.buffer[:s.n], s.err
 	}
 	if err := s.raw.Read(s.attempt); err != nil {
 		return nil, err
@@ -71,12 +69,10 @@ func (s *source) next() ([]byte, error) {
 
 // read reads what is there. It returns false if nothing is, and then holds no buffer.
 func (s *source) read(fd uintptr) bool {
-	if s.buffer == nil {
-		s.buffer = s.buffers.Get()
-	}
+	s.lend()
 	var err error
-	for s.n, err = syscall.Read(int(fd), s.buffer[:]); errors.Is(err, syscall.EINTR); {
-		s.n, err = syscall.Read(int(fd), s.buffer[:])
+	for s.n, err = syscall.Read(int(fd), s.buffer); errors.Is(err, syscall.EINTR); {
+		s.n, err = syscall.Read(int(fd), s.buffer)
 	}
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
@@ -88,6 +84,13 @@ func (s *source) read(fd uintptr) bool {
 		s.err = io.EOF
 	}
 	return true
+}
+
+// lend makes sure of a buffer.
+func (s *source) lend() {
+	if s.buffer == nil {
+		s.buffer = s.buffers.Get()
+	}
 }
 
 // release gives the buffer back.

@@ -108,10 +108,15 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes to the client. It fails if the client does not take all of p in time.
-func (c *clientConn) Write(p []byte) (int, error) {
-	c.allowWrite()
-	return c.tcpConn.Write(p)
+// Write writes to the client. It fails if the client does not take each part of p in time.
+func (c *clientConn) Write(p []byte) (written int, err error) {
+	for {
+		c.allowWrite()
+		n, err := c.tcpConn.Write(p[written:])
+		if written += n; n < upstream.Part || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+	}
 }
 
 // allowWrite sets how long a write may take at least.

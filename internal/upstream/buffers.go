@@ -3,26 +3,59 @@ package upstream
 import (
 	"bufio"
 	"sync"
+	"sync/atomic"
 )
 
-// BufferSize is the size of a buffer in bytes.
-const BufferSize = 32 << 10
+const (
+	// smallBuffer is the size of most buffers, in bytes.
+	smallBuffer = 32 << 10
+	// largeBuffer is that of buffers for transfers that fill small ones.
+	largeBuffer = 128 << 10
+	// maxLarge is the most large buffers that are lent at a time: whoever is slow on purpose
+	// keeps one.
+	maxLarge = 8
+)
 
 // Buffers lends the buffers that bodies are copied with. The zero value is ready.
-type Buffers struct{ pool sync.Pool }
+type Buffers struct {
+	small, large sync.Pool
+	lent         atomic.Int64 // large ones
+}
 
 // Get lends a buffer.
-func (b *Buffers) Get() *[BufferSize]byte {
-	if buffer, ok := b.pool.Get().(*[BufferSize]byte); ok {
-		return buffer
+func (b *Buffers) Get() []byte {
+	if buffer, ok := b.small.Get().(*[smallBuffer]byte); ok {
+		return buffer[:]
 	}
-	return new([BufferSize]byte)
+	return make([]byte, smallBuffer)
+}
+
+// Next takes back a buffer of which a read has filled n bytes, and lends one for the next
+// read: a large one after a small one that was full, while there are some.
+func (b *Buffers) Next(buffer []byte, n int) []byte {
+	switch {
+	case len(buffer) == smallBuffer && n == smallBuffer && b.lent.Load() < maxLarge:
+		b.Put(buffer)
+		b.lent.Add(1)
+		if large, ok := b.large.Get().(*[largeBuffer]byte); ok {
+			return large[:]
+		}
+		return make([]byte, largeBuffer)
+	case len(buffer) == largeBuffer && n <= smallBuffer:
+		b.Put(buffer)
+		return b.Get()
+	}
+	return buffer
 }
 
 // Put takes a buffer back. It ignores nil.
-func (b *Buffers) Put(buffer *[BufferSize]byte) {
-	if buffer != nil {
-		b.pool.Put(buffer)
+func (b *Buffers) Put(buffer []byte) {
+	switch len(buffer) {
+	case smallBuffer:
+		b.small.Put((*[smallBuffer]byte)(buffer))
+	case largeBuffer:
+		b.lent.Add(-1)
+		b.large.Put((*[largeBuffer]byte)(buffer))
 	}
 }
 

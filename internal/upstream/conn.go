@@ -103,10 +103,19 @@ func (c *conn) awaitBytes(p []byte) (int, error) {
 	return 0, fmt.Errorf("%w (%s)", ErrIdle, c.silence)
 }
 
-// Write writes to the application, which must take it in time.
-func (c *conn) Write(p []byte) (int, error) {
-	c.allowWrite()
-	return c.Conn.Write(p)
+// Part is how many bytes of a larger write a peer must take within a time limit, so that it
+// gets more time for the rest.
+const Part = 32 << 10
+
+// Write writes to the application, which must take each Part in time.
+func (c *conn) Write(p []byte) (written int, err error) {
+	for {
+		c.allowWrite()
+		n, err := c.Conn.Write(p[written:])
+		if written += n; n < Part || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+	}
 }
 
 // readBody reads a part of the body that the application waits for.

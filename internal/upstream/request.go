@@ -78,9 +78,7 @@ func startUpload(p *Pool, c *conn, req *Request) *upload {
 		if u.dropping.Load() { // the client began to send when it was too late
 			return
 		}
-		buffer := p.buffers.Get()
-		defer p.buffers.Put(buffer)
-		u.copy(c, req, buffer[:])
+		u.copy(c, req, &p.buffers)
 	}()
 	return u
 }
@@ -98,7 +96,9 @@ func (u *upload) refuse() { u.decide() }
 // read and dropped, because the application may have answered, and a client that is
 // still sending must be able to end before it reads the answer (RFC 9112, section
 // 9.6).
-func (u *upload) copy(c *conn, req *Request, buffer []byte) {
+func (u *upload) copy(c *conn, req *Request, buffers *Buffers) {
+	buffer := buffers.Get()
+	defer func() { buffers.Put(buffer) }()
 	var to io.Writer = c.writer
 	var chunks io.WriteCloser
 	if req.ContentLength < 0 {
@@ -123,6 +123,7 @@ func (u *upload) copy(c *conn, req *Request, buffer []byte) {
 			}
 		}
 		if err == nil {
+			buffer = buffers.Next(buffer, n)
 			continue
 		}
 		if !errors.Is(err, io.EOF) {

@@ -372,6 +372,39 @@ func TestBuffersAreLentAgain(t *testing.T) {
 	t.Error("no buffer came back in 100 times")
 }
 
+// Transfers that fill small buffers get large ones, as long as there are some.
+func TestLargeBuffersAreBounded(t *testing.T) {
+	pool := &Buffers{}
+	var lent [][]byte
+	for range maxLarge + 3 {
+		lent = append(lent, pool.Next(pool.Get(), smallBuffer))
+	}
+	for i, buffer := range lent {
+		if large := i < maxLarge; large != (len(buffer) == largeBuffer) {
+			t.Errorf("buffer %d has %d bytes", i, len(buffer))
+		}
+	}
+	if kept := pool.Next(lent[0], smallBuffer+1); len(kept) != largeBuffer {
+		t.Errorf("a large buffer that is in use became one of %d bytes", len(kept))
+	}
+	if back := pool.Next(lent[0], smallBuffer); len(back) != smallBuffer {
+		t.Errorf("a large buffer that is hardly in use became one of %d bytes", len(back))
+	}
+	if part := pool.Next(pool.Get(), smallBuffer-1); len(part) != smallBuffer {
+		t.Errorf("a small buffer that was not full became one of %d bytes", len(part))
+	}
+	if again := pool.Next(pool.Get(), smallBuffer); len(again) != largeBuffer {
+		t.Errorf("a large buffer that came back was not lent again: %d bytes", len(again))
+	}
+	for _, buffer := range lent[1:] {
+		pool.Put(buffer)
+	}
+	pool.Put(make([]byte, largeBuffer)) // the one that was lent again
+	if n := pool.lent.Load(); n != 0 {
+		t.Errorf("%d are counted as lent", n)
+	}
+}
+
 // The heads of answers, interim ones together with the final one, and trailers are bounded
 // in bytes, in lines, and in number. What is just within the bounds passes.
 func TestHeadsAreBounded(t *testing.T) {
