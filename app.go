@@ -188,7 +188,7 @@ func (a *app) newAPI(proxyPort string) *API {
 		locator.PublicHost = layout.Public[0]
 	}
 	return &API{
-		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Location: locator.Location,
+		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Locations: locator.Locations,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Metrics: a.metrics, Log: a.visits,

@@ -39,7 +39,7 @@ type API struct {
 	Instances InstanceReader
 	Launcher  InstanceLauncher
 	Preloader TemplatePreloader
-	Location  func(id, requestHost string) string
+	Locations func(requestHost string) func(id string) string // where instances are
 	// Client tells whose limits a launch counts for, as launch.Request.Client.
 	Client         func(*http.Request) string
 	Keys           *keys.Keys
@@ -197,7 +197,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	if protocol.AcceptsEvents(r) {
 		protocol.StreamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			event := protocol.NewProgressEvent(inst, a.Location(inst.ID, r.Host))
+			event := protocol.NewProgressEvent(inst, a.Locations(r.Host)(inst.ID))
 			event.Detail = a.detail(inst, r)
 			return event
 		})
@@ -234,10 +234,10 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 // statusAll lists the instances of the path's template, or all. Ended instances are
 // among them while their tombstones last.
 func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
-	instances := a.Instances.Instances(r.PathValue("template"))
+	instances, locate := a.Instances.Instances(r.PathValue("template")), a.Locations(r.Host)
 	protocol.WriteList(w, r, func(yield func(protocol.StatusResponse) bool) {
 		for _, inst := range instances {
-			status := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
+			status := protocol.NewStatusResponse(inst, locate(inst.ID))
 			status.Detail = inst.Detail // only holders of the API key get here
 			if !yield(status) {
 				return
@@ -266,7 +266,7 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 
 // answerStatus answers with the description of an instance.
 func (a *API) answerStatus(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
-	status := protocol.NewStatusResponse(inst, a.Location(inst.ID, r.Host))
+	status := protocol.NewStatusResponse(inst, a.Locations(r.Host)(inst.ID))
 	status.Detail = a.detail(inst, r)
 	protocol.WriteStatus(w, &status)
 }

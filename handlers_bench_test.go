@@ -51,7 +51,7 @@ func (m *manyInstances) ProxyService() (*corev1.Service, bool) { return nil, fal
 // benchmarkedAPI is the API as it is served on its port.
 func benchmarkedAPI(m *manyInstances) http.Handler {
 	api := newTestAPI(m, nil)
-	api.Location = (&protocol.Locator{ProxyPort: "8000", Services: m}).Location
+	api.Locations = (&protocol.Locator{ProxyPort: "8000", Services: m}).Locations
 	return notAtInstances(origin.Layout{}, api.Routes())
 }
 
@@ -89,10 +89,10 @@ func BenchmarkGetListCompressed(b *testing.B) {
 // BenchmarkMarshalList is what BenchmarkGetList is compared with.
 func BenchmarkMarshalList(b *testing.B) {
 	m := newManyInstances(10_000)
-	locator := &protocol.Locator{ProxyPort: "8000", Services: m}
+	locate := (&protocol.Locator{ProxyPort: "8000", Services: m}).Locations("127.0.0.1:8084")
 	var list []protocol.StatusResponse
 	for _, inst := range m.all {
-		list = append(list, protocol.NewStatusResponse(inst, locator.Location(inst.ID, "127.0.0.1:8084")))
+		list = append(list, protocol.NewStatusResponse(inst, locate(inst.ID)))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -67,9 +67,11 @@ func (f *fakePreloader) Status(_ context.Context, template string) (preload.Prog
 func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
 		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
-		Location: func(id, requestHost string) string { return requestHost + "/user/" + id },
-		Client:   func(r *http.Request) string { return strings.ReplaceAll(r.RemoteAddr, ":", ".port.") }, // a label's value
-		Keys:     keys.New(testAPIKey), MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour,
+		Locations: func(requestHost string) func(id string) string {
+			return func(id string) string { return requestHost + "/user/" + id }
+		},
+		Client: func(r *http.Request) string { return strings.ReplaceAll(r.RemoteAddr, ":", ".port.") }, // a label's value
+		Keys:   keys.New(testAPIKey), MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour,
 		Draining: context.Background(), Metrics: newTestMetrics(), Log: kubetest.NoLog(),
 	}
 }

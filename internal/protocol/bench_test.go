@@ -27,6 +27,6 @@ func BenchmarkLocation(b *testing.B) {
 	l := &Locator{ProxyPort: "8000", Services: services{}}
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Location("84b8f9e8d573e73016fa2c14bad86a4d", "binder.example:8084")
+		l.Locations("binder.example:8084")("84b8f9e8d573e73016fa2c14bad86a4d")
 	}
 }

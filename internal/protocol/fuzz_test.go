@@ -137,7 +137,7 @@ func FuzzLocation(f *testing.F) {
 			return
 		}
 		l := &Locator{ProxyPort: port, Services: services{}}
-		location := l.Location("id", host)
+		location := l.Locations(host)("id")
 		u, err := url.Parse("http://" + location)
 		if err != nil || u.Path != "/user/id" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || location != u.Host+u.Path {
 			t.Errorf("%q gives %q: %+v, %v", host, location, u, err)

@@ -34,17 +34,15 @@ type Locator struct {
 	Services Services
 }
 
-// Location returns the address of an instance: host and path without a scheme, as
-// the Binder deploy protocol defines it. requestHost is the Host header of the
-// request that asks.
-func (l *Locator) Location(id, requestHost string) string {
-	host := ""
+// Locations returns a function that returns the address of an instance: host and path
+// without a scheme, as the Binder deploy protocol defines it. requestHost is the Host
+// header of the request that asks; a list asks once for all instances.
+func (l *Locator) Locations(requestHost string) func(id string) string {
 	if l.Layout.Apart() {
-		host = l.Layout.InstanceHost(id)
-	} else {
-		host = l.host(requestHost)
+		return func(id string) string { return l.Layout.InstanceHost(id) + instance.UserPrefix + id }
 	}
-	return host + instance.UserPrefix + id
+	prefix := l.host(requestHost) + instance.UserPrefix
+	return func(id string) string { return prefix + id }
 }
 
 // host returns the first of these that is known: the host that the operator

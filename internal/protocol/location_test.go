@@ -50,7 +50,7 @@ func TestLocation(t *testing.T) {
 	} {
 		l := &Locator{PublicHost: row.publicHost, ProxyPort: "8000", Services: services{row.service}}
 		want := row.want + "/user/" + kubetest.ID(1)
-		if got := l.Location(kubetest.ID(1), "api.example:8084"); got != want {
+		if got := l.Locations("api.example:8084")(kubetest.ID(1)); got != want {
 			t.Errorf("%s: location is %q, want %q", row.name, got, want)
 		}
 	}
@@ -79,7 +79,7 @@ func TestLocationFromTheRequest(t *testing.T) {
 	for requestHost, want := range want {
 		for port, want := range map[string]string{"8000": want.on8000, "80": want.on80} {
 			l := &Locator{ProxyPort: port, Services: services{}}
-			if got := l.Location("x", requestHost); got != want+"/user/x" {
+			if got := l.Locations(requestHost)("x"); got != want+"/user/x" {
 				t.Errorf("Host %q, proxy port %s: got %q, want %q", requestHost, port, got, want)
 			}
 		}
@@ -94,7 +94,7 @@ func TestLocationAtAnOwnHost(t *testing.T) {
 	}
 	want := kubetest.ID(1) + ".users.example:8443/user/" + kubetest.ID(1)
 	for _, host := range []string{"hub.example", "api.example:8084", kubetest.ID(2) + ".users.example:8443", ""} {
-		if got := l.Location(kubetest.ID(1), host); got != want {
+		if got := l.Locations(host)(kubetest.ID(1)); got != want {
 			t.Errorf("at %q: location is %q, want %q", host, got, want)
 		}
 	}
