@@ -36,6 +36,10 @@ const (
 type Cache interface {
 	// Pod returns the pod of an instance.
 	Pod(id string) (*corev1.Pod, bool)
+	// LastUse returns the last activity that is written on the pod of an instance, and its
+	// cull timeout. The time is zero if there is no readable one. ok is false if there is
+	// no pod, or it is being deleted.
+	LastUse(id string) (written time.Time, cullTimeout time.Duration, ok bool)
 	// Wrote tells the read model what a write has made of a pod.
 	Wrote(pod *corev1.Pod)
 }
@@ -137,24 +141,36 @@ type dueWrite struct {
 func (t *Tracker) due(all bool) []dueWrite {
 	var due []dueWrite
 	for id, used := range t.snapshot() {
-		pod, exists := t.deps.Cache.Pod(id)
-		if !exists || pod.DeletionTimestamp != nil {
-			t.drop(id, used)
-			continue
-		}
-		timeout := t.deps.Rules.CullTimeoutOf(pod)
-		annotated, err := instance.LastActivity(pod)
+		written, timeout, exists := t.deps.Cache.LastUse(id) // few are due, so the pod itself would cost too much
 		switch {
-		case err != nil:
-			due = append(due, dueWrite{pod: pod, use: used, problem: err})
-		case !used.at.Truncate(time.Millisecond).After(annotated): // annotations have milliseconds
+		case !exists:
 			t.drop(id, used)
-		case all || used.at.Sub(annotated) >= t.deps.Rules.Period(timeout):
-			due = append(due, dueWrite{pod: pod, use: used, idleAt: annotated.Add(timeout)})
+		case !written.IsZero() && !used.at.Truncate(time.Millisecond).After(written): // annotations have milliseconds
+			t.drop(id, used)
+		case all || written.IsZero() || used.at.Sub(written) >= t.deps.Rules.Period(timeout):
+			if write, exists := t.dueWrite(id, used); exists {
+				due = append(due, write)
+			}
 		}
 	}
 	slices.SortFunc(due, func(a, b dueWrite) int { return a.idleAt.Compare(b.idleAt) })
 	return due
+}
+
+// dueWrite returns the write of a use to the pod as it is now.
+func (t *Tracker) dueWrite(id string, used use) (write dueWrite, exists bool) {
+	pod, exists := t.deps.Cache.Pod(id)
+	if !exists {
+		return dueWrite{}, false
+	}
+	write = dueWrite{pod: pod, use: used}
+	annotated, err := instance.LastActivity(pod)
+	if err != nil {
+		write.problem = err
+	} else {
+		write.idleAt = annotated.Add(t.deps.Rules.CullTimeoutOf(pod))
+	}
+	return write, true
 }
 
 // flush writes the uses that are due, or all of them, several at a time. It returns
