@@ -12,16 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	appsinformers "k8s.io/client-go/informers/apps/v1"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/ownwrites"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
@@ -69,7 +66,7 @@ type Cache struct {
 // CacheDeps are what a Cache needs: a client, what to watch, and the rules that
 // instances are described by.
 type CacheDeps struct {
-	Client             kubernetes.Interface
+	Client             kube.Client
 	Namespace          string // the service's own: where the proxy's Service is
 	InstancesNamespace string
 	ProxyService       string
@@ -92,6 +89,11 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	}
 	byTemplate := cache.Indexers{templateIndex: informers.ByTemplate}
 	tombstoneIndexers := cache.Indexers{templateIndex: informers.ByTemplate, clientIndex: informers.ByClient}
+	core, apps := deps.Client.CoreV1(), deps.Client.AppsV1()
+	events := core.Events(deps.InstancesNamespace)
+	informer := func(objects cache.ListerWatcher, example runtime.Object, indexers cache.Indexers) cache.SharedIndexInformer {
+		return cache.NewSharedIndexInformer(objects, example, 0, indexers)
+	}
 	c := &Cache{
 		namespace:    deps.InstancesNamespace,
 		proxyService: deps.Namespace + "/" + deps.ProxyService,
@@ -100,12 +102,12 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		now:          deps.Now,
 
 		pods:       podstore.New(deps.Rules, deps.Now),
-		podWatch:   podWatch(deps.Client, deps.InstancesNamespace, managed),
-		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, tombstoneIndexers, managed),
-		templates:  coreinformers.NewPodTemplateInformer(deps.Client, deps.InstancesNamespace, 0, nil),
-		services:   coreinformers.NewFilteredServiceInformer(deps.Client, deps.Namespace, 0, nil, proxyService),
-		warnings:   coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, cache.Indexers{podIndex: informers.ByPod}, warnings),
-		preloads:   appsinformers.NewFilteredDaemonSetInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
+		podWatch:   informers.Watch(core.Pods(deps.InstancesNamespace), deps.Client, managed),
+		tombstones: informer(informers.Watch(events, deps.Client, managed), &corev1.Event{}, tombstoneIndexers),
+		templates:  informer(informers.Watch(core.PodTemplates(deps.InstancesNamespace), deps.Client, nil), &corev1.PodTemplate{}, cache.Indexers{}),
+		services:   informer(informers.Watch(core.Services(deps.Namespace), deps.Client, proxyService), &corev1.Service{}, cache.Indexers{}),
+		warnings:   informer(informers.Watch(events, deps.Client, warnings), &corev1.Event{}, cache.Indexers{podIndex: informers.ByPod}),
+		preloads:   informer(informers.Watch(apps.DaemonSets(deps.InstancesNamespace), deps.Client, managed), &appsv1.DaemonSet{}, byTemplate),
 	}
 	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
 	c.ownPods = ownwrites.New(c.pods.Get, time.Now)
@@ -162,21 +164,6 @@ func (c *Cache) Synced() bool {
 // informers are those of everything but the pods.
 func (c *Cache) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings}
-}
-
-// podWatch lists and watches pods.
-func podWatch(client kubernetes.Interface, namespace string, only func(*metav1.ListOptions)) cache.ListerWatcher {
-	pods := client.CoreV1().Pods(namespace)
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			only(&o)
-			return pods.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			only(&o)
-			return pods.Watch(ctx, o)
-		},
-	}, client)
 }
 
 // podDelivered notes a version of a pod that the watch has delivered, and wakes the clients

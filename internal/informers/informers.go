@@ -5,14 +5,41 @@
 package informers
 
 import (
+	"context"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
+
+// Resource is a typed client of one resource.
+type Resource[L runtime.Object] interface {
+	List(ctx context.Context, opts metav1.ListOptions) (L, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+}
+
+// Watch lists and watches a resource. only selects what is watched; nil means all. client is
+// the client that the resource is of.
+func Watch[L runtime.Object](resource Resource[L], client any, only func(*metav1.ListOptions)) cache.ListerWatcher {
+	if only == nil {
+		only = func(*metav1.ListOptions) {}
+	}
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			only(&opts)
+			return resource.List(ctx, opts)
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			only(&opts)
+			return resource.Watch(ctx, opts)
+		},
+	}, client)
+}
 
 // Handle calls changed for every version of an object of type T, with the version
 // before it, or nil. It calls gone, if that is not nil, for the last version of a
