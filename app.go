@@ -11,14 +11,13 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
@@ -111,7 +110,7 @@ func (a *app) templates() podtemplate.Source {
 // makeWriters makes the parts that write to the API server.
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
-	remover := func(client kubernetes.Interface) *tombstone.Remover {
+	remover := func(client kube.Client) *tombstone.Remover {
 		return &tombstone.Remover{Client: client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.visits, Metrics: a.metrics}
 	}
 	a.activity = activity.New(activity.Deps{

@@ -10,11 +10,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
@@ -22,12 +22,11 @@ import (
 // tells that the start timeout has passed.
 const awaitPulse = 5 * time.Second
 
-// Instance returns what is known of an id. A pod has precedence over a tombstone,
-// which may have been written for a delete that did not happen; but the tombstone
-// of a pod that is being deleted says why.
+// Instance returns what is known of an id. A pod has precedence over a tombstone, which may be
+// of a delete that did not happen; but that of a pod that is being deleted says why.
 func (c *Cache) Instance(id string) (instance.Instance, bool) {
-	if pod, ok := c.Pod(id); ok && !c.hasEnded(pod) {
-		return c.describe(pod, c.now()), true
+	if record, ok := c.record(id); ok && !c.hasEnded(record) {
+		return c.describe(record, c.now()), true
 	}
 	if event, ok := c.Tombstone(id); ok {
 		return instance.FromTombstone(event), true
@@ -35,72 +34,98 @@ func (c *Cache) Instance(id string) (instance.Instance, bool) {
 	return instance.Instance{}, false
 }
 
+// record returns the record of an instance's pod.
+func (c *Cache) record(id string) (*podstore.Record, bool) {
+	record, ok := c.ownPods.Get(instance.PodName(id))
+	return record, ok && record.IsInstance && record.ID == id
+}
+
 // hasEnded reports whether a pod counts as ended: it is being deleted, and it has a
 // tombstone.
-func (c *Cache) hasEnded(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp == nil {
+func (c *Cache) hasEnded(record *podstore.Record) bool {
+	if !record.IsDeleting {
 		return false
 	}
-	_, known := c.Tombstone(pod.Labels[instance.IDLabel])
+	_, known := c.Tombstone(record.ID)
 	return known
 }
 
 // describe is what the pod says, and what this replica has found out beyond that.
-func (c *Cache) describe(pod *corev1.Pod, now time.Time) instance.Instance {
-	inst := instance.FromPod(pod, c.Warnings(pod), now, c.rules.StartTimeout)
-	if inst.Status == instance.StatusDeploying && c.earlyReady.Listens(pod) {
-		inst.Status, inst.Address = instance.StatusDeployed, instance.PodAddress(pod)
-		inst.Message, inst.Detail, inst.Fault = "", "", ""
+func (c *Cache) describe(record *podstore.Record, now time.Time) instance.Instance {
+	inst, ok := record.Instance(now)
+	if !ok || c.saysMore(record) {
+		pod := record.Pod()
+		inst = instance.FromPod(pod, c.Warnings(pod), now, c.rules.StartTimeout)
+		if inst.Status == instance.StatusDeploying && c.earlyReady.Listens(pod) {
+			inst.Status, inst.Address = instance.StatusDeployed, instance.PodAddress(pod)
+			inst.Message, inst.Detail, inst.Fault = "", "", ""
+		}
+		c.rules.Describe(&inst, pod, now)
 	}
-	c.rules.Describe(&inst, pod, now)
 	if inst.Status == instance.StatusDeployed {
 		overdue := !inst.CullAt.IsZero() && !now.Before(inst.CullAt)
-		inst.Unsure = c.sharesAddress(pod) || c.contact.Unsure(overdue)
+		inst.Unsure = c.pods.SharesAddress(record) || c.contact.Unsure(overdue)
 	}
 	return inst
 }
 
-// sharesAddress reports whether another pod that lives has the address of this one.
-func (c *Cache) sharesAddress(pod *corev1.Pod) bool {
-	key := instance.AddressKey(pod)
-	return key != "" && slices.ContainsFunc(indexed[*corev1.Pod](c.pods, addressIndex, key), func(other *corev1.Pod) bool {
-		return other.Name != pod.Name
-	})
+// saysMore reports whether there is more to say of a pod than what its record says: its
+// Warning Events count, or it was found to listen.
+func (c *Cache) saysMore(record *podstore.Record) bool {
+	return record.ByEvents && (c.earlyReady.Knows(record.ID) || len(c.warningsOf(record.GetUID())) > 0)
 }
 
 // Instances returns the instances of a template, or all for "", the oldest first.
 // Ended instances are among them for as long as their tombstones last.
 func (c *Cache) Instances(template string) []instance.Instance {
-	return c.describeAll(c.podsOfTemplate(template), indexed[*corev1.Event](c.tombstones, templateIndex, template))
+	return c.describeAll(c.recordsOfTemplate(template), informers.Indexed[*corev1.Event](c.tombstones, templateIndex, template))
 }
 
 // ClientInstances is Instances for those that a client has launched.
 func (c *Cache) ClientInstances(client string) []instance.Instance {
-	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, clientIndex, client) })
-	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return pod.Labels[instance.ClientLabel] != client })
-	return c.describeAll(pods, indexed[*corev1.Event](c.tombstones, clientIndex, client))
+	records := c.ownPods.Overlay(func() []*podstore.Record { return c.pods.OfClient(client) })
+	records = slices.DeleteFunc(records, func(record *podstore.Record) bool { return record.Client != client })
+	return c.describeAll(records, informers.Indexed[*corev1.Event](c.tombstones, clientIndex, client))
 }
 
 // describeAll returns the instances of pods and tombstones, each once, the oldest first.
-func (c *Cache) describeAll(pods []*corev1.Pod, tombstones []*corev1.Event) []instance.Instance {
+func (c *Cache) describeAll(records []*podstore.Record, tombstones []*corev1.Event) []instance.Instance {
 	now := c.now()
-	var all []instance.Instance
-	seen := map[string]bool{}
-	for _, pod := range pods {
-		if instance.IsInstance(pod) && !c.hasEnded(pod) {
-			inst := c.describe(pod, now)
-			all, seen[inst.ID] = append(all, inst), true
-		}
+	records, tombstones = c.each(records, tombstones)
+	// Records are sorted before they are described, because instances are large.
+	slices.SortFunc(records, func(a, b *podstore.Record) int { return byAge(a.Created, b.Created, a.ID, b.ID) })
+	all := make([]instance.Instance, 0, len(records)+len(tombstones))
+	for _, record := range records {
+		all = append(all, c.describe(record, now))
 	}
 	for _, event := range tombstones {
-		if instance.IsInstance(event) && !seen[event.Labels[instance.IDLabel]] {
-			all = append(all, instance.FromTombstone(event))
+		all = append(all, instance.FromTombstone(event))
+	}
+	if len(tombstones) > 0 {
+		slices.SortFunc(all, func(a, b instance.Instance) int { return byAge(a.Created, b.Created, a.ID, b.ID) })
+	}
+	return all
+}
+
+// byAge orders two instances by when they were created, and then by their ids.
+func byAge(created, other time.Time, id, otherID string) int {
+	return cmp.Or(created.Compare(other), strings.Compare(id, otherID))
+}
+
+// each returns the records and the tombstones of instances, so that each instance is among
+// one of them: the record, unless it has ended.
+func (c *Cache) each(records []*podstore.Record, tombstones []*corev1.Event) ([]*podstore.Record, []*corev1.Event) {
+	records = slices.DeleteFunc(records, func(record *podstore.Record) bool { return !record.IsInstance || c.hasEnded(record) })
+	ended := make(map[string]bool, len(tombstones))
+	for _, event := range tombstones {
+		if instance.IsInstance(event) {
+			ended[event.Labels[instance.IDLabel]] = true
 		}
 	}
-	slices.SortFunc(all, func(a, b instance.Instance) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
-	})
-	return all
+	for _, record := range records {
+		delete(ended, record.ID)
+	}
+	return records, slices.DeleteFunc(tombstones, func(event *corev1.Event) bool { return !ended[event.Labels[instance.IDLabel]] })
 }
 
 // Await returns what is known of an id as soon as good accepts it, or else when ctx
@@ -130,63 +155,82 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 
 // awaited returns the pod of an instance, as long as a client waits for it.
 func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
-	pod, ok := c.Pod(id)
-	return pod, ok && c.waiters.Any(instance.PodName(id)) && !c.sharesAddress(pod)
+	record, ok := c.record(id)
+	if !ok || !c.waiters.Any(instance.PodName(id)) || c.pods.SharesAddress(record) {
+		return nil, false
+	}
+	return record.Pod(), true
 }
 
 // foundListening tells everybody of a pod that was found to listen.
 func (c *Cache) foundListening(pod *corev1.Pod) {
 	c.wake(pod)
-	c.tellUpdated(pod)
+	if record, ok := c.record(pod.Labels[instance.IDLabel]); ok {
+		c.tellUpdated(record)
+	}
 }
 
-// Pod returns the pod of an instance.
+// Pod returns the pod of an instance. It is decoded each time.
 func (c *Cache) Pod(id string) (*corev1.Pod, bool) {
-	pod, ok := c.ownPods.Get(instance.PodName(id))
-	return pod, ok && instance.IsInstance(pod) && pod.Labels[instance.IDLabel] == id
+	if record, ok := c.record(id); ok {
+		return record.Pod(), true
+	}
+	return nil, false
+}
+
+// LastUse returns what is written on an instance's pod of its last use; see activity.Cache.
+func (c *Cache) LastUse(id string) (written time.Time, cullTimeout time.Duration, ok bool) {
+	record, ok := c.record(id)
+	if !ok || record.IsDeleting {
+		return time.Time{}, 0, false
+	}
+	return record.LastActivity, record.CullTimeout, true
 }
 
 // Warnings returns the Warning Events of a pod, without what nothing reads.
-func (c *Cache) Warnings(pod *corev1.Pod) []*corev1.Event {
-	if pod.UID == "" {
+func (c *Cache) Warnings(pod *corev1.Pod) []*corev1.Event { return c.warningsOf(pod.UID) }
+
+func (c *Cache) warningsOf(pod types.UID) []*corev1.Event {
+	if pod == "" {
 		return nil
 	}
-	return indexed[*corev1.Event](c.warnings, podIndex, string(pod.UID))
-}
-
-// InstancePods returns the pods of all instances, and those that are left over from one.
-func (c *Cache) InstancePods() []*corev1.Pod {
-	return slices.DeleteFunc(c.podsOfTemplate(""), func(pod *corev1.Pod) bool { return !instance.IsInstance(pod) && !instance.IsStray(pod) })
+	return informers.Indexed[*corev1.Event](c.warnings, podIndex, string(pod))
 }
 
 // WarmPods returns the warm pods of a template: those that are nobody's instance.
 func (c *Cache) WarmPods(template string) []*corev1.Pod {
-	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, warmIndex, template) })
-	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
-		return !instance.IsWarm(pod) || instance.TemplateOf(pod) != template
+	var pods []*corev1.Pod
+	for _, record := range c.warmRecords(template) {
+		pods = append(pods, record.Pod())
+	}
+	return pods
+}
+
+func (c *Cache) warmRecords(template string) []*podstore.Record {
+	records := c.ownPods.Overlay(func() []*podstore.Record { return c.pods.Warm(template) })
+	return slices.DeleteFunc(records, func(record *podstore.Record) bool {
+		return !record.IsWarm || record.Template() != template
 	})
 }
 
 // WarmTemplates returns the names of the templates that have warm pods.
-func (c *Cache) WarmTemplates() []string {
-	return c.pods.GetIndexer().ListIndexFuncValues(warmIndex)
-}
+func (c *Cache) WarmTemplates() []string { return c.pods.WarmTemplates() }
 
 // Tombstone returns the Event that remembers an instance.
 func (c *Cache) Tombstone(id string) (*corev1.Event, bool) {
-	event, ok := lookup[*corev1.Event](c.tombstones, c.namespace+"/"+instance.TombstoneName(id))
+	event, ok := informers.Lookup[*corev1.Event](c.tombstones, c.namespace+"/"+instance.TombstoneName(id))
 	return event, ok && instance.IsInstance(event) && event.Labels[instance.IDLabel] == id
 }
 
 // PodTemplates returns all PodTemplates.
 func (c *Cache) PodTemplates() []*corev1.PodTemplate {
-	return typed[*corev1.PodTemplate](c.templates.GetStore().List())
+	return informers.List[*corev1.PodTemplate](c.templates.GetStore().List())
 }
 
 // Template returns the PodTemplate of a name, which the caller must not change. The
 // error wraps podtemplate.ErrUnknown if there is none.
 func (c *Cache) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {
-	if template, ok := lookup[*corev1.PodTemplate](c.templates, c.namespace+"/"+name); ok {
+	if template, ok := informers.Lookup[*corev1.PodTemplate](c.templates, c.namespace+"/"+name); ok {
 		return template, nil
 	}
 	return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
@@ -194,13 +238,14 @@ func (c *Cache) Template(_ context.Context, name string) (*corev1.PodTemplate, e
 
 // ProxyService returns the Service that leads visitors to the proxy.
 func (c *Cache) ProxyService() (*corev1.Service, bool) {
-	return lookup[*corev1.Service](c.services, c.proxyService)
+	return informers.Lookup[*corev1.Service](c.services, c.proxyService)
 }
 
-// Preloads returns the preloads of a template, or all for "", without those that
-// are being deleted.
+// Preloads returns the preloads of a template, or all for "", but those that are being deleted.
 func (c *Cache) Preloads(template string) []*appsv1.DaemonSet {
-	sets := c.ownPreloads.Overlay(func() []*appsv1.DaemonSet { return indexed[*appsv1.DaemonSet](c.preloads, templateIndex, template) })
+	sets := c.ownPreloads.Overlay(func() []*appsv1.DaemonSet {
+		return informers.Indexed[*appsv1.DaemonSet](c.preloads, templateIndex, template)
+	})
 	return slices.DeleteFunc(sets, func(set *appsv1.DaemonSet) bool {
 		return set.Labels[instance.PreloadLabel] == "" || set.DeletionTimestamp != nil ||
 			template != "" && instance.TemplateOf(set) != template
@@ -209,12 +254,16 @@ func (c *Cache) Preloads(template string) []*appsv1.DaemonSet {
 
 // PreloadPods returns the pods of one preload.
 func (c *Cache) PreloadPods(set *appsv1.DaemonSet) []*corev1.Pod {
-	pods := indexed[*corev1.Pod](c.pods, templateIndex, instance.TemplateOf(set))
-	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return pod.Labels[instance.PreloadNameLabel] != set.Name })
+	var pods []*corev1.Pod
+	for _, record := range c.pods.OfTemplate(instance.TemplateOf(set)) {
+		if record.Preload() == set.Name {
+			pods = append(pods, record.Pod())
+		}
+	}
+	return pods
 }
 
-// AwaitPreload returns the preloads of a template as soon as good accepts them, or
-// else when ctx is done.
+// AwaitPreload returns the preloads of a template once good accepts them, or when ctx is done.
 func (c *Cache) AwaitPreload(ctx context.Context, template string, good func([]*appsv1.DaemonSet) bool) []*appsv1.DaemonSet {
 	changed, stop := c.waiters.Add(preloadWaiter(template))
 	defer stop()
@@ -230,105 +279,11 @@ func (c *Cache) AwaitPreload(ctx context.Context, template string, good func([]*
 	}
 }
 
-// preloadWaiter is the name that clients wait under for the preload of a template.
-// An id has no colon.
-func preloadWaiter(template string) string { return "preload:" + template }
-
-// podsOfTemplate returns the managed pods of a template, or all for "".
-func (c *Cache) podsOfTemplate(template string) []*corev1.Pod {
-	pods := c.ownPods.Overlay(func() []*corev1.Pod { return indexed[*corev1.Pod](c.pods, templateIndex, template) })
-	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
-		return template != "" && instance.TemplateOf(pod) != template
-	})
-}
-
-func lookup[T any](informer cache.SharedIndexInformer, key string) (T, bool) {
-	obj, _, err := informer.GetStore().GetByKey(key)
-	found, ok := obj.(T)
-	return found, ok && err == nil
-}
-
-// indexed lists by an index of the informer, or all for "".
-func indexed[T any](informer cache.SharedIndexInformer, index, value string) []T {
-	if value == "" {
-		return typed[T](informer.GetStore().List())
+// recordsOfTemplate returns the records of the managed pods of a template, or all for "".
+func (c *Cache) recordsOfTemplate(template string) []*podstore.Record {
+	if template == "" {
+		return c.ownPods.Overlay(c.pods.All)
 	}
-	objs, err := informer.GetIndexer().ByIndex(index, value)
-	if err != nil { // only if the index does not exist
-		panic(err)
-	}
-	return typed[T](objs)
-}
-
-func typed[T any](objs []any) []T {
-	all := make([]T, 0, len(objs))
-	for _, obj := range objs {
-		if object, ok := obj.(T); ok {
-			all = append(all, object)
-		}
-	}
-	return all
-}
-
-func indexByTemplate(obj any) ([]string, error) {
-	meta, ok := obj.(metav1.Object)
-	if !ok {
-		return nil, fmt.Errorf("index by template: unexpected %T", obj)
-	}
-	return []string{instance.TemplateOf(meta)}, nil
-}
-
-// indexByClient files an object under the client whose launch made it an instance.
-func indexByClient(obj any) ([]string, error) {
-	if meta, ok := obj.(metav1.Object); ok && meta.GetLabels()[instance.ClientLabel] != "" {
-		return []string{meta.GetLabels()[instance.ClientLabel]}, nil
-	}
-	return nil, nil
-}
-
-// indexWarm files warm pods under their template, and no others.
-func indexWarm(obj any) ([]string, error) {
-	if pod, ok := obj.(*corev1.Pod); ok && instance.IsWarm(pod) {
-		return []string{instance.TemplateOf(pod)}, nil
-	}
-	return nil, nil
-}
-
-// indexByPod files Warning Events under the UID of their pod.
-func indexByPod(obj any) ([]string, error) {
-	if event, ok := obj.(*corev1.Event); ok && event.InvolvedObject.UID != "" {
-		return []string{string(event.InvolvedObject.UID)}, nil
-	}
-	return nil, nil
-}
-
-// slim drops what nothing reads before an object is stored: managedFields alone are
-// often half of it.
-func slim(obj any) (any, error) {
-	if meta, ok := obj.(metav1.Object); ok {
-		meta.SetManagedFields(nil)
-	}
-	return obj, nil
-}
-
-// slimWarning leaves of a Warning Event what is read.
-func slimWarning(obj any) (any, error) {
-	if event, ok := obj.(*corev1.Event); ok {
-		return instance.SlimWarning(event), nil
-	}
-	return obj, nil
-}
-
-// slimPod keeps only the node of a pod's spec and how its containers restart: all else
-// that is read is in the metadata and the status. It also removes a ready-when annotation
-// that contradicts the spec, because that cannot be checked later.
-func slimPod(obj any) (any, error) {
-	if pod, ok := obj.(*corev1.Pod); ok {
-		if earlyready.NeedsMoreThanPort(pod) {
-			delete(pod.Annotations, instance.ReadyWhenAnnotation)
-		}
-		pod.Spec = instance.SlimSpec(pod)
-		pod.Status.PodIPs, pod.Status.HostIPs = nil, nil
-	}
-	return slim(obj)
+	records := c.ownPods.Overlay(func() []*podstore.Record { return c.pods.OfTemplate(template) })
+	return slices.DeleteFunc(records, func(record *podstore.Record) bool { return record.Template() != template })
 }

@@ -39,7 +39,7 @@ func TestWrote(t *testing.T) {
 		server.BreakFirstPodWatch()
 		c := startCacheOn(t, server)
 		var updated []string
-		noError(t, c.OnPod(func(pod *corev1.Pod) { updated = append(updated, pod.Name) }, func(*corev1.Pod) {}))
+		noError(t, c.OnInstance(func(id string) { updated = append(updated, id) }, func(*corev1.Pod) {}))
 		synctest.Wait()
 		updated = nil
 		waiting := make(chan instance.Instance)

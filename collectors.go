@@ -2,7 +2,9 @@ package main
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
@@ -46,9 +48,15 @@ var _ prometheus.Collector = (*instanceCollector)(nil)
 func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
 
 func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
-	count := map[instance.Status]int{}
-	for _, inst := range c.cache.Instances("") {
-		count[inst.Status]++
+	now := c.cache.now()
+	records, tombstones := c.cache.each(c.cache.recordsOfTemplate(""), informers.Indexed[*corev1.Event](c.cache.tombstones, templateIndex, ""))
+	count := map[instance.Status]int{instance.StatusDeleted: len(tombstones)}
+	for _, record := range records {
+		if record.Holds(now) && !c.cache.saysMore(record) {
+			count[record.Status()]++ // to describe all would take too long
+		} else {
+			count[c.cache.describe(record, now).Status]++
+		}
 	}
 	for _, status := range instance.Statuses() {
 		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
@@ -68,10 +76,10 @@ func (c *poolCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.des
 func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 	var ready, starting int
 	for _, template := range c.cache.WarmTemplates() {
-		for _, pod := range c.cache.WarmPods(template) {
+		for _, record := range c.cache.warmRecords(template) {
 			switch {
-			case pod.DeletionTimestamp != nil:
-			case instance.IsServing(pod):
+			case record.IsDeleting:
+			case record.IsServing:
 				ready++
 			default:
 				starting++

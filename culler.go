@@ -59,7 +59,7 @@ type Culler struct {
 // NewCuller returns a Culler that looks at every instance once an interval.
 func NewCuller(deps CullerDeps) (*Culler, error) {
 	c := &Culler{deps: deps, gone: make(chan *corev1.Pod, maxUnremembered), prober: activity.NewProber()}
-	return c, deps.Cache.OnPod(func(*corev1.Pod) {}, c.noticeGone)
+	return c, deps.Cache.OnInstance(func(string) {}, c.noticeGone)
 }
 
 // Run culls until ctx is done: for one term of leading.
@@ -157,10 +157,17 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 func (c *Culler) judgeAll(ctx context.Context, now time.Time) (work []judged) {
 	var inDoubt []judged
 	wereReady := 0
-	for _, pod := range c.deps.Cache.InstancePods() {
-		if pod.DeletionTimestamp == nil && instance.WasReady(pod) {
+	for _, record := range c.deps.Cache.recordsOfTemplate("") {
+		if !record.IsInstance && !record.IsStray {
+			continue
+		}
+		if !record.IsDeleting && record.WasReady {
 			wereReady++
 		}
+		if record.StaysAt(now) && !c.deps.Cache.saysMore(record) {
+			continue // as nearly all: this is cheap
+		}
+		pod := record.Pod()
 		switch v := c.judge(pod, now); {
 		case v.Action == lifetime.Keep:
 		case v.InDoubt:

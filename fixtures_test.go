@@ -71,7 +71,7 @@ func startCacheOn(t testing.TB, server *kubetest.Server) *testCache {
 	watches := len(c.Calls("watch"))
 	runUntilEnd(t, c.Cache.Run)
 	kubetest.Eventually(t, "the caches have synced and the watches are open", func() bool {
-		return c.Synced() && len(c.Calls("watch")) >= watches+len(c.informers())
+		return c.Synced() && len(c.Calls("watch")) >= watches+len(c.informers())+1
 	})
 	return c
 }
@@ -96,14 +96,25 @@ func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
 	return c
 }
 
+// InstancePods returns the pods that the culler looks at.
+func (c *Cache) InstancePods() []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, record := range c.recordsOfTemplate("") {
+		if record.IsInstance || record.IsStray {
+			pods = append(pods, record.Pod())
+		}
+	}
+	return pods
+}
+
 // put creates or replaces a pod at the fake API server. It returns when the read model
 // has it.
 func (c *testCache) put(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
 	pod = c.PutPod(t, pod)
 	kubetest.Eventually(t, "the cache has pod "+pod.Name, func() bool {
-		cached, ok := lookup[*corev1.Pod](c.pods, pod.Namespace+"/"+pod.Name)
-		return ok && cached.ResourceVersion == pod.ResourceVersion
+		cached, ok := c.pods.Get(pod.Name)
+		return ok && cached.GetResourceVersion() == pod.ResourceVersion
 	})
 }
 

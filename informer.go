@@ -11,25 +11,24 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	appsinformers "k8s.io/client-go/informers/apps/v1"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/earlyready"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/ownwrites"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/waiters"
 )
 
 const (
 	templateIndex = "template"
 	clientIndex   = "client"
-	warmIndex     = "warm"
 	podIndex      = "pod"
-	addressIndex  = "address"
 )
 
 // Cache is the read model: what the watches have delivered of the pods, the
@@ -48,25 +47,26 @@ type Cache struct {
 	contact      *contact.Contact
 	now          func() time.Time
 
-	pods       cache.SharedIndexInformer
+	pods       *podstore.Store
+	podWatch   cache.ListerWatcher
 	tombstones cache.SharedIndexInformer
 	templates  cache.SharedIndexInformer
 	services   cache.SharedIndexInformer
 	warnings   cache.SharedIndexInformer // Warning Events of pods
 	preloads   cache.SharedIndexInformer // DaemonSets
 
-	ownPods     *ownwrites.Store[*corev1.Pod]
+	ownPods     *ownwrites.Store[*podstore.Record]
 	ownPreloads *ownwrites.Store[*appsv1.DaemonSet]
 
 	waiters    waiters.Set // by the name of a pod, or by preloadWaiter
 	earlyReady *earlyready.Dialer
-	updated    []func(*corev1.Pod) // see OnPod
+	updated    []func(id string) // see OnInstance
 }
 
 // CacheDeps are what a Cache needs: a client, what to watch, and the rules that
 // instances are described by.
 type CacheDeps struct {
-	Client             kubernetes.Interface
+	Client             kube.Client
 	Namespace          string // the service's own: where the proxy's Service is
 	InstancesNamespace string
 	ProxyService       string
@@ -87,9 +87,13 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	warnings := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Pod"}.String()
 	}
-	byTemplate := cache.Indexers{templateIndex: indexByTemplate}
-	tombstoneIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient}
-	podIndexers := cache.Indexers{templateIndex: indexByTemplate, clientIndex: indexByClient, warmIndex: indexWarm, addressIndex: indexByAddress}
+	byTemplate := cache.Indexers{templateIndex: informers.ByTemplate}
+	tombstoneIndexers := cache.Indexers{templateIndex: informers.ByTemplate, clientIndex: informers.ByClient}
+	core, apps := deps.Client.CoreV1(), deps.Client.AppsV1()
+	events := core.Events(deps.InstancesNamespace)
+	informer := func(objects cache.ListerWatcher, example runtime.Object, indexers cache.Indexers) cache.SharedIndexInformer {
+		return cache.NewSharedIndexInformer(objects, example, 0, indexers)
+	}
 	c := &Cache{
 		namespace:    deps.InstancesNamespace,
 		proxyService: deps.Namespace + "/" + deps.ProxyService,
@@ -97,39 +101,38 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		contact:      cmp.Or(deps.Contact, contact.New(time.Now)),
 		now:          deps.Now,
 
-		pods:       coreinformers.NewFilteredPodInformer(deps.Client, deps.InstancesNamespace, 0, podIndexers, managed),
-		tombstones: coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, tombstoneIndexers, managed),
-		templates:  coreinformers.NewPodTemplateInformer(deps.Client, deps.InstancesNamespace, 0, nil),
-		services:   coreinformers.NewFilteredServiceInformer(deps.Client, deps.Namespace, 0, nil, proxyService),
-		warnings:   coreinformers.NewFilteredEventInformer(deps.Client, deps.InstancesNamespace, 0, cache.Indexers{podIndex: indexByPod}, warnings),
-		preloads:   appsinformers.NewFilteredDaemonSetInformer(deps.Client, deps.InstancesNamespace, 0, byTemplate, managed),
+		pods:       podstore.New(deps.Rules, deps.Now),
+		podWatch:   informers.Watch(core.Pods(deps.InstancesNamespace), deps.Client, managed),
+		tombstones: informer(informers.Watch(events, deps.Client, managed), &corev1.Event{}, tombstoneIndexers),
+		templates:  informer(informers.Watch(core.PodTemplates(deps.InstancesNamespace), deps.Client, nil), &corev1.PodTemplate{}, cache.Indexers{}),
+		services:   informer(informers.Watch(core.Services(deps.Namespace), deps.Client, proxyService), &corev1.Service{}, cache.Indexers{}),
+		warnings:   informer(informers.Watch(events, deps.Client, warnings), &corev1.Event{}, cache.Indexers{podIndex: informers.ByPod}),
+		preloads:   informer(informers.Watch(apps.DaemonSets(deps.InstancesNamespace), deps.Client, managed), &appsv1.DaemonSet{}, byTemplate),
 	}
 	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
-	c.ownPods = ownwrites.New(func(name string) (*corev1.Pod, bool) {
-		return lookup[*corev1.Pod](c.pods, c.namespace+"/"+name)
-	}, time.Now)
+	c.ownPods = ownwrites.New(c.pods.Get, time.Now)
 	c.ownPreloads = ownwrites.New(func(name string) (*appsv1.DaemonSet, bool) {
-		return lookup[*appsv1.DaemonSet](c.preloads, c.namespace+"/"+name)
+		return informers.Lookup[*appsv1.DaemonSet](c.preloads, c.namespace+"/"+name)
 	}, time.Now)
 	for _, informer := range c.informers() {
-		transform := slim
-		switch informer {
-		case c.pods:
-			transform = slimPod
-		case c.warnings:
-			transform = slimWarning
+		transform := informers.Slim
+		if informer == c.warnings {
+			transform = informers.SlimWarning
 		}
 		if err := informer.SetTransform(transform); err != nil {
 			return nil, fmt.Errorf("set the transform of an informer: %w", err)
 		}
 	}
-	for _, informer := range []cache.SharedIndexInformer{c.pods, c.tombstones, c.preloads} {
-		if err := handle(informer, c.delivered, c.gone); err != nil {
+	if err := c.pods.Handle(c.podDelivered, c.podGone); err != nil {
+		return nil, fmt.Errorf("add the handler of pods: %w", err)
+	}
+	for _, informer := range []cache.SharedIndexInformer{c.tombstones, c.preloads} {
+		if err := informers.Handle(informer, c.delivered, c.gone); err != nil {
 			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
 		}
 	}
 	warned := func(_, event *corev1.Event) { c.waiters.Wake(event.InvolvedObject.Name) }
-	if err := handle(c.warnings, warned, nil); err != nil {
+	if err := informers.Handle(c.warnings, warned, nil); err != nil {
 		return nil, fmt.Errorf("add the handler of Warning Events: %w", err)
 	}
 	return c, nil
@@ -139,11 +142,12 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 // instance is dialed any more.
 func (c *Cache) Run(ctx context.Context) {
 	defer c.earlyReady.Close()
-	var informers sync.WaitGroup
+	var running sync.WaitGroup
+	running.Go(func() { c.pods.Run(ctx, c.podWatch) })
 	for _, informer := range c.informers() {
-		informers.Go(func() { informer.RunWithContext(ctx) })
+		running.Go(func() { informer.RunWithContext(ctx) })
 	}
-	informers.Wait()
+	running.Wait()
 }
 
 // Synced reports whether everything has been read once. Until then an instance that
@@ -154,62 +158,44 @@ func (c *Cache) Synced() bool {
 			return false
 		}
 	}
-	return true
+	return c.pods.Synced()
 }
 
+// informers are those of everything but the pods.
 func (c *Cache) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.pods, c.tombstones, c.templates, c.services, c.preloads, c.warnings}
+	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings}
 }
 
-// handle calls changed for every version of an object of type T, with the version
-// before it, or nil. It calls gone, if that is not nil, for the last version of a
-// deleted object. After a broken watch that is the last version that was delivered.
-func handle[T any](informer cache.SharedIndexInformer, changed func(before, object T), gone func(object T)) error {
-	var none T
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) {
-			if object, ok := obj.(T); ok {
-				changed(none, object)
-			}
-		},
-		UpdateFunc: func(old, obj any) {
-			before, _ := old.(T)
-			if object, ok := obj.(T); ok {
-				changed(before, object)
-			}
-		},
-		DeleteFunc: func(obj any) {
-			if lost, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = lost.Obj
-			}
-			if object, ok := obj.(T); ok && gone != nil {
-				gone(object)
-			}
-		},
-	})
-	return err
+// podDelivered notes a version of a pod that the watch has delivered, and wakes the clients
+// that wait for it.
+func (c *Cache) podDelivered(_, record *podstore.Record) {
+	c.ownPods.Delivered(record)
+	if c.earlyReady.Knows(record.ID) {
+		c.earlyReady.Observe(record.Pod())
+	}
+	c.waiters.Wake(instance.PodName(record.ID))
+}
+
+// podGone notes a pod that the watch has reported as deleted, and wakes the clients that
+// wait for it.
+func (c *Cache) podGone(record *podstore.Record) {
+	c.ownPods.Gone(record)
+	c.earlyReady.Forget(record.ID)
+	c.waiters.Wake(instance.PodName(record.ID))
 }
 
 // delivered notes what the watch has delivered, and wakes the clients that wait for it.
 func (c *Cache) delivered(_, object metav1.Object) {
-	switch object := object.(type) {
-	case *corev1.Pod:
-		c.ownPods.Delivered(object)
-		c.earlyReady.Observe(object)
-	case *appsv1.DaemonSet:
-		c.ownPreloads.Delivered(object)
+	if set, ok := object.(*appsv1.DaemonSet); ok {
+		c.ownPreloads.Delivered(set)
 	}
 	c.wake(object)
 }
 
 // gone notes what the watch has reported as deleted, and wakes the clients that wait for it.
 func (c *Cache) gone(object metav1.Object) {
-	switch object := object.(type) {
-	case *corev1.Pod:
-		c.ownPods.Gone(object)
-		c.earlyReady.Forget(object.Labels[instance.IDLabel])
-	case *appsv1.DaemonSet:
-		c.ownPreloads.Gone(object)
+	if set, ok := object.(*appsv1.DaemonSet); ok {
+		c.ownPreloads.Gone(set)
 	}
 	c.wake(object)
 }
@@ -223,46 +209,51 @@ func (c *Cache) wake(object metav1.Object) {
 	c.waiters.Wake(instance.PodName(object.GetLabels()[instance.IDLabel]))
 }
 
+// preloadWaiter is the name that clients wait under for the preload of a template.
+// An id has no colon.
+func preloadWaiter(template string) string { return "preload:" + template }
+
 // Wrote takes the pod that a write returned: until the watch delivers it or
 // something newer, the cache answers with it. A pod whose deletion was accepted is
 // given with its deletion time set. Clients that wait for the instance are woken.
 func (c *Cache) Wrote(pod *corev1.Pod) {
-	_, _ = slimPod(pod) // it never fails
-	c.ownPods.Add(pod)
-	c.tellUpdated(pod)
+	record := c.pods.Record(pod)
+	c.ownPods.Add(record)
+	c.tellUpdated(record)
 	c.wake(pod)
 }
 
 // WrotePreload is Wrote for the DaemonSet of a preload.
 func (c *Cache) WrotePreload(set *appsv1.DaemonSet) {
-	_, _ = slim(set)
+	_, _ = informers.Slim(set)
 	c.ownPreloads.Add(set)
 	c.wake(set)
 }
 
-// OnPod calls updated for every version of an instance's pod, and when the instance
-// is found to listen before it is Ready; and gone for its last version. Handlers
-// must not block. OnPod must be called before Run.
-func (c *Cache) OnPod(updated, gone func(*corev1.Pod)) error {
-	ifInstance := func(pod *corev1.Pod, call func(*corev1.Pod)) {
-		if instance.IsInstance(pod) {
-			call(pod)
+// OnInstance calls updated with the id of an instance for every version of its pod, and when
+// it is found to listen before it is Ready; and gone with the last version of its pod.
+// Handlers must not block. OnInstance must be called before Run.
+func (c *Cache) OnInstance(updated func(id string), gone func(*corev1.Pod)) error {
+	err := c.pods.Handle(func(_, record *podstore.Record) {
+		if record.IsInstance {
+			updated(record.ID)
 		}
-	}
-	err := handle(c.pods,
-		func(_, pod *corev1.Pod) { ifInstance(pod, updated) },
-		func(pod *corev1.Pod) { ifInstance(pod, gone) })
+	}, func(record *podstore.Record) {
+		if record.IsInstance {
+			gone(record.Pod())
+		}
+	})
 	if err != nil {
-		return fmt.Errorf("add a pod handler: %w", err)
+		return fmt.Errorf("add a handler of instances: %w", err)
 	}
 	c.updated = append(c.updated, updated)
 	return nil
 }
 
-func (c *Cache) tellUpdated(pod *corev1.Pod) {
-	if instance.IsInstance(pod) {
+func (c *Cache) tellUpdated(record *podstore.Record) {
+	if record.IsInstance {
 		for _, updated := range c.updated {
-			updated(pod)
+			updated(record.ID)
 		}
 	}
 }
@@ -270,7 +261,7 @@ func (c *Cache) tellUpdated(pod *corev1.Pod) {
 // OnTemplate calls changed for every version of a PodTemplate; before is nil for
 // the first. It must not block.
 func (c *Cache) OnTemplate(changed func(before, template *corev1.PodTemplate)) error {
-	if err := handle(c.templates, changed, nil); err != nil {
+	if err := informers.Handle(c.templates, changed, nil); err != nil {
 		return fmt.Errorf("add a template handler: %w", err)
 	}
 	return nil
@@ -279,13 +270,13 @@ func (c *Cache) OnTemplate(changed func(before, template *corev1.PodTemplate)) e
 // OnWarm calls changed with the name of a template whenever the template changes,
 // or a warm pod of it is created, changed, claimed or deleted. It must not block.
 func (c *Cache) OnWarm(changed func(template string)) error {
-	err := handle(c.pods, func(before, pod *corev1.Pod) {
-		if instance.IsWarm(pod) || before != nil && instance.IsWarm(before) {
-			changed(instance.TemplateOf(pod))
+	err := c.pods.Handle(func(before, record *podstore.Record) {
+		if record.IsWarm || before != nil && before.IsWarm {
+			changed(record.Template())
 		}
-	}, func(pod *corev1.Pod) {
-		if instance.IsWarm(pod) {
-			changed(instance.TemplateOf(pod))
+	}, func(record *podstore.Record) {
+		if record.IsWarm {
+			changed(record.Template())
 		}
 	})
 	if err != nil {
@@ -297,7 +288,7 @@ func (c *Cache) OnWarm(changed func(template string)) error {
 // OnPreload calls changed with the name of a template whenever the template or a
 // preload of it changes. It must not block.
 func (c *Cache) OnPreload(changed func(template string)) error {
-	err := handle(c.preloads,
+	err := informers.Handle(c.preloads,
 		func(_, set *appsv1.DaemonSet) { changed(instance.TemplateOf(set)) },
 		func(set *appsv1.DaemonSet) { changed(instance.TemplateOf(set)) })
 	if err != nil {
@@ -308,19 +299,11 @@ func (c *Cache) OnPreload(changed func(template string)) error {
 
 // onTemplateName calls changed when a PodTemplate is created, changed or deleted.
 func (c *Cache) onTemplateName(changed func(template string)) error {
-	err := handle(c.templates,
+	err := informers.Handle(c.templates,
 		func(_, template *corev1.PodTemplate) { changed(template.Name) },
 		func(template *corev1.PodTemplate) { changed(template.Name) })
 	if err != nil {
 		return fmt.Errorf("add a template handler: %w", err)
 	}
 	return nil
-}
-
-// indexByAddress files pods under what they are reached by.
-func indexByAddress(obj any) ([]string, error) {
-	if pod, ok := obj.(*corev1.Pod); ok && instance.AddressKey(pod) != "" {
-		return []string{instance.AddressKey(pod)}, nil
-	}
-	return nil, nil
 }

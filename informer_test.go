@@ -20,8 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
@@ -119,7 +121,7 @@ func TestCacheInstances(t *testing.T) {
 			}
 		}
 	}
-	if _, err := indexByTemplate("no object"); err == nil {
+	if _, err := informers.ByTemplate("no object"); err == nil {
 		t.Error("got no error for the template of a string")
 	}
 	if got, want := names(c.InstancePods()), []string{"1", "2", "3", "4", "6"}; !slices.Equal(got, want) {
@@ -188,7 +190,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 		full := kubetest.Pod(kubetest.ID(1), kubetest.Noon, change)
 		full.ManagedFields = managed
 		full.Status.PodIPs, full.Status.HostIPs = []corev1.PodIP{{IP: "10.0.0.7"}}, []corev1.HostIP{{IP: "10.0.0.1"}}
-		slimmed := mustTransform(t, slimPod, full.DeepCopy()).(*corev1.Pod)
+		slimmed := podstore.Slim(full)
 		if slimmed.ManagedFields != nil || slimmed.Spec.Containers != nil || slimmed.Status.PodIPs != nil || slimmed.Status.HostIPs != nil {
 			t.Errorf("%s: unread fields are kept: %v", name, slimmed)
 		}
@@ -215,7 +217,7 @@ func TestTransformsKeepWhatIsRead(t *testing.T) {
 	for _, want := range []runtime.Object{tombstone, template, service} {
 		full := want.DeepCopyObject()
 		full.(metav1.Object).SetManagedFields(managed)
-		if got := mustTransform(t, slim, full); !equality.Semantic.DeepEqual(got, want) {
+		if got := mustTransform(t, informers.Slim, full); !equality.Semantic.DeepEqual(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
@@ -306,14 +308,12 @@ func TestCacheSynced(t *testing.T) {
 	})
 }
 
-func TestOnPod(t *testing.T) {
+func TestOnInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), kubetest.Noon))
 		var heard []string
-		hear := func(what string) func(*corev1.Pod) {
-			return func(pod *corev1.Pod) { heard = append(heard, what+" "+pod.Labels[instance.IDLabel][31:]) }
-		}
-		noError(t, c.OnPod(hear("updated"), hear("gone")))
+		noError(t, c.OnInstance(func(id string) { heard = append(heard, "updated "+id[31:]) },
+			func(pod *corev1.Pod) { heard = append(heard, "gone "+pod.Labels[instance.IDLabel][31:]) }))
 		synctest.Wait()
 		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon))
 		c.put(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.Starting))
@@ -327,12 +327,12 @@ func TestOnPod(t *testing.T) {
 	})
 }
 
-func TestOnPodAfterTheEnd(t *testing.T) {
+func TestOnInstanceAfterTheEnd(t *testing.T) {
 	c := newTestCache(t, kubetest.NewServer(time.Now))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c.Run(ctx)
-	if err := c.OnPod(func(*corev1.Pod) {}, func(*corev1.Pod) {}); err == nil {
+	if err := c.OnInstance(func(string) {}, func(*corev1.Pod) {}); err == nil {
 		t.Error("got no error for a handler that will never be called")
 	}
 }
@@ -345,7 +345,7 @@ func TestPodDeletedDuringABrokenWatch(t *testing.T) {
 		broken := server.BreakFirstPodWatch()
 		c := startCacheOn(t, server)
 		gone, lost := make(chan string, 2), make(chan struct{})
-		noError(t, c.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod.Labels[instance.IDLabel] }))
+		noError(t, c.OnInstance(func(string) {}, func(pod *corev1.Pod) { gone <- pod.Labels[instance.IDLabel] }))
 		go func() {
 			c.Await(t.Context(), kubetest.ID(1), func(_ instance.Instance, known bool) bool { return !known })
 			close(lost)
@@ -426,7 +426,7 @@ func TestAwaitDials(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now(), kubetest.NotReadySince(time.Now()),
 			kubetest.WithAnnotation(instance.ReadyWhenAnnotation, instance.ReadyWhenListening)))
 		var updates atomic.Int64
-		noError(t, c.OnPod(func(*corev1.Pod) { updates.Add(1) }, func(*corev1.Pod) {}))
+		noError(t, c.OnInstance(func(string) { updates.Add(1) }, func(*corev1.Pod) {}))
 		await := func(limit time.Duration) (instance.Instance, int64) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()

@@ -246,7 +246,7 @@ func TestIntegrationWatchBreaks(t *testing.T) {
 			s.createPod(t, kubetest.ID(2))
 			r := behind.startReplica(t, time.Now)
 			gone := make(chan *corev1.Pod, 10)
-			noError(t, r.OnPod(func(*corev1.Pod) {}, func(pod *corev1.Pod) { gone <- pod }))
+			noError(t, r.OnInstance(func(string) {}, func(pod *corev1.Pod) { gone <- pod }))
 
 			if away {
 				way.cut()

@@ -21,13 +21,13 @@ import (
 	"syscall"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 )
 
@@ -99,10 +99,10 @@ func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
 // cluster is how the service reaches the API server.
 type cluster struct {
 	// client is for what visitors and clients cause, and for what all replicas do.
-	client kubernetes.Interface
+	client kube.Client
 	// leading is for the Lease and the culler. It has a connection and a rate of its own,
 	// so that no flood of launches is in their way.
-	leading kubernetes.Interface
+	leading kube.Client
 	// contact is told of the watches that client opens.
 	contact *contact.Contact
 }
@@ -134,8 +134,8 @@ func newCluster(kubeconfig string) (*cluster, error) {
 	config.QPS = -1
 	c := &cluster{contact: contact.New(time.Now)}
 	config.Wrap(c.contact.WatchPods)
-	if c.client, err = kubernetes.NewForConfig(config); err == nil {
-		c.leading, err = kubernetes.NewForConfig(leading)
+	if c.client, err = kube.NewClient(config); err == nil {
+		c.leading, err = kube.NewClient(leading)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the cluster: %w", err)

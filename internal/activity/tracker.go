@@ -6,9 +6,11 @@
 package activity
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +38,10 @@ const (
 type Cache interface {
 	// Pod returns the pod of an instance.
 	Pod(id string) (*corev1.Pod, bool)
+	// LastUse returns the last activity that is written on the pod of an instance, and its
+	// cull timeout. The time is zero if there is no readable one. ok is false if there is
+	// no pod, or it is being deleted.
+	LastUse(id string) (written time.Time, cullTimeout time.Duration, ok bool)
 	// Wrote tells the read model what a write has made of a pod.
 	Wrote(pod *corev1.Pod)
 }
@@ -69,6 +75,8 @@ type Deps struct {
 // version of the pod that was read, so the latest time wins.
 type Tracker struct {
 	deps Deps
+
+	rest float64 // of a write that was not made early; only due uses it
 
 	mu   sync.Mutex
 	last map[string]use // by id; a use that is written, or has no pod, is dropped
@@ -134,27 +142,71 @@ type dueWrite struct {
 // written to once a period, by the first replica to look. A use within a period of
 // what is written, with none after it, is written only when this replica ends:
 // Rules.Lag allows for that. Uses that need not be remembered are dropped.
+//
+// If fewer are due than would be at each tick if all were spread evenly, the next ones are
+// written too. So many instances that were launched, or written after an outage, at the same
+// time are not written at the same time again and again.
 func (t *Tracker) due(all bool) []dueWrite {
 	var due []dueWrite
+	var early []earlyUse
+	even := 0.0 // how many would be due at each tick
 	for id, used := range t.snapshot() {
-		pod, exists := t.deps.Cache.Pod(id)
-		if !exists || pod.DeletionTimestamp != nil {
+		written, timeout, exists := t.deps.Cache.LastUse(id)                                    // few are due, so the pod itself would cost too much
+		if !exists || !written.IsZero() && !used.at.Truncate(time.Millisecond).After(written) { // annotations have milliseconds
 			t.drop(id, used)
 			continue
 		}
-		timeout := t.deps.Rules.CullTimeoutOf(pod)
-		annotated, err := instance.LastActivity(pod)
+		since, period := used.at.Sub(written), t.deps.Rules.Period(timeout)
+		even += min(1, float64(lifetime.FlushTick)/float64(period))
 		switch {
-		case err != nil:
-			due = append(due, dueWrite{pod: pod, use: used, problem: err})
-		case !used.at.Truncate(time.Millisecond).After(annotated): // annotations have milliseconds
-			t.drop(id, used)
-		case all || used.at.Sub(annotated) >= t.deps.Rules.Period(timeout):
-			due = append(due, dueWrite{pod: pod, use: used, idleAt: annotated.Add(timeout)})
+		case all || written.IsZero() || since >= period:
+			due = t.appendWrite(due, id, used)
+		case since >= period/2:
+			early = append(early, earlyUse{id, used, float64(since) / float64(period)})
 		}
+	}
+	slices.SortFunc(early, func(a, b earlyUse) int { return cmp.Compare(b.share, a.share) })
+	for _, e := range early[:min(t.room(even, len(due)), len(early))] {
+		due = t.appendWrite(due, e.id, e.use)
 	}
 	slices.SortFunc(due, func(a, b dueWrite) int { return a.idleAt.Compare(b.idleAt) })
 	return due
+}
+
+// room returns how many early uses are written at a tick, if even would be due at each, and
+// due are. Where less than one is due at each, nothing is written early: there is nothing to
+// spread.
+func (t *Tracker) room(even float64, due int) int {
+	if even < 1 {
+		t.rest = 0
+		return 0
+	}
+	room, rest := math.Modf(max(0, even+t.rest-float64(due)))
+	t.rest = rest
+	return int(room)
+}
+
+// earlyUse is a use that will soon be due: once its share of the period is 1.
+type earlyUse struct {
+	id string
+	use
+	share float64
+}
+
+// appendWrite appends the write of a use to the pod as it is now.
+func (t *Tracker) appendWrite(due []dueWrite, id string, used use) []dueWrite {
+	pod, exists := t.deps.Cache.Pod(id)
+	if !exists {
+		return due // the next look drops the use
+	}
+	write := dueWrite{pod: pod, use: used}
+	annotated, err := instance.LastActivity(pod)
+	if err != nil {
+		write.problem = err
+	} else {
+		write.idleAt = annotated.Add(t.deps.Rules.CullTimeoutOf(pod))
+	}
+	return append(due, write)
 }
 
 // flush writes the uses that are due, or all of them, several at a time. It returns

@@ -245,3 +245,57 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("only %d writes: the test proves nothing", got)
 	}
 }
+
+// manyInUse is a read model of instances that are all in use, without a server.
+type manyInUse struct {
+	pods    map[string]*corev1.Pod
+	written map[string]time.Time
+}
+
+func (m *manyInUse) Pod(id string) (*corev1.Pod, bool) { return m.pods[id], true }
+
+func (m *manyInUse) LastUse(id string) (written time.Time, cullTimeout time.Duration, ok bool) {
+	return m.written[id], rules.CullTimeout, true
+}
+
+func (m *manyInUse) Wrote(*corev1.Pod) {}
+
+// However many instances were last written at the same moment, their writes are soon spread
+// evenly, and never more than one a period for each. None is written late.
+func TestWritesAreSpread(t *testing.T) {
+	const instances, minutes = 1500, 20
+	period := rules.Period(rules.CullTimeout)
+	now := kubetest.Noon
+	model := &manyInUse{pods: map[string]*corev1.Pod{}, written: map[string]time.Time{}}
+	for n := range instances {
+		id := kubetest.ID(n)
+		model.pods[id], model.written[id] = podUsed(n, 0, now), now
+	}
+	tracker := New(Deps{Cache: model, Rules: rules, Now: func() time.Time { return now }})
+	ticksOfMinute := int(time.Minute / lifetime.FlushTick)
+	for minute := range minutes {
+		inMinute, most := 0, 0
+		for range ticksOfMinute {
+			now = now.Add(lifetime.FlushTick)
+			for id := range model.pods {
+				tracker.Touch(id, instance.SourceHTTP)
+			}
+			due := tracker.due(false)
+			inMinute, most = inMinute+len(due), max(most, len(due))
+			for _, write := range due {
+				id := write.pod.Labels[instance.IDLabel]
+				if behind := write.at.Sub(model.written[id]); behind > period || behind < period/2 {
+					t.Fatalf("minute %d: an instance is written %s after it was last", minute, behind)
+				}
+				kubetest.LastUsed(write.at)(write.pod)
+				model.written[id] = write.at
+				tracker.drop(id, write.use)
+			}
+		}
+		even := instances * int(lifetime.FlushTick) / int(period)
+		t.Logf("minute %d: %d writes, at most %d in a tick", minute, inMinute, most)
+		if limit := even * ticksOfMinute; minute >= 10 && (inMinute > limit+1 || most > 2*even) {
+			t.Errorf("minute %d: %d writes, and %d in one tick; want at most %d, evenly", minute, inMinute, most, limit)
+		}
+	}
+}

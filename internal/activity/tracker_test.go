@@ -34,9 +34,21 @@ type testTracker struct {
 	fixed   int
 }
 
+// readModel is a world that knows the rules.
+type readModel struct{ *kubetest.World }
+
+func (r readModel) LastUse(id string) (written time.Time, cullTimeout time.Duration, ok bool) {
+	pod, ok := r.Pod(id)
+	if !ok || pod.DeletionTimestamp != nil {
+		return time.Time{}, 0, false
+	}
+	written, _ = instance.LastActivity(pod)
+	return written, rules.CullTimeoutOf(pod), true
+}
+
 func newTracker(world *kubetest.World) *testTracker {
 	t := &testTracker{written: map[string]int{}}
-	deps := Deps{Pods: world.Client.CoreV1().Pods(kubetest.Namespace), Cache: world, Rules: rules, Metrics: t, Now: world.Now}
+	deps := Deps{Pods: world.Client.CoreV1().Pods(kubetest.Namespace), Cache: readModel{world}, Rules: rules, Metrics: t, Now: world.Now}
 	deps.Log, t.log = kubetest.RecordLog()
 	t.Tracker = New(deps)
 	return t

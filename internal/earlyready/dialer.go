@@ -84,6 +84,15 @@ func (d *Dialer) Listens(pod *corev1.Pod) bool {
 	return needsOnlyPort(pod) && d.known(pod)
 }
 
+// Knows reports whether a pod of an instance was found to listen. Listens tells whether that
+// still counts.
+func (d *Dialer) Knows(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.listening[id]
+	return ok
+}
+
 // known reports whether a pod was found to listen. The lock must be held.
 func (d *Dialer) known(pod *corev1.Pod) bool {
 	uid, ok := d.listening[pod.Labels[instance.IDLabel]]

@@ -15,6 +15,10 @@ import (
 // API server.
 const WatchDelay = 500 * time.Millisecond
 
+// KeyPrefix is the beginning of every label and annotation of this service, but for the
+// recommended ones of Kubernetes.
+const KeyPrefix = "binder-project.org/"
+
 // UserPrefix is the first part of the path of every instance.
 const UserPrefix = "/user/"
 

@@ -198,6 +198,40 @@ func OfTemplate(name string) func(*corev1.Pod) {
 	}
 }
 
+// ServedPod returns the pod of the nth instance as an API server gives it: with labels and
+// annotations of others, all that the kubelet writes, and managedFields.
+func ServedPod(n int) *corev1.Pod {
+	id := ID(n)
+	pod := Pod(id, Noon, LaunchedAt(Noon), WithLabel(instance.ClientLabel, fmt.Sprintf("%016x", n/2)))
+	pod.UID, pod.ResourceVersion = types.UID(fmt.Sprintf("%08x-1111-2222-3333-444455556666", n)), fmt.Sprint(100000+n)
+	pod.Status.PodIP, pod.Status.HostIP = fmt.Sprintf("10.%d.%d.%d", n>>16&0xff, n>>8&0xff, n&0xff), "192.168.10.20"
+	for i := range 3 {
+		pod.Labels[fmt.Sprintf("example.org/label-%d", i)] = "a value"
+		pod.Annotations[fmt.Sprintf("example.org/annotation-%d", i)] = "a value of an annotation"
+	}
+	pod.Annotations[instance.TokenAnnotation] = id
+	pod.Annotations[instance.DefaultContainerAnnotation] = "notebook"
+	pod.Annotations[instance.ReadyWhenAnnotation] = instance.ReadyWhenListening
+	pod.Annotations[instance.ActivitySourceAnnotation] = string(instance.SourceLaunch)
+	at := metav1.NewTime(Noon)
+	pod.Status.StartTime = &at
+	pod.Status.Conditions = nil
+	for _, kind := range []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: at, ObservedGeneration: 1})
+	}
+	pod.Status.QOSClass = corev1.PodQOSBurstable
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: "notebook", Ready: true, Started: new(true), Image: "quay.io/jupyter/minimal-notebook:2026-01-01",
+		ImageID:     "quay.io/jupyter/minimal-notebook@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		ContainerID: "containerd://0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		State:       corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at}},
+	}}
+	for range 3 {
+		pod.ManagedFields = append(pod.ManagedFields, metav1.ManagedFieldsEntry{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 1024)}})
+	}
+	return pod
+}
+
 // Waiting returns the state of a container that waits.
 func Waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}

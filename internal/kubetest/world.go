@@ -253,6 +253,11 @@ func (w *World) OnPod(updated, gone func(*corev1.Pod)) error {
 	return nil
 }
 
+// OnInstance is OnPod with a handler that is told the id of the instance.
+func (w *World) OnInstance(updated func(id string), gone func(*corev1.Pod)) error {
+	return w.OnPod(func(pod *corev1.Pod) { updated(pod.Labels[instance.IDLabel]) }, gone)
+}
+
 // OnWarm adds a handler for changes that concern the pool of a template. It is called
 // more often than the read model calls it.
 func (w *World) OnWarm(changed func(template string)) error {

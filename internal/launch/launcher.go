@@ -65,7 +65,7 @@ type Cache interface {
 	Pod(id string) (*corev1.Pod, bool)
 	WarmPods(template string) []*corev1.Pod
 	Warnings(pod *corev1.Pod) []*corev1.Event
-	OnPod(updated, gone func(*corev1.Pod)) error
+	OnInstance(updated func(id string), gone func(*corev1.Pod)) error
 	Wrote(pod *corev1.Pod)
 }
 
@@ -120,7 +120,7 @@ type Launcher struct {
 // New returns a Launcher. It must be called before the read model runs.
 func New(deps Deps) (*Launcher, error) {
 	l := &Launcher{deps: deps, writing: make(chan struct{}, maxWriting)}
-	return l, deps.Cache.OnPod(l.observe, l.forget)
+	return l, deps.Cache.OnInstance(l.endMeasurement, l.forget)
 }
 
 // Launch starts an instance and returns its id. It costs one write: the claim of a

@@ -18,14 +18,11 @@ func (l *Launcher) measure(id string, began time.Time) {
 	l.endMeasurement(id) // the watch may have delivered the deployed instance already
 }
 
-// observe is told of every version of an instance's pod.
-func (l *Launcher) observe(pod *corev1.Pod) { l.endMeasurement(pod.Labels[instance.IDLabel]) }
-
 // forget is told of every pod of an instance that is gone.
 func (l *Launcher) forget(pod *corev1.Pod) { l.launching.Delete(pod.Labels[instance.IDLabel]) }
 
 // endMeasurement ends the measurement of a launch once its instance is deployed or
-// has ended.
+// has ended. It is told of every version of an instance's pod.
 func (l *Launcher) endMeasurement(id string) {
 	if _, measured := l.launching.Load(id); !measured {
 		return

@@ -115,6 +115,32 @@ func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time)
 	inst.CullAt, _ = r.DueEnd(pod, last, now)
 }
 
+// Window returns the times around now from which and until which the clock alone changes
+// nothing in what instance.FromPod, without Warning Events, and Describe say of a pod, nor
+// in which of its times are wrong. Zero means for ever. inst is what they say now.
+func (r Rules) Window(inst instance.Instance, pod *corev1.Pod, now time.Time) (from, until time.Time) {
+	turn := func(at time.Time) {
+		switch {
+		case !at.After(now):
+			if from.IsZero() || at.After(from) {
+				from = at
+			}
+		case until.IsZero() || at.Before(until):
+			until = at
+		}
+	}
+	if last, err := instance.LastActivity(pod); err == nil {
+		turn(last.Add(-clockSkew)) // no longer in the future
+	}
+	if launched, err := time.Parse(time.RFC3339, pod.Annotations[instance.LaunchedAnnotation]); err == nil {
+		turn(launched.Add(-clockSkew))
+	}
+	if inst.Status != instance.StatusDeployed && inst.Status != instance.StatusDeleted {
+		turn(instance.ReadyChangedAt(pod).Add(r.StartTimeout)) // the start has failed
+	}
+	return from, until
+}
+
 // idleSince is the time since when nobody has used an instance. The time that it
 // takes to start does not count as idleness.
 func (r Rules) idleSince(pod *corev1.Pod, last time.Time) time.Time {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 )
@@ -27,10 +28,18 @@ const (
 	maxGone = 1000
 )
 
+// Object is what is compared of an object.
+type Object interface {
+	GetName() string
+	GetUID() types.UID
+	GetResourceVersion() string
+	GetDeletionTimestamp() *metav1.Time
+}
+
 // Store holds the written objects of one resource in one namespace, by name. Its methods
 // may be called at the same time. Objects are shared: neither the store nor its callers
 // change them.
-type Store[T metav1.Object] struct {
+type Store[T Object] struct {
 	cached func(name string) (T, bool)
 	now    func() time.Time
 
@@ -39,7 +48,7 @@ type Store[T metav1.Object] struct {
 	gone   *cache.LRUExpireCache // the UIDs of objects that the watch has reported as deleted
 }
 
-type entry[T metav1.Object] struct {
+type entry[T Object] struct {
 	object T
 	at     time.Time // of Add
 }
@@ -47,7 +56,7 @@ type entry[T metav1.Object] struct {
 // New returns an empty store. cached looks up what the watch has delivered; it must be up
 // to date when Delivered and Gone are called. now is the clock by which entries expire; it
 // should be monotonic.
-func New[T metav1.Object](cached func(name string) (T, bool), now func() time.Time) *Store[T] {
+func New[T Object](cached func(name string) (T, bool), now func() time.Time) *Store[T] {
 	return &Store[T]{cached: cached, now: now, byName: map[string]entry[T]{}, gone: cache.NewLRUExpireCache(maxGone)}
 }
 
@@ -150,7 +159,7 @@ func (s *Store[T]) own(name string) (T, bool) {
 // newer reports whether a written object is newer than a cached one. An object that is
 // being deleted is newer than any other version of itself. If the resourceVersions cannot
 // be compared, the cached object counts as newer.
-func newer(own, cached metav1.Object) bool {
+func newer(own, cached Object) bool {
 	if own.GetUID() == cached.GetUID() && (own.GetDeletionTimestamp() != nil) != (cached.GetDeletionTimestamp() != nil) {
 		return own.GetDeletionTimestamp() != nil // a deletion cannot be undone
 	}

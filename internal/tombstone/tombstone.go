@@ -17,7 +17,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
@@ -35,7 +34,7 @@ type Metrics interface {
 // Remover deletes instances and writes their tombstones. All fields but Metrics must be set.
 type Remover struct {
 	// Client needs the rights to delete pods, and to create and patch Events.
-	Client kubernetes.Interface
+	Client kube.Client
 	// Namespace is where instances and tombstones are.
 	Namespace string
 	// Now is the clock that says when an instance ended.
