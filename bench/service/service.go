@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -91,9 +92,18 @@ func (s *Service) Get(ctx context.Context, url string) ([]byte, error) {
 	return s.do(ctx, http.MethodGet, url)
 }
 
-// Launch launches an instance, with the key, and returns its id.
+// Launch launches an instance, with the key, and returns its id. If it is told to come back
+// later, it does, as clients should.
 func (s *Service) Launch(ctx context.Context, template string) (string, error) {
 	answer, err := s.do(ctx, http.MethodPost, "http://"+s.API+"/applications/"+template)
+	for busy := (*busyError)(nil); errors.As(err, &busy); {
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(busy.after):
+		}
+		answer, err = s.do(ctx, http.MethodPost, "http://"+s.API+"/applications/"+template)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -140,10 +150,22 @@ func (s *Service) do(ctx context.Context, method, url string, header ...string) 
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", url, err)
 	}
+	if response.StatusCode == http.StatusServiceUnavailable {
+		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
+			return nil, &busyError{time.Duration(seconds) * time.Second}
+		}
+	}
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s %s: %s: %s", method, url, response.Status, bytes.TrimSpace(answer))
 	}
 	return answer, nil
+}
+
+// busyError is an answer 503 that says when to come back.
+type busyError struct{ after time.Duration }
+
+func (e *busyError) Error() string {
+	return "the service is busy, and says to come back in " + e.after.String()
 }
 
 // Scrape returns the sum of a metric over its labels, after a collection of garbage if gc is
