@@ -3,6 +3,7 @@ package kubetest
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -227,7 +228,7 @@ func ServedPod(n int) *corev1.Pod {
 		State:       corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at}},
 	}}
 	for range 3 {
-		pod.ManagedFields = append(pod.ManagedFields, metav1.ManagedFieldsEntry{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 1024)}})
+		pod.ManagedFields = append(pod.ManagedFields, metav1.ManagedFieldsEntry{Manager: "kubelet", FieldsV1: metav1.NewFieldsV1(strings.Repeat(" ", 1024))})
 	}
 	return pod
 }
