@@ -43,8 +43,7 @@ type bench struct {
 
 const cleanUpTimeout = 6 * time.Minute
 
-// runAll runs rows and writes what they have found. Lines that were measured before an
-// error are printed, but not written to files.
+// runAll runs rows and writes what they have found.
 func (b *bench) runAll(ctx context.Context, chosen []row, results, picture string) (err error) {
 	b.began = time.Now()
 	b.binary = cmp.Or(b.binary, filepath.Join(b.root, ".build", "bin", "binder-deploy-kubernetes"))
@@ -63,27 +62,37 @@ func (b *bench) runAll(ctx context.Context, chosen []row, results, picture strin
 		b.backend.Stop()
 		err = errors.Join(err, b.world.Close(cleaning))
 	}()
-	var lines []report.Line
+	lines, failed := b.measureAll(ctx, chosen)
+	if err := report.WriteText(os.Stdout, lines); err != nil {
+		return err
+	}
+	return errors.Join(failed, b.write(ctx, lines, results, picture))
+}
+
+// measureAll runs rows. One that fails does not keep the others from running, but the
+// benchmark then fails in the end.
+func (b *bench) measureAll(ctx context.Context, chosen []row) (lines []report.Line, failed error) {
 	slices.SortStableFunc(chosen, func(a, b row) int { return cmp.Compare(a.size, b.size) })
 	for i, r := range chosen {
-		if err := b.grow(ctx, r.size); err != nil {
-			return err
-		}
 		b.say("%d of %d: %s", i+1, len(chosen), r.about)
-		found, err := r.run(ctx, b)
+		err := b.grow(ctx, r.size)
+		var found []report.Line
+		if err == nil {
+			found, err = r.run(ctx, b)
+		}
+		if ctx.Err() != nil {
+			return lines, ctx.Err()
+		}
 		if err != nil {
-			_ = report.WriteText(os.Stdout, lines)
-			return fmt.Errorf("%s: %w", r.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", r.name, err))
+			found = append(found, report.Line{Metric: r.about, Failed: err})
 		}
 		for _, line := range found {
 			b.say("   %s", line)
 		}
 		lines = append(lines, found...)
 	}
-	if err := report.WriteText(os.Stdout, lines); err != nil {
-		return err
-	}
-	return b.write(ctx, lines, results, picture)
+	return lines, failed
 }
 
 // prepare starts the application that instances stand for, and makes a world without

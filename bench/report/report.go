@@ -54,10 +54,15 @@ type Line struct {
 	Goal   Goal
 	// Missed says why the goal is out of reach. It is printed only if it was missed.
 	Missed string
+	// Failed is why there are no figures. It is nil if there are.
+	Failed error
 }
 
 // Met reports whether a figure is within its goal. A line without one has met it.
 func (l Line) Met() bool {
+	if l.Failed != nil {
+		return false
+	}
 	switch l.Goal.Bound {
 	case Lower:
 		return l.Figure >= l.Goal.Limit
@@ -70,6 +75,8 @@ func (l Line) Met() bool {
 // verdict is the last column of the table.
 func (l Line) verdict() string {
 	switch {
+	case l.Failed != nil:
+		return "not measured"
 	case l.Goal.Bound == None:
 		return "reported"
 	case l.Met():
@@ -80,6 +87,9 @@ func (l Line) verdict() string {
 
 // figure is the column of figures: the median, and the range of all rounds if they differ.
 func (l Line) figure() string {
+	if l.Failed != nil {
+		return ""
+	}
 	if l.Low == l.High {
 		return number(l.Figure)
 	}
@@ -136,13 +146,16 @@ func WriteMarkdown(w io.Writer, lines []Line) error {
 	for _, line := range lines {
 		cells := line.cells()
 		if !line.Met() {
-			cells[len(cells)-1] = "**missed**"
+			cells[len(cells)-1] = "**" + strings.ToLower(line.verdict()) + "**"
 		}
 		fmt.Fprintf(&text, "| %s |\n", strings.Join(cells, " | "))
 	}
 	fmt.Fprintf(&text, "\n%s\n", Summary(lines))
 	for _, line := range lines {
-		if !line.Met() {
+		switch {
+		case line.Failed != nil:
+			fmt.Fprintf(&text, "\n- **%s**: %v\n", line.Metric, line.Failed)
+		case !line.Met():
 			fmt.Fprintf(&text, "\n- **%s**: %s\n", line.Metric, line.Missed)
 		}
 	}
@@ -152,9 +165,11 @@ func WriteMarkdown(w io.Writer, lines []Line) error {
 
 // Summary counts the lines by their verdict.
 func Summary(lines []Line) string {
-	var met, missed, reported int
+	var met, missed, reported, failed int
 	for _, line := range lines {
 		switch {
+		case line.Failed != nil:
+			failed++
 		case line.Goal.Bound == None:
 			reported++
 		case line.Met():
@@ -163,5 +178,9 @@ func Summary(lines []Line) string {
 			missed++
 		}
 	}
-	return fmt.Sprintf("%d goals met, %d missed; %d figures without a goal", met, missed, reported)
+	text := fmt.Sprintf("%d goals met, %d missed; %d figures without a goal", met, missed, reported)
+	if failed > 0 {
+		text += fmt.Sprintf("; %d rows not measured", failed)
+	}
+	return text
 }

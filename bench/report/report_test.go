@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -33,6 +34,7 @@ func TestWriteMarkdown(t *testing.T) {
 	lines := []Line{
 		{Metric: "rate", Ours: "45 requests/s", Peer: "nginx: 90 requests/s", Figure: 0.5, Low: 0.45, High: 0.55, Goal: AtLeast(0.5, "")},
 		{Metric: "memory", Ours: "41.0 KiB", Figure: 41, Low: 41, High: 41, Goal: AtMost(40, "KiB each"), Missed: "two buffers of 16 KiB"},
+		{Metric: "launch", Failed: errors.New("no cluster")},
 		{Metric: "load", Ours: "0.20 of one processor", Figure: 0.2, Low: 0.2, High: 0.2},
 	}
 	var text strings.Builder
@@ -43,7 +45,9 @@ func TestWriteMarkdown(t *testing.T) {
 		"| rate | 45 requests/s | nginx: 90 requests/s | 0.50 (0.45–0.55) | ≥ 0.5 | met |\n",
 		"| memory | 41.0 KiB |  | 41 | ≤ 40 KiB each | **missed** |\n",
 		"| load | 0.20 of one processor |  | 0.20 |  | reported |\n",
-		"1 goals met, 1 missed; 1 figures without a goal\n",
+		"| launch |  |  |  |  | **not measured** |\n",
+		"1 goals met, 1 missed; 1 figures without a goal; 1 rows not measured\n",
+		"- **launch**: no cluster\n",
 		"- **memory**: two buffers of 16 KiB\n",
 	} {
 		if !strings.Contains(text.String(), want) {
