@@ -101,7 +101,7 @@ func start(ctx context.Context, b *bench) ([]report.Line, error) {
 
 // cullerPass runs the benchmark of the culler itself, whose figures are of one instance.
 func cullerPass(ctx context.Context, b *bench) ([]report.Line, error) {
-	output, err := process.Output(ctx, "go", "-C", filepath.Clean(b.root), "test", "-run=^$", "-bench=^BenchmarkCullerPass$", "-benchmem",
+	output, err := process.Output(ctx, "go", "-C", filepath.Clean(b.root), "test", "-run=^$", "-bench=^BenchmarkJudgeAll$", "-benchmem",
 		"-count="+strconv.Itoa(b.rounds), ".")
 	if err != nil {
 		return nil, err
