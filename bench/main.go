@@ -61,32 +61,12 @@ func run(ctx context.Context, args []string) error {
 	if *rounds < 3 {
 		return fmt.Errorf("--rounds=%d: it must be at least 3, because one or two figures may be an accident", *rounds)
 	}
-	if err := raiseFileLimit(); err != nil {
-		return err
-	}
 	absolute, err := filepath.Abs(*root)
 	if err != nil {
 		return fmt.Errorf("--root: %w", err)
 	}
 	b := &bench{root: absolute, rounds: *rounds, binary: *binary, kubeconfig: *kubeconfig, progress: os.Stderr}
 	return b.runAll(ctx, chosen, *results, *picture)
-}
-
-// openFiles is how many files a process may have open that proxies 10,000 WebSockets, each
-// with a connection on both sides.
-const openFiles = 32 << 10
-
-// raiseFileLimit lets this process, and those that it starts, have openFiles open.
-func raiseFileLimit() error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("read the limit of open files: %w", err)
-	}
-	limit.Cur, limit.Max = max(limit.Cur, openFiles), max(limit.Max, openFiles)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raise the limit of open files to %d (run as root, or raise it with ulimit -Hn): %w", openFiles, err)
-	}
-	return nil
 }
 
 // choose returns the rows whose names match a pattern, in the table's order.

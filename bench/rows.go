@@ -19,7 +19,7 @@ func rows() []row {
 		{"latency", "small responses through the proxy, one connection", 1, proxyLatency},
 		{"transfer", "100 MB through the proxy, down and up", 1, transfer},
 		{"echo", "WebSocket echo, 100 connections", 1, socketEcho},
-		{"idle", "10,000 idle WebSockets", 1, idleSockets},
+		{"idle", "10,000 idle WebSockets, or as many as the limit of open files allows", 1, idleSockets},
 		{"activity", "writes of activity to the API server", 1000, activity},
 		{"processor", "processor time of one replica at 1,000 active instances", 1000, processor},
 		{"growth-1k", "cost of 1,000 instances", 1000, growth},

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -23,6 +24,8 @@ const (
 	echoTime        = 5 * time.Second
 	frameSize       = 1 << 10
 	idleConnections = 10_000
+	// otherFiles is how many files a process has open besides its WebSockets, at most.
+	otherFiles = 500
 	openingAtOnce   = 64
 	kibibyte        = 1 << 10
 )
@@ -84,7 +87,11 @@ func idleSockets(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := open(ctx, socketURL(s, b.world.IDs()[0]), idleConnections)
+	count, err := socketsWithinLimit()
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := open(ctx, socketURL(s, b.world.IDs()[0]), count)
 	defer closeAll(sockets)
 	if err != nil {
 		return nil, err
@@ -96,14 +103,24 @@ func idleSockets(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	each := (after - before) / idleConnections / kibibyte
-	line := own("10,000 idle WebSockets, heap and stacks", "KiB each", []float64{each}, report.AtMost(40, "KiB each"))
+	each := (after - before) / float64(count) / kibibyte
+	line := own(fmt.Sprintf("%d idle WebSockets, heap and stacks", count), "KiB each", []float64{each}, report.AtMost(40, "KiB each"))
 	resident, err := s.ResidentMemory()
 	if err != nil {
 		return nil, err
 	}
 	line.Peer = "RSS in all: " + format(resident/megabyte, "MB")
 	return []report.Line{line}, nil
+}
+
+// socketsWithinLimit returns how many WebSockets the service can proxy with the files that it
+// may open: each is a connection on both sides.
+func socketsWithinLimit() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return int(min(idleConnections, (limit.Max-otherFiles)/2)), nil
 }
 
 // memory returns the heap and the stacks that are in use, after a collection of garbage.
