@@ -25,9 +25,9 @@ const (
 	frameSize       = 1 << 10
 	idleConnections = 10_000
 	// otherFiles is how many files a process has open besides its WebSockets, at most.
-	otherFiles = 500
-	openingAtOnce   = 64
-	kibibyte        = 1 << 10
+	otherFiles    = 500
+	openingAtOnce = 64
+	kibibyte      = 1 << 10
 )
 
 // socketEcho sends a frame over each connection once the one before has come back.
