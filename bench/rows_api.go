@@ -85,8 +85,7 @@ func quiet(ctx context.Context, b *bench) ([]report.Line, error) {
 	}
 	caused := float64(gateway.total())
 	line := own("API requests caused by 100,000 GETs of a status", "requests", []float64{caused}, report.AtMost(0, "requests"))
-	line.Missed = fmt.Sprint("these were sent: ", gateway.counts())
-	return []report.Line{line}, nil
+	return []report.Line{line.Because(fmt.Sprint("these were sent: ", gateway.counts()))}, nil
 }
 
 // listed is one element of a list, with the fields of the protocol in their order.
@@ -122,7 +121,8 @@ func list(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole := compare(fmt.Sprintf("GET list of %d", len(all)), "ms", "json.Marshal of the same slice", rounds, 1, report.AtMost(1.3, "× its time"))
+	whole := compare(fmt.Sprintf("GET list of %d", len(all)), "ms", "json.Marshal of the same slice", rounds, 1, report.AtMost(1.3, "× its time")).
+		Because("the encoding alone is near it (BenchmarkGetList, BenchmarkMarshalList); what the walk of the cache and the connection add differs much from round to round, and is not understood yet")
 	zipped, err := zippedSize(ctx, s, url, len(body))
 	if err != nil {
 		return nil, err

@@ -58,6 +58,12 @@ type Line struct {
 	Failed error
 }
 
+// Because returns the line with the reason that is given if its goal is missed.
+func (l Line) Because(reason string) Line {
+	l.Missed = reason
+	return l
+}
+
 // Met reports whether a figure is within its goal. A line without one has met it.
 func (l Line) Met() bool {
 	if l.Failed != nil {
