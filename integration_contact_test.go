@@ -91,7 +91,7 @@ func TestIntegrationLeaderIsApartFromLaunches(t *testing.T) {
 	stalled := time.Now()
 	culledWithin(leader.LeaseDuration+5*time.Second, later)
 	loses := leader.RenewDeadline + leader.RetryPeriod // a leader that cannot renew, within that
-	eventuallyWithin(t, loses+kubetest.Patience, "the time to lose the Lease is over", func() bool {
+	eventuallyWithin(t, loses+kubetest.Patience, "the time to lose the Lease has passed", func() bool {
 		look()
 		return time.Since(stalled) >= loses
 	})

@@ -84,7 +84,7 @@ func record(ctx context.Context, url string) (recorded, error) {
 		return recorded{}, fmt.Errorf("read the answer to repeat: %w", err)
 	}
 	header := response.Header.Clone()
-	header.Del("Date") // net/http writes it anew
+	header.Del("Date") // net/http sets its own
 	header.Del("Content-Length")
 	return recorded{Header: header, Body: string(body)}, nil
 }

@@ -24,6 +24,8 @@ func bulkBody() []byte {
 // Long answers arrive as they are, and the connections of both sides carry more requests.
 func TestBulkArrivesWhole(t *testing.T) {
 	body := bulkBody()
+	const end = 100 // bytes that the application sends once the client has all others
+	received := make(chan struct{})
 	var connections atomic.Int64
 	p := startProxy(t,
 		rawApplication(t, func(c wire) {
@@ -33,9 +35,13 @@ func TestBulkArrivesWhole(t *testing.T) {
 					return
 				}
 				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
-				_, _ = c.Write(body[:len(body)-100])
-				time.Sleep(20 * time.Millisecond)
-				_, _ = c.Write(body[len(body)-100:])
+				_, _ = c.Write(body[:len(body)-end])
+				select {
+				case <-received:
+				case <-t.Context().Done():
+					return
+				}
+				_, _ = c.Write(body[len(body)-end:])
 			}
 		}))
 	c := p.dial(t)
@@ -45,8 +51,13 @@ func TestBulkArrivesWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := io.ReadAll(res.Body)
-		if err != nil || !bytes.Equal(got, body) {
+		got := make([]byte, len(body)-end)
+		if _, err := io.ReadFull(res.Body, got); err != nil {
+			t.Fatal(err)
+		}
+		received <- struct{}{}
+		rest, err := io.ReadAll(res.Body)
+		if got = append(got, rest...); err != nil || !bytes.Equal(got, body) {
 			t.Fatalf("got %d bytes, %v, want %d", len(got), err, len(body))
 		}
 	}
@@ -135,7 +146,7 @@ func TestBulkToASlowClient(t *testing.T) {
 			t.Fatalf("the bytes after %d differ", got)
 		}
 		got += n
-		time.Sleep(impatience / 2)
+		time.Sleep(impatience / 2) // how slow the client is
 	}
 	if got != times*len(body) {
 		t.Errorf("got %d bytes, want %d", got, times*len(body))

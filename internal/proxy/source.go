@@ -17,7 +17,7 @@ import (
 type source struct {
 	conn    net.Conn
 	ahead   []byte          // what was read before, and not passed on yet
-	raw     syscall.RawConn // nil if the connection is none of the system's
+	raw     syscall.RawConn // nil unless the connection is a socket
 	buffers *upstream.Buffers
 	buffer  []byte                // nil while nothing is there to read
 	attempt func(fd uintptr) bool // s.read

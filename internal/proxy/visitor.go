@@ -92,7 +92,7 @@ type clientConn struct {
 	lingers    atomic.Bool   // Close lets the client end its request
 	torn       atomic.Bool   // Close resets the connection
 	head       headEnd       // used by one goroutine at a time
-	writeUntil atomic.Int64  // the deadline that Write has set, in Unix nanoseconds; 0 is none
+	writeUntil atomic.Int64  // the deadline that Write has set, in Unix nanoseconds; 0 if there is none
 }
 
 // Read reads from the network.

@@ -11,8 +11,8 @@ const (
 	smallBuffer = 32 << 10
 	// largeBuffer is that of buffers for transfers that fill small ones.
 	largeBuffer = 128 << 10
-	// maxLarge is the most large buffers that are lent at a time: whoever is slow on purpose
-	// keeps one.
+	// maxLarge is the most large buffers that are lent at a time. A client that reads slowly
+	// on purpose keeps one.
 	maxLarge = 8
 )
 
