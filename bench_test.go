@@ -12,11 +12,11 @@ import (
 )
 
 // filledCache returns a read model that has the pods of many instances, and does not run.
-func filledCache(b *testing.B, instances int) *testCache {
-	b.Helper()
-	c := newTestCache(b, kubetest.NewServer(kubetest.ClockAt(kubetest.Noon.Add(time.Minute))))
+func filledCache(t testing.TB, instances int) *testCache {
+	t.Helper()
+	c := newTestCache(t, kubetest.NewServer(kubetest.ClockAt(kubetest.Noon.Add(time.Minute))))
 	for n := range instances {
-		noError(b, c.pods.Add(kubetest.ServedPod(n)))
+		noError(t, c.pods.Add(kubetest.ServedPod(n)))
 	}
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -12,10 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // awaitPulse is how often a waiting client looks without having been woken. No event
@@ -26,7 +29,7 @@ const awaitPulse = 5 * time.Second
 // of a delete that did not happen; but that of a pod that is being deleted says why.
 func (c *Cache) Instance(id string) (instance.Instance, bool) {
 	if record, ok := c.record(id); ok && !c.hasEnded(record) {
-		return c.describe(record, c.now()), true
+		return c.describe(record, c.moment()), true
 	}
 	if event, ok := c.Tombstone(id); ok {
 		return instance.FromTombstone(event), true
@@ -50,8 +53,17 @@ func (c *Cache) hasEnded(record *podstore.Record) bool {
 	return known
 }
 
+// moment is when instances are described, and how old the picture of the pods can be then.
+type moment struct {
+	now time.Time
+	age time.Duration
+}
+
+func (c *Cache) moment() moment { return moment{c.now(), c.contact.Age()} }
+
 // describe is what the pod says, and what this replica has found out beyond that.
-func (c *Cache) describe(record *podstore.Record, now time.Time) instance.Instance {
+func (c *Cache) describe(record *podstore.Record, at moment) instance.Instance {
+	now := at.now
 	inst, ok := record.Instance(now)
 	if !ok || c.saysMore(record) {
 		pod := record.Pod()
@@ -64,7 +76,7 @@ func (c *Cache) describe(record *podstore.Record, now time.Time) instance.Instan
 	}
 	if inst.Status == instance.StatusDeployed {
 		overdue := !inst.CullAt.IsZero() && !now.Before(inst.CullAt)
-		inst.Unsure = c.pods.SharesAddress(record) || c.contact.Unsure(overdue)
+		inst.Unsure = contact.Unsure(at.age, overdue) || c.pods.SharesAddress(record)
 	}
 	return inst
 }
@@ -75,41 +87,77 @@ func (c *Cache) saysMore(record *podstore.Record) bool {
 	return record.ByEvents && (c.earlyReady.Knows(record.ID) || len(c.warningsOf(record.GetUID())) > 0)
 }
 
-// Instances returns the instances of a template, or all for "", the oldest first.
-// Ended instances are among them for as long as their tombstones last.
+// EachEncoded returns the instances of a template, or all for "", the oldest first. Ended
+// instances are among them for as long as their tombstones last. Each is encoded when it is
+// asked for, so a list of thousands takes little memory; and once for each version of its
+// pod, as long as nothing but the pod says what it is.
+func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
+	at := c.moment()
+	records, ended := c.ofTemplate(template)
+	return inOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
+		if !record.Holds(at.now) || c.saysMore(record) {
+			return protocol.Encode(c.describe(record, at))
+		}
+		encoded, ok := record.Memo.Load().(*protocol.Encoded)
+		if !ok {
+			encoded = protocol.Encode(c.describe(record, at))
+			record.Memo.Store(encoded)
+		}
+		return encoded
+	}, protocol.Encode)
+}
+
+// Instances returns the instances of a template, or all for "", in the order of EachEncoded.
 func (c *Cache) Instances(template string) []instance.Instance {
-	return c.describeAll(c.recordsOfTemplate(template), informers.Indexed[*corev1.Event](c.tombstones, templateIndex, template))
+	return c.describeAll(c.ofTemplate(template))
 }
 
 // ClientInstances is Instances for those that a client has launched.
 func (c *Cache) ClientInstances(client string) []instance.Instance {
 	records := c.ownPods.Overlay(func() []*podstore.Record { return c.pods.OfClient(client) })
 	records = slices.DeleteFunc(records, func(record *podstore.Record) bool { return record.Client != client })
-	return c.describeAll(records, informers.Indexed[*corev1.Event](c.tombstones, clientIndex, client))
+	return c.describeAll(c.each(records, informers.Indexed[*corev1.Event](c.tombstones, clientIndex, client)))
 }
 
-// describeAll returns the instances of pods and tombstones, each once, the oldest first.
+// ofTemplate returns the records and the tombstones of a template's instances, or all for "".
+func (c *Cache) ofTemplate(template string) ([]*podstore.Record, []*corev1.Event) {
+	return c.each(c.recordsOfTemplate(template), informers.Indexed[*corev1.Event](c.tombstones, templateIndex, template))
+}
+
 func (c *Cache) describeAll(records []*podstore.Record, tombstones []*corev1.Event) []instance.Instance {
-	now := c.now()
-	records, tombstones = c.each(records, tombstones)
-	// Records are sorted before they are described, because instances are large.
-	slices.SortFunc(records, func(a, b *podstore.Record) int { return byAge(a.Created, b.Created, a.ID, b.ID) })
+	at := c.moment()
+	describe := func(record *podstore.Record) instance.Instance { return c.describe(record, at) }
+	same := func(inst instance.Instance) instance.Instance { return inst }
 	all := make([]instance.Instance, 0, len(records)+len(tombstones))
-	for _, record := range records {
-		all = append(all, c.describe(record, now))
-	}
-	for _, event := range tombstones {
-		all = append(all, instance.FromTombstone(event))
-	}
-	if len(tombstones) > 0 {
-		slices.SortFunc(all, func(a, b instance.Instance) int { return byAge(a.Created, b.Created, a.ID, b.ID) })
-	}
-	return all
+	return slices.AppendSeq(all, inOrder(records, tombstones, describe, same))
 }
 
-// byAge orders two instances by when they were created, and then by their ids.
-func byAge(created, other time.Time, id, otherID string) int {
-	return cmp.Or(created.Compare(other), strings.Compare(id, otherID))
+// inOrder returns what is made of the records and the tombstones of instances, the oldest
+// instance first.
+func inOrder[T any](records []*podstore.Record, tombstones []*corev1.Event, ofRecord func(*podstore.Record) T, ofEnded func(instance.Instance) T) iter.Seq[T] {
+	podstore.SortByAge(records)
+	ended := make([]instance.Instance, 0, len(tombstones))
+	for _, event := range tombstones {
+		ended = append(ended, instance.FromTombstone(event))
+	}
+	slices.SortFunc(ended, func(a, b instance.Instance) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return func(yield func(T) bool) {
+		next := 0 // of the ended
+		for _, record := range records {
+			for ; next < len(ended) && record.CompareAge(ended[next].Created, ended[next].ID) > 0; next++ {
+				if !yield(ofEnded(ended[next])) {
+					return
+				}
+			}
+			if !yield(ofRecord(record)) {
+				return
+			}
+		}
+		for ; next < len(ended) && yield(ofEnded(ended[next])); next++ {
+		}
+	}
 }
 
 // each returns the records and the tombstones of instances, so that each instance is among

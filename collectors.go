@@ -2,9 +2,7 @@ package main
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/informers"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
@@ -48,14 +46,14 @@ var _ prometheus.Collector = (*instanceCollector)(nil)
 func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
 
 func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
-	now := c.cache.now()
-	records, tombstones := c.cache.each(c.cache.recordsOfTemplate(""), informers.Indexed[*corev1.Event](c.cache.tombstones, templateIndex, ""))
+	at := c.cache.moment()
+	records, tombstones := c.cache.ofTemplate("")
 	count := map[instance.Status]int{instance.StatusDeleted: len(tombstones)}
 	for _, record := range records {
-		if record.Holds(now) && !c.cache.saysMore(record) {
+		if record.Holds(at.now) && !c.cache.saysMore(record) {
 			count[record.Status()]++ // to describe all would take too long
 		} else {
-			count[c.cache.describe(record, now).Status]++
+			count[c.cache.describe(record, at).Status]++
 		}
 	}
 	for _, status := range instance.Statuses() {

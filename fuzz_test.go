@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // oneInstance is a read model with instance 1, which waits for nothing.
@@ -24,9 +27,9 @@ type oneInstance struct {
 	asked  []string // ids
 }
 
-func (o *oneInstance) Instances(string) []instance.Instance {
+func (o *oneInstance) EachEncoded(string) iter.Seq[*protocol.Encoded] {
 	o.listed = true
-	return nil
+	return slices.Values[[]*protocol.Encoded](nil)
 }
 
 func (o *oneInstance) Await(_ context.Context, id string, _ func(instance.Instance, bool) bool) (instance.Instance, bool) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"net/http"
 	"path"
@@ -19,7 +20,7 @@ import (
 // InstanceReader answers questions about instances from memory: the read model.
 type InstanceReader interface {
 	Instance(id string) (instance.Instance, bool)
-	Instances(template string) []instance.Instance
+	EachEncoded(template string) iter.Seq[*protocol.Encoded]
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 }
 
@@ -234,16 +235,8 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 // statusAll lists the instances of the path's template, or all. Ended instances are
 // among them while their tombstones last.
 func (a *API) statusAll(w http.ResponseWriter, r *http.Request) error {
-	instances, locate := a.Instances.Instances(r.PathValue("template")), a.Locations(r.Host)
-	protocol.WriteList(w, r, func(yield func(protocol.StatusResponse) bool) {
-		for _, inst := range instances {
-			status := protocol.NewStatusResponse(inst, locate(inst.ID))
-			status.Detail = inst.Detail // only holders of the API key get here
-			if !yield(status) {
-				return
-			}
-		}
-	})
+	// Only holders of the API key get here, so details may be told.
+	protocol.WriteList(w, r, a.Instances.EachEncoded(r.PathValue("template")), a.Locations(r.Host))
 	return nil
 }
 

@@ -381,7 +381,7 @@ func TestHeadHasNoBody(t *testing.T) {
 // A long list is compressed for clients that accept that. A HEAD says the same without the
 // body.
 func TestListsAreCompressed(t *testing.T) {
-	api := newTestAPI(newManyInstances(100), &fakeLauncher{})
+	api := newTestAPI(filledCache(t, 100), &fakeLauncher{})
 	api.AllowOrigins = []string{"https://hub.example"}
 	server := httptest.NewServer(api.Routes())
 	defer server.Close()

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +28,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // ids returns the ids of instances, in their order.
@@ -527,4 +531,46 @@ func TestAwaitLooksAgain(t *testing.T) {
 	if !known {
 		t.Error("the instance is not known")
 	}
+}
+
+// A list says of every instance what its status does, also when it is asked for again, when
+// the clock alone has changed it, and when an Event says more than its pod.
+func TestEachEncoded(t *testing.T) {
+	now := kubetest.Noon
+	c := startCache(t, func() time.Time { return now }, kubetest.Template("jupyter"),
+		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.Starting),
+		kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.LastUsed(kubetest.Noon.Add(time.Hour))),
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(5), kubetest.Noon.Add(-time.Hour)), instance.EndCulled, "told"))
+	check := func(when string) {
+		t.Helper()
+		locate := func(id string) string { return "hub.example/user/" + id }
+		var want []protocol.StatusResponse
+		for _, inst := range c.Instances("") {
+			status := protocol.NewStatusResponse(inst, locate(inst.ID))
+			status.Detail = inst.Detail
+			want = append(want, status)
+		}
+		for range 2 {
+			answer := httptest.NewRecorder()
+			protocol.WriteList(answer, httptest.NewRequest(http.MethodGet, "/applications/", nil), c.EachEncoded(""), locate)
+			var got []protocol.StatusResponse
+			noError(t, json.Unmarshal(answer.Body.Bytes(), &got))
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: the list is\n%+v, want\n%+v", when, got, want)
+			}
+		}
+	}
+	check("at first")
+	for _, now = range []time.Time{kubetest.Noon.Add(kubetest.StartTimeout), kubetest.Noon.Add(2 * time.Hour), kubetest.Noon} {
+		check("at " + now.String())
+	}
+	before := c.Instances("")
+	pod, err := c.StoredPod(instance.PodName(kubetest.ID(2)))
+	noError(t, err)
+	noError(t, c.Client.Tracker().Add(warning(1, pod, "FailedMount", "secret not found")))
+	kubetest.Eventually(t, "the Event is known", func() bool { return !slices.Equal(c.Instances(""), before) })
+	check("with an Event")
+	c.ChangePod(t, instance.PodName(kubetest.ID(1)), kubetest.LastUsed(kubetest.Noon.Add(time.Minute)))
+	kubetest.Eventually(t, "the use is known", func() bool { inst, _ := c.Instance(kubetest.ID(1)); return inst.LastActivity.After(kubetest.Noon) })
+	check("after a use")
 }

@@ -51,7 +51,7 @@ func growth(ctx context.Context, b *bench) ([]report.Line, error) {
 	}
 	defer s.Stop()
 	times, err := measure.Alternate(ctx, b.rounds, true,
-		timed("list", func(ctx context.Context) error { _, err := s.Get(ctx, "http://"+s.API+"/applications/"); return err }),
+		timed("list", func(ctx context.Context) error { return s.Read(ctx, "http://"+s.API+"/applications/") }),
 		scrapes(s))
 	if err != nil {
 		return nil, err

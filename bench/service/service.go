@@ -92,6 +92,22 @@ func (s *Service) Get(ctx context.Context, url string) ([]byte, error) {
 	return s.do(ctx, http.MethodGet, url)
 }
 
+// Read reads an answer 200 of the API as it arrives, without keeping it.
+func (s *Service) Read(ctx context.Context, url string, header ...string) error {
+	response, err := s.Ask(ctx, http.MethodGet, url, nil, header...)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", url, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	return nil
+}
+
 // Launch launches an instance, with the key, and returns its id. If it is told to come back
 // later, it does, as clients should.
 func (s *Service) Launch(ctx context.Context, template string) (string, error) {

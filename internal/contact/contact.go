@@ -67,11 +67,11 @@ func (c *Contact) Age() time.Duration {
 	return age
 }
 
-// Unsure reports whether an instance may have lost its address to another. overdue says
-// that by what this replica knows the instance should have ended: another replica, to
-// which its last uses were not told, may have ended it as soon as that.
-func (c *Contact) Unsure(overdue bool) bool {
-	age := c.Age()
+// Unsure reports whether an instance may have lost its address to another, if the picture of
+// the pods can be as old as age. overdue says that by what this replica knows the instance
+// should have ended: another replica, to which its last uses were not told, may have ended
+// it as soon as that.
+func Unsure(age time.Duration, overdue bool) bool {
 	return age > StaleAfter || overdue && age > LostAfter
 }
 

@@ -51,7 +51,7 @@ func TestContact(t *testing.T) {
 				watch = openWatch(t, c)
 			}
 		}
-		if gotLost, overdue, others := c.Lost(), c.Unsure(true), c.Unsure(false); gotLost != test.lost || overdue != test.unsure || others != test.unsure2 {
+		if gotLost, overdue, others := c.Lost(), contact.Unsure(c.Age(), true), contact.Unsure(c.Age(), false); gotLost != test.lost || overdue != test.unsure || others != test.unsure2 {
 			t.Errorf("%s: lost %t, unsure of the overdue %t, of others %t; want %t, %t, %t", test.name, gotLost, overdue, others, test.lost, test.unsure, test.unsure2)
 		}
 	}
@@ -63,7 +63,7 @@ func TestNothingWasHeardYet(t *testing.T) {
 	now := time.Now()
 	c := contact.New(func() time.Time { return now })
 	now = now.Add(time.Hour)
-	if c.Lost() || c.Age() != 0 || c.Unsure(true) {
+	if c.Lost() || c.Age() != 0 || contact.Unsure(c.Age(), true) {
 		t.Error("contact is lost before it was ever made")
 	}
 }

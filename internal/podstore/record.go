@@ -2,6 +2,7 @@ package podstore
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -14,7 +15,8 @@ import (
 )
 
 // Record is what is kept of one version of a pod: the slim pod, encoded, and the answers to
-// what every request and every sweep asks, computed once. It is never changed.
+// what every request and every sweep asks, computed once. It is never changed, apart from
+// Memo and whether it is stored.
 type Record struct {
 	packed string // the slim pod; see pack
 
@@ -45,6 +47,11 @@ type Record struct {
 	// ByEvents says that Warning Events of the pod can change what is said of it.
 	ByEvents bool
 	sound    bool // no time on the pod is wrong
+
+	stored atomic.Bool // the store has it, and no later version
+	// Memo is what an asker has made of the instance and finds here again. It holds for this
+	// version of the pod, under the same conditions as Instance.
+	Memo atomic.Value
 }
 
 // shared are the parts of an instance that are the same for many. Equal ones are kept once.

@@ -44,6 +44,7 @@ type Store struct {
 	warm       map[string]map[*Record]struct{} // by template
 	byClient   map[string][]*Record            // few each
 	addresses  map[string]int                  // how many pods have an address
+	doubles    atomic.Int64                    // how many addresses more than one pod has
 }
 
 var _ cache.TransformingStore = (*Store)(nil)
@@ -217,11 +218,15 @@ func (s *Store) index(r *Record) {
 		s.byClient[r.Client] = append(s.byClient[r.Client], r)
 	}
 	if r.address != "" {
-		s.addresses[r.address]++
+		if s.addresses[r.address]++; s.addresses[r.address] == 2 {
+			s.doubles.Add(1)
+		}
 	}
+	r.stored.Store(true)
 }
 
 func (s *Store) unindex(r *Record) {
+	r.stored.Store(false)
 	remove(s.byTemplate, r)
 	if r.IsWarm {
 		remove(s.warm, r)
@@ -238,6 +243,9 @@ func (s *Store) unindex(r *Record) {
 		delete(s.addresses, r.address)
 		if left > 0 {
 			s.addresses[r.address] = left
+		}
+		if left == 1 {
+			s.doubles.Add(-1)
 		}
 	}
 }
@@ -301,8 +309,8 @@ func (s *Store) OfClient(client string) []*Record {
 
 // SharesAddress reports whether another pod that lives has the address of a record's pod.
 func (s *Store) SharesAddress(r *Record) bool {
-	if r.address == "" {
-		return false
+	if r.address == "" || r.stored.Load() && s.doubles.Load() == 0 {
+		return false // nearly always, without a search
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

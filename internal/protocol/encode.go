@@ -7,6 +7,8 @@ import (
 	"iter"
 	"net/http"
 	"strconv"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 const (
@@ -25,16 +27,44 @@ func WriteStatus(w http.ResponseWriter, status *StatusResponse) {
 	_, _ = w.Write(append(status.appendJSON(make([]byte, 0, 512)), '\n')) // it fails only when the client has gone
 }
 
-// WriteList answers with the descriptions of many instances, compressed if the client
-// accepts that. They are made and written one after another, so a list of thousands takes
-// little memory.
-func WriteList(w http.ResponseWriter, r *http.Request, statuses iter.Seq[StatusResponse]) {
+// Encoded is an instance in JSON, with its detail. It lacks the location, which depends on
+// the host by which a client reached the API.
+type Encoded struct {
+	id   string
+	text string
+	cut  int // where the location belongs in the text; 0 if there is none
+}
+
+// Encode returns an instance in JSON.
+func Encode(inst instance.Instance) *Encoded {
+	status := NewStatusResponse(inst, "")
+	status.Detail = inst.Detail
+	text, cut := status.appendHead(make([]byte, 0, 512)), 0
+	if inst.Status == instance.StatusDeployed {
+		cut = len(text)
+	}
+	return &Encoded{inst.ID, string(status.appendTail(text)), cut}
+}
+
+// appendJSON appends what json.Marshal returns for a status with a location.
+func (e *Encoded) appendJSON(to []byte, locate func(id string) string) []byte {
+	to = append(to, e.text[:e.cut]...)
+	if e.cut > 0 {
+		to = appendLocation(to, locate(e.id))
+	}
+	return append(to, e.text[e.cut:]...)
+}
+
+// WriteList answers with the descriptions of many instances and their details, compressed if
+// the client accepts that. locate returns where an instance is. They are written one after
+// another, so a list of thousands takes little memory.
+func WriteList(w http.ResponseWriter, r *http.Request, instances iter.Seq[*Encoded], locate func(id string) string) {
 	setJSON(w.Header())
 	w.Header().Add("Vary", "Accept-Encoding")
 	l := list{w: w, compress: acceptsGzip(r.Header.Values("Accept-Encoding"))}
 	l.text = append(make([]byte, 0, flushAt+flushAt/8), '[')
-	for status := range statuses {
-		if l.text = status.appendJSON(l.text); len(l.text) >= flushAt && l.flush() != nil {
+	for encoded := range instances {
+		if l.text = encoded.appendJSON(l.text, locate); len(l.text) >= flushAt && l.flush() != nil {
 			return // the client has gone
 		}
 		l.text = append(l.text, ',')
@@ -86,9 +116,21 @@ func setJSON(header http.Header) {
 // appendJSON appends what json.Marshal returns for a status. It does without reflection,
 // which takes most of json.Marshal's time.
 func (s *StatusResponse) appendJSON(to []byte) []byte {
+	return s.appendTail(appendLocation(s.appendHead(to), s.Location))
+}
+
+// appendHead appends what comes before the location.
+func (s *StatusResponse) appendHead(to []byte) []byte {
 	to = appendString(append(to, `{"id":`...), s.ID)
-	to = appendString(append(to, `,"template-name":`...), s.TemplateName)
-	to = appendField(to, `,"location":`, s.Location)
+	return appendString(append(to, `,"template-name":`...), s.TemplateName)
+}
+
+func appendLocation(to []byte, location string) []byte {
+	return appendField(to, `,"location":`, location)
+}
+
+// appendTail appends what comes after the location.
+func (s *StatusResponse) appendTail(to []byte) []byte {
 	to = appendString(append(to, `,"status":`...), string(s.Status))
 	to = appendField(to, `,"reason":`, s.Reason)
 	to = appendField(to, `,"message":`, s.Message)

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
@@ -82,13 +83,40 @@ func TestWriteStatusAsJSON(t *testing.T) {
 	}
 }
 
-// statuses returns n statuses, each of some 100 bytes.
-func statuses(n int) []StatusResponse {
-	all := []StatusResponse{}
+// instances returns n instances, each of some 100 bytes in JSON. Every third has a location.
+func instances(n int) []instance.Instance {
+	all := []instance.Instance{}
 	for i := range n {
-		all = append(all, StatusResponse{ID: kubetest.ID(i), TemplateName: "jupyter", Status: "deploying", Message: "naïve"})
+		inst := instance.Instance{ID: kubetest.ID(i), Template: "jupyter", Status: instance.StatusFailed, Message: "naïve", Detail: "told"}
+		if i%3 == 0 {
+			inst.Status = instance.StatusDeployed
+		}
+		all = append(all, inst)
 	}
 	return all
+}
+
+func locate(id string) string { return "hub.example/<user>/" + id }
+
+// statuses is what WriteList has to write.
+func statuses(all []instance.Instance) []StatusResponse {
+	list := []StatusResponse{}
+	for _, inst := range all {
+		status := NewStatusResponse(inst, locate(inst.ID))
+		status.Detail = inst.Detail
+		list = append(list, status)
+	}
+	return list
+}
+
+func encoded(all []instance.Instance) iter.Seq[*Encoded] {
+	return func(yield func(*Encoded) bool) {
+		for _, inst := range all {
+			if !yield(Encode(inst)) {
+				return
+			}
+		}
+	}
 }
 
 // A list is what WriteJSON would write, of any length, compressed or not.
@@ -98,8 +126,8 @@ func TestWriteList(t *testing.T) {
 			r, got, want := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder(), httptest.NewRecorder()
 			r.Header.Set("Accept-Encoding", accepts)
 			got.Header().Add("Vary", "Origin")
-			WriteList(got, r, slices.Values(statuses(n)))
-			WriteJSON(want, http.StatusOK, statuses(n))
+			WriteList(got, r, encoded(instances(n)), locate)
+			WriteJSON(want, http.StatusOK, statuses(instances(n)))
 			name, body := fmt.Sprintf("%d statuses for a client that accepts %q", n, accepts), got.Body.String()
 			compressed := got.Header().Get("Content-Encoding") == "gzip"
 			if compressed != (long && wanted) {
@@ -154,13 +182,13 @@ func TestWriteListStops(t *testing.T) {
 	for _, accepts := range []string{"", "gzip"} {
 		r, made := httptest.NewRequest(http.MethodGet, "/", nil), 0
 		r.Header.Set("Accept-Encoding", accepts)
-		WriteList(&gone{httptest.NewRecorder(), 2}, r, func(yield func(StatusResponse) bool) {
-			for made = 1; yield(StatusResponse{Message: strings.Repeat(fmt.Sprint(made), 100)}); made++ {
+		WriteList(&gone{httptest.NewRecorder(), 2}, r, func(yield func(*Encoded) bool) {
+			for made = 1; yield(Encode(instance.Instance{Message: strings.Repeat(fmt.Sprint(made), 100)})); made++ {
 				if made > 1_000_000 {
 					t.Fatal("the list goes on")
 				}
 			}
-		})
+		}, locate)
 		if made < 2 {
 			t.Errorf("only %d statuses were made", made)
 		}

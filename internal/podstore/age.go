@@ -1,0 +1,45 @@
+package podstore
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"time"
+)
+
+// CompareAge compares an instance with another, by when they were created, and then by their
+// ids. The older one is less.
+func (r *Record) CompareAge(created time.Time, id string) int {
+	return cmp.Or(r.Created.Compare(created), strings.Compare(r.ID, id))
+}
+
+// aged is a record with the beginnings of what it is sorted by. To compare thousands of
+// records themselves would fetch most of them from memory a dozen times.
+type aged struct {
+	created int64  // nanoseconds, as time.Time.UnixNano has them
+	id      uint64 // the first 8 bytes
+	record  *Record
+}
+
+// SortByAge sorts records, the oldest first, as CompareAge does.
+func SortByAge(records []*Record) {
+	all := make([]aged, len(records))
+	for i, r := range records {
+		var id [8]byte
+		copy(id[:], r.ID)
+		all[i] = aged{r.Created.UnixNano(), binary.BigEndian.Uint64(id[:]), r}
+	}
+	slices.SortFunc(all, func(a, b aged) int {
+		switch {
+		case a.created != b.created:
+			return cmp.Compare(a.created, b.created)
+		case a.id != b.id:
+			return cmp.Compare(a.id, b.id)
+		}
+		return strings.Compare(a.record.ID, b.record.ID)
+	})
+	for i := range all {
+		records[i] = all[i].record
+	}
+}
