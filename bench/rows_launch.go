@@ -192,7 +192,7 @@ func cold(ctx context.Context, b *bench) (lines []report.Line, err error) {
 				return 0, err
 			}
 			took, err := atOnce(1, func(int) error { return s.LaunchAndWait(ctx, world.Cold) })
-			return took[0], errors.Join(err, b.world.DeleteInstances(ctx))
+			return took[0], errors.Join(err, b.world.EndInstances(ctx))
 		}},
 		measure.Subject{Name: "bare pod", Run: func(ctx context.Context) (float64, error) {
 			if err := sleep(ctx, quietTime); err != nil {

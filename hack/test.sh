@@ -81,6 +81,15 @@ for module in "${go_modules[@]}"; do
   run_tests "unit-$name" "$module" pkgname-and-test-fails -race -timeout=10m ./...
 done
 
+# A benchmark that nobody runs breaks unseen.
+say "running every micro-benchmark once"
+for module in . bench; do
+  go -C "$root/$module" test -race -run '^$' -bench . -benchtime 1x -timeout 5m ./... >"$results/benchmarks.txt" || {
+    cat "$results/benchmarks.txt"
+    die "a benchmark fails: see above"
+  }
+done
+
 trap stop_cluster EXIT
 if start_cluster; then
   test_on_cluster

@@ -74,11 +74,21 @@ func (w *World) DeleteInstances(ctx context.Context) error {
 	return w.DeletePods(ctx, Namespace, "!"+poolLabel)
 }
 
+// EndInstances deletes the instances as DeleteInstances does, but waits until the kubelet
+// has ended them: so that it is quiet again.
+func (w *World) EndInstances(ctx context.Context) error {
+	return w.deletePods(ctx, Namespace, "!"+poolLabel, metav1.DeleteOptions{})
+}
+
 // DeletePods deletes pods at once, and waits until they are gone.
 func (w *World) DeletePods(ctx context.Context, namespace, selector string) error {
+	return w.deletePods(ctx, namespace, selector, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+}
+
+func (w *World) deletePods(ctx context.Context, namespace, selector string, how metav1.DeleteOptions) error {
 	pods := w.Client.CoreV1().Pods(namespace)
 	chosen := metav1.ListOptions{LabelSelector: selector}
-	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}, chosen); err != nil {
+	if err := pods.DeleteCollection(ctx, how, chosen); err != nil {
 		return fmt.Errorf("delete pods in %s: %w", namespace, err)
 	}
 	err := wait.PollUntilContextTimeout(ctx, podsPoll, podsTimeout, true, func(ctx context.Context) (bool, error) {
@@ -139,7 +149,7 @@ func (w *World) AddBarePods(ctx context.Context, count int) error {
 	return w.awaitPods(ctx, BareNamespace, count)
 }
 
-// BareCold creates a bare pod and deletes it. It returns how long it took until a watch said
+// BareCold creates a bare pod, and ends it as EndInstances does. It returns how long it took until a watch said
 // Ready, in milliseconds.
 func (w *World) BareCold(ctx context.Context) (took float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, podsTimeout)
@@ -150,7 +160,7 @@ func (w *World) BareCold(ctx context.Context) (took float64, err error) {
 		return 0, fmt.Errorf("watch a bare pod: %w", err)
 	}
 	defer watch.Stop()
-	defer func() { err = errors.Join(err, w.DeletePods(ctx, BareNamespace, "")) }()
+	defer func() { err = errors.Join(err, w.deletePods(ctx, BareNamespace, "", metav1.DeleteOptions{})) }()
 	began := time.Now()
 	if _, err := pods.Create(ctx, BarePod("cold"), metav1.CreateOptions{}); err != nil {
 		return 0, fmt.Errorf("create a bare pod: %w", err)

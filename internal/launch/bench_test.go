@@ -44,7 +44,7 @@ func (c stillCache) Instances(string) []instance.Instance             { return n
 func (c stillCache) ClientInstances(string) []instance.Instance       { return nil }
 func (c stillCache) WarmPods(string) []*corev1.Pod                    { return append([]*corev1.Pod(nil), c.warm...) }
 func (c stillCache) Warnings(*corev1.Pod) []*corev1.Event             { return nil }
-func (c stillCache) OnPod(func(*corev1.Pod), func(*corev1.Pod)) error { return nil }
+func (c stillCache) OnInstance(func(string), func(*corev1.Pod)) error { return nil }
 func (c stillCache) Wrote(*corev1.Pod)                                {}
 
 // noMetrics counts nothing.
