@@ -77,3 +77,19 @@ func TestActivityLines(t *testing.T) {
 		t.Errorf("a minute: %v, most: %v", lines[0].Figure, lines[1].Figure)
 	}
 }
+
+func TestFanOutLines(t *testing.T) {
+	t.Parallel()
+	var found [][]fanOut
+	for _, count := range []float64{0, 1, 2, 4} {
+		f := fanOut{replicas: count, server: 1000 + 50*count, events: fanOutWrites * (3 + count), each: 200}
+		f.volume = f.events * 4 * kibibyte
+		found = append(found, []fanOut{f, f, f})
+	}
+	lines := fanOutLines(found)
+	for i, want := range []string{"100 ms, without a replica: 2000 ms", "1.00 a write, of 4.00 KiB", "400 ms"} {
+		if got := lines[i].String(); !strings.Contains(got, ": "+want+": ") {
+			t.Errorf("line %q has no %q", got, want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 func rows() []row {
 	return []row{
 		{"rss", "memory of a replica without instances", 0, resident},
+		{"templates", "cost of 500 templates without instances", 0, templates},
 		{"warm", "a warm launch, one alone", 0, warmAlone},
 		{"burst", "20 warm launches at once", 0, warmBurst},
 		{"cold", "a cold launch", 0, cold},
@@ -21,6 +22,7 @@ func rows() []row {
 		{"echo", "WebSocket echo, 100 connections", 1, socketEcho},
 		{"idle", "10,000 idle WebSockets, or as many as the limit of open files allows", 1, idleSockets},
 		{"activity", "writes of activity to the API server", 1000, activity},
+		{"replicas", "cost of 0 to 4 replicas while pods change", 1000, replicas},
 		{"processor", "processor time of one replica at 1,000 active instances", 1000, processor},
 		{"growth-1k", "cost of 1,000 instances", 1000, growth},
 		{"status", "GET status, 10,000 instances", 10000, status},

@@ -129,7 +129,11 @@ func list(ctx context.Context, b *bench) ([]report.Line, error) {
 	}
 	small := own("GET list with gzip, bytes against without", "bytes", []float64{float64(zipped) / float64(len(body))}, report.Goal{})
 	small.Ours, small.Peer = format(float64(zipped)/1024, "KiB"), "without: "+format(float64(len(body))/1024, "KiB")
-	return []report.Line{whole, small}, nil
+	slower, err := zippedTime(ctx, b, s, url)
+	if err != nil {
+		return nil, err
+	}
+	return []report.Line{whole, small, slower}, nil
 }
 
 // zippedSize returns the size of an answer with gzip, and checks that it has the same size

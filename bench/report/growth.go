@@ -1,12 +1,16 @@
 package report
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
@@ -52,12 +56,17 @@ func WriteGrowthPicture(w io.Writer, growth []Growth) error {
 		{"start to ready, s", func(g Growth) float64 { return g.Start }},
 		{"GET list of all, ms", func(g Growth) float64 { return g.List }},
 	}
+	sizes := ticks(growth)
 	canvas := vgsvg.New(vg.Points(float64(width*len(curves))), vg.Points(height))
 	all := draw.New(canvas)
 	for i, curve := range curves {
 		p := plot.New()
 		p.Title.Text, p.X.Label.Text = curve.title, "instances"
 		p.Y.Min = 0
+		p.X.Tick.Marker, p.Y.Tick.Marker = sizes, shortLabels{}
+		for _, style := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label} {
+			style.Font.Variant = "Sans"
+		}
 		var points plotter.XYs
 		for _, g := range growth {
 			points = append(points, plotter.XY{X: float64(g.Instances), Y: curve.of(g)})
@@ -71,8 +80,54 @@ func WriteGrowthPicture(w io.Writer, growth []Growth) error {
 		left := vg.Points(float64(width * i))
 		p.Draw(draw.Crop(all, left+10, left+vg.Points(width-10)-all.Max.X, 5, -5))
 	}
-	if _, err := canvas.WriteTo(w); err != nil {
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
+		return fmt.Errorf("draw the picture: %w", err)
+	}
+	// The labels' places are computed for this font. Browsers without it must take one that
+	// is as wide.
+	families := bytes.ReplaceAll(svg.Bytes(), []byte("Liberation Sans;"), []byte("Liberation Sans,Arial,Helvetica,sans-serif;"))
+	if _, err := w.Write(families); err != nil {
 		return fmt.Errorf("write the picture: %w", err)
 	}
 	return nil
+}
+
+// labelShare is how much of an axis a label takes.
+const labelShare = 0.15
+
+// ticks marks the sizes that were measured, and labels those whose labels do not overlap.
+func ticks(growth []Growth) plot.ConstantTicks {
+	var marks plot.ConstantTicks
+	labelled := math.Inf(1) // the next label to the right
+	for _, g := range slices.Backward(growth) {
+		mark := plot.Tick{Value: float64(g.Instances)}
+		if labelled-mark.Value > labelShare*float64(growth[len(growth)-1].Instances) {
+			mark.Label, labelled = thousands(g.Instances), mark.Value
+		}
+		marks = append(marks, mark)
+	}
+	return marks
+}
+
+// thousands writes a number as in 50,000.
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
+}
+
+// shortLabels are the usual ticks, without zeros behind the decimal point.
+type shortLabels struct{}
+
+// Ticks implements plot.Ticker.
+func (shortLabels) Ticks(low, high float64) []plot.Tick {
+	marks := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range marks {
+		if marks[i].Label != "" {
+			marks[i].Label = strconv.FormatFloat(marks[i].Value, 'g', 4, 64)
+		}
+	}
+	return marks
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,9 +64,20 @@ func TestWriteGrowthPicture(t *testing.T) {
 	if err := WriteGrowthPicture(&svg, growth); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<svg", "heap in use, MiB", "start to ready, s"} {
+	for _, want := range []string{"<svg", "heap in use, MiB", "start to ready, s", ">1,000<", "Arial"} {
 		if !strings.Contains(svg.String(), want) {
 			t.Errorf("the picture has no %q", want)
 		}
+	}
+}
+
+func TestTicksDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	var labels []string
+	for _, mark := range ticks([]Growth{{Instances: 0}, {Instances: 1000}, {Instances: 10_000}, {Instances: 50_000}}) {
+		labels = append(labels, mark.Label)
+	}
+	if want := []string{"50,000", "10,000", "1,000", ""}; !slices.Equal(labels, want) {
+		t.Errorf("labels %q, want %q", labels, want)
 	}
 }

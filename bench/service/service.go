@@ -15,9 +15,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-
 	"github.com/binder-project/binder-deploy-kubernetes/bench/process"
 	"github.com/binder-project/binder-deploy-kubernetes/bench/world"
 )
@@ -198,22 +195,5 @@ func (s *Service) Scrape(ctx context.Context, gc bool, names ...string) ([]float
 	if err != nil {
 		return nil, err
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("read the metrics: %w", err)
-	}
-	var values []float64
-	for _, name := range names {
-		family, ok := families[name]
-		if !ok {
-			return nil, errors.New("there is no metric " + name)
-		}
-		var sum float64
-		for _, metric := range family.Metric {
-			sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + metric.GetUntyped().GetValue()
-		}
-		values = append(values, sum)
-	}
-	return values, nil
+	return Sums(text, "", "", names...)
 }
