@@ -9,6 +9,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/rest"
@@ -55,6 +56,20 @@ func (s *store) put(ctx context.Context, pod *corev1.Pod) error {
 		return fmt.Errorf("encode a pod: %w", err)
 	}
 	return s.change(ctx, clientv3.OpPut(podsKey(pod.Namespace)+pod.Name, encoded.String()))
+}
+
+// deletePods deletes all pods of a namespace.
+func (s *store) deletePods(ctx context.Context, namespace string) error {
+	found, err := s.client.Get(ctx, podsKey(namespace), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return fmt.Errorf("list the pods in etcd: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(changers)
+	for _, pod := range found.Kvs {
+		group.Go(func() error { return s.change(ctx, clientv3.OpDelete(string(pod.Key))) })
+	}
+	return group.Wait()
 }
 
 // change changes one pod. Several in one revision would be faster, but the API server and

@@ -199,23 +199,37 @@ func (w *World) clean(ctx context.Context) error {
 	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
 	var errs []error
 	for _, namespace := range namespaces() {
-		errs = append(errs,
-			ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{})),
-			ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+		errs = append(errs, w.deleteAllPods(ctx, namespace))
 	}
-	errs = append(errs,
-		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
-		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
+	errs = append(errs, w.awaitStore(ctx))
+	for _, namespace := range namespaces() {
+		errs = append(errs, ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+	}
 	for _, namespace := range namespaces() {
 		errs = append(errs, wait.PollUntilContextTimeout(ctx, podsPoll, cleanTimeout, true, func(ctx context.Context) (bool, error) {
 			_, err := w.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 			return apierrors.IsNotFound(err), ignoreGone(err)
 		}))
 	}
+	// Last, because pods without a node are evicted.
+	errs = append(errs,
+		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
+		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete the instances: %w", err)
 	}
 	return nil
+}
+
+// deleteAllPods deletes the pods of a namespace. Those that a kubelet may run are deleted
+// through the API, so that it stops them as usual, and those of the node without one in etcd.
+func (w *World) deleteAllPods(ctx context.Context, namespace string) error {
+	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
+	elsewhere := metav1.ListOptions{FieldSelector: "spec.nodeName!=" + nodeName}
+	if err := ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, elsewhere)); err != nil {
+		return fmt.Errorf("delete the pods of %s: %w", namespace, err)
+	}
+	return w.store.deletePods(ctx, namespace)
 }
 
 // namespaces are all that a benchmark makes.
