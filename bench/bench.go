@@ -31,14 +31,15 @@ type row struct {
 
 // bench is what all rows share.
 type bench struct {
-	root, binary, kubeconfig string
-	dir                      string // for files of this run
-	rounds                   int
-	progress                 io.Writer
-	began                    time.Time
-	world                    *world.World
-	backend                  *peer.Peer
-	growth                   []report.Growth
+	root, binary        string
+	cluster, kubeconfig string // the local cluster's directory, and the file in it
+	dir                 string // for files of this run
+	rounds              int
+	progress            io.Writer
+	began               time.Time
+	world               *world.World
+	backend             *peer.Peer
+	growth              []report.Growth
 }
 
 const cleanUpTimeout = 6 * time.Minute
@@ -47,7 +48,8 @@ const cleanUpTimeout = 6 * time.Minute
 func (b *bench) runAll(ctx context.Context, chosen []row, results, picture string) (err error) {
 	b.began = time.Now()
 	b.binary = cmp.Or(b.binary, filepath.Join(b.root, ".build", "bin", "binder-deploy-kubernetes"))
-	b.kubeconfig = cmp.Or(b.kubeconfig, filepath.Join(b.root, ".cluster", "kubeconfig"))
+	b.cluster = cmp.Or(b.cluster, filepath.Join(b.root, ".cluster"))
+	b.kubeconfig = world.Kubeconfig(b.cluster)
 	if b.dir, err = os.MkdirTemp("", "binder-bench-"); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
@@ -103,10 +105,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			return fmt.Errorf("%w (make bench makes it)", err)
 		}
 	}
-	client, config, err := world.Connect(b.kubeconfig)
-	if err != nil {
-		return err
-	}
+	var err error
 	b.backend, err = peer.StartBackend(ctx)
 	if err != nil {
 		return err
@@ -120,15 +119,27 @@ func (b *bench) prepare(ctx context.Context) error {
 		return fmt.Errorf("read the backend's port: %w", err)
 	}
 	b.say("making the namespaces %s and %s", world.ServiceNamespace, world.Namespace)
-	b.world, err = world.New(ctx, client, config, number, b.progress)
+	b.world, err = world.New(ctx, b.cluster, number, b.progress)
 	if err != nil {
 		b.backend.Stop()
 	}
 	return err
 }
 
-// grow launches instances until there are size.
+// grow adds instances until there are size: the service launches the first ones, and the
+// others are copies.
 func (b *bench) grow(ctx context.Context, size int) error {
+	if err := b.launch(ctx, min(size, world.Launched)); err != nil {
+		return err
+	}
+	if size > len(b.world.IDs()) {
+		b.say("copying an instance until there are %d", size)
+	}
+	return b.world.Copy(ctx, size)
+}
+
+// launch launches instances until there are size.
+func (b *bench) launch(ctx context.Context, size int) error {
 	if size <= len(b.world.IDs()) {
 		return nil
 	}

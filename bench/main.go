@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	root := flags.String("root", "..", "the project's root `directory`")
 	binary := flags.String("binary", "", "the service's `binary` (default: .build/bin/binder-deploy-kubernetes below the root)")
-	kubeconfig := flags.String("kubeconfig", "", "kubeconfig `file` of a cluster that can be filled with 50,000 pods (default: that of the local cluster)")
+	cluster := flags.String("cluster", "", "the `directory` of the local cluster, which runs; no other cluster can be used, because instances are written into its etcd (default: .cluster below the root)")
 	pattern := flags.String("run", "", "run only the rows whose names match this regular `expression`; --list prints the names")
 	list := flags.Bool("list", false, "print the names of the rows and end")
 	rounds := flags.Int("rounds", 3, "`number` of rounds of each comparison, at least 3")
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--root: %w", err)
 	}
-	b := &bench{root: absolute, rounds: *rounds, binary: *binary, kubeconfig: *kubeconfig, progress: os.Stderr}
+	b := &bench{root: absolute, rounds: *rounds, binary: *binary, cluster: *cluster, progress: os.Stderr}
 	return b.runAll(ctx, chosen, *results, *picture)
 }
 

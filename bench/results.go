@@ -62,7 +62,7 @@ func (b *bench) machine(ctx context.Context) string {
 		{"kernel", ask("uname", "-sr")},
 		{"Go", runtime.Version()},
 		{"the service", ask(b.binary, "--version")},
-		{"Kubernetes", ask(filepath.Join(b.root, ".cluster", "bin", "kubectl"), "--kubeconfig="+b.kubeconfig, "version", "--client=true")},
+		{"Kubernetes", ask(filepath.Join(b.cluster, "bin", "kubectl"), "--kubeconfig="+b.kubeconfig, "version", "--client=true")},
 		{"nginx", ask("nginx", "-v")},
 		{"Node.js", ask("node", "--version")},
 		{"configurable-http-proxy", ask("node", "-p", "require(process.argv[1]).version", filepath.Join(b.root, "bench", "peer", "chp", "node_modules", "configurable-http-proxy", "package.json"))},

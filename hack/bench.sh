@@ -61,7 +61,7 @@ make --no-print-directory -C "$root" build
 mkdir -p "$build/bin"
 go -C "$root/bench" build -o "$build/bin/bench" .
 
-arguments=(--root="$root" --run="${RUN:-}")
+arguments=(--root="$root" --cluster="$cluster_dir" --run="${RUN:-}")
 if [[ -z ${RUN:-} ]]; then
   arguments+=(--results="$root/bench/RESULTS.md" --picture="$root/docs/scale.svg")
 fi

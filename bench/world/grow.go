@@ -41,7 +41,7 @@ func Address(number int) string {
 
 // Grow launches instances until there are size, and makes them run.
 func (w *World) Grow(ctx context.Context, size int, launch Launch) error {
-	began, reported := time.Now(), time.Now()
+	told := w.counter(size)
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(writers)
@@ -51,33 +51,43 @@ func (w *World) Grow(ctx context.Context, size int, launch Launch) error {
 			if err != nil {
 				return fmt.Errorf("launch instance %d: %w", number, err)
 			}
-			if err := w.run(ctx, id, number); err != nil {
+			pod, err := w.run(ctx, id, number)
+			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			w.ids = append(w.ids, id)
-			if time.Since(reported) > progressEvery {
-				reported = time.Now()
-				fmt.Fprintf(w.progress, "   %d of %d instances after %s\n", len(w.ids), size, time.Since(began).Round(time.Second))
-			}
+			w.ids, w.original = append(w.ids, id), pod
+			told(len(w.ids))
 			return nil
 		})
 	}
 	return group.Wait()
 }
 
-// run writes the status of a pod whose application serves.
-func (w *World) run(ctx context.Context, id string, number int) error {
+// counter returns a function that says at intervals how many instances there are. It must
+// not be called twice at a time.
+func (w *World) counter(size int) func(count int) {
+	began, reported := time.Now(), time.Now()
+	return func(count int) {
+		if time.Since(reported) > progressEvery || count == size {
+			reported = time.Now()
+			fmt.Fprintf(w.progress, "   %d of %d instances after %s\n", count, size, time.Since(began).Round(time.Second))
+		}
+	}
+}
+
+// run writes the status of a pod whose application serves, and returns the pod.
+func (w *World) run(ctx context.Context, id string, number int) (*corev1.Pod, error) {
 	status, err := json.Marshal(map[string]any{"status": runningStatus(Address(number))})
 	if err != nil {
-		return fmt.Errorf("encode a status: %w", err)
+		return nil, fmt.Errorf("encode a status: %w", err)
 	}
-	pods := w.Client.CoreV1().Pods(Namespace)
-	if _, err := pods.Patch(ctx, podName(id), types.StrategicMergePatchType, status, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("write the status of a pod: %w", err)
+	pod, err := w.Client.CoreV1().Pods(Namespace).Patch(ctx, podName(id), types.StrategicMergePatchType, status, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return nil, fmt.Errorf("write the status of a pod: %w", err)
 	}
-	return nil
+	return pod, nil
 }
 
 // podName is the name of an instance's pod, as docs/operate.md has it.

@@ -1,6 +1,7 @@
-// Package world fills a cluster with instances that need no kubelet: pods on a node that
-// exists only as an object. The service launches them itself, so they are as it writes
-// them; their status is written here, as a kubelet would.
+// Package world fills the local cluster with instances that need no kubelet: pods on a node
+// that exists only as an object. The service launches them itself, so they are as it writes
+// them; their status is written here, as a kubelet would. Above a number, they are copies
+// of these, written into etcd.
 package world
 
 import (
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -40,8 +42,10 @@ const (
 type World struct {
 	Client   kubernetes.Interface
 	Config   *rest.Config
+	store    *store
 	port     int // at which all instances listen, each at an address of its own
 	ids      []string
+	original *corev1.Pod // of the instance that was launched last, as nobody has visited it yet
 	progress io.Writer
 	stop     context.CancelFunc
 	renewed  chan struct{} // closed when the node's Lease is no longer renewed
@@ -63,24 +67,21 @@ func Connect(kubeconfig string) (kubernetes.Interface, *rest.Config, error) {
 	return client, config, nil
 }
 
-// New makes the namespaces, the node and the template. The instances' applications listen
-// at port, on the loopback addresses that Address gives.
-func New(ctx context.Context, client kubernetes.Interface, config *rest.Config, port int, progress io.Writer) (*World, error) {
-	w := &World{Client: client, Config: config, port: port, progress: progress, renewed: make(chan struct{})}
-	if err := w.clean(ctx); err != nil {
+// New makes the namespaces, the node and the template in the local cluster whose files are
+// in a directory. The instances' applications listen at port, on the loopback addresses
+// that Address gives.
+func New(ctx context.Context, cluster string, port int, progress io.Writer) (*World, error) {
+	client, config, err := Connect(Kubeconfig(cluster))
+	if err != nil {
 		return nil, err
 	}
-	for _, namespace := range namespaces() {
-		if err := w.addNamespace(ctx, namespace); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.addNode(ctx); err != nil {
+	store, err := openStore(cluster)
+	if err != nil {
 		return nil, err
 	}
-	_, err := client.CoreV1().PodTemplates(Namespace).Create(ctx, w.template(), metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("create the template: %w", err)
+	w := &World{Client: client, Config: config, store: store, port: port, progress: progress, renewed: make(chan struct{})}
+	if err := w.fill(ctx); err != nil {
+		return nil, errors.Join(err, store.client.Close())
 	}
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
@@ -88,11 +89,33 @@ func New(ctx context.Context, client kubernetes.Interface, config *rest.Config, 
 	return w, nil
 }
 
+// Kubeconfig is the kubeconfig of the local cluster whose files are in a directory.
+func Kubeconfig(cluster string) string { return filepath.Join(cluster, "kubeconfig") }
+
+// fill makes what there is without instances, in place of what a killed run has left.
+func (w *World) fill(ctx context.Context) error {
+	if err := w.clean(ctx); err != nil {
+		return err
+	}
+	for _, namespace := range namespaces() {
+		if err := w.addNamespace(ctx, namespace); err != nil {
+			return err
+		}
+	}
+	if err := w.addNode(ctx); err != nil {
+		return err
+	}
+	if _, err := w.Client.CoreV1().PodTemplates(Namespace).Create(ctx, w.template(), metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create the template: %w", err)
+	}
+	return nil
+}
+
 // Close deletes the instances and the node.
 func (w *World) Close(ctx context.Context) error {
 	w.stop()
 	<-w.renewed
-	return w.clean(ctx)
+	return errors.Join(w.clean(ctx), w.store.client.Close())
 }
 
 func (w *World) template() *corev1.PodTemplate {
@@ -176,23 +199,37 @@ func (w *World) clean(ctx context.Context) error {
 	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
 	var errs []error
 	for _, namespace := range namespaces() {
-		errs = append(errs,
-			ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{})),
-			ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+		errs = append(errs, w.deleteAllPods(ctx, namespace))
 	}
-	errs = append(errs,
-		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
-		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
+	errs = append(errs, w.awaitStore(ctx))
+	for _, namespace := range namespaces() {
+		errs = append(errs, ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+	}
 	for _, namespace := range namespaces() {
 		errs = append(errs, wait.PollUntilContextTimeout(ctx, podsPoll, cleanTimeout, true, func(ctx context.Context) (bool, error) {
 			_, err := w.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 			return apierrors.IsNotFound(err), ignoreGone(err)
 		}))
 	}
+	// Last, because pods without a node are evicted.
+	errs = append(errs,
+		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
+		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete the instances: %w", err)
 	}
 	return nil
+}
+
+// deleteAllPods deletes the pods of a namespace. Those that a kubelet may run are deleted
+// through the API, so that it stops them as usual, and those of the node without one in etcd.
+func (w *World) deleteAllPods(ctx context.Context, namespace string) error {
+	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
+	elsewhere := metav1.ListOptions{FieldSelector: "spec.nodeName!=" + nodeName}
+	if err := ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, elsewhere)); err != nil {
+		return fmt.Errorf("delete the pods of %s: %w", namespace, err)
+	}
+	return w.store.deletePods(ctx, namespace)
 }
 
 // namespaces are all that a benchmark makes.
