@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/binder-project/binder-deploy-kubernetes/bench/process"
 )
@@ -26,6 +28,7 @@ func Run(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("a peer has a name and one argument, not %q", args)
 	}
+	signal.Reset(os.Interrupt, syscall.SIGTERM) // they end a peer at once, which has nothing to clean up
 	switch name, argument := args[0], args[1]; name {
 	case "backend":
 		return runBackend(argument)

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/retry"
 )
 
 const (
@@ -178,18 +179,26 @@ func (w *World) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("renew the node's Lease: %w", err)
 	}
-	node, err := w.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return w.heartbeat(ctx) }); err != nil {
+		return fmt.Errorf("write the node's status: %w", err)
+	}
+	return nil
+}
+
+// heartbeat writes that the node is ready. There is a conflict if the controller manager
+// changes the node meanwhile, as it does when the node is new.
+func (w *World) heartbeat(ctx context.Context) error {
+	nodes := w.Client.CoreV1().Nodes()
+	node, err := nodes.Get(ctx, nodeName, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("read the node: %w", err)
+		return err
 	}
 	node.Status.Conditions = []corev1.NodeCondition{{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
 		LastHeartbeatTime: metav1.Now(), LastTransitionTime: node.CreationTimestamp,
 	}}
-	if _, err := w.Client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("write the node's status: %w", err)
-	}
-	return nil
+	_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
+	return err
 }
 
 // clean deletes what this run, or one that was killed, has made.
