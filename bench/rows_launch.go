@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	clients       = 200
 	// quietTime is before each measurement, so that what came before does not disturb it.
 	quietTime = 500 * time.Millisecond
+	// kubeletPeriod is how often the kubelet looks at its containers. A cold launch comes at
+	// any time between two looks; the end of the one before it would always be at the same.
+	kubeletPeriod = time.Second
 )
 
 // warmAlone compares a claim of a warm pod with the one write that it is.
@@ -188,14 +192,14 @@ func cold(ctx context.Context, b *bench) (lines []report.Line, err error) {
 	}()
 	times, err := measure.Alternate(ctx, coldLaunches*b.rounds, true,
 		measure.Subject{Name: "ours", Run: func(ctx context.Context) (float64, error) {
-			if err := sleep(ctx, quietTime); err != nil {
+			if err := sleep(ctx, quietTime+rand.N(kubeletPeriod)); err != nil {
 				return 0, err
 			}
 			took, err := atOnce(1, func(int) error { return s.LaunchAndWait(ctx, world.Cold) })
 			return took[0], errors.Join(err, b.world.EndInstances(ctx))
 		}},
 		measure.Subject{Name: "bare pod", Run: func(ctx context.Context) (float64, error) {
-			if err := sleep(ctx, quietTime); err != nil {
+			if err := sleep(ctx, quietTime+rand.N(kubeletPeriod)); err != nil {
 				return 0, err
 			}
 			return b.world.BareCold(ctx)
