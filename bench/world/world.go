@@ -95,7 +95,9 @@ func Kubeconfig(cluster string) string { return filepath.Join(cluster, "kubeconf
 
 // fill makes what there is without instances, in place of what a killed run has left.
 func (w *World) fill(ctx context.Context) error {
-	if err := w.clean(ctx); err != nil {
+	cleaning, cancel := context.WithTimeout(ctx, cleanTimeout)
+	defer cancel()
+	if err := errors.Join(w.deleteNamespaces(cleaning), w.deleteNode(cleaning)); err != nil {
 		return err
 	}
 	for _, namespace := range namespaces() {
@@ -112,11 +114,15 @@ func (w *World) fill(ctx context.Context) error {
 	return nil
 }
 
-// Close deletes the instances and the node.
+// Close deletes the instances, and then the node: until they are gone it must count as
+// alive, or the controller manager marks each of them, and goes on in the next run.
 func (w *World) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
+	defer cancel()
+	err := w.deleteNamespaces(ctx)
 	w.stop()
 	<-w.renewed
-	return errors.Join(w.clean(ctx), w.store.client.Close())
+	return errors.Join(err, w.deleteNode(ctx), w.store.client.Close())
 }
 
 func (w *World) template() *corev1.PodTemplate {
@@ -201,18 +207,15 @@ func (w *World) heartbeat(ctx context.Context) error {
 	return err
 }
 
-// clean deletes what this run, or one that was killed, has made.
-func (w *World) clean(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
-	defer cancel()
-	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
+// deleteNamespaces deletes the namespaces with all that is in them.
+func (w *World) deleteNamespaces(ctx context.Context) error {
 	var errs []error
 	for _, namespace := range namespaces() {
 		errs = append(errs, w.deleteAllPods(ctx, namespace))
 	}
 	errs = append(errs, w.awaitStore(ctx))
 	for _, namespace := range namespaces() {
-		errs = append(errs, ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, now)))
+		errs = append(errs, ignoreGone(w.Client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})))
 	}
 	for _, namespace := range namespaces() {
 		errs = append(errs, wait.PollUntilContextTimeout(ctx, podsPoll, cleanTimeout, true, func(ctx context.Context) (bool, error) {
@@ -220,12 +223,19 @@ func (w *World) clean(ctx context.Context) error {
 			return apierrors.IsNotFound(err), ignoreGone(err)
 		}))
 	}
-	// Last, because pods without a node are evicted.
-	errs = append(errs,
-		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, now)),
-		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, now)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("delete the instances: %w", err)
+	}
+	return nil
+}
+
+// deleteNode deletes the node, which must have no pods.
+func (w *World) deleteNode(ctx context.Context) error {
+	err := errors.Join(
+		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, metav1.DeleteOptions{})),
+		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, metav1.DeleteOptions{})))
+	if err != nil {
+		return fmt.Errorf("delete the node: %w", err)
 	}
 	return nil
 }
