@@ -235,7 +235,7 @@ func thousand(ctx context.Context, b *bench) ([]report.Line, error) {
 		measure.Subject{Name: "bare creates", Run: func(ctx context.Context) (float64, error) {
 			pods := b.world.Client.CoreV1().Pods(world.BareNamespace)
 			rate, err := crowd(func(i int) error {
-				_, err := pods.Create(ctx, world.BarePending(fmt.Sprintf("pending-%d", i)), metav1.CreateOptions{})
+				_, err := pods.Create(ctx, b.world.BarePending(fmt.Sprintf("pending-%d", i)), metav1.CreateOptions{})
 				return err
 			})
 			return rate, errors.Join(err, b.world.DeletePods(ctx, world.BareNamespace, ""))

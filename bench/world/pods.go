@@ -132,9 +132,9 @@ func BarePod(name string) *corev1.Pod {
 }
 
 // BarePending is a BarePod on the node without a kubelet, where it stays pending.
-func BarePending(name string) *corev1.Pod {
+func (w *World) BarePending(name string) *corev1.Pod {
 	pod := BarePod(name)
-	pod.Spec.NodeName = nodeName
+	pod.Spec.NodeName = w.node
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	return pod
 }

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
@@ -32,7 +33,11 @@ const (
 	// Template is the name of the PodTemplate whose instances need no kubelet.
 	Template = "bench"
 
-	nodeName     = "binder-bench"
+	// nodePrefix is what the name of the node starts with. Each run has a node of its own: the
+	// controller manager may still think that the one of the last run is dead.
+	nodePrefix   = "binder-bench-"
+	managedBy    = "app.kubernetes.io/managed-by=" + manager
+	manager      = "binder-bench"
 	nodeLease    = "kube-node-lease"
 	renewEvery   = 10 * time.Second
 	leaseSeconds = 40
@@ -44,6 +49,7 @@ type World struct {
 	Client   kubernetes.Interface
 	Config   *rest.Config
 	store    *store
+	node     string
 	port     int // at which all instances listen, each at an address of its own
 	ids      []string
 	original *corev1.Pod // of the instance that was launched last, as nobody has visited it yet
@@ -80,7 +86,10 @@ func New(ctx context.Context, cluster string, port int, progress io.Writer) (*Wo
 	if err != nil {
 		return nil, err
 	}
-	w := &World{Client: client, Config: config, store: store, port: port, progress: progress, renewed: make(chan struct{})}
+	w := &World{
+		Client: client, Config: config, store: store, port: port, progress: progress, renewed: make(chan struct{}),
+		node: nodePrefix + randomHex()[:8],
+	}
 	if err := w.fill(ctx); err != nil {
 		return nil, errors.Join(err, store.client.Close())
 	}
@@ -97,7 +106,7 @@ func Kubeconfig(cluster string) string { return filepath.Join(cluster, "kubeconf
 func (w *World) fill(ctx context.Context) error {
 	cleaning, cancel := context.WithTimeout(ctx, cleanTimeout)
 	defer cancel()
-	if err := errors.Join(w.deleteNamespaces(cleaning), w.deleteNode(cleaning)); err != nil {
+	if err := errors.Join(w.deleteNamespaces(cleaning), w.deleteNodes(cleaning)); err != nil {
 		return err
 	}
 	for _, namespace := range namespaces() {
@@ -115,14 +124,14 @@ func (w *World) fill(ctx context.Context) error {
 }
 
 // Close deletes the instances, and then the node: until they are gone it must count as
-// alive, or the controller manager marks each of them, and goes on in the next run.
+// alive, or the controller manager marks each of them.
 func (w *World) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
 	defer cancel()
 	err := w.deleteNamespaces(ctx)
 	w.stop()
 	<-w.renewed
-	return errors.Join(err, w.deleteNode(ctx), w.store.client.Close())
+	return errors.Join(err, w.deleteNodes(ctx), w.store.client.Close())
 }
 
 func (w *World) template() *corev1.PodTemplate {
@@ -131,18 +140,23 @@ func (w *World) template() *corev1.PodTemplate {
 			"binder-project.org/port": fmt.Sprint(w.port),
 		}},
 		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-			NodeName:    nodeName,
+			NodeName:    w.node,
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers:  []corev1.Container{{Name: "application", Image: image, Ports: []corev1.ContainerPort{{ContainerPort: int32(w.port)}}}},
 		}},
 	}
 }
 
+// nodeMeta names the node, and its Lease.
+func (w *World) nodeMeta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: w.node, Labels: map[string]string{"app.kubernetes.io/managed-by": manager}}
+}
+
 // addNode makes the node. Its taint keeps all other pods away.
 func (w *World) addNode(ctx context.Context) error {
 	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: nodeName},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: nodeName, Effect: corev1.TaintEffectNoSchedule}}},
+		ObjectMeta: w.nodeMeta(),
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: ServiceNamespace, Effect: corev1.TaintEffectNoSchedule}}},
 	}
 	if _, err := w.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create the node: %w", err)
@@ -170,15 +184,15 @@ func (w *World) keepNode(ctx context.Context) {
 func (w *World) renew(ctx context.Context) error {
 	now := metav1.NowMicro()
 	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: nodeName},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(nodeName), LeaseDurationSeconds: new(int32(leaseSeconds)), RenewTime: &now},
+		ObjectMeta: w.nodeMeta(),
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(w.node), LeaseDurationSeconds: new(int32(leaseSeconds)), RenewTime: &now},
 	}
 	change, err := json.Marshal(map[string]any{"spec": lease.Spec})
 	if err != nil {
 		return fmt.Errorf("encode the node's Lease: %w", err)
 	}
 	leases := w.Client.CoordinationV1().Leases(nodeLease)
-	_, err = leases.Patch(ctx, nodeName, types.MergePatchType, change, metav1.PatchOptions{})
+	_, err = leases.Patch(ctx, w.node, types.MergePatchType, change, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = leases.Create(ctx, lease, metav1.CreateOptions{})
 	}
@@ -195,7 +209,7 @@ func (w *World) renew(ctx context.Context) error {
 // changes the node meanwhile, as it does when the node is new.
 func (w *World) heartbeat(ctx context.Context) error {
 	nodes := w.Client.CoreV1().Nodes()
-	node, err := nodes.Get(ctx, nodeName, metav1.GetOptions{})
+	node, err := nodes.Get(ctx, w.node, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -229,11 +243,12 @@ func (w *World) deleteNamespaces(ctx context.Context) error {
 	return nil
 }
 
-// deleteNode deletes the node, which must have no pods.
-func (w *World) deleteNode(ctx context.Context) error {
+// deleteNodes deletes the node, and those of runs that were killed. They must have no pods.
+func (w *World) deleteNodes(ctx context.Context) error {
+	ours := metav1.ListOptions{LabelSelector: managedBy}
 	err := errors.Join(
-		ignoreGone(w.Client.CoreV1().Nodes().Delete(ctx, nodeName, metav1.DeleteOptions{})),
-		ignoreGone(w.Client.CoordinationV1().Leases(nodeLease).Delete(ctx, nodeName, metav1.DeleteOptions{})))
+		w.Client.CoreV1().Nodes().DeleteCollection(ctx, metav1.DeleteOptions{}, ours),
+		w.Client.CoordinationV1().Leases(nodeLease).DeleteCollection(ctx, metav1.DeleteOptions{}, ours))
 	if err != nil {
 		return fmt.Errorf("delete the node: %w", err)
 	}
@@ -241,11 +256,19 @@ func (w *World) deleteNode(ctx context.Context) error {
 }
 
 // deleteAllPods deletes the pods of a namespace. Those that a kubelet may run are deleted
-// through the API, so that it stops them as usual, and those of the node without one in etcd.
+// through the API, so that it stops them as usual, and those of nodes without one in etcd.
 func (w *World) deleteAllPods(ctx context.Context, namespace string) error {
+	nodes, err := w.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: managedBy})
+	if err != nil {
+		return fmt.Errorf("list the nodes without a kubelet: %w", err)
+	}
+	var elsewhere []fields.Selector
+	for _, node := range nodes.Items {
+		elsewhere = append(elsewhere, fields.OneTermNotEqualSelector("spec.nodeName", node.Name))
+	}
 	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
-	elsewhere := metav1.ListOptions{FieldSelector: "spec.nodeName!=" + nodeName}
-	if err := ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, elsewhere)); err != nil {
+	chosen := metav1.ListOptions{FieldSelector: fields.AndSelectors(elsewhere...).String()}
+	if err := ignoreGone(w.Client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, chosen)); err != nil {
 		return fmt.Errorf("delete the pods of %s: %w", namespace, err)
 	}
 	return w.store.deletePods(ctx, namespace)
