@@ -89,18 +89,19 @@ func (c *Cache) saysMore(record *podstore.Record) bool {
 
 // EachEncoded returns the instances of a template, or all for "", the oldest first. Ended
 // instances are among them for as long as their tombstones last. Each is encoded when it is
-// asked for, so a list of thousands takes little memory; and once for each version of its
-// pod, as long as nothing but the pod says what it is.
+// asked for, and once for each version of its pod, as long as nothing but the pod says what
+// it is: some 300 bytes stay with each that was ever listed.
 func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 	at := c.moment()
 	records, ended := c.ofTemplate(template)
 	return inOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
-		if !record.Holds(at.now) || c.saysMore(record) {
+		inst, ok := record.Instance(at.now)
+		if !ok || c.saysMore(record) {
 			return protocol.Encode(c.describe(record, at))
 		}
 		encoded, ok := record.Memo.Load().(*protocol.Encoded)
 		if !ok {
-			encoded = protocol.Encode(c.describe(record, at))
+			encoded = protocol.Encode(inst)
 			record.Memo.Store(encoded)
 		}
 		return encoded

@@ -49,8 +49,8 @@ type Record struct {
 	sound    bool // no time on the pod is wrong
 
 	stored atomic.Bool // the store has it, and no later version
-	// Memo is what an asker has made of the instance and finds here again. It holds for this
-	// version of the pod, under the same conditions as Instance.
+	// Memo is what an asker has made of Instance, and of nothing else, and finds here again.
+	// It holds as long as what Instance returns.
 	Memo atomic.Value
 }
 

@@ -44,7 +44,10 @@ type Store struct {
 	warm       map[string]map[*Record]struct{} // by template
 	byClient   map[string][]*Record            // few each
 	addresses  map[string]int                  // how many pods have an address
-	doubles    atomic.Int64                    // how many addresses more than one pod has
+	doubled    int                             // how many addresses more than one pod has
+	// anyDoubled is false only if doubled is 0 after all of a change, so that it can be read
+	// without the lock.
+	anyDoubled atomic.Bool
 }
 
 var _ cache.TransformingStore = (*Store)(nil)
@@ -119,7 +122,7 @@ func (s *Store) Add(obj any) error {
 	defer s.telling.Unlock()
 	s.mu.Lock()
 	before := s.set(record.name, record)
-	s.mu.Unlock()
+	s.changed()
 	s.tellChanged(before, record)
 	return nil
 }
@@ -137,7 +140,7 @@ func (s *Store) Delete(obj any) error {
 	defer s.telling.Unlock()
 	s.mu.Lock()
 	before := s.set(record.name, nil)
-	s.mu.Unlock()
+	s.changed()
 	if before != nil {
 		s.tellGone(record)
 	}
@@ -168,7 +171,7 @@ func (s *Store) Replace(list []any, _ string) error {
 	for name, record := range read {
 		changes = append(changes, change{s.set(name, record), record})
 	}
-	s.mu.Unlock()
+	s.changed()
 	for _, c := range changes {
 		if c.record == nil {
 			s.tellGone(c.before)
@@ -209,6 +212,12 @@ func (s *Store) set(name string, record *Record) (before *Record) {
 	return before
 }
 
+// changed ends a change, and gives the lock back.
+func (s *Store) changed() {
+	s.anyDoubled.Store(s.doubled > 0)
+	s.mu.Unlock()
+}
+
 func (s *Store) index(r *Record) {
 	insert(s.byTemplate, r)
 	if r.IsWarm {
@@ -219,7 +228,7 @@ func (s *Store) index(r *Record) {
 	}
 	if r.address != "" {
 		if s.addresses[r.address]++; s.addresses[r.address] == 2 {
-			s.doubles.Add(1)
+			s.doubled++
 		}
 	}
 	r.stored.Store(true)
@@ -245,7 +254,7 @@ func (s *Store) unindex(r *Record) {
 			s.addresses[r.address] = left
 		}
 		if left == 1 {
-			s.doubles.Add(-1)
+			s.doubled--
 		}
 	}
 }
@@ -309,7 +318,7 @@ func (s *Store) OfClient(client string) []*Record {
 
 // SharesAddress reports whether another pod that lives has the address of a record's pod.
 func (s *Store) SharesAddress(r *Record) bool {
-	if r.address == "" || r.stored.Load() && s.doubles.Load() == 0 {
+	if r.address == "" || r.stored.Load() && !s.anyDoubled.Load() {
 		return false // nearly always, without a search
 	}
 	s.mu.RLock()

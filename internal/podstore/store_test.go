@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -177,6 +178,36 @@ func TestSharesAddressOfAWrittenPod(t *testing.T) {
 	}
 	if !h.SharesAddress(h.Record(other)) {
 		t.Error("it does not share its address")
+	}
+}
+
+// While a pod changes, another one never seems to have its address alone.
+func TestSharesAddressDuringAChange(t *testing.T) {
+	h := newHeard(t)
+	other := pod(2, 1, func(p *corev1.Pod) { p.Status.PodIP = pod(1, 1).Status.PodIP })
+	_ = h.Add(other)
+	_ = h.Add(pod(1, 0))
+	record, _ := h.Get(other.Name)
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for version := range 2000 {
+			_ = h.Update(pod(1, version))
+			_ = h.Replace([]any{pod(1, version), record}, "")
+		}
+	})
+	done := make(chan struct{})
+	go func() { changing.Wait(); close(done) }()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			if !h.SharesAddress(record) {
+				t.Error("it seemed to have its address alone")
+				<-done
+				return
+			}
+		}
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// flushAt is how many bytes of a list are gathered before they are written.
-	flushAt = 32 << 10
+	// flushAt is how many bytes of a list are gathered before they are written: each write
+	// wakes the client, which costs more than the copy.
+	flushAt = 128 << 10
 	// minCompressed is the least size of a list, in bytes, that is compressed: two packets.
 	// What is smaller is not sent sooner.
 	minCompressed = 2 << 10
