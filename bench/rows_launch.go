@@ -21,12 +21,10 @@ import (
 )
 
 const (
-	aloneLaunches = 8 // in a round
-	coldLaunches  = 8 // in a round
+	aloneLaunches = 5 // in a round
+	coldLaunches  = 7 // in a round
 	launches      = 1000
 	clients       = 200
-	// quietTime is before each measurement, so that what came before does not disturb it.
-	quietTime = 500 * time.Millisecond
 	// kubeletPeriod is how often the kubelet looks at its containers. A cold launch comes at
 	// any time between two looks; the end of the one before it would always be at the same.
 	kubeletPeriod = time.Second
@@ -34,56 +32,72 @@ const (
 
 // warmAlone compares a claim of a warm pod with the one write that it is.
 func warmAlone(ctx context.Context, b *bench) ([]report.Line, error) {
-	var p50 []float64
-	var ours, bare []float64
-	err := b.withPool(ctx, func(s *service.Service) error {
-		for range b.rounds {
-			var round [2][]float64
+	rounds, err := b.claims(ctx, func(one func(ctx context.Context) ([]float64, error)) measure.Subject {
+		return measure.Subject{Run: func(ctx context.Context) (float64, error) {
+			var all []float64
 			for range aloneLaunches {
-				if err := b.claimAndPatch(ctx, s, 1, &round); err != nil {
-					return err
+				took, err := one(ctx)
+				if err != nil {
+					return 0, err
 				}
+				all = append(all, took...)
 			}
-			p50 = append(p50, measure.Median(round[0])/measure.Median(round[1]))
-			ours, bare = append(ours, round[0]...), append(bare, round[1]...)
-		}
-		return nil
-	})
+			return measure.Median(all), nil
+		}}
+	}, 1)
 	if err != nil {
 		return nil, err
 	}
-	line := ratios(p50)
-	line.Metric, line.Goal = "warm launch, one alone, p50", report.AtMost(1.3, "")
-	line.Ours, line.Peer = format(measure.Median(ours), "ms"), "one bare PATCH: "+format(measure.Median(bare), "ms")
-	return []report.Line{line.Because("a launch is a request to the service and a write of the service: the first costs a few milliseconds when service, API server, kubelet and client share two processors")}, nil
+	return []report.Line{compare("warm launch, one alone, p50", "ms", "one bare PATCH", rounds, 1, report.AtMost(1.3, "")).
+		Because("a launch is a request to the service and a write of the service: each hop wakes processes that share two processors with the API server, the kubelet and the client")}, nil
 }
 
 // warmBurst compares as many claims at once as the pool has pods with as many writes.
 func warmBurst(ctx context.Context, b *bench) ([]report.Line, error) {
-	var all [2][]float64
-	var ratios50, ratios95 []float64
-	err := b.withPool(ctx, func(s *service.Service) error {
-		for range b.rounds + 1 {
-			var round [2][]float64
-			if err := b.claimAndPatch(ctx, s, world.PoolSize, &round); err != nil {
-				return err
-			}
-			ratios50 = append(ratios50, measure.Median(round[0])/measure.Median(round[1]))
-			ratios95 = append(ratios95, measure.Quantile(round[0], 0.95)/measure.Quantile(round[1], 0.95))
-			all[0], all[1] = append(all[0], round[0]...), append(all[1], round[1]...)
-		}
-		return nil
-	})
+	var p95 measure.Rounds
+	p50, err := b.claims(ctx, func(all func(ctx context.Context) ([]float64, error)) measure.Subject {
+		index := len(p95)
+		p95 = append(p95, nil)
+		return measure.Subject{Run: func(ctx context.Context) (float64, error) {
+			took, err := all(ctx)
+			p95[index] = append(p95[index], measure.Quantile(took, 0.95))
+			return measure.Median(took), err
+		}}
+	}, world.PoolSize)
 	if err != nil {
 		return nil, err
 	}
-	line := func(name string, q float64, figures []float64) report.Line {
-		line := ratios(figures)
-		line.Metric, line.Goal = "warm launch, 20 at once, "+name, report.AtMost(2, "")
-		line.Ours, line.Peer = format(measure.Quantile(all[0], q), "ms"), "20 bare PATCHes at once: "+format(measure.Quantile(all[1], q), "ms")
-		return line
+	for i := range p95 {
+		p95[i] = p95[i][1:] // the first did not count
 	}
-	return []report.Line{line("p50", 0.5, ratios50), line("p95", 0.95, ratios95)}, nil
+	line := func(name string, rounds measure.Rounds) report.Line {
+		return compare("warm launch, 20 at once, "+name, "ms", "20 bare PATCHes at once", rounds, 1, report.AtMost(2, ""))
+	}
+	return []report.Line{line("p50", p50), line("p95", p95)}, nil
+}
+
+// claims runs what subject makes of n claims at once, and of n writes at once to pods that
+// nothing else changes, in turn. Before each, the pool is full and the machine quiet.
+func (b *bench) claims(ctx context.Context, subject func(func(ctx context.Context) ([]float64, error)) measure.Subject, n int) (rounds measure.Rounds, err error) {
+	err = b.withPool(ctx, func(s *service.Service) error {
+		quietly := func(run func(ctx context.Context) ([]float64, error)) func(ctx context.Context) ([]float64, error) {
+			return func(ctx context.Context) ([]float64, error) {
+				if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx)); err != nil {
+					return nil, err
+				}
+				return run(ctx)
+			}
+		}
+		ours := subject(quietly(func(ctx context.Context) ([]float64, error) {
+			took, err := atOnce(n, func(int) error { return s.LaunchAndWait(ctx, world.Warm) })
+			return took, errors.Join(err, b.world.EndInstances(ctx))
+		}))
+		bare := subject(quietly(func(ctx context.Context) ([]float64, error) { return b.barePatches(ctx, n) }))
+		ours.Name, bare.Name = "ours", "bare PATCH"
+		rounds, err = measure.Alternate(ctx, b.rounds, true, ours, bare)
+		return err
+	})
+	return rounds, err
 }
 
 // withPool calls measure with a replica whose pool is full, and with as many bare pods.
@@ -109,27 +123,6 @@ func (b *bench) withPool(ctx context.Context, measure func(s *service.Service) e
 	return measure(s)
 }
 
-// claimAndPatch measures n launches at once, and then n writes at once to pods that
-// nothing else changes. It leaves the pool as it was.
-func (b *bench) claimAndPatch(ctx context.Context, s *service.Service, n int, figures *[2][]float64) error {
-	if err := sleep(ctx, quietTime); err != nil {
-		return err
-	}
-	claims, err := atOnce(n, func(int) error { return s.LaunchAndWait(ctx, world.Warm) })
-	if err != nil {
-		return fmt.Errorf("claim: %w", err)
-	}
-	if err := sleep(ctx, quietTime); err != nil {
-		return err
-	}
-	if err := errors.Join(b.world.DeleteInstances(ctx), b.world.AwaitPool(ctx)); err != nil {
-		return err
-	}
-	writes, err := b.barePatches(ctx, n)
-	figures[0], figures[1] = append(figures[0], claims...), append(figures[1], writes...)
-	return err
-}
-
 // barePatches sends what a claim sends to n pods at once.
 func (b *bench) barePatches(ctx context.Context, n int) ([]float64, error) {
 	pods := b.world.Client.CoreV1().Pods(world.BareNamespace)
@@ -140,9 +133,6 @@ func (b *bench) barePatches(ctx context.Context, n int) ([]float64, error) {
 			return nil, fmt.Errorf("read a bare pod: %w", err)
 		}
 		versions[i] = pod.ResourceVersion
-	}
-	if err := sleep(ctx, quietTime); err != nil {
-		return nil, err
 	}
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	figures, err := atOnce(n, func(i int) error {
@@ -192,14 +182,14 @@ func cold(ctx context.Context, b *bench) (lines []report.Line, err error) {
 	}()
 	times, err := measure.Alternate(ctx, coldLaunches*b.rounds, true,
 		measure.Subject{Name: "ours", Run: func(ctx context.Context) (float64, error) {
-			if err := sleep(ctx, quietTime+rand.N(kubeletPeriod)); err != nil {
+			if err := errors.Join(awaitQuiet(ctx), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
 				return 0, err
 			}
 			took, err := atOnce(1, func(int) error { return s.LaunchAndWait(ctx, world.Cold) })
 			return took[0], errors.Join(err, b.world.EndInstances(ctx))
 		}},
 		measure.Subject{Name: "bare pod", Run: func(ctx context.Context) (float64, error) {
-			if err := sleep(ctx, quietTime+rand.N(kubeletPeriod)); err != nil {
+			if err := errors.Join(awaitQuiet(ctx), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
 				return 0, err
 			}
 			return b.world.BareCold(ctx)

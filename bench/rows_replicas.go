@@ -19,7 +19,7 @@ const (
 	// little on how many replicas there are.
 	fanOutEvery   = time.Second / 200
 	fanOutAtOnce  = 16
-	fanOutIdle    = 5 * time.Second
+	fanOutIdle    = 2 * time.Second
 	fanOutSettle  = time.Second / 2
 	fanOutTimeout = time.Minute
 	milliseconds  = 1000 // in a second
@@ -37,10 +37,6 @@ type fanOut struct {
 // replicas measures what each replica costs the API server, and what it costs itself, when
 // pods change. It starts them one after the other, then stops them, and so on in each round.
 func replicas(ctx context.Context, b *bench) ([]report.Line, error) {
-	idle, err := b.fanOut(ctx, nil, func(ctx context.Context) error { return sleep(ctx, fanOutIdle) })
-	if err != nil {
-		return nil, err
-	}
 	var running []*service.Service
 	defer func() { stopAll(running) }()
 	var subjects []measure.Subject
@@ -51,8 +47,16 @@ func replicas(ctx context.Context, b *bench) ([]report.Line, error) {
 			if running, err = b.scale(ctx, running, count); err != nil {
 				return 0, err
 			}
+			if err := sleep(ctx, settle); err != nil {
+				return 0, err
+			}
+			idle, err := b.fanOut(ctx, running, func(ctx context.Context) error { return sleep(ctx, fanOutIdle) })
+			if err != nil {
+				return 0, err
+			}
 			cost, err := b.fanOut(ctx, running, b.useAll)
 			cost.server -= idle.server / idle.took * cost.took
+			cost.each -= idle.each / idle.took * cost.took
 			found[i] = append(found[i], cost)
 			return cost.took, err
 		}})

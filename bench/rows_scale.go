@@ -72,13 +72,24 @@ func growth(ctx context.Context, b *bench) ([]report.Line, error) {
 	return b.perInstance(g), nil
 }
 
-// perInstance returns what one instance costs, as far as there are figures to say so.
-func (b *bench) perInstance(g report.Growth) []report.Line {
-	if first := b.growth[0]; first.Instances == 0 && g.Instances >= 10_000 {
-		each := (g.Heap - first.Heap) * mebibyte / kibibyte / float64(g.Instances)
-		return []report.Line{own(fmt.Sprintf("heap per instance, at %d", g.Instances), "KiB", []float64{each}, report.AtMost(2, "KiB"))}
+// perInstance returns what one instance costs, as far as there are figures to say so; and, of
+// more instances, whether one costs as much as before.
+func (b *bench) perInstance(g report.Growth) (lines []report.Line) {
+	first := b.growth[0]
+	if first.Instances != 0 || g.Instances < 10_000 {
+		return nil
 	}
-	return nil
+	each := func(g report.Growth) float64 {
+		return (g.Heap - first.Heap) * mebibyte / kibibyte / float64(g.Instances)
+	}
+	lines = append(lines, own(fmt.Sprintf("heap per instance, at %d", g.Instances), "KiB", []float64{each(g)}, report.AtMost(2, "KiB")))
+	for _, earlier := range b.growth {
+		if earlier.Instances >= 10_000 && earlier.Instances < g.Instances {
+			lines = append(lines, own(fmt.Sprintf("the same, against that at %d: growth is linear", earlier.Instances), "×",
+				[]float64{each(g) / each(earlier)}, report.AtMost(1.1, "×")))
+		}
+	}
+	return lines
 }
 
 // start compares a replica's start with a process that lists the pods once.

@@ -20,10 +20,15 @@ install_packages() {
   [[ $EUID == 0 ]] || die "not root, so install them yourself: apt-get install ${missing[*]}"
   # Debian would start nginx as a service. The benchmark starts its own.
   local policy=/usr/sbin/policy-rc.d
-  [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && remove_policy=$policy; }
+  if [[ ! -e $policy ]]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-  [[ -z ${remove_policy:-} ]] || rm "$remove_policy"
+  [[ -z $(trap -p EXIT) ]] || rm "$policy"
+  trap - EXIT
 }
 
 # install_chp installs configurable-http-proxy, unless the lock file's version is there.

@@ -69,8 +69,18 @@ func Quantile(values []float64, q float64) float64 {
 	return sorted[min(max(rank, 0), len(sorted)-1)]
 }
 
-// Median is the 0.5 quantile.
-func Median(values []float64) float64 { return Quantile(values, 0.5) }
+// Median returns the value in the middle, or the mean of the two there.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	half := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[half]
+	}
+	return (sorted[half-1] + sorted[half]) / 2
+}
 
 // Milliseconds returns a time as a figure.
 func Milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }

@@ -114,7 +114,7 @@ func number(f float64) string {
 
 // titles are the table's columns.
 func titles() []string {
-	return []string{"metric", "ours", "peer or limit", "figure: median (all rounds)", "goal", "verdict"}
+	return []string{"metric", "ours", "peer or limit", "figure (range of the rounds)", "goal", "verdict"}
 }
 
 // String is the line on its own.

@@ -25,14 +25,19 @@ func Sums(text []byte, label, value string, names ...string) ([]float64, error) 
 			return nil, errors.New("there is no metric " + name)
 		}
 		var sum float64
+		found := false
 		for _, metric := range family.Metric {
 			counts := label == ""
 			for _, pair := range metric.Label {
 				counts = counts || pair.GetName() == label && pair.GetValue() == value
 			}
+			found = found || counts
 			if counts {
 				sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + metric.GetUntyped().GetValue() + metric.GetHistogram().GetSampleSum()
 			}
+		}
+		if !found {
+			return nil, fmt.Errorf("the metric %s has no sample with %s=%q", name, label, value)
 		}
 		sums = append(sums, sum)
 	}

@@ -21,7 +21,6 @@ sizes_count{resource="pods"} 3
 	}{
 		{"", "", []float64{7, 900}},
 		{"resource", "pods", []float64{3, 900}},
-		{"resource", "leases", []float64{0, 0}},
 	} {
 		if got, err := Sums(text, test.label, test.value, "sent_total", "sizes"); err != nil || !slices.Equal(got, test.want) {
 			t.Errorf("%s=%s: %v, %v; want %v", test.label, test.value, got, err, test.want)
@@ -29,5 +28,8 @@ sizes_count{resource="pods"} 3
 	}
 	if _, err := Sums(text, "", "", "received_total"); err == nil {
 		t.Error("no error of a metric that there is not")
+	}
+	if _, err := Sums(text, "resource", "leases", "sent_total"); err == nil {
+		t.Error("no error of a sample that there is not")
 	}
 }

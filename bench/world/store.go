@@ -18,6 +18,7 @@ import (
 const (
 	storeAddress = "https://127.0.0.1:2379"
 	storeDial    = 10 * time.Second
+	storeTimeout = 30 * time.Second
 	// changers is how many pods are changed at a time.
 	changers = 64
 )
@@ -75,6 +76,8 @@ func (s *store) deletePods(ctx context.Context, namespace string) error {
 // change changes one pod. Several in one revision would be faster, but the API server and
 // its clients take a revision for one change: they lose others when they resume a watch.
 func (s *store) change(ctx context.Context, change clientv3.Op) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	response, err := s.client.Txn(ctx).Then(change).Commit()
 	if err != nil {
 		return fmt.Errorf("change a pod in etcd: %w", err)
