@@ -95,12 +95,12 @@ func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 	at := c.moment()
 	records, ended := c.ofTemplate(template)
 	return inOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
-		inst, ok := record.Instance(at.now)
-		if !ok || c.saysMore(record) {
+		if !record.Holds(at.now) || c.saysMore(record) {
 			return protocol.Encode(c.describe(record, at))
 		}
 		encoded, ok := record.Memo.Load().(*protocol.Encoded)
 		if !ok {
+			inst, _ := record.Instance(at.now) // it holds
 			encoded = protocol.Encode(inst)
 			record.Memo.Store(encoded)
 		}

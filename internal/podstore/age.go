@@ -14,21 +14,29 @@ func (r *Record) CompareAge(created time.Time, id string) int {
 	return cmp.Or(r.Created.Compare(created), strings.Compare(r.ID, id))
 }
 
-// aged is a record with the beginnings of what it is sorted by. To compare thousands of
-// records themselves would fetch most of them from memory a dozen times.
-type aged struct {
+// age is the beginning of what CompareAge compares.
+type age struct {
 	created int64  // nanoseconds, as time.Time.UnixNano has them
 	id      uint64 // the first 8 bytes
-	record  *Record
 }
 
-// SortByAge sorts records, the oldest first, as CompareAge does.
+func ageOf(created time.Time, id string) age {
+	var first [8]byte
+	copy(first[:], id)
+	return age{created.UnixNano(), binary.BigEndian.Uint64(first[:])}
+}
+
+// SortByAge sorts records, the oldest first, as CompareAge does. It sorts copies of their ages:
+// to compare thousands of records themselves would fetch most of them from memory a dozen
+// times.
 func SortByAge(records []*Record) {
+	type aged struct {
+		age
+		record *Record
+	}
 	all := make([]aged, len(records))
 	for i, r := range records {
-		var id [8]byte
-		copy(id[:], r.ID)
-		all[i] = aged{r.Created.UnixNano(), binary.BigEndian.Uint64(id[:]), r}
+		all[i] = aged{r.age, r}
 	}
 	slices.SortFunc(all, func(a, b aged) int {
 		switch {

@@ -18,6 +18,23 @@ import (
 // what every request and every sweep asks, computed once. It is never changed, apart from
 // Memo and whether it is stored.
 type Record struct {
+	// First what a list reads of each of thousands: it lies together, so that little of it has
+	// to be fetched from memory.
+	from, until time.Time // see lifetime.Rules.Window
+	// Memo is what an asker has made of Instance, and of nothing else, and finds here again.
+	// It holds as long as what Instance returns.
+	Memo   atomic.Value
+	age    age
+	stored atomic.Bool // the store has it, and no later version
+
+	// What the functions of package instance with these names say.
+	IsInstance, IsWarm, IsStray, IsServing, WasReady bool
+
+	IsDeleting bool
+	// ByEvents says that Warning Events of the pod can change what is said of it.
+	ByEvents bool
+	sound    bool // no time on the pod is wrong
+
 	packed string // the slim pod; see pack
 
 	// The texts are parts of packed, where they can be.
@@ -30,7 +47,6 @@ type Record struct {
 
 	Created          time.Time
 	launched, cullAt time.Time
-	from, until      time.Time // see lifetime.Rules.Window
 	// LastActivity is the time on the pod; zero if there is no readable one. CullTimeout is
 	// what the pod or the server says.
 	LastActivity time.Time
@@ -39,19 +55,6 @@ type Record struct {
 	shared unique.Handle[shared]
 	other  *instance.Instance // what an instance is that is not simply deployed; else nil
 	warm   *corev1.Pod        // a warm pod, decoded: each claim reads all of a pool
-
-	// What the functions of package instance with these names say.
-	IsInstance, IsWarm, IsStray, IsServing, WasReady bool
-
-	IsDeleting bool
-	// ByEvents says that Warning Events of the pod can change what is said of it.
-	ByEvents bool
-	sound    bool // no time on the pod is wrong
-
-	stored atomic.Bool // the store has it, and no later version
-	// Memo is what an asker has made of Instance, and of nothing else, and finds here again.
-	// It holds as long as what Instance returns.
-	Memo atomic.Value
 }
 
 // shared are the parts of an instance that are the same for many. Equal ones are kept once.
@@ -83,6 +86,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 		// why its container was restarted.
 		ByEvents: pod.DeletionTimestamp == nil && inst.Status != instance.StatusDeployed || inst.Restarts > 0,
 	}
+	r.age = ageOf(r.Created, r.ID)
 	r.address = partOf(r.endpoint, instance.AddressKey(pod))
 	r.from, r.until = rules.Window(inst, pod, now)
 	if last, err := instance.LastActivity(pod); err == nil {

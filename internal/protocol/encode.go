@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
@@ -36,6 +37,9 @@ type Encoded struct {
 	cut  int // where the location belongs in the text; 0 if there is none
 }
 
+// idAt is where the id stands in the text, unless something in it is escaped.
+const idAt = len(`{"id":"`)
+
 // Encode returns an instance in JSON.
 func Encode(inst instance.Instance) *Encoded {
 	status := NewStatusResponse(inst, "")
@@ -44,7 +48,12 @@ func Encode(inst instance.Instance) *Encoded {
 	if inst.Status == instance.StatusDeployed {
 		cut = len(text)
 	}
-	return &Encoded{inst.ID, string(status.appendTail(text)), cut}
+	encoded := &Encoded{inst.ID, string(status.appendTail(text)), cut}
+	// As a part of the text, the id is fetched from memory with it.
+	if id := encoded.text[min(idAt, len(encoded.text)):]; strings.HasPrefix(id, inst.ID) {
+		encoded.id = id[:len(inst.ID)]
+	}
+	return encoded
 }
 
 // appendJSON appends what json.Marshal returns for a status with a location.
