@@ -62,8 +62,8 @@ func (b *bench) machine(ctx context.Context) string {
 		{"kernel", ask("uname", "-sr")},
 		{"Go", runtime.Version()},
 		{"the service", ask(b.binary, "--version")},
-		{"Kubernetes", ask(filepath.Join(b.cluster, "bin", "kubectl"), "--kubeconfig="+b.kubeconfig, "version", "--client=true")},
-		{"nginx", ask("nginx", "-v")},
+		{"Kubernetes", strings.TrimPrefix(ask(filepath.Join(b.cluster, "bin", "kubectl"), "--kubeconfig="+b.kubeconfig, "version", "--client=true"), "Client Version: ")},
+		{"nginx", strings.TrimPrefix(ask("nginx", "-v"), "nginx version: ")},
 		{"Node.js", ask("node", "--version")},
 		{"configurable-http-proxy", ask("node", "-p", "require(process.argv[1]).version", filepath.Join(b.root, "bench", "peer", "chp", "node_modules", "configurable-http-proxy", "package.json"))},
 	}

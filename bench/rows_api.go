@@ -125,7 +125,7 @@ func list(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err := json.Unmarshal(body, &all); err != nil {
 		return nil, fmt.Errorf("read the list: %w", err)
 	}
-	rounds, err := measure.Alternate(ctx, 5*b.rounds, true,
+	rounds, err := measure.Alternate(ctx, 11*b.rounds, true,
 		timed("ours", func(ctx context.Context) error { return s.Read(ctx, url) }),
 		timed("json.Marshal", func(context.Context) error { _, err := json.Marshal(all); return err }))
 	if err != nil {

@@ -93,7 +93,8 @@ func record(ctx context.Context, url string) (recorded, error) {
 }
 
 // nginxSettings are those that nginx's own documentation recommends for an upstream with
-// keepalive, with WebSockets. One worker: the service has one process too.
+// keepalive, with WebSockets. One worker is one thread, where the service uses all processors:
+// so it was in the figures that the goals are from.
 const nginxSettings = `
 worker_processes 1;
 daemon off;

@@ -22,6 +22,7 @@ import (
 const (
 	key            = "bench-0123456789abcdef0123456789abcdef"
 	requestTimeout = time.Minute
+	readBuffer     = 64 << 10 // so that the client does not hold up long answers
 )
 
 // Service is one replica.
@@ -43,7 +44,9 @@ type Options struct {
 
 // Start starts a replica and waits until it is ready.
 func Start(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{client: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true}}}
+	s := &Service{client: &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
+		MaxIdleConnsPerHost: 512, DisableCompression: true, ReadBufferSize: readBuffer,
+	}}}
 	for _, address := range []*string{&s.API, &s.Proxy, &s.Metrics} {
 		free, err := process.FreeAddress()
 		if err != nil {
