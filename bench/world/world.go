@@ -256,7 +256,7 @@ func (w *World) deleteNodes(ctx context.Context) error {
 }
 
 // deleteAllPods deletes the pods of a namespace. Those that a kubelet may run are deleted
-// through the API, so that it stops them as usual, and those of nodes without one in etcd.
+// through the API, so that it hears of it and stops them, and those of nodes without one in etcd.
 func (w *World) deleteAllPods(ctx context.Context, namespace string) error {
 	nodes, err := w.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: managedBy})
 	if err != nil {

@@ -15,11 +15,12 @@ import (
 // unusedLabel marks the templates that AddTemplates makes.
 const unusedLabel = "binder-bench.example/unused"
 
-// Use writes that an instance is used now, as a replica does that serves its visitor.
+// Use writes that an instance is used now, as a replica does that serves its visitor, but
+// whatever its pod's version is.
 func (w *World) Use(ctx context.Context, id string) error {
-	now := time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
+	now := time.Now().UTC().Format(timeLayout)
 	change, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{
-		"binder-project.org/last-activity": now, "binder-project.org/last-activity-source": "http",
+		activityAnnotation: now, "binder-project.org/last-activity-source": "http",
 	}}})
 	if err != nil {
 		return fmt.Errorf("encode a use: %w", err)
