@@ -77,7 +77,7 @@ func (b *bench) measureAll(ctx context.Context, chosen []row) (lines []report.Li
 	slices.SortStableFunc(chosen, func(a, b row) int { return cmp.Compare(a.size, b.size) })
 	for i, r := range chosen {
 		b.say("%d of %d: %s", i+1, len(chosen), r.about)
-		err := b.grow(ctx, r.size)
+		err := errors.Join(b.grow(ctx, r.size), awaitQuiet(ctx, quietRowTimeout))
 		var found []report.Line
 		if err == nil {
 			found, err = r.run(ctx, b)

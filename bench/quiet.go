@@ -10,16 +10,19 @@ import (
 )
 
 const (
-	quietWindow  = 500 * time.Millisecond
-	quietShare   = 0.2 // of all processors
-	quietTimeout = 10 * time.Second
+	quietWindow = 500 * time.Millisecond
+	quietShare  = 0.2 // of all processors
+	// How long that may take: between two measurements, and between two rows. The API server
+	// and its clients have work for most of a minute with 40,000 new pods.
+	quietTimeout    = 10 * time.Second
+	quietRowTimeout = 90 * time.Second
 )
 
 // awaitQuiet waits until the machine has had little to do for a moment: what ended pods and
 // new ones leave to do would be measured with what comes next. On a machine that is never
-// quiet it gives up after a while.
-func awaitQuiet(ctx context.Context) error {
-	for began := time.Now(); time.Since(began) < quietTimeout; {
+// quiet it gives up after timeout.
+func awaitQuiet(ctx context.Context, timeout time.Duration) error {
+	for began := time.Now(); time.Since(began) < timeout; {
 		busyBefore, allBefore, err := processorTimes()
 		if err != nil {
 			return err

@@ -46,7 +46,8 @@ func status(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []report.Line{compare("GET status, 10,000 instances", "requests/s", "bare handler", rounds, 1, report.AtLeast(0.9, ""))}, nil
+	return []report.Line{compare("GET status, 10,000 instances", "requests/s", "bare handler", rounds, 1, report.AtLeast(0.9, "")).
+		Because("the two take turns, so what else the machine does in one of them counts: look at the range")}, nil
 }
 
 // quiet counts what 100,000 GETs cause at the API server. The Lease is renewed anyway.
@@ -110,7 +111,7 @@ func list(ctx context.Context, b *bench) ([]report.Line, error) {
 	}
 	defer s.Stop()
 	url := "http://" + s.API + "/applications/"
-	if err := awaitQuiet(ctx); err != nil {
+	if err := awaitQuiet(ctx, quietTimeout); err != nil {
 		return nil, err
 	}
 	first, err := timed("first", func(ctx context.Context) error { return s.Read(ctx, url) }).Run(ctx)

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	aloneLaunches = 5 // in a round
+	aloneLaunches = 4 // in a round
 	coldLaunches  = 7 // in a round
 	launches      = 1000
 	clients       = 200
@@ -82,7 +82,7 @@ func (b *bench) claims(ctx context.Context, subject func(func(ctx context.Contex
 	err = b.withPool(ctx, func(s *service.Service) error {
 		quietly := func(run func(ctx context.Context) ([]float64, error)) func(ctx context.Context) ([]float64, error) {
 			return func(ctx context.Context) ([]float64, error) {
-				if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx)); err != nil {
+				if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx, quietTimeout)); err != nil {
 					return nil, err
 				}
 				return run(ctx)
@@ -90,7 +90,7 @@ func (b *bench) claims(ctx context.Context, subject func(func(ctx context.Contex
 		}
 		ours := subject(quietly(func(ctx context.Context) ([]float64, error) {
 			took, err := atOnce(n, func(int) error { return s.LaunchAndWait(ctx, world.Warm) })
-			return took, errors.Join(err, b.world.EndInstances(ctx))
+			return took, errors.Join(err, b.world.DeleteInstances(ctx))
 		}))
 		bare := subject(quietly(func(ctx context.Context) ([]float64, error) { return b.barePatches(ctx, n) }))
 		ours.Name, bare.Name = "ours", "bare PATCH"
@@ -182,14 +182,14 @@ func cold(ctx context.Context, b *bench) (lines []report.Line, err error) {
 	}()
 	times, err := measure.Alternate(ctx, coldLaunches*b.rounds, true,
 		measure.Subject{Name: "ours", Run: func(ctx context.Context) (float64, error) {
-			if err := errors.Join(awaitQuiet(ctx), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
+			if err := errors.Join(awaitQuiet(ctx, quietTimeout), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
 				return 0, err
 			}
 			took, err := atOnce(1, func(int) error { return s.LaunchAndWait(ctx, world.Cold) })
 			return took[0], errors.Join(err, b.world.EndInstances(ctx))
 		}},
 		measure.Subject{Name: "bare pod", Run: func(ctx context.Context) (float64, error) {
-			if err := errors.Join(awaitQuiet(ctx), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
+			if err := errors.Join(awaitQuiet(ctx, quietTimeout), sleep(ctx, rand.N(kubeletPeriod))); err != nil {
 				return 0, err
 			}
 			return b.world.BareCold(ctx)

@@ -107,7 +107,8 @@ func start(ctx context.Context, b *bench) ([]report.Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []report.Line{compare("process start to ready, 10,000 instances", "ms", "a process with one LIST, protobuf", rounds, 1, report.AtMost(1.3, "× its time"))}, nil
+	return []report.Line{compare("process start to ready, 10,000 instances", "ms", "a process with one LIST, protobuf", rounds, 1, report.AtMost(1.3, "× its time")).
+		Because("both wait for the API server most of the time, and it differs by more than the goal: look at the range")}, nil
 }
 
 // cullerPass runs the benchmark of the culler itself, whose figures are of one instance.
@@ -140,7 +141,7 @@ func cullerPass(ctx context.Context, b *bench) ([]report.Line, error) {
 const (
 	pollEvery     = 10 * time.Second
 	frameEvery    = time.Second
-	processorTime = time.Minute
+	processorTime = 30 * time.Second
 )
 
 // processor measures what the traffic of all instances costs one replica.

@@ -15,7 +15,7 @@ import (
 )
 
 // wrkSeconds is how long one run of wrk takes.
-const wrkSeconds = 5
+const wrkSeconds = 4
 
 //go:embed wrk.lua
 var wrkScript string
