@@ -60,8 +60,12 @@ func (b *bench) runAll(ctx context.Context, chosen []row, results, picture strin
 	defer func() {
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
-		b.say("removing the instances")
 		b.backend.Stop()
+		if b.leave {
+			err = errors.Join(err, b.world.Leave())
+			return
+		}
+		b.say("removing the instances")
 		err = errors.Join(err, b.world.Close(cleaning))
 	}()
 	lines, failed := b.measureAll(ctx, chosen)

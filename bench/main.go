@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string) error {
 	pattern := flags.String("run", "", "run only the rows whose names match this regular `expression`; --list prints the names")
 	list := flags.Bool("list", false, "print the names of the rows and end")
 	rounds := flags.Int("rounds", 3, "`number` of rounds of each comparison, at least 3")
+	leave := flags.Bool("leave", false, "leave the instances in the cluster, because it is stopped next")
 	results := flags.String("results", "", "`file` for the table, in Markdown (default: none)")
 	picture := flags.String("picture", "", "`file` for the picture of how cost grows, in SVG (default: none)")
 	if err := flags.Parse(args); err != nil {
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--root: %w", err)
 	}
-	b := &bench{root: absolute, rounds: *rounds, binary: *binary, cluster: *cluster, progress: os.Stderr}
+	b := &bench{root: absolute, rounds: *rounds, binary: *binary, cluster: *cluster, leave: *leave, progress: os.Stderr}
 	return b.runAll(ctx, chosen, *results, *picture)
 }
 

@@ -72,4 +72,5 @@ if [[ -z ${RUN:-} ]]; then
 fi
 trap stop_cluster EXIT
 start_cluster
+! $started || arguments+=(--leave) # they go with the cluster
 "$build/bin/bench" "${arguments[@]}"

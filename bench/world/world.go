@@ -128,10 +128,14 @@ func (w *World) fill(ctx context.Context) error {
 func (w *World) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
 	defer cancel()
-	err := w.deleteNamespaces(ctx)
+	return errors.Join(w.deleteNamespaces(ctx), w.Leave(), w.deleteNodes(ctx))
+}
+
+// Leave ends the world, and leaves what it has made in the cluster.
+func (w *World) Leave() error {
 	w.stop()
 	<-w.renewed
-	return errors.Join(err, w.deleteNodes(ctx), w.store.client.Close())
+	return w.store.client.Close()
 }
 
 func (w *World) template() *corev1.PodTemplate {
