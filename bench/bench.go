@@ -36,6 +36,7 @@ type bench struct {
 	dir                 string // for files of this run
 	rounds              int
 	progress            io.Writer
+	leave               bool // the instances, at the end
 	began               time.Time
 	world               *world.World
 	backend             *peer.Peer
