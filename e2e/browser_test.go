@@ -106,9 +106,17 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	require.NoError(b.t, chromedp.Do(b.ctx, steps...))
 }
 
+// open opens an address. A page that still goes somewhere by itself can abort that, so it is
+// tried again.
 func (b *browser) open(address string) {
 	b.t.Helper()
-	b.do(chromedp.Navigate(address))
+	for tries := 1; ; tries++ {
+		err := chromedp.Do(b.ctx, chromedp.Navigate(address))
+		if err == nil || tries == 3 || !strings.Contains(err.Error(), "net::ERR_ABORTED") {
+			require.NoError(b.t, err)
+			return
+		}
+	}
 }
 
 func (b *browser) click(selector chromedp.CSS) {

@@ -148,7 +148,7 @@ type dueWrite struct {
 // time are not written at the same time again and again.
 func (t *Tracker) due(all bool) []dueWrite {
 	var due []dueWrite
-	var early []earlyUse
+	var early []candidate
 	even := 0.0 // how many would be due at each tick
 	for id, used := range t.snapshot() {
 		written, timeout, exists := t.deps.Cache.LastUse(id)                                    // few are due, so the pod itself would cost too much
@@ -157,17 +157,18 @@ func (t *Tracker) due(all bool) []dueWrite {
 			continue
 		}
 		since, period := used.at.Sub(written), t.deps.Rules.Period(timeout)
+		c := candidate{id, used, written, float64(since) / float64(period)}
 		even += min(1, float64(lifetime.FlushTick)/float64(period))
 		switch {
 		case all || written.IsZero() || since >= period:
-			due = t.appendWrite(due, id, used)
+			due = t.appendWrite(due, c, all)
 		case since >= period/2:
-			early = append(early, earlyUse{id, used, float64(since) / float64(period)})
+			early = append(early, c)
 		}
 	}
-	slices.SortFunc(early, func(a, b earlyUse) int { return cmp.Compare(b.share, a.share) })
-	for _, e := range early[:min(t.room(even, len(due)), len(early))] {
-		due = t.appendWrite(due, e.id, e.use)
+	slices.SortFunc(early, func(a, b candidate) int { return cmp.Compare(b.share, a.share) })
+	for _, c := range early[:min(t.room(even, len(due)), len(early))] {
+		due = t.appendWrite(due, c, all)
 	}
 	slices.SortFunc(due, func(a, b dueWrite) int { return a.idleAt.Compare(b.idleAt) })
 	return due
@@ -186,24 +187,29 @@ func (t *Tracker) room(even float64, due int) int {
 	return int(room)
 }
 
-// earlyUse is a use that will soon be due: once its share of the period is 1.
-type earlyUse struct {
+// candidate is a use that is due once its share of the period is 1.
+type candidate struct {
 	id string
 	use
-	share float64
+	written time.Time // on the pod
+	share   float64
 }
 
-// appendWrite appends the write of a use to the pod as it is now.
-func (t *Tracker) appendWrite(due []dueWrite, id string, used use) []dueWrite {
-	pod, exists := t.deps.Cache.Pod(id)
+// appendWrite appends the write of a use to the pod as it is now. If another replica's write
+// has come since the candidate was read, the next look decides, unless all are to be written.
+func (t *Tracker) appendWrite(due []dueWrite, c candidate, all bool) []dueWrite {
+	pod, exists := t.deps.Cache.Pod(c.id)
 	if !exists {
 		return due // the next look drops the use
 	}
-	write := dueWrite{pod: pod, use: used}
+	write := dueWrite{pod: pod, use: c.use}
 	annotated, err := instance.LastActivity(pod)
-	if err != nil {
+	switch {
+	case err != nil:
 		write.problem = err
-	} else {
+	case !all && !annotated.Equal(c.written):
+		return due
+	default:
 		write.idleAt = annotated.Add(t.deps.Rules.CullTimeoutOf(pod))
 	}
 	return append(due, write)
