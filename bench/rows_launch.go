@@ -32,72 +32,72 @@ const (
 
 // warmAlone compares a claim of a warm pod with the one write that it is.
 func warmAlone(ctx context.Context, b *bench) ([]report.Line, error) {
-	rounds, err := b.claims(ctx, func(one func(ctx context.Context) ([]float64, error)) measure.Subject {
-		return measure.Subject{Run: func(ctx context.Context) (float64, error) {
-			var all []float64
-			for range aloneLaunches {
-				took, err := one(ctx)
-				if err != nil {
-					return 0, err
-				}
-				all = append(all, took...)
-			}
-			return measure.Median(all), nil
-		}}
-	}, 1)
+	took, err := b.claims(ctx, 1, aloneLaunches)
 	if err != nil {
 		return nil, err
 	}
-	return []report.Line{compare("warm launch, one alone, p50", "ms", "one bare PATCH", rounds, 1, report.AtMost(1.3, "")).
+	return []report.Line{compare("warm launch, one alone, p50", "ms", "one bare PATCH", quantiles(took, 0.5), 1, report.AtMost(1.3, "")).
 		Because("a launch is a request to the service and a write of the service: each hop wakes processes that share two processors with the API server, the kubelet and the client")}, nil
 }
 
 // warmBurst compares as many claims at once as the pool has pods with as many writes.
 func warmBurst(ctx context.Context, b *bench) ([]report.Line, error) {
-	var p95 measure.Rounds
-	p50, err := b.claims(ctx, func(all func(ctx context.Context) ([]float64, error)) measure.Subject {
-		index := len(p95)
-		p95 = append(p95, nil)
-		return measure.Subject{Run: func(ctx context.Context) (float64, error) {
-			took, err := all(ctx)
-			p95[index] = append(p95[index], measure.Quantile(took, 0.95))
-			return measure.Median(took), err
-		}}
-	}, world.PoolSize)
+	took, err := b.claims(ctx, world.PoolSize, 1)
 	if err != nil {
 		return nil, err
 	}
-	for i := range p95 {
-		p95[i] = p95[i][1:] // the first did not count
+	line := func(name string, q float64) report.Line {
+		return compare("warm launch, 20 at once, "+name, "ms", "20 bare PATCHes at once", quantiles(took, q), 1, report.AtMost(2, ""))
 	}
-	line := func(name string, rounds measure.Rounds) report.Line {
-		return compare("warm launch, 20 at once, "+name, "ms", "20 bare PATCHes at once", rounds, 1, report.AtMost(2, ""))
-	}
-	return []report.Line{line("p50", p50), line("p95", p95)}, nil
+	return []report.Line{line("p50", 0.5), line("p95", 0.95)}, nil
 }
 
-// claims runs what subject makes of n claims at once, and of n writes at once to pods that
-// nothing else changes, in turn. Before each, the pool is full and the machine quiet.
-func (b *bench) claims(ctx context.Context, subject func(func(ctx context.Context) ([]float64, error)) measure.Subject, n int) (rounds measure.Rounds, err error) {
-	err = b.withPool(ctx, func(s *service.Service) error {
-		quietly := func(run func(ctx context.Context) ([]float64, error)) func(ctx context.Context) ([]float64, error) {
-			return func(ctx context.Context) ([]float64, error) {
-				if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx, quietTimeout)); err != nil {
-					return nil, err
-				}
-				return run(ctx)
-			}
+// quantiles returns a quantile of what was measured in each round.
+func quantiles(took [2][][]float64, q float64) measure.Rounds {
+	rounds := make(measure.Rounds, len(took))
+	for subject := range took {
+		for _, round := range took[subject] {
+			rounds[subject] = append(rounds[subject], measure.Quantile(round, q))
 		}
-		ours := subject(quietly(func(ctx context.Context) ([]float64, error) {
+	}
+	return rounds
+}
+
+// claims measures n claims at once, and n writes at once to pods that nothing else changes, in
+// turn: both several times in each round. Before each, the pool is full and the machine quiet.
+// It returns how long each claim took in each round, and then how long each write.
+func (b *bench) claims(ctx context.Context, n, times int) (took [2][][]float64, err error) {
+	err = b.withPool(ctx, func(s *service.Service) error {
+		claim := func() ([]float64, error) {
 			took, err := atOnce(n, func(int) error { return s.LaunchAndWait(ctx, world.Warm) })
 			return took, errors.Join(err, b.world.DeleteInstances(ctx))
-		}))
-		bare := subject(quietly(func(ctx context.Context) ([]float64, error) { return b.barePatches(ctx, n) }))
-		ours.Name, bare.Name = "ours", "bare PATCH"
-		rounds, err = measure.Alternate(ctx, b.rounds, true, ours, bare)
+		}
+		write := func() ([]float64, error) { return b.barePatches(ctx, n) }
+		var subjects []measure.Subject
+		for i, once := range []func() ([]float64, error){claim, write} {
+			subjects = append(subjects, measure.Subject{Name: []string{"claims", "writes"}[i], Run: func(ctx context.Context) (float64, error) {
+				var round []float64
+				for range times {
+					if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx, quietTimeout)); err != nil {
+						return 0, err
+					}
+					all, err := once()
+					if err != nil {
+						return 0, err
+					}
+					round = append(round, all...)
+				}
+				took[i] = append(took[i], round)
+				return measure.Median(round), nil
+			}})
+		}
+		_, err := measure.Alternate(ctx, b.rounds, true, subjects...)
 		return err
 	})
-	return rounds, err
+	if err == nil {
+		took[0], took[1] = took[0][1:], took[1][1:] // the first round does not count
+	}
+	return took, err
 }
 
 // withPool calls measure with a replica whose pool is full, and with as many bare pods.

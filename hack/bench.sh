@@ -18,17 +18,18 @@ install_packages() {
   ((${#missing[@]} > 0)) || return 0
   say "installing ${missing[*]}"
   [[ $EUID == 0 ]] || die "not root, so install them yourself: apt-get install ${missing[*]}"
-  # Debian would start nginx as a service. The benchmark starts its own.
-  local policy=/usr/sbin/policy-rc.d
-  if [[ ! -e $policy ]]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-  [[ -z $(trap -p EXIT) ]] || rm "$policy"
-  trap - EXIT
+  (
+    # Debian would start nginx as a service. The benchmark starts its own.
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+      trap 'rm -f "$policy"' EXIT
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod +x "$policy"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+  )
 }
 
 # install_chp installs configurable-http-proxy, unless the lock file's version is there.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,30 +27,18 @@ const (
 	timeLayout         = "2006-01-02T15:04:05.000Z07:00"
 )
 
-// Copy adds copies of the instance that was launched last until there are size instances,
+// Copy adds copies of the newest instance until there are size instances,
 // and the API server has them all.
 func (w *World) Copy(ctx context.Context, size int) error {
 	if size <= len(w.ids) {
 		return nil
 	}
-	told := w.counter(size)
-	var mu sync.Mutex
-	group, writing := errgroup.WithContext(ctx)
-	group.SetLimit(changers)
-	for number := len(w.ids); number < size && writing.Err() == nil; number++ {
-		group.Go(func() error {
-			id := randomHex()
-			if err := w.store.put(writing, copyOf(w.original, id, number)); err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			w.ids = append(w.ids, id)
-			told(len(w.ids))
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	original := w.newest
+	err := w.add(ctx, size, changers, func(ctx context.Context, number int) (*corev1.Pod, error) {
+		pod := copyOf(original, randomHex(), number)
+		return pod, w.store.put(ctx, pod)
+	})
+	if err != nil {
 		return fmt.Errorf("copy an instance: %w", err)
 	}
 	return w.awaitStore(ctx)

@@ -41,23 +41,31 @@ func Address(number int) string {
 
 // Grow launches instances until there are size, and makes them run.
 func (w *World) Grow(ctx context.Context, size int, launch Launch) error {
+	return w.add(ctx, size, writers, func(ctx context.Context, number int) (*corev1.Pod, error) {
+		id, err := launch(ctx, Template)
+		if err != nil {
+			return nil, fmt.Errorf("launch instance %d: %w", number, err)
+		}
+		return w.run(ctx, id, number)
+	})
+}
+
+// add adds instances until there are size, several at a time. one adds the instance with a
+// number, and returns its pod.
+func (w *World) add(ctx context.Context, size, several int, one func(ctx context.Context, number int) (*corev1.Pod, error)) error {
 	told := w.counter(size)
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(writers)
+	group.SetLimit(several)
 	for number := len(w.ids); number < size && ctx.Err() == nil; number++ {
 		group.Go(func() error {
-			id, err := launch(ctx, Template)
-			if err != nil {
-				return fmt.Errorf("launch instance %d: %w", number, err)
-			}
-			pod, err := w.run(ctx, id, number)
+			pod, err := one(ctx, number)
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			w.ids, w.original = append(w.ids, id), pod
+			w.ids, w.newest = append(w.ids, pod.Labels[idLabel]), pod
 			told(len(w.ids))
 			return nil
 		})

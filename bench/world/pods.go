@@ -108,7 +108,7 @@ func BarePod(name string) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name,
 			Labels: map[string]string{
-				"app.kubernetes.io/managed-by": "binder-bench", "binder-project.org/id": digest(name)[:32], poolLabel: "warm",
+				"app.kubernetes.io/managed-by": manager, idLabel: digest(name)[:32], poolLabel: "warm",
 				"binder-project.org/template": "bare", "binder-project.org/template-hash": "0123456789",
 			},
 			Annotations: map[string]string{

@@ -52,7 +52,7 @@ type World struct {
 	node     string
 	port     int // at which all instances listen, each at an address of its own
 	ids      []string
-	original *corev1.Pod // of the instance that was launched last, as nobody has visited it yet
+	newest   *corev1.Pod // as it was when it was added: nobody had visited it
 	progress io.Writer
 	stop     context.CancelFunc
 	renewed  chan struct{} // closed when the node's Lease is no longer renewed

@@ -117,7 +117,8 @@ func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time)
 
 // Window returns the times around now from which and until which the clock alone changes
 // nothing in what instance.FromPod, without Warning Events, and Describe say of a pod, nor
-// in which of its times are wrong. A zero time means that there is no such limit. inst is what they say now.
+// in which of its times are wrong. A zero time means that there is no such limit. inst is
+// what they say now.
 func (r Rules) Window(inst instance.Instance, pod *corev1.Pod, now time.Time) (from, until time.Time) {
 	turn := func(at time.Time) {
 		switch {
