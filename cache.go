@@ -90,22 +90,41 @@ func (c *Cache) saysMore(record *podstore.Record) bool {
 // EachEncoded returns the instances of a template, or all for "", the oldest first. Ended
 // instances are among them for as long as their tombstones last. Each is encoded when it is
 // asked for, and once for each version of its pod, as long as nothing but the pod says what
-// it is: some 300 bytes stay with each that was ever listed.
+// it is: some 300 bytes stay with each that was ever asked for.
 func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 	at := c.moment()
 	records, ended := c.ofTemplate(template)
 	return inOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
-		if !record.Holds(at.now) || c.saysMore(record) {
-			return protocol.Encode(c.describe(record, at))
+		if encoded, ok := c.encoded(record, at.now); ok {
+			return encoded
 		}
-		encoded, ok := record.Memo.Load().(*protocol.Encoded)
-		if !ok {
-			inst, _ := record.Instance(at.now) // it holds
-			encoded = protocol.Encode(inst)
-			record.Memo.Store(encoded)
-		}
-		return encoded
+		return protocol.Encode(c.describe(record, at))
 	}, protocol.Encode)
+}
+
+// Encoded returns an instance of a template. ok is false if more than its pod says what it is,
+// or if the template has no such instance.
+func (c *Cache) Encoded(template, id string) (encoded *protocol.Encoded, ok bool) {
+	record, ok := c.ownPods.Get(instance.PodName(id))
+	if !ok || !record.IsInstance || record.IsDeleting {
+		return nil, false
+	}
+	encoded, ok = c.encoded(record, c.now())
+	return encoded, ok && encoded.Is(template, id)
+}
+
+// encoded returns the instance of a pod, if nothing but the pod says what it is.
+func (c *Cache) encoded(record *podstore.Record, now time.Time) (*protocol.Encoded, bool) {
+	if !record.Holds(now) || c.saysMore(record) {
+		return nil, false
+	}
+	encoded, ok := record.Memo.Load().(*protocol.Encoded)
+	if !ok {
+		inst, _ := record.Instance(now) // it holds
+		encoded = protocol.Encode(inst)
+		record.Memo.Store(encoded)
+	}
+	return encoded, true
 }
 
 // Instances returns the instances of a template, or all for "", in the order of EachEncoded.
@@ -199,23 +218,6 @@ func (c *Cache) Await(ctx context.Context, id string, good func(inst instance.In
 		case <-pulse.C:
 		case <-ctx.Done():
 		}
-	}
-}
-
-// awaited returns the pod of an instance, as long as a client waits for it.
-func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
-	record, ok := c.record(id)
-	if !ok || !c.waiters.Any(instance.PodName(id)) || c.pods.SharesAddress(record) {
-		return nil, false
-	}
-	return record.Pod(), true
-}
-
-// foundListening tells everybody of a pod that was found to listen.
-func (c *Cache) foundListening(pod *corev1.Pod) {
-	c.wake(pod)
-	if record, ok := c.record(pod.Labels[instance.IDLabel]); ok {
-		c.tellUpdated(record)
 	}
 }
 

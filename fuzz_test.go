@@ -27,6 +27,8 @@ type oneInstance struct {
 	asked  []string // ids
 }
 
+func (o *oneInstance) Encoded(string, string) (*protocol.Encoded, bool) { return nil, false }
+
 func (o *oneInstance) EachEncoded(string) iter.Seq[*protocol.Encoded] {
 	o.listed = true
 	return slices.Values[[]*protocol.Encoded](nil)

@@ -5,7 +5,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"path"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 // InstanceReader answers questions about instances from memory: the read model.
 type InstanceReader interface {
 	Instance(id string) (instance.Instance, bool)
+	Encoded(template, id string) (encoded *protocol.Encoded, ok bool)
 	EachEncoded(template string) iter.Seq[*protocol.Encoded]
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 }
@@ -94,7 +94,7 @@ func (a *API) refuseOtherSite(w http.ResponseWriter, r *http.Request) {
 func (a *API) plainPaths(next http.Handler) http.Handler {
 	notFound := a.Metrics.Instrument("api", "/", a.serve(nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if escaped := r.URL.EscapedPath(); escaped != path.Clean(escaped) {
+		if escaped := r.URL.EscapedPath(); !protocol.IsPlainPath(escaped) {
 			notFound.ServeHTTP(w, r)
 			return
 		}
@@ -192,6 +192,9 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 // succeeded or failed; or as a stream of changes. It needs no key, because the id is
 // the capability.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
+	if protocol.WriteKept(w, r, a.Instances.Encoded, a.Locations) { // most of them
+		return nil
+	}
 	inst, err := a.find(r)
 	if err != nil {
 		return err

@@ -27,9 +27,10 @@ func benchmarkedAPI(reader InstanceReader) http.Handler {
 // discard is a ResponseWriter that drops the answer.
 type discard struct{ header http.Header }
 
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) Write(p []byte) (int, error) { return len(p), nil }
-func (d discard) WriteHeader(int)             {}
+func (d discard) Header() http.Header               { return d.header }
+func (d discard) Write(p []byte) (int, error)       { return len(p), nil }
+func (d discard) WriteString(s string) (int, error) { return len(s), nil }
+func (d discard) WriteHeader(int)                   {}
 
 func benchmarkRequest(b *testing.B, path string, header ...string) {
 	handler := benchmarkedAPI(filledCache(b, 10_000))

@@ -307,3 +307,20 @@ func (c *Cache) onTemplateName(changed func(template string)) error {
 	}
 	return nil
 }
+
+// awaited returns the pod of an instance, as long as a client waits for it.
+func (c *Cache) awaited(id string) (*corev1.Pod, bool) {
+	record, ok := c.record(id)
+	if !ok || !c.waiters.Any(instance.PodName(id)) || c.pods.SharesAddress(record) {
+		return nil, false
+	}
+	return record.Pod(), true
+}
+
+// foundListening tells everybody of a pod that was found to listen.
+func (c *Cache) foundListening(pod *corev1.Pod) {
+	c.wake(pod)
+	if record, ok := c.record(pod.Labels[instance.IDLabel]); ok {
+		c.tellUpdated(record)
+	}
+}

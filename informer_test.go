@@ -533,14 +533,27 @@ func TestAwaitLooksAgain(t *testing.T) {
 	}
 }
 
-// A list says of every instance what its status does, also when it is asked for again, when
-// the clock alone has changed it, and when an Event says more than its pod.
-func TestEachEncoded(t *testing.T) {
+// A list and a status say of every instance what it is, also when they are asked for again, when
+// the clock alone has changed it, and when an Event says more than its pod. Only a status for
+// the key has a detail.
+func TestEncoded(t *testing.T) {
 	now := kubetest.Noon
 	c := startCache(t, func() time.Time { return now }, kubetest.Template("jupyter"),
 		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.Starting),
 		kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.LastUsed(kubetest.Noon.Add(time.Hour))),
-		kubetest.Tombstone(kubetest.Pod(kubetest.ID(5), kubetest.Noon.Add(-time.Hour)), instance.EndCulled, "told"))
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(5), kubetest.Noon.Add(-time.Hour)), instance.EndCulled, "told"),
+		kubetest.Pod(kubetest.ID(6), kubetest.Noon, kubetest.Deleting),
+		kubetest.Pod(kubetest.ID(7), kubetest.Noon, kubetest.Deleting), kubetest.Tombstone(kubetest.Pod(kubetest.ID(7), kubetest.Noon), instance.EndCulled, "told"))
+	routes := newTestAPI(c.Cache, nil).Routes()
+	checkStatus := func(when string, want protocol.StatusResponse, header ...string) {
+		t.Helper()
+		body, err := json.Marshal(want)
+		noError(t, err)
+		answer := ask(routes, "GET", "http://hub.example/applications/jupyter/"+want.ID, "", header...)
+		if answer.Code != http.StatusOK || answer.Body.String() != string(body)+"\n" || answer.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: the status is %d\n%s, want\n%s", when, answer.Code, answer.Body, body)
+		}
+	}
 	check := func(when string) {
 		t.Helper()
 		locate := func(id string) string { return "hub.example/user/" + id }
@@ -558,6 +571,11 @@ func TestEachEncoded(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: the list is\n%+v, want\n%+v", when, got, want)
 			}
+			for _, status := range want {
+				checkStatus(when, status, "Authorization", testAPIKey)
+				status.Detail = ""
+				checkStatus(when, status)
+			}
 		}
 	}
 	check("at first")
@@ -573,4 +591,10 @@ func TestEachEncoded(t *testing.T) {
 	c.ChangePod(t, instance.PodName(kubetest.ID(1)), kubetest.LastUsed(kubetest.Noon.Add(time.Minute)))
 	kubetest.Eventually(t, "the use is known", func() bool { inst, _ := c.Instance(kubetest.ID(1)); return inst.LastActivity.After(kubetest.Noon) })
 	check("after a use")
+	if _, kept := c.Encoded("jupyter", kubetest.ID(1)); !kept {
+		t.Error("the status of a deployed instance is not kept")
+	}
+	if _, kept := c.Encoded("other", kubetest.ID(1)); kept {
+		t.Error("another template has the instance, too")
+	}
 }

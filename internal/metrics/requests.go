@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"io"
 	"maps"
 	"net/http"
 	"strconv"
@@ -138,6 +139,9 @@ func (a *answer) WriteHeader(code int) {
 	a.code = code
 	a.ResponseWriter.WriteHeader(code)
 }
+
+// WriteString is io.StringWriter's. The server has it, too, and copies nothing.
+func (a *answer) WriteString(s string) (int, error) { return io.WriteString(a.ResponseWriter, s) }
 
 // Unwrap is for http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

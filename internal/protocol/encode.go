@@ -32,9 +32,10 @@ func WriteStatus(w http.ResponseWriter, status *StatusResponse) {
 // Encoded is an instance in JSON, with its detail. It lacks the location, which depends on
 // the host by which a client reached the API.
 type Encoded struct {
-	id   string
-	text string
-	cut  int // where the location belongs in the text; 0 if there is none
+	id       string
+	text     string
+	cut      int  // where the location belongs in the text; 0 if there is none
+	detailed bool // the text has a detail, which only holders of the API key may see
 }
 
 // idAt is where the id stands in the text, unless something in it is escaped.
@@ -48,12 +49,46 @@ func Encode(inst instance.Instance) *Encoded {
 	if inst.Status == instance.StatusDeployed {
 		cut = len(text)
 	}
-	encoded := &Encoded{inst.ID, string(status.appendTail(text)), cut}
+	encoded := &Encoded{inst.ID, string(status.appendTail(text)), cut, inst.Detail != ""}
 	// As a part of the text, the id is fetched from memory with it.
 	if id := encoded.text[min(idAt, len(encoded.text)):]; strings.HasPrefix(id, inst.ID) {
 		encoded.id = id[:len(inst.ID)]
 	}
 	return encoded
+}
+
+// WriteKept answers a request for the present status of the instance that its path names. It
+// reports whether it has: the client must not want to wait, kept must know the instance, and
+// all of that must be for everybody. What it writes is what WriteStatus does.
+func WriteKept(w http.ResponseWriter, r *http.Request, kept func(template, id string) (*Encoded, bool), locations func(requestHost string) func(id string) string) bool {
+	id := r.PathValue("id")
+	if !instance.ValidID(id) || len(r.Header["Prefer"]) > 0 || AcceptsEvents(r) {
+		return false
+	}
+	encoded, ok := kept(r.PathValue("template"), id)
+	if !ok || encoded.detailed {
+		return false
+	}
+	setJSON(w.Header())
+	_, _ = io.WriteString(w, encoded.text[:encoded.cut]) // writes fail only when the client has gone
+	if encoded.cut > 0 {
+		_, _ = w.Write(appendLocation(make([]byte, 0, 128), locations(r.Host)(id)))
+	}
+	_, _ = io.WriteString(w, encoded.text[encoded.cut:])
+	_, _ = io.WriteString(w, "\n")
+	return true
+}
+
+// Is reports whether this is the instance of a template and an id.
+func (e *Encoded) Is(template, id string) bool {
+	rest := e.text
+	for _, part := range []string{`{"id":"`, id, `","template-name":"`, template, `"`} {
+		var ok bool
+		if rest, ok = strings.CutPrefix(rest, part); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // appendJSON appends what json.Marshal returns for a status with a location.

@@ -151,6 +151,59 @@ func TestWriteList(t *testing.T) {
 	}
 }
 
+// A status that is kept is sent as any other, but only to those who may see it and do not wait.
+func TestWriteKept(t *testing.T) {
+	id, locations := kubetest.ID(1), func(string) func(string) string { return locate }
+	plain := instance.Instance{ID: id, Template: "jupyter", Status: instance.StatusDeployed, Message: "naïve"}
+	failed, detailed := plain, plain
+	failed.Status, detailed.Detail = instance.StatusFailed, "told"
+	for name, test := range map[string]struct {
+		inst   instance.Instance
+		id     string
+		header []string
+		want   bool
+	}{
+		"an instance with a location":    {inst: plain, id: id, want: true},
+		"one without":                    {inst: failed, id: id, want: true},
+		"one with a detail":              {inst: detailed, id: id},
+		"no id":                          {inst: plain, id: "x"},
+		"a client that waits":            {inst: plain, id: id, header: []string{"Prefer", "wait=1"}},
+		"one that wants to hear changes": {inst: plain, id: id, header: []string{"Accept", "text/event-stream"}},
+	} {
+		r, got, want := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder(), httptest.NewRecorder()
+		r.SetPathValue("id", test.id)
+		r.SetPathValue("template", "jupyter")
+		for i := 0; i < len(test.header); i += 2 {
+			r.Header.Set(test.header[i], test.header[i+1])
+		}
+		kept := func(template, asked string) (*Encoded, bool) {
+			return Encode(test.inst), template == "jupyter" && asked == id
+		}
+		if wrote := WriteKept(got, r, kept, locations); wrote != test.want || wrote != (got.Body.Len() > 0) {
+			t.Errorf("%s: answered is %t with %q, want %t", name, wrote, got.Body, test.want)
+			continue
+		}
+		if status := NewStatusResponse(test.inst, locate(id)); test.want {
+			WriteStatus(want, &status)
+			if got.Body.String() != want.Body.String() || !reflect.DeepEqual(got.Header(), want.Header()) {
+				t.Errorf("%s: got %v %s, want %v %s", name, got.Header(), got.Body, want.Header(), want.Body)
+			}
+		}
+	}
+}
+
+func TestEncodedIs(t *testing.T) {
+	e := Encode(instance.Instance{ID: "ab", Template: "cd"})
+	for _, test := range []struct {
+		template, id string
+		want         bool
+	}{{"cd", "ab", true}, {"c", "ab", false}, {"cde", "ab", false}, {"", "ab", false}, {"cd", "a", false}, {"cd", "abc", false}, {"cd", "", false}} {
+		if got := e.Is(test.template, test.id); got != test.want {
+			t.Errorf("instance ab of template cd is %s of %s: got %t", test.id, test.template, got)
+		}
+	}
+}
+
 func unzip(t testing.TB, text string) string {
 	t.Helper()
 	reader, err := gzip.NewReader(strings.NewReader(text))

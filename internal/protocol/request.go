@@ -13,6 +13,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 	"unicode"
@@ -194,4 +195,14 @@ func kebabCase(s string) string {
 		dash = false
 	}
 	return b.String()
+}
+
+// IsPlainPath reports whether path.Clean leaves a path as it is: it has no // and no dots as
+// segments, and does not end with a slash.
+func IsPlainPath(escaped string) bool {
+	// Without these, there is nothing to clean.
+	if strings.HasPrefix(escaped, "/") && !strings.HasSuffix(escaped, "/") && !strings.Contains(escaped, "//") && !strings.Contains(escaped, "/.") {
+		return true
+	}
+	return escaped == path.Clean(escaped)
 }

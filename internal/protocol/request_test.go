@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -167,5 +168,18 @@ func wantMalformed(t testing.TB, err error, says string) {
 	var answer *Error
 	if !errors.As(err, &answer) || answer.Code != http.StatusUnprocessableEntity || answer.Type != TypeMalformedRequest || !strings.Contains(answer.Message, says) {
 		t.Errorf("got error %#v, want 422 malformedRequest with %q in its message", err, says)
+	}
+}
+
+func TestIsPlainPath(t *testing.T) {
+	for _, first := range []string{"", "/", "a", "."} {
+		for _, second := range []string{"", "/", "//", "/.", "/..", "/.b", "/b", "/b.", "/b..", "b", "/%2e", "/b/.c"} {
+			for _, third := range []string{"", "/", "/.", "/..", "/c", "//c", "."} {
+				escaped := first + second + third
+				if got, want := IsPlainPath(escaped), escaped == path.Clean(escaped); got != want {
+					t.Errorf("%q: got %t", escaped, got)
+				}
+			}
+		}
 	}
 }
