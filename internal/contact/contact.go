@@ -6,6 +6,7 @@
 package contact
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"strings"
@@ -96,17 +97,23 @@ type roundTripper func(*http.Request) (*http.Response, error)
 // RoundTrip calls the function.
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// readAhead is how many bytes of a watch are read at once, if so many have arrived. HTTP/2
+// acknowledges what is read, in a packet for each read of some kilobytes: when thousands of
+// pods arrive, one by one, that takes a tenth of the time.
+const readAhead = 32 << 10
+
 // watched is the body of a watch: the events, one after the other.
 type watched struct {
-	io.ReadCloser
-	end func()
+	io.Closer
+	events *bufio.Reader
+	end    func()
 }
 
 func (c *Contact) begin(body io.ReadCloser) io.ReadCloser {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open++
-	return &watched{body, sync.OnceFunc(func() {
+	return &watched{body, bufio.NewReaderSize(body, readAhead), sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.open--
@@ -114,9 +121,9 @@ func (c *Contact) begin(body io.ReadCloser) io.ReadCloser {
 	})}
 }
 
-// Read reads from the body. Its error is the end of the watch.
+// Read reads what has arrived. Its error is the end of the watch.
 func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
+	n, err := w.events.Read(p)
 	if err != nil {
 		w.end()
 	}
@@ -126,5 +133,5 @@ func (w *watched) Read(p []byte) (int, error) {
 // Close ends the watch.
 func (w *watched) Close() error {
 	w.end()
-	return w.ReadCloser.Close()
+	return w.Closer.Close()
 }
