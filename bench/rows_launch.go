@@ -21,28 +21,32 @@ import (
 )
 
 const (
-	aloneLaunches = 4 // in a round
-	coldLaunches  = 7 // in a round
+	aloneLaunches = 5 // for each round of others, as each of these is a round of its own
+	coldLaunches  = 7 // the same
 	launches      = 1000
 	clients       = 200
 	// kubeletPeriod is how often the kubelet looks at its containers. A cold launch comes at
 	// any time between two looks; the end of the one before it would always be at the same.
 	kubeletPeriod = time.Second
+	// claimDeadline is the activeDeadlineSeconds that a claim sets: --max-age, and the hour after
+	// which the kubelet ends what is left of an instance.
+	claimDeadline int64 = 13 * 60 * 60
 )
 
 // warmAlone compares a claim of a warm pod with the one write that it is.
 func warmAlone(ctx context.Context, b *bench) ([]report.Line, error) {
-	took, err := b.claims(ctx, 1, aloneLaunches)
+	took, err := b.claims(ctx, 1, aloneLaunches*b.rounds)
 	if err != nil {
 		return nil, err
 	}
-	return []report.Line{compare("warm launch, one alone, p50", "ms", "one bare PATCH", quantiles(took, 0.5), 1, report.AtMost(1.3, "")).
+	alone := quantiles(took, 1) // each round has one
+	return []report.Line{compareQuantiles("warm launch, one alone, p50", "one bare PATCH", alone[0], alone[1], 0.5, 1.3).
 		Because("a launch is a request to the service and a write of the service: each hop wakes processes that share two processors with the API server, the kubelet and the client")}, nil
 }
 
 // warmBurst compares as many claims at once as the pool has pods with as many writes.
 func warmBurst(ctx context.Context, b *bench) ([]report.Line, error) {
-	took, err := b.claims(ctx, world.PoolSize, 1)
+	took, err := b.claims(ctx, world.PoolSize, b.rounds)
 	if err != nil {
 		return nil, err
 	}
@@ -63,35 +67,43 @@ func quantiles(took [2][][]float64, q float64) measure.Rounds {
 	return rounds
 }
 
+// compareQuantiles makes the line of a quantile of ours, of all times in milliseconds, held
+// against the same quantile of a peer's.
+func compareQuantiles(metric, peerName string, ours, peer []float64, q, goal float64) report.Line {
+	own, other := measure.Quantile(ours, q), measure.Quantile(peer, q)
+	line := ratios([]float64{own / other})
+	line.Metric, line.Goal = metric, report.AtMost(goal, "")
+	line.Ours, line.Peer = format(own, "ms"), peerName+": "+format(other, "ms")
+	return line
+}
+
 // claims measures n claims at once, and n writes at once to pods that nothing else changes, in
-// turn: both several times in each round. Before each, the pool is full and the machine quiet.
-// It returns how long each claim took in each round, and then how long each write.
-func (b *bench) claims(ctx context.Context, n, times int) (took [2][][]float64, err error) {
+// turn. Before each, the pool is full and the machine quiet. It returns how long each claim
+// took in each round, and then how long each write.
+func (b *bench) claims(ctx context.Context, n, rounds int) (took [2][][]float64, err error) {
 	err = b.withPool(ctx, func(s *service.Service) error {
 		claim := func() ([]float64, error) {
 			took, err := atOnce(n, func(int) error { return s.LaunchAndWait(ctx, world.Warm) })
 			return took, errors.Join(err, b.world.DeleteInstances(ctx))
 		}
-		write := func() ([]float64, error) { return b.barePatches(ctx, n) }
-		var subjects []measure.Subject
-		for i, once := range []func() ([]float64, error){claim, write} {
-			subjects = append(subjects, measure.Subject{Name: []string{"claims", "writes"}[i], Run: func(ctx context.Context) (float64, error) {
-				var round []float64
-				for range times {
-					if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx, quietTimeout)); err != nil {
-						return 0, err
-					}
-					all, err := once()
-					if err != nil {
-						return 0, err
-					}
-					round = append(round, all...)
-				}
-				took[i] = append(took[i], round)
-				return measure.Median(round), nil
-			}})
+		var versions []string
+		read := func() (err error) { versions, err = b.bareVersions(ctx, n); return err }
+		deadline := claimDeadline
+		write := func() ([]float64, error) {
+			deadline-- // the API server accepts no later one
+			return b.barePatches(ctx, versions, deadline)
 		}
-		_, err := measure.Alternate(ctx, b.rounds, true, subjects...)
+		subject := func(i int, name string, prepare func() error, once func() ([]float64, error)) measure.Subject {
+			return measure.Subject{Name: name, Run: func(ctx context.Context) (float64, error) {
+				if err := errors.Join(b.world.AwaitPool(ctx), awaitQuiet(ctx, quietTimeout), prepare(), awaitQuiet(ctx, quietTimeout)); err != nil {
+					return 0, err
+				}
+				all, err := once()
+				took[i] = append(took[i], all)
+				return 0, err
+			}}
+		}
+		_, err := measure.Alternate(ctx, rounds, true, subject(0, "claims", func() error { return nil }, claim), subject(1, "writes", read, write))
 		return err
 	})
 	if err == nil {
@@ -123,17 +135,24 @@ func (b *bench) withPool(ctx context.Context, measure func(s *service.Service) e
 	return measure(s)
 }
 
-// barePatches sends what a claim sends to n pods at once.
-func (b *bench) barePatches(ctx context.Context, n int) ([]float64, error) {
-	pods := b.world.Client.CoreV1().Pods(world.BareNamespace)
+// bareVersions reads the versions of n pods. It is some time before they are written to: what
+// answers a request right after another is still awake.
+func (b *bench) bareVersions(ctx context.Context, n int) ([]string, error) {
 	versions := make([]string, n)
 	for i := range n {
-		pod, err := pods.Get(ctx, world.BareName(i), metav1.GetOptions{})
+		pod, err := b.world.Client.CoreV1().Pods(world.BareNamespace).Get(ctx, world.BareName(i), metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("read a bare pod: %w", err)
 		}
 		versions[i] = pod.ResourceVersion
 	}
+	return versions, nil
+}
+
+// barePatches sends what a claim sends to pods of these versions at once. The deadline, in
+// seconds, must be earlier than the one before: pods keep it.
+func (b *bench) barePatches(ctx context.Context, versions []string, deadline int64) ([]float64, error) {
+	pods, n := b.world.Client.CoreV1().Pods(world.BareNamespace), len(versions)
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	figures, err := atOnce(n, func(i int) error {
 		return patch(ctx, pods, world.BareName(i), map[string]any{
@@ -142,7 +161,7 @@ func (b *bench) barePatches(ctx context.Context, n int) ([]float64, error) {
 			"annotations": map[string]any{
 				"binder-project.org/launched": now, "binder-project.org/last-activity": now, "binder-project.org/last-activity-source": "launch",
 			},
-		})
+		}, map[string]any{"activeDeadlineSeconds": deadline})
 	})
 	for i := range n {
 		err = errors.Join(err, patch(ctx, pods, world.BareName(i), map[string]any{
@@ -150,13 +169,17 @@ func (b *bench) barePatches(ctx context.Context, n int) ([]float64, error) {
 			"annotations": map[string]any{
 				"binder-project.org/launched": nil, "binder-project.org/last-activity": nil, "binder-project.org/last-activity-source": nil,
 			},
-		}))
+		}, nil))
 	}
 	return figures, err
 }
 
-func patch(ctx context.Context, pods corev1.PodInterface, name string, metadata map[string]any) error {
-	body, err := json.Marshal(map[string]any{"metadata": metadata})
+func patch(ctx context.Context, pods corev1.PodInterface, name string, metadata, spec map[string]any) error {
+	change := map[string]any{"metadata": metadata}
+	if spec != nil {
+		change["spec"] = spec
+	}
+	body, err := json.Marshal(change)
 	if err != nil {
 		return fmt.Errorf("encode a patch: %w", err)
 	}
@@ -201,11 +224,8 @@ func cold(ctx context.Context, b *bench) (lines []report.Line, err error) {
 		name    string
 		q, goal float64
 	}{{"p50", 0.5, 1.05}, {"p95", 0.95, 0.4}} {
-		ours, bare := measure.Quantile(times[0], of.q), measure.Quantile(times[1], of.q)
-		line := ratios([]float64{ours / bare})
-		line.Metric, line.Goal = "cold launch, "+of.name, report.AtMost(of.goal, "")
-		line.Ours, line.Peer = format(ours, "ms"), "bare pod, create to Ready: "+format(bare, "ms")
-		lines = append(lines, line.Because("a bare pod waits for the kubelet's next probe, a second later at most, which the service does not; the rest is the kubelet's start of the pod, the same for both"))
+		lines = append(lines, compareQuantiles("cold launch, "+of.name, "bare pod, create to Ready", times[0], times[1], of.q, of.goal).
+			Because("a bare pod waits for the kubelet's next probe, a second later at most, which the service does not; the rest is the kubelet's start of the pod, the same for both"))
 	}
 	return lines, nil
 }

@@ -94,7 +94,7 @@ func (b *bench) perInstance(g report.Growth) (lines []report.Line) {
 
 // start compares a replica's start with a process that lists the pods once.
 func start(ctx context.Context, b *bench) ([]report.Line, error) {
-	rounds, err := measure.Alternate(ctx, 2*b.rounds, true,
+	rounds, err := measure.Alternate(ctx, 4*b.rounds, true,
 		measure.Subject{Name: "ours", Run: func(ctx context.Context) (float64, error) {
 			s, err := b.start(ctx)
 			if err != nil {

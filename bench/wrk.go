@@ -14,8 +14,13 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/bench/process"
 )
 
-// wrkSeconds is how long one run of wrk takes.
-const wrkSeconds = 4
+const (
+	// wrkSeconds is how long one run of wrk takes.
+	wrkSeconds = 2
+	// wrkRounds is how many rounds of it there are for each of others. Many short ones show
+	// more than a few long ones: what else the machine does comes and goes.
+	wrkRounds = 2
+)
 
 //go:embed wrk.lua
 var wrkScript string

@@ -36,6 +36,8 @@ func Run(ctx context.Context, args []string) error {
 		return runBare(argument)
 	case "reverse-proxy":
 		return runReverseProxy(argument)
+	case "relay":
+		return runRelay(argument)
 	case "list":
 		return runList(ctx, argument)
 	default:

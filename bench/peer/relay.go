@@ -1,0 +1,61 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/binder-project/binder-deploy-kubernetes/bench/process"
+)
+
+// relayBuffer is larger than any small request or answer.
+const relayBuffer = 16 << 10
+
+// StartRelay starts the least that a proxy in Go can be: for each connection one to the
+// backend, and one goroutine that passes on what it reads, a request and then its answer. It
+// knows nothing of HTTP, and works only for messages that arrive in one piece.
+func StartRelay(ctx context.Context, backend string) (*Peer, error) {
+	listen, err := process.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return startSelf(ctx, "relay", listen+" "+backend, listen)
+}
+
+func runRelay(argument string) error {
+	var listen, backend string
+	if _, err := fmt.Sscan(argument, &listen, &backend); err != nil {
+		return fmt.Errorf("read the addresses: %w", err)
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return fmt.Errorf("accept a connection: %w", err)
+		}
+		go relay(client, backend)
+	}
+}
+
+// relay ends with either connection.
+func relay(client net.Conn, backend string) {
+	defer client.Close()
+	application, err := net.Dial("tcp", backend)
+	if err != nil {
+		return
+	}
+	defer application.Close()
+	buffer := make([]byte, relayBuffer)
+	for from, to := client, application; ; from, to = to, from {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
