@@ -102,18 +102,18 @@ func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 	}, protocol.Encode)
 }
 
-// Encoded returns an instance of a template. ok is false if more than its pod says what it is,
-// or if the template has no such instance.
+// Encoded returns an instance of a template. ok is false if the template has none of that id, or
+// if it must be asked for by Instance: its pod alone does not say what it is, or is being
+// deleted, or the clock has passed a limit.
 func (c *Cache) Encoded(template, id string) (encoded *protocol.Encoded, ok bool) {
-	record, ok := c.ownPods.Get(instance.PodName(id))
-	if !ok || !record.IsInstance || record.IsDeleting {
+	record, ok := c.record(id)
+	if !ok || record.IsDeleting || record.Template() != template {
 		return nil, false
 	}
-	encoded, ok = c.encoded(record, c.now())
-	return encoded, ok && encoded.Is(template, id)
+	return c.encoded(record, c.now())
 }
 
-// encoded returns the instance of a pod, if nothing but the pod says what it is.
+// encoded returns the instance of a pod, if nothing but the pod says what it is at the time.
 func (c *Cache) encoded(record *podstore.Record, now time.Time) (*protocol.Encoded, bool) {
 	if !record.Holds(now) || c.saysMore(record) {
 		return nil, false

@@ -27,7 +27,10 @@ type oneInstance struct {
 	asked  []string // ids
 }
 
-func (o *oneInstance) Encoded(string, string) (*protocol.Encoded, bool) { return nil, false }
+func (o *oneInstance) Encoded(template, id string) (*protocol.Encoded, bool) {
+	inst, known := o.Instance(id)
+	return protocol.Encode(inst), known && template == inst.Template
+}
 
 func (o *oneInstance) EachEncoded(string) iter.Seq[*protocol.Encoded] {
 	o.listed = true
@@ -57,6 +60,7 @@ func FuzzAPI(f *testing.F) {
 		{"GET", "/applications", ""}, {"GET", "/applications//jupyter", ""}, {"POST", "/applications/../preload/jupyter", ""}, {"HEAD", "/applications/jup%79ter/%30" + id[1:], ""},
 		{"POST", "http://x/applications", `{"template-name": "jupyter"}`}, {"OPTIONS", "*", ""}, {"GET", "//applications", ""}, {"POST", "/applications/%2e%2e", "{}"},
 		{"GET", "/applications/jupyter/" + strings.ToUpper(id), ""}, {"CONNECT", "/applications", ""}, {"CONNECT", "x:1", ""}, {"POST", "/preload/jupyter%00", ""}, {"POST", "/applications/a%2f..%2fb", ""},
+		{"GET", "/applications/jupyter%22,%22location%22:%22/" + id, ""}, {"GET", "/applications/jupyte/" + id, ""},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}
@@ -78,6 +82,9 @@ func FuzzAPI(f *testing.F) {
 			if !strings.Contains(target+body, asked) && len(launcher.launches) == 0 {
 				t.Errorf("%s %q asks for the instance %q", method, target, asked)
 			}
+		}
+		if r.Method == http.MethodGet && answer.Code == http.StatusOK && !strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "/applications/jupyter/"+id {
+			t.Errorf("%s %q has an instance: %s", method, target, answer.Body)
 		}
 		if answer.Code >= 300 && answer.Code < 400 || !json.Valid(answer.Body.Bytes()) || answer.Header().Get("Content-Type") != "application/json" {
 			t.Errorf("%s %q: got %d %q", method, target, answer.Code, answer.Body)

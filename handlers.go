@@ -192,7 +192,7 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
 // succeeded or failed; or as a stream of changes. It needs no key, because the id is
 // the capability.
 func (a *API) status(w http.ResponseWriter, r *http.Request) error {
-	if protocol.WriteKept(w, r, a.Instances.Encoded, a.Locations) { // most of them
+	if protocol.WriteKept(w, r, a.Instances.Encoded, a.Locations) { // most requests end here
 		return nil
 	}
 	inst, err := a.find(r)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -168,5 +169,20 @@ func TestBodiesOfOwnPages(t *testing.T) {
 			server.shutdown(time.Second)
 			noError(t, receive(t, served))
 		})
+	}
+}
+
+// held returns the bytes that the process holds in its heap and stacks, once that is steady.
+func held() int {
+	for last := 0; ; time.Sleep(100 * time.Millisecond) {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // sync.Pool keeps its things for one
+		runtime.ReadMemStats(&m)
+		now := int(m.HeapAlloc + m.StackInuse)
+		if change := now - last; -64<<10 < change && change < 64<<10 {
+			return now
+		}
+		last = now
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -594,7 +595,22 @@ func TestEncoded(t *testing.T) {
 	if _, kept := c.Encoded("jupyter", kubetest.ID(1)); !kept {
 		t.Error("the status of a deployed instance is not kept")
 	}
-	if _, kept := c.Encoded("other", kubetest.ID(1)); kept {
-		t.Error("another template has the instance, too")
+	for _, template := range []string{"", "other", "jupyte", "jupyter\",\"location\":\"hub.example", "jupyter\",\"status\":\"deployed"} {
+		if _, kept := c.Encoded(template, kubetest.ID(1)); kept {
+			t.Errorf("template %q has the instance, too", template)
+		}
+		path := "/applications/" + url.PathEscape(template) + "/" + kubetest.ID(1)
+		if answer := ask(routes, "GET", path, ""); answer.Code != http.StatusNotFound {
+			t.Errorf("%s: got %d %s", path, answer.Code, answer.Body)
+		}
 	}
+	if _, kept := c.Encoded("jupyter", kubetest.ID(6)); kept {
+		t.Error("the status of an instance that is being deleted is kept")
+	}
+	pod, err = c.StoredPod(instance.PodName(kubetest.ID(1)))
+	noError(t, err)
+	pod = pod.DeepCopy()
+	pod.ResourceVersion, pod.Annotations[instance.LastActivityAnnotation] = "999999999", instance.FormatTime(kubetest.Noon.Add(2*time.Minute))
+	c.Wrote(pod)
+	check("after a write that the watch has not delivered")
 }

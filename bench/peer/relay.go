@@ -11,9 +11,9 @@ import (
 // relayBuffer is larger than any small request or answer.
 const relayBuffer = 16 << 10
 
-// StartRelay starts the least that a proxy in Go can be: for each connection one to the
+// StartRelay starts what does less than any proxy of HTTP: for each connection one to the
 // backend, and one goroutine that passes on what it reads, a request and then its answer. It
-// knows nothing of HTTP, and works only for messages that arrive in one piece.
+// works only for messages that arrive in one piece.
 func StartRelay(ctx context.Context, backend string) (*Peer, error) {
 	listen, err := process.FreeAddress()
 	if err != nil {

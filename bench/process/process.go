@@ -21,6 +21,9 @@ import (
 const (
 	startTimeout = 2 * time.Minute
 	stopTimeout  = 15 * time.Second
+	// awaitPoll is how often Await asks. Asked much more often, a process that starts on two
+	// processors would be held up by the answers.
+	awaitPoll = 10 * time.Millisecond
 	// outputLimit is how much of a program's output is kept, for the message of its failure.
 	outputLimit = 64 << 10
 )
@@ -82,7 +85,7 @@ func (p *Process) Await(ctx context.Context, url string, code int) error {
 			return fmt.Errorf("%s has ended: %s\n%s", p.Name, p.command.ProcessState, p.output)
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(awaitPoll):
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s is not ready after %s: %w\n%s", p.Name, startTimeout, err, p.output)

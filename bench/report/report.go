@@ -162,7 +162,7 @@ func WriteMarkdown(w io.Writer, lines []Line) error {
 		case line.Failed != nil:
 			fmt.Fprintf(&text, "\n- **%s**: %v\n", line.Metric, line.Failed)
 		case !line.Met():
-			fmt.Fprintf(&text, "\n- **%s**: %s\n", line.Metric, line.Missed)
+			fmt.Fprintf(&text, "\n- **%s**: %s\n", line.Metric, cmp.Or(line.Missed, "no reason is known: it was met when the row was written"))
 		}
 	}
 	_, err := io.WriteString(w, text.String())

@@ -131,3 +131,37 @@ func TestWhatIsAWatchOfPods(t *testing.T) {
 		}
 	}
 }
+
+// An event is passed on when it arrives, whatever follows it, and an end only after what came
+// before it.
+func TestEventsOfAWatch(t *testing.T) {
+	now := time.Now()
+	c := contact.New(func() time.Time { return now })
+	arriving, send := io.Pipe()
+	watch := ask(t, c, podWatch, transport{code: 200, body: arriving}).Body
+	read := func() (string, error) {
+		buffer := make([]byte, 100)
+		n, err := watch.Read(buffer)
+		return string(buffer[:n]), err
+	}
+	go func() {
+		_, _ = io.WriteString(send, "one event") // returns when it was read
+	}()
+	if got, err := read(); got != "one event" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	go func() {
+		_, _ = io.WriteString(send, "the last")
+		send.CloseWithError(io.ErrUnexpectedEOF)
+	}()
+	got, err := read()
+	if now = now.Add(time.Second); got != "the last" || err != nil || c.Age() > 0 {
+		t.Errorf("got %q, %v; the watch has ended: %t", got, err, c.Age() > 0)
+	}
+	if got, err = read(); got != "" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v after the end", got, err)
+	}
+	if now = now.Add(time.Second); c.Age() == 0 {
+		t.Error("the end of the watch is not noticed")
+	}
+}

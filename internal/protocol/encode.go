@@ -79,18 +79,6 @@ func WriteKept(w http.ResponseWriter, r *http.Request, kept func(template, id st
 	return true
 }
 
-// Is reports whether this is the instance of a template and an id.
-func (e *Encoded) Is(template, id string) bool {
-	rest := e.text
-	for _, part := range []string{`{"id":"`, id, `","template-name":"`, template, `"`} {
-		var ok bool
-		if rest, ok = strings.CutPrefix(rest, part); !ok {
-			return false
-		}
-	}
-	return true
-}
-
 // appendJSON appends what json.Marshal returns for a status with a location.
 func (e *Encoded) appendJSON(to []byte, locate func(id string) string) []byte {
 	to = append(to, e.text[:e.cut]...)

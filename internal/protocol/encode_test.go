@@ -192,18 +192,6 @@ func TestWriteKept(t *testing.T) {
 	}
 }
 
-func TestEncodedIs(t *testing.T) {
-	e := Encode(instance.Instance{ID: "ab", Template: "cd"})
-	for _, test := range []struct {
-		template, id string
-		want         bool
-	}{{"cd", "ab", true}, {"c", "ab", false}, {"cde", "ab", false}, {"", "ab", false}, {"cd", "a", false}, {"cd", "abc", false}, {"cd", "", false}} {
-		if got := e.Is(test.template, test.id); got != test.want {
-			t.Errorf("instance ab of template cd is %s of %s: got %t", test.id, test.template, got)
-		}
-	}
-}
-
 func unzip(t testing.TB, text string) string {
 	t.Helper()
 	reader, err := gzip.NewReader(strings.NewReader(text))

@@ -198,7 +198,7 @@ func kebabCase(s string) string {
 }
 
 // IsPlainPath reports whether path.Clean leaves a path as it is: it has no // and no dots as
-// segments, and does not end with a slash.
+// segments, and does not end with a slash, unless it is /.
 func IsPlainPath(escaped string) bool {
 	// Without these, there is nothing to clean.
 	if strings.HasPrefix(escaped, "/") && !strings.HasSuffix(escaped, "/") && !strings.Contains(escaped, "//") && !strings.Contains(escaped, "/.") {
