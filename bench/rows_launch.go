@@ -257,7 +257,7 @@ func thousand(ctx context.Context, b *bench) ([]report.Line, error) {
 		return nil, err
 	}
 	return []report.Line{compare("1,000 launches, 200 clients at once", "launches/s", "bare creates", rounds, 1, report.AtLeast(0.9, "")).
-		Because("where it was profiled, all processors were busy: the API server took half of that for bare creates as for launches, and the service a seventh on top, half of it client-go's (the create, and the watch that delivers the pod)")}, nil
+		Because("where it was profiled, all processors were busy in both: with launches, a seventh of their time was the service's, half of that in client-go (the create, and the watch that delivers the pod), and the API server and the clients had the hop to it and the events of the watch on top")}, nil
 }
 
 // crowd lets the clients do something as often as there are launches. It returns the rate.
