@@ -53,17 +53,13 @@ func runBare(argument string) error {
 // StartReverseProxy starts the standard library's ReverseProxy, with as many idle
 // connections to the backend as the load has.
 func StartReverseProxy(ctx context.Context, backend string) (*Peer, error) {
-	listen, err := process.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	return startSelf(ctx, "reverse-proxy", listen+" "+backend, listen)
+	return startForwarder(ctx, "reverse-proxy", backend)
 }
 
 func runReverseProxy(argument string) error {
-	var listen, backend string
-	if _, err := fmt.Sscan(argument, &listen, &backend); err != nil {
-		return fmt.Errorf("read the addresses: %w", err)
+	listen, backend, err := forwarderAddresses(argument)
+	if err != nil {
+		return err
 	}
 	transport := &http.Transport{MaxIdleConns: 0, MaxIdleConnsPerHost: 64, DisableCompression: true}
 	target := &url.URL{Scheme: "http", Host: backend}

@@ -58,6 +58,23 @@ func startSelf(ctx context.Context, name, argument, address string) (*Peer, erro
 	return await(ctx, started, address, "/")
 }
 
+// startForwarder runs this binary as a peer that forwards to a backend.
+func startForwarder(ctx context.Context, name, backend string) (*Peer, error) {
+	listen, err := process.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return startSelf(ctx, name, listen+" "+backend, listen)
+}
+
+// forwarderAddresses reads the argument of a peer that forwards.
+func forwarderAddresses(argument string) (listen, backend string, err error) {
+	if _, err := fmt.Sscan(argument, &listen, &backend); err != nil {
+		return "", "", fmt.Errorf("read the addresses of a peer: %w", err)
+	}
+	return listen, backend, nil
+}
+
 func await(ctx context.Context, started *process.Process, address, path string) (*Peer, error) {
 	if err := started.Await(ctx, "http://"+address+path, http.StatusOK); err != nil {
 		started.Stop()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-
-	"github.com/binder-project/binder-deploy-kubernetes/bench/process"
 )
 
 // relayBuffer is larger than any small request or answer.
@@ -15,17 +13,13 @@ const relayBuffer = 16 << 10
 // backend, and one goroutine that passes on what it reads, a request and then its answer. It
 // works only for messages that arrive in one piece.
 func StartRelay(ctx context.Context, backend string) (*Peer, error) {
-	listen, err := process.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	return startSelf(ctx, "relay", listen+" "+backend, listen)
+	return startForwarder(ctx, "relay", backend)
 }
 
 func runRelay(argument string) error {
-	var listen, backend string
-	if _, err := fmt.Sscan(argument, &listen, &backend); err != nil {
-		return fmt.Errorf("read the addresses: %w", err)
+	listen, backend, err := forwarderAddresses(argument)
+	if err != nil {
+		return err
 	}
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
