@@ -15,7 +15,6 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
@@ -68,10 +67,10 @@ type app struct {
 }
 
 // newApp makes the parts and opens the listeners. Nothing runs yet.
-func newApp(c *config.Config, k *cluster, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
+func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
 	a := &app{
 		config: c, cluster: k, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
-		metrics: metrics.New(version, metricValues()),
+		metrics: m,
 		hold:    lifetime.NewHold(contactGap),
 		clients: admission.NewClients(c.Secret, c.TrustedProxies),
 	}
@@ -90,8 +89,9 @@ func newApp(c *config.Config, k *cluster, log *slog.Logger, now func() time.Time
 	if err := a.makeWriters(rules, templates, random); err != nil {
 		return nil, err
 	}
-	registerCollectors(a.metrics, a.cache, a.culler)
-	a.metrics.Register(boolGauge("binder_contact_lost", "1 while the API server has not answered this replica for a minute.", k.contact.Lost))
+	if err := registerCollectors(m, a.cache, a.culler); err != nil {
+		return nil, err
+	}
 	return a, a.listen(templates)
 }
 
@@ -133,14 +133,14 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 		return err
 	}
 	a.pool, err = pool.New(pool.Deps{
-		Pods: pods, Cache: a.cache, StartTimeout: a.config.StartTimeout, Metrics: a.metrics, Log: a.log, Now: a.now, Random: random,
+		Pods: pods, Cache: a.cache, StartTimeout: a.config.StartTimeout, Metrics: a.metrics, Queues: a.metrics.Queues(), Log: a.log, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
 	}
 	a.preload, err = preload.New(preload.Deps{
 		DaemonSets: a.client.AppsV1().DaemonSets(a.config.InstancesNamespace), Cache: a.cache, Templates: templates,
-		Namespace: a.config.InstancesNamespace, HelperImage: a.config.PreloadHelperImage, Log: a.log, Now: a.now,
+		Namespace: a.config.InstancesNamespace, HelperImage: a.config.PreloadHelperImage, Queues: a.metrics.Queues(), Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handl
 	a.proxy = proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
 		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
-		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Log: a.visits,
+		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.visits,
 	})
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
@@ -322,26 +322,4 @@ func ignoreEnd(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-// metricValues are the closed sets that labels of metrics take their values from.
-func metricValues() metrics.Values {
-	return metrics.Values{
-		Launches:        launch.Results(),
-		Ends:            texts(instance.EndReasons()),
-		Failures:        instance.FailureLabels(),
-		ActivityPatches: activity.Results(),
-		ActivityProbes:  texts(activity.ProbeResults()),
-		Claims:          launch.ClaimResults(),
-		RegistryAsks:    podtemplate.Results(),
-		Refusals:        gate.Refusals(),
-	}
-}
-
-func texts[T ~string](values []T) []string {
-	all := make([]string, 0, len(values))
-	for _, value := range values {
-		all = append(all, string(value))
-	}
-	return all
 }

@@ -109,7 +109,7 @@ func TestAppServes(t *testing.T) {
 		want(apiServer, "POST", "/applications/jupyter", 503, "badKubeRequest")
 		want(proxyServer, "POST", "/launch/jupyter", 503, "")
 	}
-	want(metricsServer, "GET", "/metrics", 200, `binder_launches_total{result="ok"} 1`)
+	want(metricsServer, "GET", "/metrics", 200, `binder_launches_total{result="ok",template="jupyter"} 1`)
 	want(metricsServer, "GET", "/metrics", 200, "binder_cache_synced 1")
 	notebook.Close()
 	for range 3 {
@@ -209,7 +209,7 @@ func TestAppNamesTheFlagOfAPortInUse(t *testing.T) {
 	defer listener.Close()
 	for _, flag := range []string{"--api-address", "--proxy-address", "--metrics-address"} {
 		c := testConfig(t, flag+"="+listener.Addr().String())
-		_, err := newApp(c, clusterOf(kubetest.NewServer(time.Now).Client), kubetest.NoLog(), time.Now, rand.Reader)
+		_, err := newApp(c, clusterOf(kubetest.NewServer(time.Now).Client), newTestMetrics(), kubetest.NoLog(), time.Now, rand.Reader)
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s in use: got %v, want an error that names it", flag, err)
 		}

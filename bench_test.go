@@ -58,7 +58,7 @@ func BenchmarkJudgeAll(b *testing.B) {
 func BenchmarkScrape(b *testing.B) {
 	c := filledCache(b, 10_000)
 	m := newTestMetrics()
-	registerCollectors(m, c.Cache, newTestCuller(b, c).Culler)
+	noError(b, registerCollectors(m, c.Cache, newTestCuller(b, c).Culler))
 	for b.Loop() {
 		if res := ask(m.Handler(), http.MethodGet, "/metrics", ""); res.Code != http.StatusOK {
 			b.Fatal(res.Code)

@@ -287,6 +287,11 @@ func (c *Cache) Template(_ context.Context, name string) (*corev1.PodTemplate, e
 	return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 }
 
+// Quotas returns the ResourceQuotas of the instances' namespace.
+func (c *Cache) Quotas() []*corev1.ResourceQuota {
+	return informers.List[*corev1.ResourceQuota](c.quotas.GetStore().List())
+}
+
 // ProxyService returns the Service that leads visitors to the proxy.
 func (c *Cache) ProxyService() (*corev1.Service, bool) {
 	return informers.Lookup[*corev1.Service](c.services, c.proxyService)

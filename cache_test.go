@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
@@ -190,9 +191,11 @@ func TestWarmPods(t *testing.T) {
 			changed = nil
 		}
 		m := newTestMetrics()
-		registerCollectors(m, c.Cache, newTestCuller(t, c).Culler)
+		noError(t, registerCollectors(m, c.Cache, newTestCuller(t, c).Culler))
 		c.put(t, kubetest.Pod(kubetest.ID(5), time.Now(), warm, kubetest.Starting))
-		wantMetrics(t, m, "binder_pool_pods", "binder_pool_pods{state=\"ready\"} 1\nbinder_pool_pods{state=\"starting\"} 1")
+		wantMetrics(t, m, "binder_pool_pods", `
+binder_pool_pods{state="ready",template="other"} 1
+binder_pool_pods{state="starting",template="other"} 1`)
 	})
 }
 
@@ -249,26 +252,49 @@ func TestPreloads(t *testing.T) {
 	})
 }
 
-func TestInstancesByStatus(t *testing.T) {
+// Only templates that exist in the cluster have a label of their own, and each of them has all
+// its series.
+func TestCollectors(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon),
+		kubetest.Template(kubetest.TemplateName, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "3")),
 		kubetest.Pod(kubetest.ID(1), kubetest.Noon), kubetest.Pod(kubetest.ID(2), kubetest.Noon), kubetest.Pod(kubetest.ID(3), kubetest.Noon, kubetest.Starting),
-		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken), kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")))
+		kubetest.Pod(kubetest.ID(4), kubetest.Noon, kubetest.Broken, kubetest.OfTemplate("of-a-registry")),
+		kubetest.Pod(kubetest.ID(5), kubetest.Noon, kubetest.WithLabel(instance.PoolLabel, "warm")),
+		kubetest.Tombstone(kubetest.Pod(kubetest.ID(6), kubetest.Noon), instance.EndCulled, ""),
+		&corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Name: "instances", Namespace: kubetest.Namespace},
+			Status: corev1.ResourceQuotaStatus{
+				Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1k"), corev1.ResourceLimitsMemory: resource.MustParse("2Gi")},
+				Used: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("7")},
+			},
+		})
 	m := newTestMetrics()
-	registerCollectors(m, c.Cache, newTestCuller(t, c).Culler)
-	wantMetrics(t, m, "binder_instances", `
-binder_instances{status="deleted"} 0
-binder_instances{status="deployed"} 2
-binder_instances{status="deploying"} 1
-binder_instances{status="failed"} 1
-binder_instances{status="pending"} 0`)
+	noError(t, registerCollectors(m, c.Cache, newTestCuller(t, c).Culler))
+	kubetest.Eventually(t, "the template is known", func() bool { return m.TemplateLabel(kubetest.TemplateName) == kubetest.TemplateName })
+	wantMetrics(t, m, "binder_instances{", `
+binder_instances{status="deployed",template="jupyter"} 2
+binder_instances{status="deployed",template="other"} 0
+binder_instances{status="deploying",template="jupyter"} 1
+binder_instances{status="deploying",template="other"} 0
+binder_instances{status="failed",template="jupyter"} 0
+binder_instances{status="failed",template="other"} 1
+binder_instances{status="pending",template="jupyter"} 0
+binder_instances{status="pending",template="other"} 0`)
+	wantMetrics(t, m, "binder_pool_pods", `
+binder_pool_pods{state="ready",template="jupyter"} 1
+binder_pool_pods{state="starting",template="jupyter"} 0`)
+	wantMetrics(t, m, "binder_pool_size", `binder_pool_size{template="jupyter"} 3`)
+	wantMetrics(t, m, "binder_quota_", `
+binder_quota_hard{quota="instances",resource="limits.memory"} 2.147483648e+09
+binder_quota_hard{quota="instances",resource="pods"} 1000
+binder_quota_used{quota="instances",resource="limits.memory"} 0
+binder_quota_used{quota="instances",resource="pods"} 7`)
 	c.put(t, kubetest.Pod(kubetest.ID(3), kubetest.Noon))
-	c.put(t, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Deleting))
-	wantMetrics(t, m, "binder_instances", `
-binder_instances{status="deleted"} 1
-binder_instances{status="deployed"} 2
-binder_instances{status="deploying"} 0
-binder_instances{status="failed"} 1
-binder_instances{status="pending"} 0`)
+	wantEqual(t, "deployed", metric(t, m, "binder_instances", "deployed"), 3)
+	wantEqual(t, "remembered", metric(t, m, "binder_tombstones"), 1)
+
+	noError(t, c.Client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("podtemplates"), kubetest.Namespace, kubetest.TemplateName))
+	kubetest.Eventually(t, "the template's series end", func() bool { return !strings.Contains(scrape(t, m, "binder_"), `"jupyter"`) })
 }
 
 func TestSyncedGauge(t *testing.T) {
@@ -276,7 +302,7 @@ func TestSyncedGauge(t *testing.T) {
 	unread := newTestCache(t, running.Server)
 	for c, want := range map[*testCache]string{running: "1", unread: "0"} {
 		m := newTestMetrics()
-		registerCollectors(m, c.Cache, newTestCuller(t, c).Culler)
+		noError(t, registerCollectors(m, c.Cache, newTestCuller(t, c).Culler))
 		wantMetrics(t, m, "binder_cache_synced", "binder_cache_synced "+want)
 	}
 }

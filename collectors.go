@@ -1,89 +1,218 @@
 package main
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
+	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
 
+// metricValues are the closed sets that labels of metrics take their values from.
+func metricValues() metrics.Values {
+	return metrics.Values{
+		Launches:        launch.Results(),
+		Ends:            texts(instance.EndReasons()),
+		Failures:        instance.FailureLabels(),
+		ActivityPatches: activity.Results(),
+		ActivityProbes:  texts(activity.ProbeResults()),
+		Claims:          launch.ClaimResults(),
+		RegistryAsks:    podtemplate.Results(),
+		Refusals:        gate.Refusals(),
+		WebSocketEnds:   proxy.WebSocketEnds(),
+	}
+}
+
+func texts[T ~string](values []T) []string {
+	all := make([]string, 0, len(values))
+	for _, value := range values {
+		all = append(all, string(value))
+	}
+	return all
+}
+
 // registerCollectors adds the metrics that are computed from the read model and the
-// culler when they are scraped.
-func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) {
+// culler when they are scraped, and tells the metrics which templates there are.
+func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) error {
 	m.Register(
-		&instanceCollector{cache, prometheus.NewDesc("binder_instances",
-			"Instances in the cluster, by status. Every replica reports all of them.", []string{"status"}, nil)},
-		&poolCollector{cache, prometheus.NewDesc("binder_pool_pods",
-			"Warm pods in the cluster, by state (ready, starting). Every replica reports all of them.", []string{"state"}, nil)},
+		&collector{cache: cache, culler: culler, templateLabel: m.TemplateLabel, descs: describeMetrics()},
 		boolGauge("binder_cache_synced", "1 once everything has been read from the cluster.", cache.Synced),
-		boolGauge("binder_deletes_held",
-			"1 while the leader holds back deletes of instances that may be in use; the log says why.", culler.Holding),
+		boolGauge("binder_contact_lost", "1 while the API server has not answered this replica for a minute.", cache.contact.Lost),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "binder_cache_age_seconds",
+			Help: "How old this replica's picture of the pods can be: the time since the API server has answered it, or since the watch ended.",
+		}, func() float64 { return cache.contact.Age().Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "binder_failed_kept",
 			Help: "Failed instances that the leader keeps for now, because many stopped being ready at the same time.",
 		}, func() float64 { return float64(culler.Braked()) }),
 	)
+	return cache.onTemplateName(func(name string) {
+		_, err := cache.Template(context.Background(), name)
+		m.TemplateChanged(name, err == nil)
+	})
 }
 
 // boolGauge is 1 while value returns true.
 func boolGauge(name, help string, value func() bool) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-		if value() {
-			return 1
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return number(value()) })
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// collector computes the metrics that have labels.
+type collector struct {
+	cache         *Cache
+	culler        *Culler
+	templateLabel func(name string) string
+	descs
+}
+
+// descs describe the metrics of a collector.
+type descs struct{ instances, tombstones, pods, size, quotaUsed, quotaHard, held *prometheus.Desc }
+
+func describeMetrics() descs {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return descs{
+		instances: desc("binder_instances",
+			"Instances in the cluster, by template and status. Every replica reports all of them.", "template", "status"),
+		tombstones: desc("binder_tombstones",
+			"Ended instances that are remembered, which they are for an hour. Every replica reports all of them."),
+		pods: desc("binder_pool_pods",
+			"Warm pods in the cluster, by template and state (ready, starting). Every replica reports all of them.", "template", "state"),
+		size: desc("binder_pool_size",
+			"Warm pods that a template asks for. Every replica reports it.", "template"),
+		quotaUsed: desc("binder_quota_used",
+			"What a ResourceQuota of the instances' namespace counts as used, in cores, bytes or objects. Every replica reports it.", "quota", "resource"),
+		quotaHard: desc("binder_quota_hard",
+			"What a ResourceQuota of the instances' namespace allows, in cores, bytes or objects. Every replica reports it.", "quota", "resource"),
+		held: desc("binder_deletes_held",
+			"1 while the leader holds back deletes of instances that may be in use, by the cause; the log says more.", "cause"),
+	}
+}
+
+var _ prometheus.Collector = (*collector)(nil)
+
+// Describe sends the descriptions of all metrics.
+func (c *collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.instances, c.tombstones, c.pods, c.size, c.quotaUsed, c.quotaHard, c.held} {
+		descs <- desc
+	}
+}
+
+// Collect sends the metrics as they are now.
+func (c *collector) Collect(metrics chan<- prometheus.Metric) {
+	send := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	templates := c.cache.PodTemplates()
+	c.collectInstances(templates, send)
+	c.collectPools(templates, send)
+	for _, quota := range c.cache.Quotas() {
+		for resource, hard := range quota.Status.Hard {
+			used := quota.Status.Used[resource]
+			send(c.quotaHard, hard.AsApproximateFloat64(), quota.Name, string(resource))
+			send(c.quotaUsed, used.AsApproximateFloat64(), quota.Name, string(resource))
 		}
-		return 0
-	})
+	}
+	holding := c.culler.Holding()
+	for _, cause := range lifetime.Causes() {
+		send(c.held, number(cause == holding), cause.Label())
+	}
 }
 
-// instanceCollector counts instances by status.
-type instanceCollector struct {
-	cache *Cache
-	desc  *prometheus.Desc
-}
+type send func(desc *prometheus.Desc, value float64, labels ...string)
 
-var _ prometheus.Collector = (*instanceCollector)(nil)
-
-func (c *instanceCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
-
-func (c *instanceCollector) Collect(metrics chan<- prometheus.Metric) {
+// collectInstances counts instances. A template without any has zeros.
+func (c *collector) collectInstances(templates []*corev1.PodTemplate, send send) {
 	at := c.cache.moment()
 	records, tombstones := c.cache.ofTemplate("")
-	count := map[instance.Status]int{instance.StatusDeleted: len(tombstones)}
+	type statuses = map[instance.Status]int
+	byName := map[string]statuses{}
 	for _, record := range records {
+		count, ok := byName[record.Template()]
+		if !ok {
+			count = statuses{}
+			byName[record.Template()] = count
+		}
 		if record.Holds(at.now) && !c.cache.saysMore(record) {
 			count[record.Status()]++ // to describe all would take too long
 		} else {
 			count[c.cache.describe(record, at).Status]++
 		}
 	}
-	for _, status := range instance.Statuses() {
-		metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(count[status]), string(status))
+	byLabel := map[string]statuses{}
+	of := func(template string) statuses {
+		label := c.templateLabel(template)
+		if byLabel[label] == nil {
+			byLabel[label] = statuses{}
+		}
+		return byLabel[label]
 	}
+	of("") // all others
+	for _, template := range templates {
+		of(template.Name)
+	}
+	for name, count := range byName {
+		for status, n := range count {
+			of(name)[status] += n
+		}
+	}
+	for label, count := range byLabel {
+		for _, status := range instance.Statuses() {
+			if status != instance.StatusDeleted {
+				send(c.instances, float64(count[status]), label, string(status))
+			}
+		}
+	}
+	send(c.tombstones, float64(len(tombstones)))
 }
 
-// poolCollector counts warm pods by state.
-type poolCollector struct {
-	cache *Cache
-	desc  *prometheus.Desc
-}
-
-var _ prometheus.Collector = (*poolCollector)(nil)
-
-func (c *poolCollector) Describe(descs chan<- *prometheus.Desc) { descs <- c.desc }
-
-func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
-	var ready, starting int
+// collectPools counts warm pods: those of templates that ask for some, or have some left.
+func (c *collector) collectPools(templates []*corev1.PodTemplate, send send) {
+	type pool struct{ size, ready, starting int }
+	pools := map[string]*pool{}
+	of := func(template string) *pool {
+		label := c.templateLabel(template)
+		if pools[label] == nil {
+			pools[label] = &pool{}
+		}
+		return pools[label]
+	}
+	for _, template := range templates {
+		if size, err := podtemplate.PoolSize(template); err == nil && size > 0 {
+			of(template.Name).size += size
+		}
+	}
 	for _, template := range c.cache.WarmTemplates() {
 		for _, record := range c.cache.warmRecords(template) {
 			switch {
 			case record.IsDeleting:
 			case record.IsServing:
-				ready++
+				of(template).ready++
 			default:
-				starting++
+				of(template).starting++
 			}
 		}
 	}
-	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(ready), "ready")
-	metrics <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(starting), "starting")
+	for label, pool := range pools {
+		send(c.size, float64(pool.size), label)
+		send(c.pods, float64(pool.ready), label, "ready")
+		send(c.pods, float64(pool.starting), label, "starting")
+	}
 }

@@ -25,9 +25,10 @@ const maxUnremembered = 1024
 
 // CullerMetrics counts what a Culler does.
 type CullerMetrics interface {
-	Ended(reason string)
-	Failed(reason string)
+	Ended(template, reason string, lived time.Duration)
+	Failed(template, reason string)
 	CullFailed()
+	Swept(at time.Time)
 	Probed(result string)
 	WrongTimeFixed()
 }
@@ -82,6 +83,7 @@ func (c *Culler) Run(ctx context.Context) {
 		case <-ticker.C:
 			held = c.checkHold(ctx, held)
 			c.sweep(ctx, c.deps.Now())
+			c.deps.Metrics.Swept(c.deps.Now())
 		}
 	}
 }
@@ -110,10 +112,13 @@ func (c *Culler) checkHold(ctx context.Context, held lifetime.Cause) lifetime.Ca
 	return cause
 }
 
-// Holding reports whether this replica leads and holds deletes back.
-func (c *Culler) Holding() bool {
+// Holding returns why this replica holds deletes back, or "" if it does not, or does not lead.
+func (c *Culler) Holding() lifetime.Cause {
 	_, cause := c.deps.Hold.State(time.Now())
-	return c.leading.Load() && cause != ""
+	if !c.leading.Load() {
+		return ""
+	}
+	return cause
 }
 
 // held reports whether the delete of a pod is held back.
@@ -217,9 +222,9 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 	switch err := c.deps.Remover.RemoveIfUnchanged(ctx, pod, instance.End{Reason: v.Reason, Message: v.Message, Detail: v.Detail, Fault: v.Fault}); {
 	case err == nil:
 		c.deps.Cache.Wrote(instance.Deleted(pod, c.deps.Now()))
-		c.deps.Metrics.Ended(string(v.Reason))
+		c.countEnd(pod, v.Reason)
 		if v.Failure != "" {
-			c.deps.Metrics.Failed(instance.FailureLabel(v.Failure))
+			c.deps.Metrics.Failed(instance.TemplateOf(pod), instance.FailureLabel(v.Failure))
 		}
 		log.InfoContext(ctx, "culled", "message", v.Message, "detail", v.Detail, "fault", v.Fault)
 	case apierrors.IsConflict(err):
@@ -230,6 +235,10 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 		c.deps.Metrics.CullFailed()
 		log.ErrorContext(ctx, "not culled, will be tried again", "error", err)
 	}
+}
+
+func (c *Culler) countEnd(pod *corev1.Pod, reason instance.EndReason) {
+	c.deps.Metrics.Ended(instance.TemplateOf(pod), string(reason), c.deps.Now().Sub(instance.LaunchedAt(pod)))
 }
 
 // isAtWork reports whether the application of an instance that nobody has used says
@@ -296,7 +305,9 @@ func (c *Culler) rememberGone(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			_ = c.deps.Remover.Remember(ctx, pod, goneBecause(pod)) // it logs errors itself
+			if news, _ := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); news { // it logs errors itself
+				c.countEnd(pod, instance.EndGone)
+			}
 		}
 	}
 }

@@ -348,7 +348,7 @@ func TestManyStopBeingReady(t *testing.T) {
 			kubetest.Pod(kubetest.ID(many+3), began, kubetest.OnSilentNode(began))) // in use, as far as anybody knows
 		c := startCache(t, time.Now, objects...)
 		culler := newTestCuller(t, c)
-		registerCollectors(culler.metrics, c.Cache, culler.Culler)
+		noError(t, registerCollectors(culler.metrics, c.Cache, culler.Culler))
 		culler.startLeading(t)
 		want := func(after time.Duration, culled, failed, kept float64) {
 			t.Helper()
@@ -380,23 +380,23 @@ func TestManyStopBeingReady(t *testing.T) {
 // Each cause holds deletes back for the settle time. The gauge and the log tell of it.
 // What has plainly ended is deleted at once.
 func TestDeletesAreHeld(t *testing.T) {
-	for name, cause := range map[string]func(c testCuller, ahead *atomic.Int64){
-		"a term begins":     nil,
-		"contact was lost":  func(c testCuller, _ *atomic.Int64) { c.lost.Store(true); time.Sleep(time.Minute); c.lost.Store(false) },
-		"the clock was set": func(_ testCuller, ahead *atomic.Int64) { ahead.Store(int64(24 * time.Hour)) },
+	for cause, make := range map[lifetime.Cause]func(c testCuller, ahead *atomic.Int64){
+		lifetime.CauseTermStarted:  nil,
+		lifetime.CauseContactLost:  func(c testCuller, _ *atomic.Int64) { c.lost.Store(true); time.Sleep(time.Minute); c.lost.Store(false) },
+		lifetime.CauseClockStepped: func(_ testCuller, ahead *atomic.Int64) { ahead.Store(int64(24 * time.Hour)) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(string(cause), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var ahead atomic.Int64 // of the clock
 				now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 				c := startCache(t, now)
 				culler := newTestCuller(t, c)
-				registerCollectors(culler.metrics, c.Cache, culler.Culler)
+				noError(t, registerCollectors(culler.metrics, c.Cache, culler.Culler))
 				culler.startLeading(t)
 				warnings := 0 // a new term's hold is logged at Info
-				if cause != nil {
+				if make != nil {
 					time.Sleep(lifetime.SettleTime + time.Minute)
-					cause(culler, &ahead)
+					make(culler, &ahead)
 					warnings++
 				}
 				began := time.Now()
@@ -408,7 +408,7 @@ func TestDeletesAreHeld(t *testing.T) {
 					if inst, _ := c.Instance(id); inst.Reason != reason {
 						t.Errorf("after %s: got %+v, want reason %q", time.Since(began), inst, reason)
 					}
-					wantEqual(t, "the gauge of held deletes after "+time.Since(began).String(), metric(t, culler.metrics, "binder_deletes_held"), held)
+					wantEqual(t, "the gauge of held deletes after "+time.Since(began).String(), metric(t, culler.metrics, "binder_deletes_held", cause.Label()), held)
 				}
 				time.Sleep(lifetime.SettleTime - 10*time.Second)
 				want(kubetest.ID(1), "", 1)
@@ -445,7 +445,7 @@ func TestRemembersWhatOthersDelete(t *testing.T) {
 				t.Errorf("instance %d is known: %t, %+v; want reason %q", n, known, inst, want)
 			}
 		}
-		wantCounts(t, culler.metrics, nil, 0, 0)
+		wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndGone: 1}, 0, 0)
 	})
 }
 

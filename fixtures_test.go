@@ -226,7 +226,7 @@ func testConfig(t testing.TB, flags ...string) *config.Config {
 
 func newTestApp(t testing.TB, client kubernetes.Interface, log *slog.Logger, flags ...string) *app {
 	t.Helper()
-	a, err := newApp(testConfig(t, flags...), clusterOf(client), log, time.Now, rand.Reader)
+	a, err := newApp(testConfig(t, flags...), clusterOf(client), newTestMetrics(), log, time.Now, rand.Reader)
 	noError(t, err)
 	return a
 }
@@ -371,21 +371,24 @@ func wantMetrics(t testing.TB, m *metrics.Metrics, prefix, want string) {
 	}
 }
 
-// metric returns the value of a series; label is the value of its only label, if it has
-// one.
+// metric returns the value of a series, or the sum of those of all templates; label is the
+// value of one of its labels, if it has any.
 func metric(t testing.TB, m *metrics.Metrics, name string, label ...string) float64 {
 	t.Helper()
+	sum, found := 0.0, false
 	for line := range strings.Lines(scrape(t, m, name)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if series != name && (len(label) == 0 || !strings.HasPrefix(series, name+"{") || !strings.HasSuffix(series, `="`+label[0]+`"}`)) {
+		if series != name && (len(label) == 0 || !strings.HasPrefix(series, name+"{") || !strings.Contains(series, `="`+label[0]+`"`)) {
 			continue
 		}
 		number, err := strconv.ParseFloat(value, 64)
 		noError(t, err)
-		return number
+		sum, found = sum+number, true
 	}
-	t.Fatalf("there is no metric %s with label %q", name, label)
-	return 0
+	if !found {
+		t.Fatalf("there is no metric %s with label %q", name, label)
+	}
+	return sum
 }
 
 func noError(t testing.TB, err error) {

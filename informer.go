@@ -32,8 +32,8 @@ const (
 )
 
 // Cache is the read model: what the watches have delivered of the pods, the
-// PodTemplates, the tombstones, the preloads and the proxy's Service, and what this
-// replica has written since. It answers every question from memory. Nothing else
+// PodTemplates, the tombstones, the preloads, the quotas and the proxy's Service, and what
+// this replica has written since. It answers every question from memory. Nothing else
 // reads the cluster, except for the election, which reads its Lease.
 //
 // The Warning Events of pods are read too: they say what the pods do not.
@@ -54,6 +54,7 @@ type Cache struct {
 	services   cache.SharedIndexInformer
 	warnings   cache.SharedIndexInformer // Warning Events of pods
 	preloads   cache.SharedIndexInformer // DaemonSets
+	quotas     cache.SharedIndexInformer
 
 	ownPods     *ownwrites.Store[*podstore.Record]
 	ownPreloads *ownwrites.Store[*appsv1.DaemonSet]
@@ -108,6 +109,7 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		services:   informer(informers.Watch(core.Services(deps.Namespace), deps.Client, proxyService), &corev1.Service{}, cache.Indexers{}),
 		warnings:   informer(informers.Watch(events, deps.Client, warnings), &corev1.Event{}, cache.Indexers{podIndex: informers.ByPod}),
 		preloads:   informer(informers.Watch(apps.DaemonSets(deps.InstancesNamespace), deps.Client, managed), &appsv1.DaemonSet{}, byTemplate),
+		quotas:     informer(informers.Watch(core.ResourceQuotas(deps.InstancesNamespace), deps.Client, nil), &corev1.ResourceQuota{}, cache.Indexers{}),
 	}
 	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
 	c.ownPods = ownwrites.New(c.pods.Get, time.Now)
@@ -163,7 +165,7 @@ func (c *Cache) Synced() bool {
 
 // informers are those of everything but the pods.
 func (c *Cache) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings}
+	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings, c.quotas}
 }
 
 // podDelivered notes a version of a pod that the watch has delivered, and wakes the clients

@@ -255,12 +255,13 @@ var noImage = kubetest.StartingWith("ImagePullBackOff", "manifest unknown")
 func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 	c := startCache(t, kubetest.ClockAt(kubetest.Noon))
 	want := map[string]string{
-		"pods":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
-		"events":       "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
-		"warnings":     "binder-instances  involvedObject.kind=Pod,type=Warning",
-		"podtemplates": "binder-instances  ",
-		"daemonsets":   "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
-		"services":     "binder  metadata.name=binder-proxy",
+		"pods":           "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"events":         "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"warnings":       "binder-instances  involvedObject.kind=Pod,type=Warning",
+		"podtemplates":   "binder-instances  ",
+		"resourcequotas": "binder-instances  ",
+		"daemonsets":     "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
+		"services":       "binder  metadata.name=binder-proxy",
 	}
 	verbs := map[string][]string{}
 	for _, action := range c.Client.Actions() {

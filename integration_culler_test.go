@@ -188,7 +188,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 	for range 2 {
 		r := s.startReplica(t, now)
 		culler := testCuller{r.culler(t, time.Second, kubetest.NoLog()), r.metrics, nil, &atomic.Bool{}}
-		registerCollectors(r.metrics, r.Cache, culler.Culler)
+		noError(t, registerCollectors(r.metrics, r.Cache, culler.Culler))
 		r.awaitPod(t, s, kubetest.ID(outside))
 		culler.startLeading(t)
 		kubetest.Eventually(t, "the culler leads", func() bool { return metric(t, r.metrics, "binder_deletes_held") == 1 })
@@ -208,7 +208,7 @@ func TestIntegrationCullersRememberWhy(t *testing.T) {
 		event, _ := s.tombstone(t, kubetest.ID(n))
 		late := kubetest.Pod(kubetest.ID(n), began)
 		late.UID = event.InvolvedObject.UID
-		noError(t, s.remover().Remember(t.Context(), late, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
+		s.remember(t, late, instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
 		s.wantGone(t, kubetest.ID(n), instance.EndCulled)
 	}
 }

@@ -316,7 +316,7 @@ func (s *sandbox) startAppOn(t testing.TB, k *cluster, flags ...string) *running
 	log, lines := kubetest.RecordLog()
 	service, err := newApp(testConfig(t, append([]string{
 		"--namespace=" + s.namespace, "--instances-namespace=" + s.namespace, "--drain-timeout=1s", "--cull-interval=200ms",
-	}, flags...)...), k, log, time.Now, rand.Reader)
+	}, flags...)...), k, newTestMetrics(), log, time.Now, rand.Reader)
 	noError(t, err)
 	a := &runningApp{log: lines, app: service}
 	t.Cleanup(func() {

@@ -249,6 +249,7 @@ func TestIntegrationRolesAreNoMore(t *testing.T) {
 		{instances, "", "pods", "status", "", []string{"patch", "update"}},
 		{instances, "", "pods", "", "", []string{"deletecollection"}},
 		{instances, "", "podtemplates", "", "", []string{"create", "update", "patch", "delete"}},
+		{instances, "", "resourcequotas", "", "", []string{"create", "update", "patch", "delete"}},
 		{instances, "", "events", "", "", []string{"delete", "deletecollection"}},
 		{instances, "rbac.authorization.k8s.io", "rolebindings", "", "", []string{"create", "update"}},
 		{"default", "", "pods", "", "", []string{"get", "list", "create", "delete"}},

@@ -130,7 +130,7 @@ func TestIntegrationReadsCostNothing(t *testing.T) {
 	port := startPage(t)
 	pod := s.createPod(t, kubetest.ID(1), kubetest.WithAnnotation(instance.PortAnnotation, port), func(pod *corev1.Pod) { pod.Status.PodIP = "127.0.0.1" })
 	s.createPod(t, kubetest.ID(2), kubetest.Unscheduled)
-	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(3)), instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
+	s.remember(t, s.createPod(t, kubetest.ID(3)), instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
 	s.deletePod(t, kubetest.ID(3))
 	s.putTemplate(t, kubetest.Template(kubetest.TemplateName))
 	r := s.startReplica(t, time.Now)
@@ -220,9 +220,9 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 	}
 	gone := s.createPod(t, kubetest.ID(10), kubetest.OfTemplate("org/another"))
 	s.deletePod(t, kubetest.ID(10))
-	noError(t, s.remover().Remember(t.Context(), gone, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}))
+	s.remember(t, gone, instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
 	// A delete that fails leaves the tombstone of a living instance.
-	noError(t, s.remover().Remember(t.Context(), s.createPod(t, kubetest.ID(11)), instance.End{Reason: instance.EndGone, Message: "not deleted"}))
+	s.remember(t, s.createPod(t, kubetest.ID(11)), instance.End{Reason: instance.EndGone, Message: "not deleted"})
 	fresh := s.startReplica(t, now)
 	for n := 1; n <= 11; n++ {
 		old.awaitPod(t, s, kubetest.ID(n))
@@ -258,6 +258,13 @@ func TestIntegrationRestartForgetsNothing(t *testing.T) {
 			t.Errorf("of %s the old replica knows\n%+v\nand the new one\n%+v", id, a, b)
 		}
 	}
+}
+
+// remember notes the end of a pod that somebody else has deleted.
+func (s *sandbox) remember(t testing.TB, pod *corev1.Pod, end instance.End) {
+	t.Helper()
+	_, err := s.remover().Remember(t.Context(), pod, end)
+	noError(t, err)
 }
 
 func (s *sandbox) remover() *tombstone.Remover {
@@ -381,7 +388,7 @@ func TestIntegrationRemember(t *testing.T) {
 	pod := s.createPod(t, kubetest.ID(1))
 	remember := func(message string) {
 		t.Helper()
-		noError(t, s.remover().Remember(t.Context(), pod, instance.End{Reason: instance.EndGone, Message: message}))
+		s.remember(t, pod, instance.End{Reason: instance.EndGone, Message: message})
 	}
 	remember("deleted from outside")
 	s.wantTombstone(t, kubetest.ID(1), instance.EndGone, "deleted from outside")

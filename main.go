@@ -23,12 +23,14 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/transport"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -85,11 +87,12 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 
 // runService runs the service with its settings and its log.
 func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	cluster, err := newCluster(c.Kubeconfig)
+	metrics := metrics.New(version, metricValues())
+	cluster, err := newCluster(c.Kubeconfig, metrics.WatchAPIServer)
 	if err != nil {
 		return err
 	}
-	app, err := newApp(c, cluster, log, time.Now, rand.Reader)
+	app, err := newApp(c, cluster, metrics, log, time.Now, rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -115,8 +118,8 @@ const (
 )
 
 // newCluster returns the clients for the cluster that a kubeconfig file names, or for "",
-// the cluster that the process runs in.
-func newCluster(kubeconfig string) (*cluster, error) {
+// the cluster that the process runs in. watch sees all their requests.
+func newCluster(kubeconfig string, watch transport.WrapperFunc) (*cluster, error) {
 	config, err := rest.InClusterConfig()
 	if kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -128,6 +131,7 @@ func newCluster(kubeconfig string) (*cluster, error) {
 		return nil, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
 	config.UserAgent = userAgent()
+	config.Wrap(watch)
 	leading := leadingConfig(config)
 	// No limit on this side: bursts of launches are normal here, and the API server
 	// protects itself by priority and fairness.

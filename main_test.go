@@ -127,7 +127,7 @@ func kubeconfigFor(t testing.TB, server string) string {
 
 func TestNewCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if _, err := newCluster(kubeconfigFor(t, "http://127.0.0.1:1")); err != nil {
+	if _, err := newCluster(kubeconfigFor(t, "http://127.0.0.1:1"), nil); err != nil {
 		t.Errorf("got %v, want a client", err)
 	}
 	for kubeconfig, want := range map[string]string{
@@ -135,14 +135,14 @@ func TestNewCluster(t *testing.T) {
 		filepath.Join(t.TempDir(), "none"): "none",
 		kubeconfigFor(t, "http://a b"):     "a b",
 	} {
-		if _, err := newCluster(kubeconfig); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := newCluster(kubeconfig, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with kubeconfig %q: got %v, want %q in it", kubeconfig, err, want)
 		}
 	}
 	// In a cluster, in a pod without a token.
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	if _, err := newCluster(""); err == nil || !strings.Contains(err.Error(), "token") {
+	if _, err := newCluster("", nil); err == nil || !strings.Contains(err.Error(), "token") {
 		t.Errorf("without a token: got %v", err)
 	}
 }
@@ -168,7 +168,7 @@ func TestLeadingHasItsOwnConnection(t *testing.T) {
 	noError(t, err)
 	text = bytes.Replace(text, []byte(`{"server"`), []byte(`{"insecure-skip-tls-verify": true, "server"`), 1)
 	noError(t, os.WriteFile(path, text, 0o600))
-	c, err := newCluster(path)
+	c, err := newCluster(path, nil)
 	noError(t, err)
 	for range 3 {
 		_, _ = c.client.CoreV1().Pods("x").Get(t.Context(), "x", metav1.GetOptions{})

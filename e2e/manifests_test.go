@@ -116,6 +116,7 @@ func TestManifestsGrantLeastPrivilege(t *testing.T) {
 		"instances: events create,list,patch,watch",
 		"instances: pods create,delete,list,patch,watch",
 		"instances: podtemplates list,watch",
+		"instances: resourcequotas list,watch",
 	}
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		var got []string

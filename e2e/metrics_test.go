@@ -101,17 +101,16 @@ func scrape(t *testing.T, replica harness.Replica) map[string]*dto.MetricFamily 
 	return families
 }
 
-// value returns the value of the series with a label, or of the first series if
-// label is "".
-func value(family *dto.MetricFamily, label, want string) float64 {
+// value returns the sum of the series with a label, or of all if label is "".
+func value(family *dto.MetricFamily, label, want string) (sum float64) {
 	for _, metric := range family.GetMetric() {
 		matches := label == ""
 		for _, pair := range metric.GetLabel() {
 			matches = matches || pair.GetName() == label && pair.GetValue() == want
 		}
 		if matches {
-			return metric.GetGauge().GetValue() + metric.GetCounter().GetValue() // one of them is nil, and 0
+			sum += metric.GetGauge().GetValue() + metric.GetCounter().GetValue() // one of them is nil, and 0
 		}
 	}
-	return 0
+	return sum
 }

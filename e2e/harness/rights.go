@@ -26,6 +26,7 @@ const serviceUser = "system:serviceaccount:" + Namespace + ":" + deploymentName
 var unusedRights = map[string]string{
 	"list pods in " + InstancesNamespace:              watchList,
 	"list podtemplates in " + InstancesNamespace:      watchList,
+	"list resourcequotas in " + InstancesNamespace:    watchList,
 	"list events in " + InstancesNamespace:            watchList,
 	"list daemonsets in " + InstancesNamespace:        watchList,
 	"list services in " + Namespace + " binder-proxy": watchList,

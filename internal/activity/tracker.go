@@ -50,6 +50,8 @@ type Cache interface {
 type Metrics interface {
 	// ActivityWritten counts a write, by its result: one of Results.
 	ActivityWritten(result string)
+	// ActivityDelayed observes the time from a use until it was written.
+	ActivityDelayed(d time.Duration)
 	// WrongTimeFixed counts a wrong time on a pod that was replaced.
 	WrongTimeFixed()
 }
@@ -251,6 +253,7 @@ func (t *Tracker) write(ctx context.Context, w dueWrite) error {
 	t.deps.Metrics.ActivityWritten(result(err))
 	switch {
 	case err == nil:
+		t.deps.Metrics.ActivityDelayed(max(0, t.deps.Now().Sub(w.at)))
 		t.deps.Cache.Wrote(written)
 		t.drop(id, w.use)
 		if w.problem != nil { // logged once it is fixed, not at each attempt

@@ -31,6 +31,7 @@ type testTracker struct {
 
 	mu      sync.Mutex
 	written map[string]int // writes by result
+	delays  []time.Duration
 	fixed   int
 }
 
@@ -58,6 +59,12 @@ func (t *testTracker) ActivityWritten(result string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.written[result]++
+}
+
+func (t *testTracker) ActivityDelayed(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.delays = append(t.delays, d)
 }
 
 func (t *testTracker) WrongTimeFixed() { t.fixed++ }

@@ -8,6 +8,7 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,10 @@ type Deps struct {
 	// FirstRetry and LongestRetry bound the wait before a key is reconciled again
 	// after an error. Each wait is twice as long as the one before.
 	FirstRetry, LongestRetry time.Duration
-	Log                      *slog.Logger
+	// Queues is told of the work queue, under the subject as its name, such as warm_pool;
+	// nil for nobody.
+	Queues workqueue.MetricsProvider
+	Log    *slog.Logger
 }
 
 // Reconcile brings what a key names into its wanted state. again is when the key is
@@ -54,8 +58,9 @@ func (c *Controller) Enqueue(key string) {
 // Run reconciles for one term of leading: until ctx is done. keys returns all keys
 // there are at its start. When Run returns, nothing of it is running.
 func (c *Controller) Run(ctx context.Context, keys func() []string, reconcile Reconcile) {
-	queue := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](c.deps.FirstRetry, c.deps.LongestRetry))
+	queue := workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](c.deps.FirstRetry, c.deps.LongestRetry),
+		workqueue.TypedRateLimitingQueueConfig[string]{Name: strings.ReplaceAll(c.deps.Subject, " ", "_"), MetricsProvider: c.deps.Queues})
 	c.mu.Lock()
 	c.queue = queue // before the keys are read, so that no change is missed in between
 	c.mu.Unlock()

@@ -55,6 +55,10 @@ func TombstoneLabels(pod *corev1.Pod) map[string]string {
 	return labels
 }
 
+// LaunchedAt returns when a pod became an instance. If the annotation is missing or
+// unreadable, that is when the pod was created.
+func LaunchedAt(pod *corev1.Pod) time.Time { return launchedAt(pod, pod.CreationTimestamp.Time) }
+
 // launchedAt returns when a pod, or the pod of a tombstone, became an instance. If the
 // annotation is missing or unreadable, that is when the pod was created.
 func launchedAt(meta metav1.Object, created time.Time) time.Time {

@@ -96,7 +96,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		ID:          pod.Labels[IDLabel],
 		Template:    TemplateOf(pod),
 		Created:     pod.CreationTimestamp.Time,
-		Launched:    launchedAt(pod, pod.CreationTimestamp.Time),
+		Launched:    LaunchedAt(pod),
 		Token:       TokenOf(pod),
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],

@@ -90,8 +90,8 @@ func TestLaunchWithinLimits(t *testing.T) {
 	if _, limit := launch("ann", "other"); limit != admission.LaunchRate {
 		t.Errorf("the fourth launch: refused by %q", limit)
 	}
-	r.wantCounted(t, "claimed warm", "took 0s", "launched ok", "launched ok", "launched max_instances_per_client",
-		"claimed empty", "launched ok", "launched ok", "launched ok", "launched ok", "launched ok", "launched launch_rate")
+	r.wantCounted(t, "claimed warm", "took 0s, warm true", "launched ok", "launched ok of other", "launched max_instances_per_client",
+		"claimed empty", "launched ok", "launched ok of other", "launched ok of other", "launched ok of other", "launched ok of other", "launched launch_rate of other")
 }
 
 // A launch that fails gives its place back.

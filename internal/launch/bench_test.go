@@ -50,10 +50,13 @@ func (c stillCache) Wrote(*corev1.Pod)                                {}
 // noMetrics counts nothing.
 type noMetrics struct{}
 
-func (noMetrics) Launched(string)          {}
-func (noMetrics) Claimed(string)           {}
-func (noMetrics) LaunchTook(time.Duration) {}
-func (noMetrics) Ended(string)             {}
+func (noMetrics) Launched(string, string)                       {}
+func (noMetrics) Claimed(string, string)                        {}
+func (noMetrics) ClaimTook(time.Duration)                       {}
+func (noMetrics) LaunchTook(string, bool, time.Duration)        {}
+func (noMetrics) LaunchPhaseTook(string, string, time.Duration) {}
+func (noMetrics) LaunchFailed(string)                           {}
+func (noMetrics) Ended(string, string, time.Duration)           {}
 
 // BenchmarkLaunch measures what a launch costs beside its write, with a pool of some ready
 // pods or without one.

@@ -53,22 +53,24 @@ func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outc
 		}
 		defer l.claiming.Delete(pod.Name) // by then the read model has the claimed pod
 		id := pod.Labels[instance.IDLabel]
+		began := l.deps.Now()
 		switch err := l.claimPod(ctx, pod, launch); {
 		case err == nil:
-			l.deps.Metrics.Claimed(resultWarm)
+			l.deps.Metrics.ClaimTook(l.deps.Now().Sub(began))
+			l.deps.Metrics.Claimed(template.Name, resultWarm)
 			return id, claimed, nil
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			l.deps.Metrics.Claimed(resultLostRace)
+			l.deps.Metrics.Claimed(template.Name, resultLostRace)
 		case kube.IsRefused(err):
 			// The claim of any other pod would be refused as well.
-			l.deps.Metrics.Claimed(resultEmpty)
+			l.deps.Metrics.Claimed(template.Name, resultEmpty)
 			l.deps.Log.WarnContext(ctx, "claim of a warm pod refused, creating a new pod", "pod", pod.Name, "template", template.Name, "error", err)
 			return "", claimRefused, nil
 		default:
 			return "", claimFailed, err
 		}
 	}
-	l.deps.Metrics.Claimed(resultEmpty)
+	l.deps.Metrics.Claimed(template.Name, resultEmpty)
 	return "", poolEmpty, nil
 }
 

@@ -65,7 +65,7 @@ func TestClaimIsOneWrite(t *testing.T) {
 	}
 	wantLaunchAnnotations(t, r.world, id)
 	r.world.ResumeWatch()
-	r.wantCounted(t, "claimed warm", "took 0s", "launched ok")
+	r.wantCounted(t, "claimed warm", "took 0s, warm true", "launched ok")
 	if again := r.launch(t, ""); again == id {
 		t.Error("the pod is claimed twice")
 	}
@@ -189,9 +189,9 @@ func TestClaimFallsBack(t *testing.T) {
 		{name: "invalid pool size", size: "two", pods: 2, creates: 1, counted: []string{"launched ok"}},
 		{name: "empty pool", size: "2", creates: 1, counted: []string{"claimed empty", "launched ok"}},
 		{name: "changed", size: "2", refusals: []error{conflict}, pods: 2, patches: 2,
-			counted: []string{"claimed lost_race", "claimed warm", "took 0s", "launched ok"}},
+			counted: []string{"claimed lost_race", "claimed warm", "took 0s, warm true", "launched ok"}},
 		{name: "gone", size: "2", refusals: []error{gone}, pods: 2, patches: 2,
-			counted: []string{"claimed lost_race", "claimed warm", "took 0s", "launched ok"}},
+			counted: []string{"claimed lost_race", "claimed warm", "took 0s, warm true", "launched ok"}},
 		{name: "all lost", size: "2", refusals: []error{conflict, gone}, pods: 2, patches: 2, creates: 1,
 			counted: []string{"claimed lost_race", "claimed lost_race", "claimed empty", "launched ok"}},
 		{name: "refused", size: "2", refusals: []error{forbidden("an admission webhook denied it")}, pods: 2, patches: 1, creates: 1,
@@ -264,7 +264,7 @@ func TestClaimReservesPods(t *testing.T) {
 	if id := r.launch(t, ""); id != kubetest.ID(100) {
 		t.Errorf("the third launch got %q, want the warm pod's id", id)
 	}
-	r.wantCounted(t, "claimed empty", "launched ok", "launched error", "claimed warm", "took 0s", "launched ok")
+	r.wantCounted(t, "claimed empty", "launched ok", "launched error", "claimed warm", "took 0s, warm true", "launched ok")
 }
 
 // A pod that another replica claimed a moment earlier is not measured as a launch of

@@ -76,10 +76,13 @@ type Remover interface {
 
 // Metrics counts what a Launcher does.
 type Metrics interface {
-	Launched(result string) // one of Results
-	Claimed(result string)  // one of ClaimResults
-	LaunchTook(d time.Duration)
-	Ended(reason string)
+	Launched(template, result string) // one of Results
+	Claimed(template, result string)  // one of ClaimResults
+	ClaimTook(d time.Duration)
+	LaunchTook(template string, warm bool, d time.Duration)
+	LaunchPhaseTook(template, phase string, d time.Duration) // of a cold launch
+	LaunchFailed(template string)                            // before it was deployed
+	Ended(template, reason string, lived time.Duration)
 }
 
 // Deps are what a Launcher needs.
@@ -112,7 +115,7 @@ type Deps struct {
 type Launcher struct {
 	deps      Deps
 	claiming  sync.Map      // the names of the warm pods that launches under way try to claim
-	launching sync.Map      // by id: when a launch began that is still measured
+	launching sync.Map      // by id: the measured launch that is still under way
 	writing   chan struct{} // holds an element for each launch that writes
 	quota     quota
 }
@@ -143,7 +146,7 @@ func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err erro
 	} else {
 		id, err = l.launchRepeatable(ctx, req, began)
 	}
-	l.deps.Metrics.Launched(result(err))
+	l.deps.Metrics.Launched(req.Template, result(err))
 	return id, err
 }
 
@@ -164,7 +167,7 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		}
 	}
 	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed)
-	l.measure(id, began)
+	l.measure(id, measured{began, outcome == claimed})
 	return id, nil
 }
 
@@ -180,7 +183,7 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 	switch {
 	case err == nil:
 		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false)
-		l.measure(id, began)
+		l.measure(id, measured{began: began})
 		return id, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when
@@ -289,7 +292,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	}
 	l.deps.Cache.Wrote(instance.Deleted(pod, l.deps.Now()))
 	if !endedByOther {
-		l.deps.Metrics.Ended(string(instance.EndStopped))
+		l.deps.Metrics.Ended(template, string(instance.EndStopped), l.deps.Now().Sub(inst.Launched))
 		l.deps.Log.InfoContext(ctx, "stopped", "pod", instance.PodName(id), "template", template)
 	}
 	return nil

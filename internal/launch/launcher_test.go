@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -97,6 +98,7 @@ func (r *countingRandom) Read(p []byte) (int, error) {
 type fakeMetrics struct {
 	mu      sync.Mutex
 	counted []string
+	phases  []string // of cold launches
 }
 
 func (m *fakeMetrics) count(what string) {
@@ -105,10 +107,39 @@ func (m *fakeMetrics) count(what string) {
 	m.counted = append(m.counted, what)
 }
 
-func (m *fakeMetrics) Launched(result string)     { m.count("launched " + listed(result, Results())) }
-func (m *fakeMetrics) Claimed(result string)      { m.count("claimed " + listed(result, ClaimResults())) }
-func (m *fakeMetrics) LaunchTook(d time.Duration) { m.count("took " + d.String()) }
-func (m *fakeMetrics) Ended(reason string)        { m.count("ended " + reason) }
+func (m *fakeMetrics) Launched(template, result string) {
+	m.count("launched " + listed(result, Results()) + of(template))
+}
+
+func (m *fakeMetrics) Claimed(template, result string) {
+	m.count("claimed " + listed(result, ClaimResults()) + of(template))
+}
+
+func (m *fakeMetrics) ClaimTook(time.Duration) {}
+
+func (m *fakeMetrics) LaunchTook(template string, warm bool, d time.Duration) {
+	m.count(fmt.Sprintf("took %s, warm %v", d, warm) + of(template))
+}
+
+func (m *fakeMetrics) LaunchPhaseTook(_, phase string, d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.phases = append(m.phases, phase+" "+d.String())
+}
+
+func (m *fakeMetrics) LaunchFailed(template string) { m.count("failed" + of(template)) }
+
+func (m *fakeMetrics) Ended(template, reason string, lived time.Duration) {
+	m.count(fmt.Sprintf("ended %s after %s", reason, lived) + of(template))
+}
+
+// of names a template that is not the usual one.
+func of(template string) string {
+	if template == kubetest.TemplateName {
+		return ""
+	}
+	return " of " + template
+}
 
 // listed is a result that the metric knows beforehand, or says that it does not.
 func listed(result string, results []string) string {
@@ -358,7 +389,7 @@ func TestLaunchFindsItsOwnPod(t *testing.T) {
 			r.world.ResumeWatch()
 			time.Sleep(2*time.Second - time.Since(began))
 			r.world.PutPod(t, kubetest.Pod(kubetest.ID(1), began))
-			r.wantCounted(t, "launched ok", "took 2s")
+			r.wantCounted(t, "launched ok", "took 2s, warm false")
 		})
 	}
 }

@@ -8,13 +8,19 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
+// measured is a launch whose time is measured.
+type measured struct {
+	began time.Time
+	warm  bool // it claimed a warm pod
+}
+
 // measure measures a launch of this replica, from the request until the instance is
 // deployed. A launch whose instance never is deployed is not measured.
 //
 // An entry of a pod that was created and deleted while the watch was broken is never
 // removed. That is rare, and an entry is small.
-func (l *Launcher) measure(id string, began time.Time) {
-	l.launching.Store(id, began)
+func (l *Launcher) measure(id string, launch measured) {
+	l.launching.Store(id, launch)
 	l.endMeasurement(id) // the watch may have delivered the deployed instance already
 }
 
@@ -24,23 +30,36 @@ func (l *Launcher) forget(pod *corev1.Pod) { l.launching.Delete(pod.Labels[insta
 // endMeasurement ends the measurement of a launch once its instance is deployed or
 // has ended. It is told of every version of an instance's pod.
 func (l *Launcher) endMeasurement(id string) {
-	if _, measured := l.launching.Load(id); !measured {
+	if _, found := l.launching.Load(id); !found {
 		return
 	}
 	inst, known := l.deps.Cache.Instance(id)
 	if !known || !inst.Status.Settled() {
 		return
 	}
-	began, measured := l.launching.LoadAndDelete(id)
-	if !measured {
+	launch, found := l.launching.LoadAndDelete(id)
+	if !found {
 		return // another goroutine was faster
 	}
 	switch inst.Status {
 	case instance.StatusDeployed:
-		took := l.deps.Now().Sub(began.(time.Time))
-		l.deps.Metrics.LaunchTook(took)
+		took := l.observe(inst, launch.(measured))
 		l.deps.Log.Info("deployed", "pod", instance.PodName(id), "template", inst.Template, "duration", took.Round(time.Millisecond).String())
 	case instance.StatusFailed:
+		l.deps.Metrics.LaunchFailed(inst.Template)
 		l.deps.Log.Warn("launch failed", "pod", instance.PodName(id), "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 	}
+}
+
+// observe counts a launch whose instance is deployed. It returns how long it took.
+func (l *Launcher) observe(inst instance.Instance, launch measured) time.Duration {
+	now := l.deps.Now()
+	took := now.Sub(launch.began)
+	l.deps.Metrics.LaunchTook(inst.Template, launch.warm, took)
+	if pod, ok := l.deps.Cache.Pod(inst.ID); ok && !launch.warm {
+		for _, phase := range instance.Phases(pod, launch.began, now) {
+			l.deps.Metrics.LaunchPhaseTook(inst.Template, string(phase.Phase), phase.Took)
+		}
+	}
+	return took
 }

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,13 +38,17 @@ func TestLaunchDuration(t *testing.T) {
 				world.PutPod(t, kubetest.Pod(id, began))
 				world.PutPod(t, kubetest.Pod(id, began, kubetest.Starting))
 			}
-			r.wantCounted(t, "launched ok", "took 3s")
+			r.wantCounted(t, "launched ok", "took 3s, warm false")
+			if want := []string{"scheduled 0s", "started 0s", "listening 3s"}; !slices.Equal(r.phases, want) {
+				t.Errorf("the phases are %q, want %q", r.phases, want)
+			}
 			other.wantCounted(t)
 		})
 	}
 }
 
-// A launch whose instance never is deployed is not measured, even if its pod recovers.
+// A launch whose instance never is deployed is not measured, even if its pod recovers. One
+// that fails is counted.
 func TestFailedLaunchIsNotMeasured(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*corev1.Pod) // nil for a pod that is gone
@@ -65,6 +70,10 @@ func TestFailedLaunchIsNotMeasured(t *testing.T) {
 			t.Errorf("%s: the log is %s", name, r.log)
 		}
 		r.world.PutPod(t, kubetest.Pod(id, kubetest.Noon))
-		r.wantCounted(t, "launched ok")
+		if test.warns {
+			r.wantCounted(t, "launched ok", "failed")
+		} else {
+			r.wantCounted(t, "launched ok")
+		}
 	}
 }

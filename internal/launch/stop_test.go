@@ -27,9 +27,9 @@ func TestStop(t *testing.T) {
 		removes  bool
 		counted  []string
 	}{
-		{name: "deployed", object: pod(), removes: true, counted: []string{"ended Stopped"}},
-		{name: "not deployed yet", object: pod(kubetest.Unscheduled), removes: true, counted: []string{"ended Stopped"}},
-		{name: "failed", object: pod(kubetest.Broken), removes: true, counted: []string{"ended Stopped"}},
+		{name: "deployed", object: pod(), removes: true, counted: []string{"ended Stopped after 0s"}},
+		{name: "not deployed yet", object: pod(kubetest.Unscheduled), removes: true, counted: []string{"ended Stopped after 0s"}},
+		{name: "failed", object: pod(kubetest.Broken), removes: true, counted: []string{"ended Stopped after 0s"}},
 		{name: "ended by another replica a moment ago", object: pod(), fails: kubetest.NotFound("x"), removes: true},
 		{name: "API server unavailable", object: pod(), fails: unavailable, want: unavailable, removes: true},
 		{name: "ended", object: kubetest.Tombstone(pod(), instance.EndCulled, "")},

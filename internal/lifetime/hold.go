@@ -19,6 +19,22 @@ const (
 // Cause says why deletes are held back, in words for logs.
 type Cause string
 
+// Label returns the cause as the value of a metric's label.
+func (c Cause) Label() string {
+	switch c {
+	case CauseTermStarted:
+		return "term_started"
+	case CauseContactLost:
+		return "contact_lost"
+	case CauseClockStepped:
+		return "clock_stepped"
+	}
+	return ""
+}
+
+// Causes lists every Cause.
+func Causes() []Cause { return []Cause{CauseTermStarted, CauseContactLost, CauseClockStepped} }
+
 // Why deletes are held back.
 const (
 	// CauseTermStarted is the start of a term. The last leader may have been cut off,

@@ -13,6 +13,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+func (m *Metrics) makeRequests() {
+	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "binder_http_requests_total", Help: "Requests answered, by server (api, proxy), route, method and status code. An upgrade is counted when it begins.",
+	}, []string{"server", "route", "method", "code"})
+	m.requestDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "binder_http_request_duration_seconds",
+		Help:    "Time to answer API requests, including the time that clients asked to wait and the length of streams.",
+		Buckets: prometheus.DefBuckets,
+	}, []string{"server", "route", "method", "code"})
+	m.Register(m.requests, m.requestDuration)
+}
+
 // Instrument counts and times the requests of one route. server and name become labels,
 // so they must not come from the request.
 func (m *Metrics) Instrument(server, name string, next http.Handler) http.Handler {
@@ -39,7 +51,7 @@ func (m *Metrics) InstrumentProxy(name string, next http.Handler) http.Handler {
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
 		method := methodLabel(r.Method)
-		answer := &proxied{answer{ResponseWriter: w, code: http.StatusOK}, route, method}
+		answer := &proxied{answer: answer{ResponseWriter: w, code: http.StatusOK}, route: route, method: method}
 		next.ServeHTTP(answer, r)
 		answer.Broke(answer.code)
 	})
@@ -48,12 +60,27 @@ func (m *Metrics) InstrumentProxy(name string, next http.Handler) http.Handler {
 // proxied is the ResponseWriter of a request whose answer can break off.
 type proxied struct {
 	answer
-	route  *route
-	method string // as a label
+	route   *route
+	method  string // as a label
+	counted bool
 }
 
-// Broke counts the request under a code.
-func (p *proxied) Broke(code int) { p.route.series(outcome{p.method, code}).requests.Inc() }
+// WriteHeader begins the answer. An upgrade is counted at once: its connection can stay open
+// for hours.
+func (p *proxied) WriteHeader(code int) {
+	p.answer.WriteHeader(code)
+	if code == http.StatusSwitchingProtocols {
+		p.Broke(code)
+	}
+}
+
+// Broke counts the request under a code, unless it is counted.
+func (p *proxied) Broke(code int) {
+	if !p.counted {
+		p.counted = true
+		p.route.series(outcome{p.method, code}).requests.Inc()
+	}
+}
 
 // route is the metrics of one route. It remembers its series: finding them by their
 // labels takes longer than answering a short request. It remembers no more of them than

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/controller"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -59,7 +60,7 @@ type PodWriter interface {
 // Metrics counts what happens to pools.
 type Metrics interface {
 	// PoolFailed counts a pool that stopped growing because its pods fail.
-	PoolFailed()
+	PoolFailed(template string)
 }
 
 // Deps are what a Pool needs.
@@ -69,6 +70,7 @@ type Deps struct {
 	// StartTimeout is how long a warm pod may take to become ready.
 	StartTimeout time.Duration
 	Metrics      Metrics
+	Queues       workqueue.MetricsProvider // of the work queue; nil for none
 	Log          *slog.Logger
 	Now          func() time.Time
 	// Random is where ids and tokens come from. It must allow concurrent use.
@@ -85,7 +87,7 @@ type Pool struct {
 // runs.
 func New(deps Deps) (*Pool, error) {
 	p := &Pool{deps: deps, controller: controller.New(controller.Deps{
-		Subject: "warm pool", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
+		Subject: "warm pool", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Queues: deps.Queues, Log: deps.Log,
 	})}
 	return p, deps.Cache.OnWarm(p.controller.Enqueue)
 }

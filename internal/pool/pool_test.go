@@ -42,7 +42,7 @@ type testPool struct {
 	failures atomic.Int64 // as a metric
 }
 
-func (p *testPool) PoolFailed() { p.failures.Add(1) }
+func (p *testPool) PoolFailed(string) { p.failures.Add(1) }
 
 // inBubble runs a test with fake time, by which the world and the work queue go.
 func inBubble(t *testing.T, test func(t *testing.T, p *testPool)) {

@@ -53,7 +53,7 @@ func (t *term) look(name string, template *corev1.PodTemplate, before memory) vi
 // reportFailure tells of a failure that made the pool pause. refused is the cause if
 // a pod was refused; otherwise pods have failed.
 func (t *term) reportFailure(ctx context.Context, name string, f failures, refused error) {
-	t.deps.Metrics.PoolFailed()
+	t.deps.Metrics.PoolFailed(name)
 	log := t.deps.Log.With("template", name, "failures", f.count, "pause", f.pause().String())
 	if refused != nil {
 		log = log.With("error", refused)

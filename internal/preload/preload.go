@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/controller"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -64,6 +65,7 @@ type Deps struct {
 	// HelperImage is the image of the container that waits while its pod holds the
 	// template's images.
 	HelperImage string
+	Queues      workqueue.MetricsProvider // of the work queue; nil for none
 	Log         *slog.Logger
 	Now         func() time.Time
 }
@@ -78,7 +80,7 @@ type Preloader struct {
 // New returns a Preloader. It must be called before the cache runs.
 func New(deps Deps) (*Preloader, error) {
 	p := &Preloader{deps: deps, controller: controller.New(controller.Deps{
-		Subject: "preload", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Log: deps.Log,
+		Subject: "preload", Workers: workers, FirstRetry: firstRetry, LongestRetry: longestRetry, Queues: deps.Queues, Log: deps.Log,
 	})}
 	return p, deps.Cache.OnPreload(p.controller.Enqueue)
 }

@@ -17,6 +17,7 @@ type requestBody struct {
 	client  *clientConn // nil if the server does not listen by Listen
 	silence time.Duration
 	touch   func()
+	passed  func(n int) // counts what is read; nil for nothing
 	// readUntil is the deadline that Read has set.
 	readUntil time.Time
 
@@ -48,6 +49,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	if n > 0 && !b.abandoned.Load() {
 		b.touch()
+		if b.passed != nil {
+			b.passed(n)
+		}
 	}
 	return n, err
 }

@@ -154,6 +154,13 @@ func (v *visitorSide) end() {
 	}
 }
 
+// isAsked reports whether this service has asked the client to end.
+func (v *visitorSide) isAsked() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked
+}
+
 // close writes the close frame, unless the application has written one. The client's own
 // close frame, which answers it, goes on to the application, which then closes.
 func (v *visitorSide) close() {

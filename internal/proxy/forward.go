@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
@@ -27,6 +28,7 @@ type visit struct {
 	body    *requestBody // nil if the request has none
 	left    bool         // a part of the body is not needed
 	touch   func()
+	began   time.Time
 
 	interim  sync.Mutex // guards what is sent before the answer
 	answered bool       // the answer has begun
@@ -37,7 +39,7 @@ type visit struct {
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	v := &visit{
 		Proxy: p, w: w, r: r, control: http.NewResponseController(w),
-		inst: inst, mapping: newMapping(r, inst).within(p.deps.Layout), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r),
+		inst: inst, mapping: newMapping(r, inst).within(p.deps.Layout), visitor: watchVisitor(r, p.patience), touch: p.toucher(inst, r), began: p.now(),
 	}
 	defer v.visitor.release()
 	defer v.dropRest()
@@ -45,6 +47,9 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, inst instance.In
 	// application begins to answer. An error means HTTP/2, which always has it.
 	_ = v.control.EnableFullDuplex()
 	v.body = newRequestBody(r, v.control, p.deps.IdleTimeout, v.touch)
+	if v.body != nil {
+		v.body.passed = p.deps.Metrics.SentToInstance
+	}
 	x, err := p.pool.Start(v.visitor.ctx, inst.Address, v.request())
 	if err != nil {
 		v.closeAfterAnswer(v.body != nil)
@@ -96,22 +101,23 @@ func (v *visit) fail(err error) {
 	case errors.Is(err, errClientGone), errors.As(err, &fromBody) && isReset(err):
 		v.abort(statusClientGone)
 	case fromBody != nil && errors.Is(err, os.ErrDeadlineExceeded):
-		v.refuse(v.w, v.r, pages.SlowBodyNotice()) // RFC 9110, section 15.5.9
+		v.refuse(v.w, v.r, v.inst.Template, pages.SlowBodyNotice()) // RFC 9110, section 15.5.9
 	case fromBody != nil:
 		// RFC 9112, sections 7.1 and 8: the request is incomplete or malformed.
-		v.refuse(v.w, v.r, pages.BadBodyNotice())
+		v.refuse(v.w, v.r, v.inst.Template, pages.BadBodyNotice())
 	default:
 		v.deps.Log.WarnContext(v.r.Context(), "the instance did not answer", "pod", instance.PodName(v.inst.ID), "template", v.inst.Template, "error", v.forLog(err))
 		n := pages.NoAnswerNotice(v.inst)
 		if errors.Is(err, upstream.ErrIdle) || errors.Is(err, os.ErrDeadlineExceeded) {
 			n.Code = http.StatusGatewayTimeout // RFC 9110, section 15.6.5
 		}
-		v.refuse(v.w, v.r, n)
+		v.refuse(v.w, v.r, v.inst.Template, n)
 	}
 }
 
 // answer sends the application's answer to the client.
 func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
+	v.deps.Metrics.Answered(v.inst.Template, answer.StatusCode, v.now().Sub(v.began))
 	if isWebSocket(v.r.Header) { // it was refused
 		v.touch = func() {}
 	}
@@ -189,6 +195,7 @@ func (v *visit) copyBody(x *upstream.Exchange) {
 			if _, err := v.w.Write(buffer[:n]); err != nil {
 				v.abort(statusClientGone)
 			}
+			v.deps.Metrics.SentToVisitor(n)
 			v.visitor.answered()
 			unsent = true
 			buffer = v.buffers.Next(buffer, n)

@@ -61,6 +61,8 @@ type Deps struct {
 	// Enter begins a request or a WebSocket to an instance, which leave ends. ok is false if
 	// there are too many at the instance. Nil means no limit.
 	Enter func(id string) (leave func(), ok bool)
+	// Metrics counts what passes; nil for nobody.
+	Metrics Metrics
 	// Log is told of applications that do not answer.
 	Log *slog.Logger
 }
@@ -81,6 +83,9 @@ type Proxy struct {
 func New(deps Deps) *Proxy {
 	if deps.Enter == nil {
 		deps.Enter = func(string) (func(), bool) { return func() {}, true }
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = noMetrics{}
 	}
 	return &Proxy{deps: deps, pool: upstream.NewPool(dialer(deps.IdleTimeout), time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
 }
@@ -107,11 +112,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodConnect {
 		w.Header().Set("Connection", "close")
-		p.turnAway(w, r, pages.NoTunnelNotice())
+		p.turnAway(w, r, "", pages.NoTunnelNotice())
 		return
 	}
 	if notice, tooLarge := pages.HeadNotice(r); tooLarge {
-		p.turnAway(w, r, notice)
+		p.turnAway(w, r, "", notice)
 		return
 	}
 	id, rest, ok := splitUserPath(EscapedPath(r))
@@ -119,24 +124,24 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !ok {
-		p.turnAway(w, r, pages.NothingHereNotice())
+		p.turnAway(w, r, "", pages.NothingHereNotice())
 		return
 	}
 	inst, known := p.await(r.Context(), id)
 	switch {
 	case !known:
-		p.turnAway(w, r, pages.NoInstanceNotice())
+		p.turnAway(w, r, inst.Template, pages.NoInstanceNotice())
 	case inst.Status == instance.StatusDeleted:
-		p.turnAway(w, r, pages.OverNotice(inst))
+		p.turnAway(w, r, inst.Template, pages.OverNotice(inst))
 	case inst.Status == instance.StatusFailed:
-		p.turnAway(w, r, pages.FailedNotice(inst))
+		p.turnAway(w, r, inst.Template, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
-		p.turnAway(w, r, pages.StartingNotice(inst))
+		p.turnAway(w, r, inst.Template, pages.StartingNotice(inst))
 	case inst.Unsure:
 		if !isWebSocket(r.Header) {
 			p.toucher(inst, r)() // the visitor asks for it, so it is in use
 		}
-		p.turnAway(w, r, pages.UnsureNotice(inst))
+		p.turnAway(w, r, inst.Template, pages.UnsureNotice(inst))
 	case rest == "":
 		// Relative links need the slash. The path is ours and not the client's, so
 		// that no client chooses where the redirect leads.
@@ -154,7 +159,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	leave, ok := p.deps.Enter(inst.ID)
 	if !ok {
-		p.turnAway(w, r, pages.BusyInstanceNotice())
+		p.turnAway(w, r, inst.Template, pages.BusyInstanceNotice())
 		return
 	}
 	defer leave()
@@ -183,7 +188,7 @@ func (p *Proxy) answerElsewhere(w http.ResponseWriter, r *http.Request, id strin
 	case here != "" && path == "/":
 		address = instance.BaseURL(here) + query
 	case here == "" || !isPath || id != here:
-		p.turnAway(w, r, pages.NothingHereNotice())
+		p.turnAway(w, r, "", pages.NothingHereNotice())
 		return true
 	default:
 		return false
@@ -206,9 +211,10 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 	return p.deps.Instances.Await(ctx, id, settled)
 }
 
-// turnAway refuses a request that is not forwarded.
-func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, n pages.Notice) {
-	AnswerEarly(w, r, func() { p.refuse(w, r, n) })
+// turnAway refuses a request that is not forwarded. template is that of its instance, or ""
+// if it has none.
+func (p *Proxy) turnAway(w http.ResponseWriter, r *http.Request, template string, n pages.Notice) {
+	AnswerEarly(w, r, func() { p.refuse(w, r, template, n) })
 }
 
 // AnswerEarly answers a request whose body nobody wants. A body that is on its way is
@@ -229,7 +235,8 @@ func AnswerEarly(w http.ResponseWriter, r *http.Request, answer func()) {
 // refuse answers in place of an instance. A page is shown only where the browser
 // asks for one: what a page loads or sends gets plain text, and so do all other
 // clients.
-func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, n pages.Notice) {
+func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, template string, n pages.Notice) {
+	p.deps.Metrics.Noticed(template, n.Code)
 	if !p.deps.LaunchPage {
 		n.Template = ""
 	}

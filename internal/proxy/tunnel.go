@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
@@ -30,6 +31,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	v.copyHeader(answer.Header)
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", protocol)
+	v.deps.Metrics.Answered(v.inst.Template, answer.StatusCode, v.now().Sub(v.began))
 	v.w.WriteHeader(http.StatusSwitchingProtocols)
 	conn, buffered, err := v.control.Hijack()
 	if err != nil {
@@ -44,6 +46,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	application, answered := x.Tunnel()
 	toClient := io.Writer(client)
 	fromClient, fromApplication := anyByte, anyByte
+	ended := func(string) {}
 	webSocket := strings.EqualFold(protocol, "websocket")
 	if webSocket {
 		counted := v.idle.counted(v.inst, v.r)
@@ -52,16 +55,40 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 		side := &visitorSide{id: v.inst.ID, opened: v.now(), client: client, application: application, now: v.now}
 		defer v.sockets.add(side)()
 		toClient = side
+		var end func()
+		ended, end = v.countWebSocket(side)
+		defer end()
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() { v.toApplication(application, v.source(client, ahead), fromClient, webSocket) })
-	v.toClient(toClient, client, v.source(application, answered), fromApplication, webSocket)
+	sending.Go(func() {
+		v.toApplication(application, v.source(client, ahead), fromClient, webSocket, ended)
+	})
+	v.toClient(toClient, client, v.source(application, answered), fromApplication, webSocket, ended)
 	sending.Wait()
 }
 
+// countWebSocket counts a WebSocket as open until end is called. ended is told of each side
+// that ends; the first has ended the WebSocket, unless this service has.
+func (v *visit) countWebSocket(side *visitorSide) (ended func(by string), end func()) {
+	v.deps.Metrics.WebSocketOpened()
+	var first atomic.Pointer[string]
+	ended = func(by string) {
+		if side.isAsked() {
+			by = endedByService
+		}
+		first.CompareAndSwap(nil, &by)
+	}
+	return ended, func() { v.deps.Metrics.WebSocketEnded(*first.Load()) }
+}
+
 // toApplication passes on what the client sends, and then ends that direction.
-func (v *visit) toApplication(application net.Conn, client *source, counts func(p []byte) bool, webSocket bool) {
-	readErr, writeErr := v.pump(application, client, counts)
+func (v *visit) toApplication(application net.Conn, client *source, counts func(p []byte) bool, webSocket bool, ended func(by string)) {
+	readErr, writeErr := v.pump(application, client, counts, v.deps.Metrics.SentToInstance)
+	if writeErr != nil {
+		ended(endedByInstance)
+	} else {
+		ended(endedByVisitor)
+	}
 	switch {
 	case writeErr != nil: // the application has ended
 		v.drop(client.conn)
@@ -74,8 +101,13 @@ func (v *visit) toApplication(application net.Conn, client *source, counts func(
 
 // toClient passes on what the application sends, and then ends that direction. A
 // WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
-func (v *visit) toClient(to io.Writer, client net.Conn, application *source, counts func(p []byte) bool, webSocket bool) {
-	readErr, writeErr := v.pump(to, application, counts)
+func (v *visit) toClient(to io.Writer, client net.Conn, application *source, counts func(p []byte) bool, webSocket bool, ended func(by string)) {
+	readErr, writeErr := v.pump(to, application, counts, v.deps.Metrics.SentToVisitor)
+	if writeErr != nil {
+		ended(endedByVisitor)
+	} else {
+		ended(endedByInstance)
+	}
 	if writeErr != nil || !errors.Is(readErr, io.EOF) || closeWrite(client) != nil {
 		client.Close()
 		application.conn.Close()
@@ -95,8 +127,8 @@ func (v *visit) drop(client net.Conn) {
 }
 
 // pump copies until from ends, or to takes no more; one of the errors is not nil. Bytes
-// that counts accepts are use of the instance.
-func (v *visit) pump(to io.Writer, from *source, counts func(p []byte) bool) (readErr, writeErr error) {
+// that counts accepts are use of the instance. passed counts all of them.
+func (v *visit) pump(to io.Writer, from *source, counts func(p []byte) bool, passed func(n int)) (readErr, writeErr error) {
 	defer from.release()
 	for {
 		p, err := from.next()
@@ -107,6 +139,7 @@ func (v *visit) pump(to io.Writer, from *source, counts func(p []byte) bool) (re
 			if _, err := to.Write(p); err != nil {
 				return nil, err
 			}
+			passed(len(p))
 		}
 		if err != nil {
 			return err, nil

@@ -170,8 +170,8 @@ func TestTombstoneIsRefused(t *testing.T) {
 					}
 					// The pod is gone, and the API server takes Events again.
 					server.events, server.broken = []answer{says(200, "", "")}, false
-					if err := r.Remember(t.Context(), pod, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}); err != nil {
-						t.Error(err)
+					if news, err := r.Remember(t.Context(), pod, instance.End{Reason: instance.EndGone, Message: "deleted from outside"}); err != nil || news {
+						t.Errorf("got %v, %v, want false: the end was reported when the pod was deleted", news, err)
 					}
 					if len(server.written) != 1 || server.written[0].Reason != "Culled" || server.written[0].Message != "not used" {
 						t.Errorf("remembered is %+v, want why it was culled", server.written)
@@ -229,7 +229,7 @@ func TestNothingIsOwedForAPodThatStays(t *testing.T) {
 			t.Fatal("no error")
 		}
 		server.events = []answer{says(200, "", "")}
-		if err := r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone}); err != nil || server.written[0].Reason != "Gone" {
+		if _, err := r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone}); err != nil || server.written[0].Reason != "Gone" {
 			t.Errorf("got %v, %+v", err, server.written)
 		}
 	})

@@ -123,19 +123,23 @@ func (r *Remover) deletePod(ctx context.Context, name string, options metav1.Del
 // that end. A tombstone that exists is kept, because it says more. Its fields belong to
 // another field manager, so the API server answers with a conflict. An error is logged and
 // counted.
-func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.End) error {
-	if owed, ok := r.writer.takeOwed(pod.UID); ok {
+//
+// news says that nobody has reported the end before: this Remover has not deleted the pod, and
+// there was no tombstone.
+func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.End) (news bool, err error) {
+	owed, isOwed := r.writer.takeOwed(pod.UID)
+	if isOwed {
 		end = owed
 	}
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName + "-observer"}
-	err := r.writeTombstone(ctx, pod, end, options)
+	err = r.writeTombstone(ctx, pod, end, options)
 	if apierrors.IsConflict(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
 		r.failed(ctx, "a deleted instance is not remembered", pod, end, err)
 	}
-	return err
+	return !isOwed, err
 }
 
 // writeTombstone applies the tombstone instead of creating it, because one can be

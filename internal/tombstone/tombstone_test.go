@@ -145,8 +145,14 @@ func TestRemoveReplacesATombstone(t *testing.T) {
 
 // What Remove wrote says more than what Remember would write, whichever comes first.
 func TestRemember(t *testing.T) {
-	remember := func(r *tombstone.Remover) error {
-		return r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
+	remember := func(wantNews bool) func(*tombstone.Remover) error {
+		return func(r *tombstone.Remover) error {
+			news, err := r.Remember(t.Context(), newPod(), instance.End{Reason: instance.EndGone, Message: "deleted from outside"})
+			if news != wantNews {
+				t.Errorf("got news %v, want %v", news, wantNews)
+			}
+			return err
+		}
 	}
 	remove := func(r *tombstone.Remover) error {
 		return r.RemoveIfUnchanged(t.Context(), newPod(), instance.End{Reason: instance.EndCulled, Message: "not used"})
@@ -155,9 +161,9 @@ func TestRemember(t *testing.T) {
 		steps           []func(*tombstone.Remover) error
 		reason, message string
 	}{
-		"nothing is known":   {[]func(*tombstone.Remover) error{remember}, "Gone", "deleted from outside"},
-		"removed before":     {[]func(*tombstone.Remover) error{remove, remember}, "Culled", "not used"},
-		"removed afterwards": {[]func(*tombstone.Remover) error{remember, remove}, "Culled", "not used"},
+		"nothing is known":   {[]func(*tombstone.Remover) error{remember(true)}, "Gone", "deleted from outside"},
+		"removed before":     {[]func(*tombstone.Remover) error{remove, remember(false)}, "Culled", "not used"},
+		"removed afterwards": {[]func(*tombstone.Remover) error{remember(true), remove}, "Culled", "not used"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, server := remover(newPod())
