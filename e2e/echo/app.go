@@ -60,6 +60,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.download(w, r)
 	case "upload":
 		a.upload(w, r)
+	case "status":
+		a.status(w, r)
 	case "redirect":
 		a.redirect(w, r)
 	case "dial":

@@ -80,7 +80,7 @@ func TestBadParameters(t *testing.T) {
 	for _, path := range []string{
 		"/ws?ping=often", "/ws?ping=0s", "/ws?ping=-1s", "/ws?ping=2h",
 		"/stream?chunks=0", "/stream?chunks=10001", "/stream?chunks=many", "/stream?every=1", "/stream?every=1ns",
-		"/redirect?to=", "/redirect?to=${NOTHING}", "/exit?code=256", "/exit?code=-1", "/exit?code=",
+		"/redirect?to=", "/redirect?to=${NOTHING}", "/exit?code=256", "/status?code=199", "/status?code=", "/exit?code=-1", "/exit?code=",
 	} {
 		got := get(t, url+"/user/1"+path)
 		assert.Equal(t, http.StatusBadRequest, got.StatusCode, path)

@@ -7,6 +7,7 @@
 //	download[?bytes=<n>]                   sends zeros
 //	upload                                 reads the body and reports its size
 //	redirect?to=<address>                  redirects
+//	status?code=<code>                     answers with the code
 //	dial?to=<network>://<address>&to=…     reports which addresses it can reach
 //	exit[?code=<n>]                        makes the process exit
 //	binder.Echo/<Join or Count>            a remote procedure: gRPC-Web or Connect

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"strconv"
 )
 
 // redirect sends the client to another address, as an application does that wants a
@@ -15,4 +16,14 @@ func (a *app) redirect(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Location", address)
 	w.WriteHeader(http.StatusFound)
+}
+
+// status answers with the code that is asked for.
+func (a *app) status(w http.ResponseWriter, r *http.Request) {
+	code, err := strconv.Atoi(r.URL.Query().Get("code"))
+	if err != nil || code < 200 || code > 599 {
+		http.Error(w, `code="" is not from 200 to 599`, http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(code)
 }
