@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/binder-project/binder-deploy-kubernetes/tools/goimage"
 )
 
 // pauseImage is the image of the container that holds a pod's namespaces.
@@ -25,16 +27,11 @@ type image struct {
 func (c *cluster) images() []image {
 	return []image{
 		{"pause", pauseImage, func(ctx context.Context, i image) error {
-			return c.buildProgramImage(ctx, i, program{module: c.source(), pkg: "./pause", name: "pause"})
+			return c.buildProgramImage(ctx, i, goimage.Program{Dir: c.source(), Package: "./pause", Name: "pause"})
 		}},
-		{"service", "localhost/binder-deploy-kubernetes:dev", func(ctx context.Context, i image) error {
-			return c.buildProgramImage(ctx, i, program{
-				module: c.root, pkg: ".", name: "binder-deploy-kubernetes",
-				variables: []string{"main.version=" + c.serviceVersion(ctx)},
-			})
-		}},
+		{"service", "localhost/" + goimage.ServiceName + ":dev", c.buildServiceImage},
 		{"echo", "localhost/binder-echo:dev", func(ctx context.Context, i image) error {
-			return c.buildProgramImage(ctx, i, program{module: filepath.Join(c.root, "e2e"), pkg: "./echo", name: "echo"})
+			return c.buildProgramImage(ctx, i, goimage.Program{Dir: filepath.Join(c.root, "e2e"), Package: "./echo", Name: "echo"})
 		}},
 		{"apps", "localhost/binder-apps:dev", func(ctx context.Context, i image) error {
 			return c.buildDebianImage(ctx, i, c.appsImage())

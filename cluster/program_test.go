@@ -1,25 +1,16 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
-	"debug/elf"
-	"errors"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"reflect"
-	"runtime"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/binder-project/binder-deploy-kubernetes/tools/goimage"
 )
 
 // testProgram returns a program with the given source, in its own module.
-func testProgram(t *testing.T, source string) program {
+func testProgram(t *testing.T, source string) goimage.Program {
 	t.Helper()
 	module := t.TempDir()
 	for name, content := range map[string]string{"go.mod": "module example.com/hello\n\ngo 1.26.0\n", "main.go": source} {
@@ -27,7 +18,7 @@ func testProgram(t *testing.T, source string) program {
 			t.Fatal(err)
 		}
 	}
-	return program{module: module, pkg: ".", name: "hello", variables: []string{"main.greeting=hello"}}
+	return goimage.Program{Dir: module, Package: ".", Name: "hello", Variables: []string{"main.greeting=hello"}}
 }
 
 const helloSource = `package main
@@ -37,7 +28,7 @@ var greeting = "none"
 func main() { println(greeting) }
 `
 
-func buildTestImage(t *testing.T, c *cluster, p program) (archive []byte) {
+func buildTestImage(t *testing.T, c *cluster, p goimage.Program) (archive []byte) {
 	t.Helper()
 	i := image{name: "hello", ref: "localhost/binder-hello:dev"}
 	if err := c.buildProgramImage(t.Context(), i, p); err != nil {
@@ -50,68 +41,9 @@ func buildTestImage(t *testing.T, c *cluster, p program) (archive []byte) {
 	return data
 }
 
-// TestProgramImage checks that the image has one static binary and an
-// unprivileged user.
+// TestProgramImage checks that the same source always gives the same bytes, and that an
+// unchanged archive is not written again.
 func TestProgramImage(t *testing.T) {
-	c := testCluster(t)
-	buildTestImage(t, c, testProgram(t, helloSource))
-	built, err := tarball.ImageFromPath(c.image("hello"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	file, err := built.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if file.OS != "linux" || file.Architecture != runtime.GOARCH {
-		t.Errorf("the image is for %s/%s", file.OS, file.Architecture)
-	}
-	want := v1.Config{User: "65532:65532", Entrypoint: []string{"/hello"}}
-	if !reflect.DeepEqual(file.Config, want) {
-		t.Errorf("the configuration is %+v, want %+v", file.Config, want)
-	}
-
-	files := mutate.Extract(built)
-	defer files.Close()
-	archive := tar.NewReader(files)
-	header, err := archive.Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if header.Name != "hello" || header.FileInfo().Mode() != 0o755 || header.Uid != 0 || header.ModTime.Unix() > 0 {
-		t.Errorf("got file %+v", header)
-	}
-	binary, err := io.ReadAll(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkStatic(t, binary)
-	if header, err := archive.Next(); !errors.Is(err, io.EOF) {
-		t.Errorf("unexpected file %+v (%v)", header, err)
-	}
-	out, err := exec.Command(filepath.Join(c.dir, "images", "bin", "hello")).CombinedOutput()
-	if err != nil || string(out) != "hello\n" {
-		t.Errorf("the program prints %q, %v", out, err)
-	}
-}
-
-func checkStatic(t *testing.T, binary []byte) {
-	t.Helper()
-	file, err := elf.NewFile(bytes.NewReader(binary))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, part := range file.Progs {
-		if part.Type == elf.PT_INTERP || part.Type == elf.PT_DYNAMIC {
-			t.Errorf("the program is not static: it has %s", part.Type)
-		}
-	}
-}
-
-// TestProgramImageIsReproducible checks that the same source always gives the
-// same bytes, and that an unchanged archive is not written again.
-func TestProgramImageIsReproducible(t *testing.T) {
 	c := testCluster(t)
 	one := buildTestImage(t, c, testProgram(t, helloSource))
 	before, err := os.Stat(c.image("hello"))
@@ -150,28 +82,5 @@ func TestProgramThatDoesNotCompile(t *testing.T) {
 	}
 	if data, err := os.ReadFile(c.image("hello")); err != nil || !bytes.Equal(data, one) {
 		t.Errorf("the archive has changed (%v)", err)
-	}
-}
-
-// TestServiceVersion checks the version from git, and "dev" outside a git
-// repository.
-func TestServiceVersion(t *testing.T) {
-	c := testCluster(t)
-	c.root = t.TempDir()
-	t.Setenv("GIT_CEILING_DIRECTORIES", filepath.Dir(c.root))
-	if got := c.serviceVersion(t.Context()); got != "dev" {
-		t.Errorf("got %q, want dev", got)
-	}
-	for _, args := range [][]string{
-		{"init", "--quiet"},
-		{"-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false", "commit", "--quiet", "--allow-empty", "--message=x"},
-		{"-c", "tag.gpgSign=false", "tag", "v1.2.3"},
-	} {
-		if out, err := exec.Command("git", append([]string{"-C", c.root}, args...)...).CombinedOutput(); err != nil {
-			t.Fatalf("git %q: %v\n%s", args, err, out)
-		}
-	}
-	if got := c.serviceVersion(t.Context()); got != "v1.2.3" {
-		t.Errorf("got %q, want v1.2.3", got)
 	}
 }
