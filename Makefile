@@ -2,6 +2,8 @@
 
 SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Where a release's image is pushed.
+IMAGE ?= ghcr.io/binder-project/binder-deploy-kubernetes
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -46,8 +48,13 @@ bench: ## Measure the service beside its peers and write bench/RESULTS.md (RUN=p
 	@hack/bench.sh
 
 .PHONY: lint
-lint: ## Run gofmt, go vet, staticcheck, go mod tidy, deadcode and shellcheck
+lint: ## Run gofmt, go vet, staticcheck, go mod tidy, deadcode, shellcheck and actionlint
 	@hack/lint.sh
+
+.PHONY: vulnerabilities
+vulnerabilities: ## Look for known vulnerabilities that the service's code reaches (needs the network)
+	go -C tools build -o ../.build/bin/ golang.org/x/vuln/cmd/govulncheck
+	.build/bin/govulncheck ./...
 
 .PHONY: fmt
 fmt: ## Format the Go code
@@ -68,3 +75,21 @@ cluster-down: ## Stop the local cluster
 .PHONY: cluster-status
 cluster-status: ## Show the state of the local cluster
 	@go -C cluster run . status
+
+release_command = @go -C tools run ./release --version='$(VERSION)' --image='$(IMAGE)'
+
+.PHONY: release
+release: ## Build binaries, image and manifests of VERSION into .build/release
+	$(release_command) build
+
+.PHONY: release-check
+release-check: ## Build the release twice, compare the builds, and check every file
+	$(release_command) check
+
+.PHONY: release-push
+release-push: ## Push the image in .build/release to IMAGE
+	$(release_command) push
+
+.PHONY: release-notes
+release-notes: ## Print the changelog's section of VERSION
+	$(release_command) notes
