@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs gofmt, go vet, staticcheck and go mod tidy on every module, deadcode on the
-# root module, and shellcheck on the scripts. Prints the findings and fails if there are any.
+# root module, shellcheck on the scripts, and actionlint on the workflows. Prints the
+# findings and fails if there are any.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -47,6 +48,9 @@ else
     check bash -n "$script"
   done
 fi
+
+say "checking the workflows"
+check "$build/bin/actionlint"
 
 ((findings == 0)) || die "there are findings: see above"
 say "nothing found"
