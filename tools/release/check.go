@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/semver"
 
@@ -104,6 +105,9 @@ func (r *release) checkReproducible(ctx context.Context) (err error) {
 		"--root="+again.root, "--output="+again.output, "--version="+again.version, "--image="+again.image)
 	cmd.Env = append(os.Environ(), "TZ=Pacific/Chatham", "LC_ALL=C", "GOCACHE="+filepath.Join(work, "cache"))
 	cmd.Stderr = os.Stderr
+	// It removes its work directory before it ends.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build the release again: %w", err)
 	}
