@@ -2,8 +2,8 @@
 
 SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# Where a release's image is pushed.
-IMAGE ?= ghcr.io/binder-project/binder-deploy-kubernetes
+# Where a release's image is pushed: set it.
+IMAGE ?= registry.example.com/binder-deploy-kubernetes
 
 .DEFAULT_GOAL := help
 .PHONY: help
