@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -64,20 +65,32 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 // methods are the handlers of one path, by HTTP method.
 type methods map[string]handler
 
+// openAPI describes the endpoints, for programs.
+//
+//go:embed docs/openapi.json
+var openAPI []byte
+
+// endpoints are the handlers of each path. All other paths are "/", which has none.
+func (a *API) endpoints() map[string]methods {
+	return map[string]methods{
+		"/applications":                 {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
+		"/applications/{template}":      {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
+		"/applications/{template}/{id}": {http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)},
+		"/preload/{template}":           {http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)},
+		"/openapi.json":                 {http.MethodGet: protocol.NewDocument(openAPI).Serve},
+		"/":                             nil,
+	}
+}
+
 // Routes returns the handler of all endpoints. A path with a trailing slash is the
 // same endpoint as the path without.
 func (a *API) Routes() http.Handler {
 	mux := http.NewServeMux()
-	route := func(pattern string, m methods) {
+	for pattern, m := range a.endpoints() {
 		mux.Handle(pattern, a.Metrics.Instrument("api", pattern, a.serve(m)))
 	}
-	route("/applications", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
-	route("/applications/{template}", methods{http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)})
-	route("/applications/{template}/{id}", methods{http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)})
-	route("/preload/{template}", methods{http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)})
-	route("/", nil)
 	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
-	routes := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, trimSlash(a.plainPaths(mux)))
+	routes := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, protocol.TrimSlash(a.plainPaths(mux)))
 	return protocol.AllowOrigins(a.AllowOrigins, routes)
 }
 
@@ -273,20 +286,6 @@ func (a *API) detail(inst instance.Instance, r *http.Request) string {
 		return ""
 	}
 	return inst.Detail
-}
-
-// trimSlash makes /x/ the same path as /x. It does not redirect: a client that posts
-// would not follow.
-func trimSlash(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if short := strings.TrimRight(r.URL.Path, "/"); short != "" && short != r.URL.Path {
-			trimmed := r.Clone(r.Context())
-			trimmed.URL.Path = short
-			trimmed.URL.RawPath = strings.TrimRight(r.URL.RawPath, "/")
-			r = trimmed
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // TemplatePreloader pulls templates' images onto nodes, and tells how far that is.

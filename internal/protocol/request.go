@@ -206,3 +206,17 @@ func IsPlainPath(escaped string) bool {
 	}
 	return escaped == path.Clean(escaped)
 }
+
+// TrimSlash makes /x/ the same path as /x. It does not redirect: a client that posts
+// would not follow.
+func TrimSlash(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if short := strings.TrimRight(r.URL.Path, "/"); short != "" && short != r.URL.Path {
+			trimmed := r.Clone(r.Context())
+			trimmed.URL.Path = short
+			trimmed.URL.RawPath = strings.TrimRight(r.URL.RawPath, "/")
+			r = trimmed
+		}
+		next.ServeHTTP(w, r)
+	})
+}
