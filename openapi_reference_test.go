@@ -34,6 +34,7 @@ type reference struct {
 	bytes.Buffer
 	document *node
 	common   []string // the header fields that every answer in JSON can have
+	every    []string // references to the parameters that every request can have
 }
 
 func (r *reference) line(format string, args ...any) { fmt.Fprintf(r, format+"\n", args...) }
@@ -45,7 +46,13 @@ func (r *reference) write() {
 	r.line("<!-- Generated from openapi.json: go test -run TestAPIReference . -update -->\n")
 	r.line("This page has every request, answer and field of the API. It is [openapi.json](openapi.json) in words, which the service serves at `/openapi.json`. [api.md](api.md) explains the API.\n")
 	r.line("%s\n", info.text("description"))
-	r.line("Every answer in JSON can have the [header fields](#header-fields) %s. The tables name the others.", codes(r.common))
+	r.line("Every request can have these parameters. The tables below name the others.")
+	var every []*node
+	for _, name := range r.every {
+		every = append(every, r.document.at(strings.Split(strings.TrimPrefix(name, "#/"), "/")...))
+	}
+	r.parameters(every)
+	r.line("\nEvery answer in JSON can have the [header fields](#header-fields) %s. The tables name the others.", codes(r.common))
 	for _, tag := range r.document.at("tags").items {
 		r.line("\n## %s\n\n%s", tag.text("name"), tag.text("description"))
 		for path, item := range r.document.at("paths").all() {
@@ -79,10 +86,10 @@ func (r *reference) operation(method, path string, item, operation *node) {
 		}
 		r.line("- Body: %s, %s. %s", r.kind(body.at("content", "application/json", "schema")), optional, body.text("description"))
 	}
-	r.line("\n| parameter | in | value | meaning |\n|---|---|---|---|")
-	for _, parameter := range slices.Concat(item.at("parameters").items, operation.at("parameters").items) {
-		p := r.document.resolve(parameter)
-		r.line("| `%s` | %s | %s | %s |", p.text("name"), p.text("in"), r.kind(p.at("schema")), p.text("description"))
+	parameters := slices.Concat(item.at("parameters").items, operation.at("parameters").items)
+	parameters = slices.DeleteFunc(parameters, func(p *node) bool { return slices.Contains(r.every, p.text("$ref")) })
+	if len(parameters) > 0 {
+		r.parameters(parameters)
 	}
 	r.line("\n| code | when | header fields | body |\n|---|---|---|---|")
 	for code, response := range operation.at("responses").all() {
@@ -97,6 +104,15 @@ func (r *reference) operation(method, path string, item, operation *node) {
 			bodies = append(bodies, r.content(mediaType, content.at("schema")))
 		}
 		r.line("| %s | %s | %s | %s |", code, answer.text("description"), cmp.Or(codes(fields), "–"), cmp.Or(strings.Join(bodies, "; or "), "–"))
+	}
+}
+
+// parameters writes a table.
+func (r *reference) parameters(parameters []*node) {
+	r.line("\n| parameter | in | value | meaning |\n|---|---|---|---|")
+	for _, parameter := range parameters {
+		p := r.document.resolve(parameter)
+		r.line("| `%s` | %s | %s | %s |", p.text("name"), p.text("in"), r.kind(p.at("schema")), p.text("description"))
 	}
 }
 
@@ -159,19 +175,32 @@ func (r *reference) responses() func(yield func(*node) bool) {
 	}
 }
 
-// findCommon finds the header fields that every answer in JSON has.
+// findCommon finds the header fields that every answer in JSON has, and the parameters
+// that every request has.
 func (r *reference) findCommon() {
-	first := true
+	var fields, parameters [][]string
 	for response := range r.responses() {
-		if len(response.at("content", "application/json").names) == 0 {
-			continue
+		if len(response.at("content", "application/json").names) > 0 {
+			fields = append(fields, response.at("headers").names)
 		}
-		names := response.at("headers").names
-		if first {
-			r.common, first = slices.Clone(names), false
-		}
-		r.common = slices.DeleteFunc(r.common, func(name string) bool { return !slices.Contains(names, name) })
 	}
+	for path, item := range r.document.at("paths").all() {
+		var names []string
+		for _, parameter := range item.at("parameters").items {
+			names = append(names, parameter.text("$ref"))
+		}
+		if path != "/" { // it has no requests
+			parameters = append(parameters, names)
+		}
+	}
+	r.common, r.every = shared(fields), shared(parameters)
+}
+
+// shared returns what is in all lists.
+func shared(lists [][]string) []string {
+	return slices.DeleteFunc(slices.Clone(lists[0]), func(name string) bool {
+		return slices.ContainsFunc(lists, func(list []string) bool { return !slices.Contains(list, name) })
+	})
 }
 
 // schema writes the section of a schema with a name.
@@ -183,7 +212,7 @@ func (r *reference) schema(name string, schema *node) {
 		if text := schema.text("description"); text != "" {
 			r.line("%s\n", text)
 		}
-		r.line("| property | always there | value | meaning |\n|---|---|---|---|")
+		r.line("| property | required | value | meaning |\n|---|---|---|---|")
 		r.properties("", schema)
 	}
 	for _, example := range schema.at("examples").items {
@@ -197,14 +226,13 @@ func (r *reference) schema(name string, schema *node) {
 
 // properties writes the rows of a schema's properties, and of the objects in them.
 func (r *reference) properties(prefix string, schema *node) {
-	required := schema.at("required").texts()
 	for name, property := range schema.at("properties").all() {
-		always := "no"
-		if slices.Contains(required, name) {
-			always = "yes"
+		required := "no"
+		if slices.Contains(schema.at("required").texts(), name) {
+			required = "yes"
 		}
 		description := cmp.Or(property.text("description"), r.document.resolve(property).text("description"))
-		r.line("| `%s` | %s | %s | %s |", prefix+name, always, r.kind(property), description)
+		r.line("| `%s` | %s | %s | %s |", prefix+name, required, r.kind(property), description)
 		r.properties(prefix+name+".", property)
 	}
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -101,19 +102,13 @@ type progressEvent struct {
 }
 
 // readEvents reads an instance's event stream to its end.
-func readEvents(t *testing.T, base string, instance *harness.Instance) []progressEvent {
+func readEvents(t *testing.T, api harness.API, instance *harness.Instance) []progressEvent {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.StartTimeout+removalMargin)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/applications/"+instance.Template+"/"+instance.ID, nil)
-	require.NoError(t, err)
-	request.Header.Set("Accept", "text/event-stream")
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(t, err)
-	defer response.Body.Close()
-	require.Equal(t, "text/event-stream", response.Header.Get("Content-Type"))
+	answer := api.WithExtraTimeout(harness.StartTimeout+removalMargin).
+		Do(t, http.MethodGet, "/applications/"+instance.Template+"/"+instance.ID, "", "Accept", "text/event-stream")
+	require.Equal(t, "text/event-stream", answer.Header.Get("Content-Type"))
 	var events []progressEvent
-	lines := bufio.NewScanner(response.Body)
+	lines := bufio.NewScanner(bytes.NewReader(answer.Body))
 	for lines.Scan() {
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 			var event progressEvent
@@ -147,7 +142,7 @@ func TestEventStream(t *testing.T) {
 	t.Parallel()
 	for i, replica := range suite.Replicas(t) {
 		instance := suite.LaunchAt(t, suite.Replicas(t)[1-i].API, "echo-soon", harness.LongTimeout)
-		events := readEvents(t, replica.API.Base(), instance)
+		events := readEvents(t, replica.API, instance)
 		wantPhases(t, events, "deployed")
 		assert.Equal(t, instance.Location(), events[len(events)-1].Location)
 		assert.Greater(t, len(events), 1, "%+v", events)
@@ -156,7 +151,7 @@ func TestEventStream(t *testing.T) {
 		// The other replica knows once the kubelet has reported the pod as ready, or
 		// once a client waits there.
 		harness.Until(t, removalMargin, "a later client gets the last event only", func(context.Context) error {
-			if again := readEvents(t, suite.API.Base(), instance); !assert.ObjectsAreEqual(events[len(events)-1:], again) {
+			if again := readEvents(t, suite.API, instance); !assert.ObjectsAreEqual(events[len(events)-1:], again) {
 				return fmt.Errorf("the events are %+v", again)
 			}
 			return nil
@@ -168,7 +163,7 @@ func TestEventStream(t *testing.T) {
 func TestEventStreamOfFailure(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "missing-image", harness.LongTimeout)
-	events := readEvents(t, suite.API.Base(), instance)
+	events := readEvents(t, suite.API, instance)
 	wantPhases(t, events, "failed")
 	assert.Equal(t, "StartTimeout", events[len(events)-1].Reason)
 	assert.Empty(t, events[len(events)-1].Location)

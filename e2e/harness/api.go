@@ -9,29 +9,48 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/openapi"
 )
 
 // requestTimeout bounds every request to the API.
 const requestTimeout = 15 * time.Second
 
-// API is a client of the Binder deploy API, at the Service or at one replica.
+// API is a client of the Binder deploy API, at the Service or at one replica. It compares
+// every request and answer with the document that describes them.
 type API struct {
 	base string
 	key  string
 	http *http.Client
 }
 
-// NewAPI returns a client for a base URL without a trailing slash.
-func NewAPI(base, key string) API {
-	// One connection per request, so that each can reach any replica.
+// newAPI returns a client for a base URL without a trailing slash.
+func newAPI(base, key string, document *openapi.Document) API {
 	return API{base: base, key: key, http: &http.Client{
-		Timeout:   requestTimeout,
-		Transport: &http.Transport{DisableKeepAlives: true},
+		Timeout: requestTimeout,
+		// One connection per request, so that each can reach any replica.
+		Transport: &openapi.Transport{Document: document, Next: &http.Transport{DisableKeepAlives: true}},
 	}}
 }
 
 // At returns a client of the same API at another base URL.
-func (a API) At(base string) API { return NewAPI(base, a.key) }
+func (a API) At(base string) API {
+	a.base = base
+	return a
+}
+
+// Document returns the document that describes the API.
+func (a API) Document() *openapi.Document { return a.http.Transport.(*openapi.Transport).Document }
+
+// Sending returns a client whose requests have these parameters and properties on purpose,
+// although the document does not have them.
+func (a API) Sending(undescribed ...string) API {
+	client, transport := *a.http, *a.http.Transport.(*openapi.Transport)
+	transport.Undescribed = undescribed
+	client.Transport = &transport
+	a.http = &client
+	return a
+}
 
 // WithExtraTimeout returns a client with a longer timeout, for requests that the
 // server holds.

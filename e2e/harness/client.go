@@ -5,9 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -64,13 +69,25 @@ func (s *Suite) RunClient(t testing.TB, key string, args ...string) (stdout, std
 	return stdout, stderr
 }
 
+// apiAddress returns an address for binder-client that leads to the API, by way of the same
+// comparison with the document as all other requests.
 func (s *Suite) apiAddress(t testing.TB) (host, port string) {
 	t.Helper()
 	base, err := url.Parse(s.API.base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return base.Hostname(), base.Port()
+	checked := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(base) },
+		Transport: s.API.http.Transport,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			t.Errorf("binder-client: %v", err)
+			w.WriteHeader(http.StatusBadGateway)
+		},
+	})
+	t.Cleanup(checked.Close)
+	address := checked.Listener.Addr().(*net.TCPAddr)
+	return address.IP.String(), strconv.Itoa(address.Port)
 }
 
 func (s *Suite) node(t testing.TB, args ...string) (stdout, stderr string, err error) {

@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/openapi"
 )
 
 // Namespaces and addresses of e2e/manifests. They differ from those of the demo,
@@ -53,11 +55,12 @@ type Suite struct {
 // Start deploys the service and waits until it answers. It first removes what an
 // earlier run has left. Progress goes to out.
 func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite, error) {
-	s := &Suite{Kube: kube, root: root, out: out, began: time.Now(), API: NewAPI(apiURL, rand.Text())}
+	s := &Suite{Kube: kube, root: root, out: out, began: time.Now()}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
 	}{
+		{"reading docs/openapi.json", s.readDocument},
 		{"installing binder-client if necessary", s.installClient},
 		{"removing what an earlier run has left", s.remove},
 		{"starting a template registry", s.startRegistry},
@@ -71,6 +74,13 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 		}
 	}
 	return s, nil
+}
+
+// readDocument makes the client of the API.
+func (s *Suite) readDocument(context.Context) error {
+	document, err := openapi.Load(filepath.Join(s.root, "docs", "openapi.json"))
+	s.API = newAPI(apiURL, rand.Text(), document)
+	return err
 }
 
 // Stop removes everything that Start and the tests have created. It returns an error
