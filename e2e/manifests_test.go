@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -19,11 +20,13 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -31,33 +34,63 @@ import (
 // The tests in this file check manifests only and need no cluster.
 
 // clusterWide are the kinds of the manifests that belong to no namespace. Their
-// objects are named after a namespace, so that two installations do not share them.
+// objects are named after a namespace, so that two installations do not share them:
+// their names are that of the namespace, or begin with it.
 var clusterWide = []string{"Namespace", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
-// rendered returns the directories that users apply, each with the namespaces of
-// its objects.
-func rendered() map[string][]string {
-	return map[string][]string{
-		"manifests":       {"binder", "binder-instances"},
-		"manifests/local": {"binder", "binder-instances"},
-		"e2e/manifests":   {harness.Namespace, harness.InstancesNamespace},
-	}
+// source is what users apply.
+type source struct {
+	dir        string
+	components []string // of manifests/components
+	namespaces []string // of its objects
 }
 
-// forEachRendered runs a test for the objects of each directory.
-func forEachRendered(t *testing.T, test func(t *testing.T, objects []runtime.Object)) {
-	for dir := range rendered() {
-		t.Run(dir, func(t *testing.T) { test(t, load(t, dir)) })
-	}
-}
-
-// load renders a directory and decodes its objects strictly: an unknown field
-// fails the test.
-func load(t *testing.T, dir string) []runtime.Object {
+// sources returns the directories that users apply, and manifests with each component
+// and with all of them.
+func sources(t *testing.T) map[string]source {
 	t.Helper()
-	unstructureds, err := harness.Render(filepath.Join("..", dir))
+	namespaces := []string{"binder", "binder-instances"}
+	all := components(t)
+	found := map[string]source{
+		"manifests":       {"manifests", nil, namespaces},
+		"manifests/local": {"manifests/local", nil, namespaces},
+		"e2e/manifests":   {"e2e/manifests", nil, []string{harness.Namespace, harness.InstancesNamespace}},
+		"all components":  {"manifests", all, append(namespaces, "binder-headroom")},
+	}
+	for _, name := range all {
+		found[name] = source{"manifests", []string{name}, namespaces}
+	}
+	found["headroom"] = source{"manifests", []string{"headroom"}, append(namespaces, "binder-headroom")}
+	return found
+}
+
+// render renders what users apply.
+func (s source) render(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
+	var paths []string
+	for _, name := range s.components {
+		paths = append(paths, filepath.Join("..", "manifests", "components", name))
+	}
+	objects, err := harness.Render(filepath.Join("..", s.dir), paths...)
 	require.NoError(t, err)
-	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	return objects
+}
+
+// forEachRendered runs a test for the objects of each source.
+func forEachRendered(t *testing.T, test func(t *testing.T, objects []runtime.Object)) {
+	for name, source := range sources(t) {
+		t.Run(name, func(t *testing.T) { test(t, decode(t, source.render(t))) })
+	}
+}
+
+// decode decodes objects strictly: an unknown field fails the test.
+func decode(t *testing.T, unstructureds []*unstructured.Unstructured) []runtime.Object {
+	t.Helper()
+	known := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, gatewayv1.Install, certmanagerv1.AddToScheme} {
+		require.NoError(t, add(known))
+	}
+	decoder := serializer.NewCodecFactory(known, serializer.EnableStrict).UniversalDeserializer()
 	var objects []runtime.Object
 	for _, object := range unstructureds {
 		data, err := object.MarshalJSON()
@@ -82,20 +115,29 @@ func of[T runtime.Object](t *testing.T, objects []runtime.Object) []T {
 	return found
 }
 
+// service returns the Deployment of the service.
+func service(t *testing.T, objects []runtime.Object) *appsv1.Deployment {
+	t.Helper()
+	deployments := of[*appsv1.Deployment](t, objects)
+	i := slices.IndexFunc(deployments, func(d *appsv1.Deployment) bool { return d.Name == "binder-deploy-kubernetes" })
+	require.GreaterOrEqual(t, i, 0)
+	return deployments[i]
+}
+
 func TestManifestsStayInTheirNamespaces(t *testing.T) {
-	for dir, namespaces := range rendered() {
-		t.Run(dir, func(t *testing.T) {
-			objects, err := harness.Render(filepath.Join("..", dir))
-			require.NoError(t, err)
-			for _, object := range objects {
+	for name, source := range sources(t) {
+		t.Run(name, func(t *testing.T) {
+			for _, object := range source.render(t) {
 				what := object.GetKind() + " " + object.GetName()
 				if slices.Contains(clusterWide, object.GetKind()) {
 					assert.Empty(t, object.GetNamespace(), what)
-					assert.Contains(t, namespaces, object.GetName(), what)
+					assert.True(t, slices.ContainsFunc(source.namespaces, func(namespace string) bool {
+						return object.GetName() == namespace || strings.HasPrefix(object.GetName(), namespace+"-")
+					}), what)
 				} else {
-					assert.Contains(t, namespaces, object.GetNamespace(), what)
+					assert.Contains(t, source.namespaces, object.GetNamespace(), what)
 				}
-				if dir == "e2e/manifests" {
+				if source.dir == "e2e/manifests" {
 					continue // the tests' templates need no labels
 				}
 				assert.NotEmpty(t, object.GetLabels()["app.kubernetes.io/name"], what)
@@ -147,7 +189,7 @@ func TestManifestsGrantLeastPrivilege(t *testing.T) {
 // Deployment's service account, and is in force.
 func TestManifestsBindThePolicies(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
-		deployment := of[*appsv1.Deployment](t, objects)[0]
+		deployment := service(t, objects)
 		policy := of[*admissionv1.ValidatingAdmissionPolicy](t, objects)[0]
 		user := fmt.Sprintf("request.userInfo.username == %q",
 			"system:serviceaccount:"+deployment.Namespace+":"+deployment.Spec.Template.Spec.ServiceAccountName)
@@ -170,16 +212,16 @@ func TestManifestsGiveTheServicePriority(t *testing.T) {
 			values[class.Name] = class.Value
 			assert.False(t, class.GlobalDefault, class.Name)
 		}
-		service := of[*appsv1.Deployment](t, objects)[0].Spec.Template.Spec
-		require.Contains(t, values, service.PriorityClassName)
-		assert.Positive(t, values[service.PriorityClassName], "above pods without a class")
+		pod := service(t, objects).Spec.Template.Spec
+		require.Contains(t, values, pod.PriorityClassName)
+		assert.Positive(t, values[pod.PriorityClassName], "above pods without a class")
 		for _, template := range of[*corev1.PodTemplate](t, objects) {
 			if template.Name == "jupyter" {
 				require.Contains(t, values, template.Template.Spec.PriorityClassName)
 				assert.Negative(t, values[template.Template.Spec.PriorityClassName])
 			}
 		}
-		memory := service.Containers[0].Resources
+		memory := pod.Containers[0].Resources
 		assert.Equal(t, memory.Limits.Memory().Value(), memory.Requests.Memory().Value(), "a replica is given what it may use")
 		hard := of[*corev1.ResourceQuota](t, objects)[0].Spec.Hard
 		for _, resource := range []corev1.ResourceName{corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory, corev1.ResourceRequestsCPU, corev1.ResourceRequestsMemory} {
@@ -192,7 +234,7 @@ func TestManifestsGiveTheServicePriority(t *testing.T) {
 // the rights.
 func TestManifestsBindTheController(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
-		deployment := of[*appsv1.Deployment](t, objects)[0]
+		deployment := service(t, objects)
 		for _, binding := range of[*rbacv1.RoleBinding](t, objects) {
 			require.Len(t, binding.Subjects, 1)
 			assert.Equal(t, deployment.Namespace, binding.Subjects[0].Namespace, binding.Namespace)
@@ -218,7 +260,9 @@ func TestManifestsAreRestricted(t *testing.T) {
 		for _, template := range of[*corev1.PodTemplate](t, objects) {
 			check(t, template.Name, &template.Template)
 		}
-		check(t, "the service", &of[*appsv1.Deployment](t, objects)[0].Spec.Template)
+		for _, deployment := range of[*appsv1.Deployment](t, objects) {
+			check(t, deployment.Name, &deployment.Spec.Template)
+		}
 		for _, namespace := range of[*corev1.Namespace](t, objects) {
 			for _, label := range []string{api.EnforceLevelLabel, api.WarnLevelLabel, api.AuditLevelLabel} {
 				assert.Equal(t, "restricted", namespace.Labels[label], "%s: %s", namespace.Name, label)
@@ -233,7 +277,7 @@ func TestManifestsAreRestricted(t *testing.T) {
 func TestManifestsLeaveTimeToStop(t *testing.T) {
 	const lastWrite = 10 * time.Second // the service's limit for the last write of activity
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
-		pod := of[*appsv1.Deployment](t, objects)[0].Spec.Template.Spec
+		pod := service(t, objects).Spec.Template.Spec
 		needed := lastWrite
 		for _, flag := range []string{"--shutdown-delay=", "--drain-timeout="} {
 			i := slices.IndexFunc(pod.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, flag) })
@@ -250,7 +294,7 @@ func TestManifestsLeaveTimeToStop(t *testing.T) {
 // pods.
 func TestManifestsSelectTheService(t *testing.T) {
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
-		deployment := of[*appsv1.Deployment](t, objects)[0]
+		deployment := service(t, objects)
 		labels := deployment.Spec.Template.Labels
 		assert.Subset(t, labels, deployment.Spec.Selector.MatchLabels)
 		for _, service := range of[*corev1.Service](t, objects) {
