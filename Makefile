@@ -61,8 +61,13 @@ fmt: ## Format the Go code
 	gofmt -w $$(git ls-files --cached --others --exclude-standard '*.go')
 
 .PHONY: manifests
-manifests: ## Check the rendered manifests: types, RBAC, pod security, network policy
-	go -C e2e test -count=1 -run 'TestManifests|TestInstancesReach|TestTheServiceRefuses' .
+manifests: ## Check the manifests and the chart: types, RBAC, pod security, network policy
+	go -C tools test -count=1 ./chart
+	go -C e2e test -count=1 -run 'TestManifests|TestInstancesReach|TestTheServiceRefuses|TestChart' .
+
+.PHONY: chart
+chart: ## Generate the Helm chart's templates and README from the manifests and values
+	go -C tools run ./chart ..
 
 .PHONY: cluster-up
 cluster-up: ## Start the local cluster (the first run builds Kubernetes)

@@ -41,32 +41,37 @@ var clusterWide = []string{"Namespace", "PriorityClass", "ValidatingAdmissionPol
 // source is what users apply.
 type source struct {
 	dir        string
-	components []string // of manifests/components
-	namespaces []string // of its objects
+	components []string       // of manifests/components
+	values     map[string]any // of the chart, if that is the directory
+	namespaces []string       // of its objects; a chart's release is in the first
 }
 
-// sources returns the directories that users apply, and manifests with each component
-// and with all of them.
+// sources returns the directories that users apply, manifests with each component and with
+// all of them, and the chart, also in other namespaces.
 func sources(t *testing.T) map[string]source {
 	t.Helper()
-	namespaces := []string{"binder", "binder-instances"}
 	all := components(t)
+	namespaces := []string{"binder", "binder-instances", "binder-headroom"}
 	found := map[string]source{
-		"manifests":       {"manifests", nil, namespaces},
-		"manifests/local": {"manifests/local", nil, namespaces},
-		"e2e/manifests":   {"e2e/manifests", nil, []string{harness.Namespace, harness.InstancesNamespace}},
-		"all components":  {"manifests", all, append(namespaces, "binder-headroom")},
+		"manifests":       {dir: "manifests", namespaces: namespaces[:2]},
+		"manifests/local": {dir: "manifests/local", namespaces: namespaces[:2]},
+		"e2e/manifests":   {dir: "e2e/manifests", namespaces: []string{harness.Namespace, harness.InstancesNamespace}},
+		"all components":  {dir: "manifests", components: all, namespaces: namespaces},
+		"the chart":       {dir: chartDir, namespaces: []string{"tenant", "tenant-instances"}},
+		"the whole chart": {dir: chartDir, values: chartValues(t, all...), namespaces: []string{"tenant", "tenant-instances", "tenant-headroom"}},
 	}
 	for _, name := range all {
-		found[name] = source{"manifests", []string{name}, namespaces}
+		found[name] = source{dir: "manifests", components: []string{name}, namespaces: namespaces}
 	}
-	found["headroom"] = source{"manifests", []string{"headroom"}, append(namespaces, "binder-headroom")}
 	return found
 }
 
 // render renders what users apply.
 func (s source) render(t *testing.T) []*unstructured.Unstructured {
 	t.Helper()
+	if s.dir == chartDir {
+		return renderChart(t, s.namespaces[0], s.values)
+	}
 	var paths []string
 	for _, name := range s.components {
 		paths = append(paths, filepath.Join("..", "manifests", "components", name))

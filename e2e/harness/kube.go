@@ -5,8 +5,10 @@ package harness
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -28,7 +30,7 @@ const fieldManager = "binder-e2e"
 type Kube struct {
 	Client     kubernetes.Interface
 	dynamic    dynamic.Interface
-	mapper     meta.RESTMapper
+	mapper     meta.ResettableRESTMapper
 	kubeconfig string
 }
 
@@ -70,8 +72,17 @@ func (k *Kube) AsService(t testing.TB) kubernetes.Interface {
 	return client
 }
 
-// apply applies objects with server-side apply, in order.
-func (k *Kube) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+// Apply applies objects with server-side apply, in order.
+func (k *Kube) Apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+	return k.apply(ctx, objects)
+}
+
+// DryRun lets the API server check objects as if they were applied, and keeps none.
+func (k *Kube) DryRun(ctx context.Context, objects []*unstructured.Unstructured) error {
+	return k.apply(ctx, objects, metav1.DryRunAll)
+}
+
+func (k *Kube) apply(ctx context.Context, objects []*unstructured.Unstructured, dryRun ...string) error {
 	for _, object := range objects {
 		resource, err := k.resource(object)
 		if err != nil {
@@ -83,12 +94,65 @@ func (k *Kube) apply(ctx context.Context, objects []*unstructured.Unstructured) 
 		}
 		force := true
 		_, err = k.dynamic.Resource(resource).Namespace(object.GetNamespace()).
-			Patch(ctx, object.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+			Patch(ctx, object.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// InstallCRDs creates those CustomResourceDefinitions that the cluster does not have, and
+// deletes these at the end of the test.
+func (k *Kube) InstallCRDs(t testing.TB, definitions []*unstructured.Unstructured) {
+	t.Helper()
+	resource := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	client := k.dynamic.Resource(resource)
+	for _, definition := range definitions {
+		name := definition.GetName()
+		_, err := client.Create(t.Context(), definition, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("create the CustomResourceDefinition %s: %v", name, err)
+		}
+		t.Cleanup(func() {
+			if err := client.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+				t.Errorf("delete the CustomResourceDefinition %s: %v", name, err)
+			}
+			k.mapper.Reset()
+		})
+		Until(t, time.Minute, name+" is served", func(ctx context.Context) error {
+			k.mapper.Reset()
+			kind, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "kind")
+			group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+			_, err := k.mapper.RESTMapping(schema.GroupKind{Group: group, Kind: kind})
+			return err
+		})
+	}
+}
+
+// Remove deletes objects, at the end of a test, and waits until they are gone.
+func (k *Kube) Remove(t testing.TB, objects []*unstructured.Unstructured) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	for _, object := range objects {
+		err := poll(ctx, cleanupTimeout, func(ctx context.Context) error {
+			resource, err := k.resource(object)
+			if err != nil {
+				return err
+			}
+			err = k.dynamic.Resource(resource).Namespace(object.GetNamespace()).Delete(ctx, object.GetName(), metav1.DeleteOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return errors.Join(err, errors.New("it still exists"))
+		})
+		if err != nil {
+			t.Errorf("delete %s %s: %v", object.GetKind(), object.GetName(), err)
+		}
+	}
 }
 
 // deleteClusterWide deletes those of the objects that belong to no namespace, except
