@@ -57,6 +57,9 @@ func Connect(kubeconfig string) (*Kube, error) {
 	return &Kube{Client: client, dynamic: byKind, mapper: mapper, kubeconfig: kubeconfig}, nil
 }
 
+// Kubeconfig returns the path of the kubeconfig.
+func (k *Kube) Kubeconfig() string { return k.kubeconfig }
+
 // AsService returns a client with the service's rights.
 func (k *Kube) AsService(t testing.TB) kubernetes.Interface {
 	t.Helper()
