@@ -80,14 +80,16 @@ func renderChart(t *testing.T, namespace string, values map[string]any) []*unstr
 func chartValues(t *testing.T, components ...string) map[string]any {
 	t.Helper()
 	enabled := func() map[string]any { return map[string]any{"enabled": true} } // Helm adds defaults to it
+	domain := strings.TrimPrefix(instanceHosts, "*.")
 	proxies := []any{"192.0.2.0/24"}
 	byComponent := map[string]map[string]any{
-		"cert-manager":              {"certManager": enabled()},
-		"gateway":                   {"gateway": map[string]any{"enabled": true, "className": "example"}, "publicHost": publicHost, "trustedProxies": proxies},
-		"headroom":                  {"headroom": enabled()},
-		"horizontal-pod-autoscaler": {"autoscaling": enabled()},
-		"ingress":                   {"ingress": enabled(), "publicHost": publicHost, "trustedProxies": proxies},
-		"instance-hosts":            {"publicHost": publicHost, "instanceDomain": strings.TrimPrefix(instanceHosts, "*.")},
+		"cert-manager":                {"certManager": enabled()},
+		"cert-manager-instance-hosts": {"certManager": enabled(), "publicHost": publicHost, "instanceDomain": domain},
+		"gateway":                     {"gateway": map[string]any{"enabled": true, "className": "example"}, "publicHost": publicHost, "trustedProxies": proxies},
+		"headroom":                    {"headroom": enabled()},
+		"horizontal-pod-autoscaler":   {"autoscaling": enabled()},
+		"ingress":                     {"ingress": enabled(), "publicHost": publicHost, "trustedProxies": proxies},
+		"instance-hosts":              {"publicHost": publicHost, "instanceDomain": domain},
 	}
 	values := map[string]any{}
 	for _, component := range components {
@@ -107,15 +109,15 @@ func TestChartIsTheManifests(t *testing.T) {
 		{"horizontal-pod-autoscaler"},
 		{"ingress"},
 		{"ingress", "cert-manager"},
-		{"ingress", "cert-manager", "instance-hosts"},
+		{"ingress", "cert-manager", "cert-manager-instance-hosts", "instance-hosts"},
 		{"gateway"},
 		{"gateway", "cert-manager"},
-		{"gateway", "cert-manager", "instance-hosts"},
+		{"gateway", "cert-manager", "cert-manager-instance-hosts", "instance-hosts"},
 		{"instance-hosts"},
 		components(t),
 	} {
 		for _, component := range components {
-			tested[component] = len(components) < 4 || tested[component]
+			tested[component] = len(components) < 5 || tested[component]
 		}
 		t.Run("with "+strings.Join(components, "+"), func(t *testing.T) {
 			manifests := comparable(t, source{dir: "manifests", components: components}.render(t))

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,13 +80,13 @@ func TestManifestsDocumentComponents(t *testing.T) {
 
 // front is what a component in front of the proxy says.
 type front struct {
-	hosts     []string // that it serves
-	certified []string // hosts for which it shows the certificate of the Secret
-	secrets   []string
+	hosts   []string          // that it serves
+	secrets map[string]string // with the certificates of hosts
 }
 
 // ingressFront reads the Ingress, and checks where it leads.
-func ingressFront(t *testing.T, objects []runtime.Object) (f front) {
+func ingressFront(t *testing.T, objects []runtime.Object) front {
+	f := front{secrets: map[string]string{}}
 	ingress := of[*networkingv1.Ingress](t, objects)[0]
 	for _, rule := range ingress.Spec.Rules {
 		f.hosts = append(f.hosts, rule.Host)
@@ -97,21 +98,22 @@ func ingressFront(t *testing.T, objects []runtime.Object) (f front) {
 		assert.Equal(t, port.Name, path.Backend.Service.Port.Name)
 	}
 	for _, tls := range ingress.Spec.TLS {
-		f.certified = append(f.certified, tls.Hosts...)
-		f.secrets = append(f.secrets, tls.SecretName)
+		for _, host := range tls.Hosts {
+			f.secrets[host] = tls.SecretName
+		}
 	}
 	return f
 }
 
 // gatewayFront reads the Gateway and its routes, and checks where they lead.
-func gatewayFront(t *testing.T, objects []runtime.Object) (f front) {
+func gatewayFront(t *testing.T, objects []runtime.Object) front {
+	f := front{secrets: map[string]string{}}
 	gateway := of[*gatewayv1.Gateway](t, objects)[0]
 	listeners := map[gatewayv1.SectionName]gatewayv1.Listener{}
 	for _, listener := range gateway.Spec.Listeners {
 		listeners[listener.Name] = listener
 		if listener.Protocol == gatewayv1.HTTPSProtocolType {
-			f.certified = append(f.certified, string(*listener.Hostname))
-			f.secrets = append(f.secrets, string(listener.TLS.CertificateRefs[0].Name))
+			f.secrets[string(*listener.Hostname)] = string(listener.TLS.CertificateRefs[0].Name)
 		}
 	}
 	routes := of[*gatewayv1.HTTPRoute](t, objects)
@@ -131,7 +133,7 @@ func gatewayFront(t *testing.T, objects []runtime.Object) (f front) {
 		if len(rule.BackendRefs) == 0 {
 			assert.Equal(t, []gatewayv1.ProtocolType{gatewayv1.HTTPProtocolType}, protocols)
 			assert.Equal(t, "https", *rule.Filters[0].RequestRedirect.Scheme)
-			assert.ElementsMatch(t, f.certified, hosts, "all are redirected")
+			assert.ElementsMatch(t, slices.Collect(maps.Keys(f.secrets)), hosts, "all are redirected")
 			continue
 		}
 		assert.NotContains(t, protocols, gatewayv1.HTTPProtocolType)
@@ -166,7 +168,7 @@ func TestManifestsServeTheHosts(t *testing.T) {
 			domain     string
 		}{
 			{[]string{name, "cert-manager"}, []string{publicHost}, ""},
-			{[]string{name, "cert-manager", "instance-hosts"}, []string{publicHost, instanceHosts}, strings.TrimPrefix(instanceHosts, "*.")},
+			{[]string{name, "cert-manager", "cert-manager-instance-hosts", "instance-hosts"}, []string{publicHost, instanceHosts}, strings.TrimPrefix(instanceHosts, "*.")},
 		} {
 			t.Run(strings.Join(tc.components, "+"), func(t *testing.T) {
 				objects := loadWith(t, tc.components...)
@@ -174,14 +176,16 @@ func TestManifestsServeTheHosts(t *testing.T) {
 				assert.Equal(t, publicHost, variables["BINDER_PUBLIC_HOST"])
 				assert.Equal(t, tc.domain, variables["BINDER_INSTANCE_DOMAIN"])
 				assert.NotEmpty(t, variables["BINDER_TRUSTED_PROXIES"])
-				certificate := of[*certmanagerv1.Certificate](t, objects)[0].Spec
-				assert.Equal(t, tc.hosts, certificate.DNSNames)
 				front := read(t, objects)
 				assert.Equal(t, tc.hosts, front.hosts)
-				assert.Equal(t, tc.hosts, front.certified)
-				for _, secret := range front.secrets {
-					assert.Equal(t, certificate.SecretName, secret)
+				certificates := of[*certmanagerv1.Certificate](t, objects)
+				require.Len(t, certificates, len(tc.hosts), "no two hosts share a certificate")
+				wanted := map[string]string{}
+				for _, certificate := range certificates {
+					require.Len(t, certificate.Spec.DNSNames, 1)
+					wanted[certificate.Spec.DNSNames[0]] = certificate.Spec.SecretName
 				}
+				assert.Equal(t, wanted, front.secrets)
 			})
 		}
 	}

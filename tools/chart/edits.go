@@ -69,7 +69,7 @@ func controller() []template {
 
 func ofInstances() []template {
 	return []template{
-		{from: "base/instances/namespace.yaml", when: "instances.createNamespace", edits: []edit{{"binder-instances", instances}}},
+		{from: "base/instances/namespace.yaml", when: ".Values.instances.createNamespace", edits: []edit{{"binder-instances", instances}}},
 		{from: "base/instances/networkpolicy.yaml", edits: []edit{
 			{"metadata.name: binder\n", "metadata.name: " + release + "\n"},
 			{`              # Add the public ranges of your own here: nodes, load balancers, the API
@@ -84,7 +84,7 @@ func ofInstances() []template {
 		}},
 		{from: "base/instances/quota.yaml", edits: quota()},
 		{from: "base/instances/role.yaml", edits: []edit{{"    namespace: binder\n", "    namespace: " + release + "\n"}}},
-		{from: "base/instances/template-jupyter.yaml", when: "jupyter.enabled", edits: []edit{
+		{from: "base/instances/template-jupyter.yaml", when: ".Values.jupyter.enabled", edits: []edit{
 			{"  annotations:\n", "  annotations:\n    {{- with .Values.jupyter.poolSize }}\n    binder-project.org/pool-size: {{ . | quote }}\n    {{- end }}\n"},
 			{"priorityClassName: binder-instances", "priorityClassName: " + instances + "{{ if .Values.headroom.enabled }}-preempting{{ end }}"},
 			{"quay.io/jupyter/minimal-notebook:2026-08-10", "{{ .Values.jupyter.image }}"},
@@ -94,39 +94,45 @@ func ofInstances() []template {
 
 func components() []template {
 	return []template{
-		{from: "components/cert-manager/certificate.yaml", when: "certManager.enabled", edits: []edit{
-			{"binder-tls", "{{ .Values.tlsSecretName }}"},
+		{from: "components/cert-manager/certificate.yaml", when: ".Values.certManager.enabled", edits: []edit{
+			{"binder-tls", "{{ .Values.tls.secretName }}"},
 			{"ClusterIssuer", "{{ .Values.certManager.issuerKind }}"},
 			{"name: letsencrypt", "name: {{ .Values.certManager.issuerName }}"},
-			{"    - binder.example.org\n", "    - {{ include \"binder.publicHost\" . }}\n" + ifDomain("    - {{ include \"binder.instanceHosts\" . | quote }}\n")},
+			{"binder.example.org", "{{ include \"binder.publicHost\" . }}"},
 		}},
-		{from: "components/gateway/gateway.yaml", when: "gateway.enabled", edits: []edit{
+		{from: "components/cert-manager-instance-hosts/certificate.yaml", when: "and .Values.certManager.enabled .Values.instanceDomain", edits: []edit{
+			{"binder-instances-tls", "{{ .Values.tls.instancesSecretName }}"},
+			{"ClusterIssuer", "{{ .Values.certManager.issuerKind }}"},
+			{"name: letsencrypt", "name: {{ .Values.certManager.issuerName }}"},
+			{`"*.users.example.org"`, "{{ include \"binder.instanceHosts\" . | quote }}"},
+		}},
+		{from: "components/gateway/gateway.yaml", when: ".Values.gateway.enabled", edits: []edit{
 			{"example # kubectl get gatewayclasses", "{{ .Values.gateway.className }}"},
 			{"binder.example.org", "{{ include \"binder.publicHost\" . }}"},
-			{"binder-tls", "{{ .Values.tlsSecretName }}"},
+			{"binder-tls", "{{ .Values.tls.secretName }}"},
 			{"", ifDomain(`    - name: https-instances
       protocol: HTTPS
       port: 443
       hostname: {{ include "binder.instanceHosts" . | quote }}
       tls:
         certificateRefs:
-          - name: {{ .Values.tlsSecretName }}
+          - name: {{ .Values.tls.instancesSecretName }}
 `)},
 		}},
-		{from: "components/gateway/httproutes.yaml", when: "gateway.enabled", edits: []edit{
+		{from: "components/gateway/httproutes.yaml", when: ".Values.gateway.enabled", edits: []edit{
 			{"    - binder.example.org\n", "    - {{ include \"binder.publicHost\" . }}\n" + ifDomain("    - {{ include \"binder.instanceHosts\" . | quote }}\n")},
 			{"      sectionName: https\n", "      sectionName: https\n" + ifDomain("    - name: binder-proxy\n      sectionName: https-instances\n")},
 			{"port: 80\n", "port: {{ .Values.service.proxy.port }}\n"},
 		}},
-		{from: "components/headroom/deployment.yaml", when: "headroom.enabled", edits: placeholders()},
-		{from: "components/headroom/namespace.yaml", when: "headroom.enabled", edits: []edit{{"  name: binder-headroom\n", "  name: " + headroom + "\n"}}},
-		{from: "components/headroom/networkpolicy.yaml", when: "headroom.enabled"},
-		{from: "components/headroom/priorityclasses.yaml", when: "headroom.enabled", edits: []edit{
+		{from: "components/headroom/deployment.yaml", when: ".Values.headroom.enabled", edits: placeholders()},
+		{from: "components/headroom/namespace.yaml", when: ".Values.headroom.enabled", edits: []edit{{"  name: binder-headroom\n", "  name: " + headroom + "\n"}}},
+		{from: "components/headroom/networkpolicy.yaml", when: ".Values.headroom.enabled"},
+		{from: "components/headroom/priorityclasses.yaml", when: ".Values.headroom.enabled", edits: []edit{
 			{"  name: binder-headroom\n", "  name: " + headroom + "\n"},
 			{"binder-instances-preempting", instances + "-preempting"},
 		}},
-		{from: "components/horizontal-pod-autoscaler/horizontalpodautoscaler.yaml", when: "autoscaling.enabled", edits: autoscaler()},
-		{from: "components/ingress/ingress.yaml", when: "ingress.enabled", edits: ingress()},
+		{from: "components/horizontal-pod-autoscaler/horizontalpodautoscaler.yaml", when: ".Values.autoscaling.enabled", edits: autoscaler()},
+		{from: "components/ingress/ingress.yaml", when: ".Values.ingress.enabled", edits: ingress()},
 	}
 }
 
@@ -257,8 +263,7 @@ func ingress() []edit {
     nginx.ingress.kubernetes.io/proxy-buffering: "off"
 `, "    {{- toYaml .Values.ingress.annotations | nindent 4 }}\n"},
 		{"ingressClassName: nginx", "ingressClassName: {{ .Values.ingress.className }}"},
-		{"    - hosts: [binder.example.org]\n", "    - hosts:\n        - {{ include \"binder.publicHost\" . }}\n" + ifDomain("        - {{ include \"binder.instanceHosts\" . | quote }}\n")},
-		{"binder-tls", "{{ .Values.tlsSecretName }}"},
+		{"      secretName: binder-tls\n", "      secretName: {{ .Values.tls.secretName }}\n" + ifDomain("    - hosts: [{{ include \"binder.instanceHosts\" . | quote }}]\n      secretName: {{ .Values.tls.instancesSecretName }}\n")},
 		{"binder.example.org", "{{ include \"binder.publicHost\" . }}"},
 		{"", ifDomain("    - host: {{ include \"binder.instanceHosts\" . | quote }}\n" + rule)},
 	}

@@ -14,7 +14,7 @@ import (
 // template is a template of the chart that is generated from a file of manifests/.
 type template struct {
 	from  string // below manifests/
-	when  string // the value that must be true for the objects to exist, if there is one
+	when  string // what must be true for the objects to exist, if there is a condition
 	edits []edit
 }
 
@@ -62,7 +62,7 @@ func (t template) generate(manifests string) (string, error) {
 		return "", err
 	}
 	if t.when != "" {
-		text = fmt.Sprintf("{{- if .Values.%s }}\n%s{{- end }}\n", t.when, text)
+		text = fmt.Sprintf("{{- if %s }}\n%s{{- end }}\n", t.when, text)
 	}
 	return fmt.Sprintf("{{- /* Generated from manifests/%s by make chart. Do not edit. */}}\n%s", t.from, text), nil
 }
