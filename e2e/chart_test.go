@@ -89,6 +89,7 @@ func chartValues(t *testing.T, components ...string) map[string]any {
 		"headroom":                    {"headroom": enabled()},
 		"horizontal-pod-autoscaler":   {"autoscaling": enabled()},
 		"ingress":                     {"ingress": enabled(), "publicHost": publicHost, "trustedProxies": proxies},
+		"monitoring":                  {"monitoring": enabled()},
 		"instance-hosts":              {"publicHost": publicHost, "instanceDomain": domain},
 	}
 	values := map[string]any{}
@@ -106,6 +107,7 @@ func TestChartIsTheManifests(t *testing.T) {
 	for _, components := range [][]string{
 		{},
 		{"headroom"},
+		{"monitoring"},
 		{"horizontal-pod-autoscaler"},
 		{"ingress"},
 		{"ingress", "cert-manager"},

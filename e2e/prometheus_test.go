@@ -88,6 +88,8 @@ func TestPrometheus(t *testing.T) {
 			assert.Contains(t, names, string(sample.Metric["instance"]))
 			assert.EqualValues(t, "binder-deploy-kubernetes", sample.Metric["job"])
 			assert.NotEmpty(t, sample.Metric["node"])
+			assert.Equal(t, sample.Metric["instance"], sample.Metric["pod"], "the autoscaler's rule needs it")
+			assert.EqualValues(t, harness.Namespace, sample.Metric["namespace"])
 		}
 	})
 	t.Run("the docs have every metric and no other", func(t *testing.T) {
@@ -188,6 +190,8 @@ func scrapeConfig(t *testing.T, monitor monitoringv1.PodMonitor) map[string]any 
 	}
 	relabel = append(relabel,
 		map[string]any{"action": "keep", "source_labels": []string{"__meta_kubernetes_pod_container_port_name"}, "regex": *endpoint.Port},
+		map[string]any{"source_labels": []string{"__meta_kubernetes_namespace"}, "target_label": "namespace"},
+		map[string]any{"source_labels": []string{"__meta_kubernetes_pod_name"}, "target_label": "pod"},
 		map[string]any{"source_labels": []string{metaLabel(monitor.Spec.JobLabel)}, "target_label": "job"})
 	for _, rule := range endpoint.RelabelConfigs {
 		require.Equal(t, monitoringv1.RelabelConfig{SourceLabels: rule.SourceLabels, TargetLabel: rule.TargetLabel}, rule, "this test does not know all of it")
@@ -218,7 +222,7 @@ func servePods(t *testing.T) (url string) {
 			for _, container := range pod.Spec.Containers {
 				for _, port := range container.Ports {
 					labels := map[string]string{
-						"__meta_kubernetes_pod_name": pod.Name, "__meta_kubernetes_pod_node_name": pod.Spec.NodeName,
+						"__meta_kubernetes_namespace": pod.Namespace, "__meta_kubernetes_pod_name": pod.Name, "__meta_kubernetes_pod_node_name": pod.Spec.NodeName,
 						"__meta_kubernetes_pod_container_port_name": port.Name,
 					}
 					for name, value := range pod.Labels {

@@ -133,6 +133,8 @@ func components() []template {
 		}},
 		{from: "components/horizontal-pod-autoscaler/horizontalpodautoscaler.yaml", when: ".Values.autoscaling.enabled", edits: autoscaler()},
 		{from: "components/ingress/ingress.yaml", when: ".Values.ingress.enabled", edits: ingress()},
+		{from: "components/monitoring/podmonitor.yaml", when: ".Values.monitoring.enabled"},
+		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled"},
 	}
 }
 

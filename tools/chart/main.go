@@ -65,6 +65,11 @@ func generate(root string) (map[string]string, error) {
 		}
 		files[t.target()] = content
 	}
+	dashboard, err := os.ReadFile(filepath.Join(root, "manifests", "components", "monitoring", "dashboard.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read the dashboard: %w", err)
+	}
+	files[filepath.Join(chartDir, "files", "dashboard.json")] = string(dashboard) // templates/dashboard.yaml has it
 	readme, err := readme(filepath.Join(root, chartDir))
 	if err != nil {
 		return nil, err

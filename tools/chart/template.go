@@ -40,9 +40,7 @@ func (t template) generate(manifests string) (string, error) {
 		return "", fmt.Errorf("read a manifest: %w", err)
 	}
 	text := string(data)
-	if strings.Contains(text, "{{") {
-		return "", fmt.Errorf("%s: what looks like a template must be escaped, and there is no code for that", t.from)
-	}
+	text = strings.NewReplacer("{{", "{{ `{{` }}", "}}", "{{ `}}` }}").Replace(text) // it is Prometheus' own
 	for _, e := range t.edits {
 		if !strings.Contains(text, e.old) {
 			return "", fmt.Errorf("%s no longer has the text %q, which tools/chart/edits.go replaces", t.from, e.old)
