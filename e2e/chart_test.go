@@ -107,8 +107,8 @@ func TestChartIsTheManifests(t *testing.T) {
 	for _, components := range [][]string{
 		{},
 		{"headroom"},
-		{"monitoring"},
 		{"horizontal-pod-autoscaler"},
+		{"monitoring"},
 		{"ingress"},
 		{"ingress", "cert-manager"},
 		{"ingress", "cert-manager", "cert-manager-instance-hosts", "instance-hosts"},
@@ -226,6 +226,10 @@ func TestChartValues(t *testing.T) {
 				"instancesExcept": []any{"198.18.0.1/32", "2a00:1::/32"},
 			}},
 			[]string{"    - ports:\n      - port: 1001\n  egress:\n", "\n    - ports:\n      - port: 1002\n", "\n    - ports:\n      - port: 1003\n", "except:\n              - 198.18.0.1/32\n", "except:\n              - 2a00:1::/32\n"},
+		},
+		"labels for the Prometheus operator": {
+			map[string]any{"monitoring": map[string]any{"enabled": true, "labels": map[string]any{"release": "prometheus"}}},
+			[]string{"component: monitoring\n    release: prometheus\n    app.kubernetes.io/part-of: binder\n"},
 		},
 		"a pool of notebooks": {
 			map[string]any{"jupyter": map[string]any{"poolSize": 2}},

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,13 +25,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-// TestComponentsAreAccepted lets the API server check manifests with every component, with
-// the definitions of the types that it does not know by itself.
+// TestComponentsAreAccepted lets the API server check manifests with every component, and
+// the chart, with the definitions of the types that it does not know by itself. The Go types
+// of the Prometheus operator come without definitions, so its objects are left out.
 func TestComponentsAreAccepted(t *testing.T) {
 	installDefinitions(t)
 	for name, source := range sources(t) {
 		t.Run(name, func(t *testing.T) {
-			require.NoError(t, suite.Kube.DryRun(t.Context(), inTestNamespaces(t, source.render(t))))
+			objects := slices.DeleteFunc(source.render(t), func(object *unstructured.Unstructured) bool {
+				return object.GroupVersionKind().Group == monitoring.GroupName
+			})
+			require.NoError(t, suite.Kube.DryRun(t.Context(), inTestNamespaces(t, objects)))
 		})
 	}
 }
@@ -60,14 +65,9 @@ func installDefinitions(t *testing.T) {
 	suite.Kube.InstallCRDs(t, definitions)
 }
 
-// inTestNamespaces moves objects to the namespaces of the tests, which exist. It leaves out
-// those of the Prometheus operator: the module of their types does not have their
-// definitions. TestPrometheus uses them.
+// inTestNamespaces moves objects to the namespaces of the tests, which exist.
 func inTestNamespaces(t *testing.T, objects []*unstructured.Unstructured) []*unstructured.Unstructured {
 	t.Helper()
-	objects = slices.DeleteFunc(objects, func(object *unstructured.Unstructured) bool {
-		return object.GroupVersionKind().Group == "monitoring.coreos.com"
-	})
 	for _, object := range objects {
 		switch {
 		case object.GetNamespace() == "":

@@ -133,9 +133,15 @@ func components() []template {
 		}},
 		{from: "components/horizontal-pod-autoscaler/horizontalpodautoscaler.yaml", when: ".Values.autoscaling.enabled", edits: autoscaler()},
 		{from: "components/ingress/ingress.yaml", when: ".Values.ingress.enabled", edits: ingress()},
-		{from: "components/monitoring/podmonitor.yaml", when: ".Values.monitoring.enabled"},
-		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled"},
+		{from: "components/monitoring/podmonitor.yaml", when: ".Values.monitoring.enabled", edits: monitoring()},
+		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled", edits: monitoring()},
 	}
+}
+
+// monitoring adds the labels that the operator of Prometheus selects by.
+func monitoring() []edit {
+	line := "    app.kubernetes.io/component: monitoring\n"
+	return []edit{{line, line + list(".Values.monitoring.labels", 4)}}
 }
 
 func deployment() []edit {

@@ -3,7 +3,8 @@
 //	chart [repository]
 //
 // Its templates come from the files of manifests/, in which the edits of edits.go put values
-// in place of what the files say, and its README from the comments in values.yaml.
+// in place of what the files say, and its README from the comments in values.yaml. The
+// dashboard is a copy.
 package main
 
 import (
@@ -65,11 +66,12 @@ func generate(root string) (map[string]string, error) {
 		}
 		files[t.target()] = content
 	}
-	dashboard, err := os.ReadFile(filepath.Join(root, "manifests", "components", "monitoring", "dashboard.json"))
+	// Helm does not read files outside of a chart.
+	dashboard, err := os.ReadFile(filepath.Join(root, "manifests/components/monitoring/dashboard.json"))
 	if err != nil {
 		return nil, fmt.Errorf("read the dashboard: %w", err)
 	}
-	files[filepath.Join(chartDir, "files", "dashboard.json")] = string(dashboard) // templates/dashboard.yaml has it
+	files[filepath.Join(chartDir, "files/dashboard.json")] = string(dashboard)
 	readme, err := readme(filepath.Join(root, chartDir))
 	if err != nil {
 		return nil, err

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// list adds the elements of a value to a list, indented by some spaces.
+// list adds the elements of a value to a list, or to a mapping, indented by some spaces.
 func list(value string, indent int) string {
 	return lines(indent, "{{- with "+value+" }}", fmt.Sprintf("{{- toYaml . | nindent %d }}", indent), "{{- end }}")
 }
