@@ -83,7 +83,7 @@ func launchAndVisit(t *testing.T, key string) {
 	require.NoError(t, err)
 
 	address := releasePods(t)[0].Status.PodIP
-	api := harness.NewAPI("http://"+net.JoinHostPort(address, "8084"), key)
+	api := suite.API.At("http://" + net.JoinHostPort(address, "8084")).WithKey(key)
 	var launched struct{ ID string }
 	harness.Until(t, 20*time.Second, "the service knows the template", func(context.Context) error {
 		answer := api.Do(t, http.MethodPost, "/applications/"+template, "")
@@ -100,8 +100,8 @@ func launchAndVisit(t *testing.T, key string) {
 		return nil
 	})
 	assert.Equal(t, publicHost+"/user/"+launched.ID, api.Status(t, template, launched.ID).Location)
-	proxy := harness.NewAPI("http://"+net.JoinHostPort(address, "8000"), "")
-	assert.Equal(t, http.StatusOK, proxy.Do(t, http.MethodGet, "/user/"+launched.ID+"/", "").Code)
+	code, _ := visit(t, http.MethodGet, "http://"+net.JoinHostPort(address, "8000")+"/user/"+launched.ID+"/", nil)
+	assert.Equal(t, http.StatusOK, code)
 }
 
 // releasePods returns the replicas of the release that are not being deleted.

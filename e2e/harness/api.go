@@ -39,6 +39,12 @@ func (a API) At(base string) API {
 	return a
 }
 
+// WithKey returns a client with another key.
+func (a API) WithKey(key string) API {
+	a.key = key
+	return a
+}
+
 // Document returns the document that describes the API.
 func (a API) Document() *openapi.Document { return a.http.Transport.(*openapi.Transport).Document }
 
