@@ -153,10 +153,11 @@ func (c *Cache) Run(ctx context.Context) {
 }
 
 // Synced reports whether everything has been read once. Until then an instance that
-// the cache lacks may exist.
+// the cache lacks may exist. The quotas are only for metrics: no replica waits for them, or for
+// the right to read them.
 func (c *Cache) Synced() bool {
 	for _, informer := range c.informers() {
-		if !informer.HasSynced() {
+		if informer != c.quotas && !informer.HasSynced() {
 			return false
 		}
 	}

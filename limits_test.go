@@ -129,6 +129,28 @@ func TestLimitsOfAClient(t *testing.T) {
 	}
 }
 
+// Nobody can launch while launches are paused, of a template or at all. What runs goes on, and
+// a repeated launch finds its instance.
+func TestPausedLaunches(t *testing.T) {
+	for name, flags := range map[string][]string{"of a template": nil, "all": {"--pause-launches"}} {
+		t.Run(name, func(t *testing.T) {
+			template := kubetest.Template("jupyter")
+			if flags == nil {
+				kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "0")(template)
+			}
+			server := kubetest.NewServer(time.Now, template, kubetest.Template("other"), kubetest.Pod(kubetest.ID(1), time.Now()))
+			a := startLimited(t, server, flags...)
+			wantLimit(t, visitor{forwarded: "203.0.113.3"}.api(t, a), "paused", time.Minute, time.Minute)
+			wantLimit(t, visitor{key: testAPIKey}.api(t, a), "paused", time.Minute, time.Minute)
+			wantEqual(t, "the page", visitor{forwarded: "203.0.113.4"}.page(t, a).code, 429)
+			wantEqual(t, "what runs", len(a.cache.Instances("jupyter")), 1)
+			if launches := server.Calls("create"); len(launches) > 0 && launches[0].GetResource().Resource == "pods" {
+				t.Errorf("the writes are %v", launches)
+			}
+		})
+	}
+}
+
 // The limits of all clients together bind holders of the API key as well.
 func TestLimitsOfAll(t *testing.T) {
 	for limit, flags := range map[string][]string{

@@ -169,6 +169,7 @@ func fileLimit() int64 {
 func (a *app) limits() admission.Limits {
 	return admission.Limits{
 		LaunchRate: a.config.LaunchRate, MaxPerClient: a.config.MaxInstancesPerClient, MaxInstances: a.config.MaxInstances,
+		Paused: a.config.PauseLaunches,
 	}
 }
 

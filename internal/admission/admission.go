@@ -24,6 +24,8 @@ type Limits struct {
 	MaxPerClient int
 	// MaxInstances is how many living instances there can be in all.
 	MaxInstances int
+	// Paused refuses all launches.
+	Paused bool
 }
 
 // Instances is what an Admission asks the read model.
@@ -41,9 +43,10 @@ type Request struct {
 	// from the limits of each client.
 	Client string
 	// Template is the template's name, and TemplateMax how many living instances it can
-	// have; 0 means no limit.
-	Template    string
-	TemplateMax int
+	// have; 0 means no limit. TemplatePaused refuses all of its launches.
+	Template       string
+	TemplateMax    int
+	TemplatePaused bool
 	// ID is the instance's id, or "" if it is not known yet. An instance of this id that
 	// exists is not counted: the request repeats its launch.
 	ID string
@@ -109,6 +112,9 @@ func (a *Admission) Admit(req Request) (*Place, error) {
 // they are few, so refusing a client that floods costs little.
 func (a *Admission) check(req Request, now time.Time) *Refusal {
 	limits := a.deps.Limits
+	if limits.Paused || req.TemplatePaused {
+		return &Refusal{Paused, 0, retryWhenFull}
+	}
 	if req.Client != "" && (limits.LaunchRate > 0 || limits.MaxPerClient > 0) {
 		launches := a.count(req, a.deps.Instances.ClientInstances(req.Client), func(other Request) bool { return other.Client == req.Client })
 		if refusal := checkClient(limits, launches, now); refusal != nil {

@@ -19,11 +19,13 @@ const (
 	TemplateInstances = "template-max-instances"
 	// AllInstances limits the living instances in all.
 	AllInstances = "max-instances"
+	// Paused is not a number: no launch is allowed, of a template or at all.
+	Paused = "paused"
 )
 
 // LimitNames returns the names of all limits.
 func LimitNames() []string {
-	return []string{LaunchRate, ClientInstances, TemplateInstances, AllInstances}
+	return []string{LaunchRate, ClientInstances, TemplateInstances, AllInstances, Paused}
 }
 
 const (
@@ -40,7 +42,7 @@ const (
 type Refusal struct {
 	// Limit is the name of the limit, one of LimitNames.
 	Limit string
-	// Max is the limit's value.
+	// Max is the limit's value; 0 for Paused.
 	Max int
 	// RetryAfter is when the same launch can succeed, in whole seconds. For LaunchRate it
 	// is exact; for the others, which depend on when instances end, it is a guess.
@@ -56,6 +58,8 @@ func (r *Refusal) Error() string {
 		return fmt.Sprintf("at most %d instances at the same time are allowed from one address; try again when one of them has ended", r.Max)
 	case TemplateInstances:
 		return "all places of this template are taken; try again in a minute"
+	case Paused:
+		return "launches are paused at the moment; try again later"
 	}
 	return "all places are taken; try again in a minute"
 }

@@ -172,6 +172,8 @@ type Config struct {
 	// MaxInstances is how many living instances there can be in all. The default 0 means
 	// no limit.
 	MaxInstances int
+	// PauseLaunches refuses all launches.
+	PauseLaunches bool
 	// MaxConnections is how many connections of visitors the proxy holds, and
 	// MaxConnectionsPerClient how many of them one client can have. MaxConnectionsPerInstance
 	// is how many requests and WebSockets can be under way at one instance. The default 0

@@ -134,6 +134,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"max-instances":                {"7", "8", "MaxInstances"},
 		"trusted-proxies":              {"10.0.0.0/8", "fd00::/8", "TrustedProxies"},
 		"max-instances-per-client":     {"7", "8", "MaxInstancesPerClient"},
+		"pause-launches":               {"true", "false", "PauseLaunches"},
 		"max-connections":              {"7", "8", "MaxConnections"},
 		"max-connections-per-client":   {"7", "8", "MaxConnectionsPerClient"},
 		"max-connections-per-instance": {"7", "8", "MaxConnectionsPerInstance"},

@@ -17,6 +17,8 @@ func (c *Config) limitFlags(f *flag.FlagSet) {
 		"`number` of living instances that a client can have; 0 means no limit. Launches with the API key do not count")
 	f.Var(newNumber(&c.MaxInstances, 0), "max-instances",
 		"`number` of living instances that there can be in all; 0 means no limit but the quota")
+	f.Var(newSwitch(&c.PauseLaunches, false), "pause-launches",
+		"refuse all launches, with 429. Instances that run go on")
 	f.Var(newNumber(&c.MaxConnections, 0), "max-connections",
 		"`number` of connections of visitors that the proxy holds; 0 means as many as half of the memory has room for")
 	f.Var(newNumber(&c.MaxConnectionsPerClient, 0), "max-connections-per-client",

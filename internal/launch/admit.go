@@ -35,11 +35,13 @@ func (l *Launcher) admit(ctx context.Context, req Request, id string) (*admitted
 	if err != nil {
 		return nil, err
 	}
-	limit, err := podtemplate.MaxInstances(template)
+	most, limited, err := podtemplate.MaxInstances(template)
 	if err != nil {
 		return nil, &podtemplate.Error{Template: template.Name, Err: err}
 	}
-	place, err := l.deps.Admission.Admit(admission.Request{Client: req.Client, Template: template.Name, TemplateMax: limit, ID: id})
+	place, err := l.deps.Admission.Admit(admission.Request{
+		Client: req.Client, Template: template.Name, TemplateMax: most, TemplatePaused: limited && most == 0, ID: id,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -85,10 +85,12 @@ func Port(template *corev1.PodTemplate) (int, error) {
 	return instance.DefaultPort, nil
 }
 
-// MaxInstances returns how many instances of a template may live at once; 0 means
-// that there is no limit.
-func MaxInstances(template *corev1.PodTemplate) (int, error) {
-	return parseAnnotation(template, instance.MaxInstancesAnnotation, parseMaxInstances)
+// MaxInstances returns how many instances of a template may live at once, if there is a
+// limit. The limit 0 pauses its launches.
+func MaxInstances(template *corev1.PodTemplate) (most int, limited bool, err error) {
+	_, limited = template.Annotations[instance.MaxInstancesAnnotation]
+	most, err = parseAnnotation(template, instance.MaxInstancesAnnotation, parseMaxInstances)
+	return most, limited, err
 }
 
 // PoolSize returns how many pods of a template are kept warm.
@@ -147,8 +149,8 @@ func parseDuration(value string) (time.Duration, error) {
 
 func parseMaxInstances(value string) (int, error) {
 	most, err := strconv.Atoi(value)
-	if err != nil || most < 1 {
-		return 0, invalid(value, "a positive whole number")
+	if err != nil || most < 0 {
+		return 0, invalid(value, "a whole number from 0 on")
 	}
 	return most, nil
 }

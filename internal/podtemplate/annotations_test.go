@@ -24,7 +24,7 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/port", "1 to 65535", true, []string{"1", "65535"}, []string{"", "http", "0", "-1", "65536", "80.5"}},
 	{"binder-project.org/cull-timeout", "positive duration such as 30m", true, []string{"30m"}, []string{"", "soon", "3600", "0s", "-1h"}},
 	{"binder-project.org/max-age", "positive duration such as 30m", true, []string{"12h"}, []string{"", "long", "3600", "0s", "-1h"}},
-	{"binder-project.org/max-instances", "positive whole number", true, []string{"1", "250"}, []string{"", "many", "0", "-1", "1.5"}},
+	{"binder-project.org/max-instances", "whole number from 0 on", true, []string{"0", "1", "250"}, []string{"", "many", "-1", "1.5"}},
 	{"binder-project.org/token-header", "a header field with the token in it", true, []string{"Authorization: token $(BINDER_TOKEN)", "x-key:$(BINDER_TOKEN)"},
 		[]string{"", "$(BINDER_TOKEN)", "X-Key: secret", "X Key: $(BINDER_TOKEN)", "X: $(BINDER_TOKEN)$(BINDER_TOKEN)", "X: $(BINDER_TOKEN)\r\nY: z", "Cookie: a=$(BINDER_TOKEN)", "host: $(BINDER_TOKEN)"}},
 	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000"}, []string{"", "two", "-1", "1001", "1.5"}},
@@ -53,7 +53,7 @@ func TestAnnotations(t *testing.T) {
 			template := kubetest.Template("t", kubetest.WithTemplateAnnotation(row.key, value))
 			problems := podtemplate.Problems(template)
 			pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Token)
-			if _, limit := podtemplate.MaxInstances(template); limit != nil {
+			if _, _, limit := podtemplate.MaxInstances(template); limit != nil {
 				err = limit // it prevents a launch as well
 			}
 			if prevented := !valid && row.preventsLaunch; (err != nil) != prevented || err != nil && err.Error() != problems[0].Err.Error() {
@@ -94,6 +94,13 @@ func TestNumbers(t *testing.T) {
 			template.Template.Spec.Containers = []corev1.Container{{}, {Ports: ports}}
 		}
 	}
+	maxInstances := func(template *corev1.PodTemplate) (int, error) {
+		most, limited, err := podtemplate.MaxInstances(template)
+		if !limited {
+			return -1, err
+		}
+		return most, err
+	}
 	http, dns := corev1.ContainerPort{ContainerPort: 80}, corev1.ContainerPort{ContainerPort: 53, Protocol: corev1.ProtocolUDP}
 	for _, test := range []struct {
 		name   string
@@ -105,8 +112,9 @@ func TestNumbers(t *testing.T) {
 		{"the first declared port", podtemplate.Port, declares(http, corev1.ContainerPort{ContainerPort: 81}), 80},
 		{"no UDP port", podtemplate.Port, declares(dns, corev1.ContainerPort{ContainerPort: 81, Protocol: corev1.ProtocolTCP}), 81},
 		{"a Binder image's port", podtemplate.Port, declares(), 8888},
-		{"no limit", podtemplate.MaxInstances, declares(), 0},
-		{"a limit", podtemplate.MaxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250"), 250},
+		{"no limit", maxInstances, declares(), -1},
+		{"a pause", maxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "0"), 0},
+		{"a limit", maxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250"), 250},
 		{"no pool", podtemplate.PoolSize, declares(), 0},
 		{"a pool", podtemplate.PoolSize, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "3"), 3},
 	} {

@@ -1,0 +1,87 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// TestKubectl runs the commands of docs/operate.md, "With kubectl", with the names of this
+// test. Those that change nodes or the service are tried and not carried out.
+func TestKubectl(t *testing.T) {
+	t.Parallel()
+	const template = "echo-kubectl"
+	suite.CopyTemplate(t, "echo", template)
+	first, second := suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t), suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t)
+	names := strings.NewReplacer("binder-instances", harness.InstancesNamespace, "-n binder ", "-n "+harness.Namespace+" ",
+		"jupyter", template, "<name>", first.PodName(), "<node>", first.Pod(t).Spec.NodeName, "docs/columns.txt", "../docs/columns.txt")
+	launch := func() harness.Answer {
+		answer := suite.API.Do(t, http.MethodPost, "/applications/"+template, "")
+		if answer.Code == http.StatusOK {
+			var launched struct{ ID string }
+			answer.Decode(t, &launched)
+			suite.Adopt(t, template, launched.ID)
+		}
+		return answer
+	}
+	pausedLimit := regexp.MustCompile(`"limit": ?"paused"`)
+	for _, line := range kubectlCommands(t) {
+		command := names.Replace(line)
+		if strings.Contains(command, " drain ") || strings.Contains(command, " set env ") {
+			command += " --dry-run=server"
+		}
+		output := suite.Kube.Kubectl(t, command)
+		switch {
+		case strings.Contains(line, "custom-columns"):
+			for _, instance := range []*harness.Instance{first, second} {
+				assert.Regexp(t, instance.PodName()+` +`+template+` +Running +True +\S+Z +\S+Z +launch`, output)
+			}
+		case strings.Contains(line, " get pods "), strings.Contains(line, " describe "):
+			assert.Contains(t, output, first.PodName())
+		case strings.Contains(line, "delete pod <name>"):
+			first.AwaitEnd(t, removalMargin, "Gone")
+		case strings.Contains(line, "delete pods"):
+			second.AwaitEnd(t, removalMargin, "Gone")
+		case strings.Contains(line, "max-instances=0"):
+			harness.Until(t, removalMargin, "launches are paused", func(context.Context) error {
+				if answer := launch(); answer.Code != http.StatusTooManyRequests || !pausedLimit.Match(answer.Body) {
+					return fmt.Errorf("it returned %d: %s", answer.Code, answer.Body)
+				}
+				return nil
+			})
+		case strings.Contains(line, "max-instances-"):
+			harness.Until(t, removalMargin, "launches go on", func(context.Context) error {
+				if answer := launch(); answer.Code != http.StatusOK {
+					return fmt.Errorf("it returned %d: %s", answer.Code, answer.Body)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// kubectlCommands returns the commands of the section, in their order.
+func kubectlCommands(t *testing.T) (commands []string) {
+	t.Helper()
+	page, err := os.ReadFile("../docs/operate.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(page), "\n## With kubectl\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, match := range regexp.MustCompile(`(?m)^kubectl .*$`).FindAllString(section, -1) {
+		commands = append(commands, match)
+	}
+	require.Len(t, commands, 11)
+	return commands
+}
