@@ -54,6 +54,7 @@ type app struct {
 	activity *activity.Tracker
 	culler   *Culler
 	launcher *launch.Launcher
+	announce *launch.Announcer
 	clients  *admission.Clients
 	pool     *pool.Pool
 	preload  *preload.Preloader
@@ -123,11 +124,12 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
+	a.announce = launch.NewAnnouncer(a.client.CoreV1().Events(a.config.InstancesNamespace))
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover(a.client),
 		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
-		Metrics: a.metrics, Log: a.visits, Now: a.now, Random: random,
+		Metrics: a.metrics, Announce: a.announce.Deployed, Log: a.visits, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
@@ -222,6 +224,7 @@ func (a *app) run(ctx context.Context) error {
 	readers.Go(func() { a.cache.Run(reading) })
 	readers.Go(func() { a.watchKeys(reading) })
 	readers.Go(func() { a.watchContact(reading) })
+	readers.Go(func() { a.announce.Run(reading) })
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)

@@ -47,7 +47,9 @@ func TestKubectl(t *testing.T) {
 			for _, instance := range []*harness.Instance{first, second} {
 				assert.Regexp(t, instance.PodName()+` +`+template+` +Running +True +\S+Z +\S+Z +launch`, output)
 			}
-		case strings.Contains(line, " get pods "), strings.Contains(line, " describe "):
+		case strings.Contains(line, " describe "):
+			assert.Regexp(t, `Normal +Deployed .* Launched as a new pod, and deployed after [\d.]+m?s\.`, output)
+		case strings.Contains(line, " get pods "):
 			assert.Contains(t, output, first.PodName())
 		case strings.Contains(line, "delete pod <name>"):
 			first.AwaitEnd(t, removalMargin, "Gone")
@@ -72,16 +74,14 @@ func TestKubectl(t *testing.T) {
 }
 
 // kubectlCommands returns the commands of the section, in their order.
-func kubectlCommands(t *testing.T) (commands []string) {
+func kubectlCommands(t *testing.T) []string {
 	t.Helper()
 	page, err := os.ReadFile("../docs/operate.md")
 	require.NoError(t, err)
 	_, section, found := strings.Cut(string(page), "\n## With kubectl\n")
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n## ")
-	for _, match := range regexp.MustCompile(`(?m)^kubectl .*$`).FindAllString(section, -1) {
-		commands = append(commands, match)
-	}
+	commands := regexp.MustCompile(`(?m)^kubectl .*$`).FindAllString(section, -1)
 	require.Len(t, commands, 11)
 	return commands
 }

@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	grafana "github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/dashboard"
 )
 
 const monitoringDir = "../manifests/components/monitoring"
@@ -106,12 +108,12 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-func readDashboard(t testing.TB) (board dashboard.Dashboard) {
+func readDashboard(t testing.TB) (board dashboard.Board) {
 	t.Helper()
 	plugins.RegisterDefaultPlugins()
 	data, err := os.ReadFile(filepath.Join(monitoringDir, "dashboard.json"))
 	require.NoError(t, err)
-	noProblems(t, new(dashboard.Dashboard).UnmarshalJSONStrict(data))
+	noProblems(t, new(dashboard.Board).UnmarshalJSONStrict(data))
 	require.NoError(t, json.Unmarshal(data, &board))
 	return board
 }
@@ -125,7 +127,7 @@ func noProblems(t testing.TB, err error) {
 }
 
 // panelsOf returns the panels without the rows between them.
-func panelsOf(t testing.TB, board dashboard.Dashboard) (panels []dashboard.Panel) {
+func panelsOf(t testing.TB, board dashboard.Board) (panels []grafana.Panel) {
 	t.Helper()
 	for _, each := range board.Panels {
 		if each.Panel != nil {

@@ -20,6 +20,11 @@ const (
 	TimeSeries = "timeseries"
 )
 
+// Board is a dashboard as Grafana has written it up to schema version 41, and reads it still.
+//
+//lint:ignore SA1019 dashboardv2 is another format, which only newer ones read
+type Board = dashboard.Dashboard
+
 // Panel is one panel, or a row between panels.
 type Panel struct {
 	Title, Type string
@@ -37,7 +42,7 @@ type Query struct {
 
 // Panels returns the panels of a dashboard, in their order. variables are the values of its
 // variables, and of Grafana's own, by their names with the dollar sign.
-func Panels(board dashboard.Dashboard, variables map[string]string) ([]Panel, error) {
+func Panels(board Board, variables map[string]string) ([]Panel, error) {
 	var replace []string
 	for name, value := range variables {
 		replace = append(replace, name, value)

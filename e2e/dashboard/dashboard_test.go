@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/assert"
@@ -28,7 +27,7 @@ const board = `{
 
 func TestDraw(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
-	var from dashboard.Dashboard
+	var from Board
 	require.NoError(t, json.Unmarshal([]byte(board), &from))
 	panels, err := Panels(from, map[string]string{"$t": ".*", "$__rate_interval": "1m"})
 	require.NoError(t, err)

@@ -103,8 +103,11 @@ type Deps struct {
 	// has used up half of it is not claimed.
 	StartTimeout time.Duration
 	Metrics      Metrics
-	Log          *slog.Logger
-	Now          func() time.Time
+	// Announce is told of each launched instance when it is deployed; nil for nobody. It
+	// must not block.
+	Announce func(pod *corev1.Pod, warm bool, took time.Duration)
+	Log      *slog.Logger
+	Now      func() time.Time
 	// Random is the source of all other ids, and of tokens. It must be cryptographically secure, and
 	// safe for use by several goroutines.
 	Random io.Reader

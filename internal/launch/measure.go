@@ -56,10 +56,17 @@ func (l *Launcher) observe(inst instance.Instance, launch measured) time.Duratio
 	now := l.deps.Now()
 	took := now.Sub(launch.began)
 	l.deps.Metrics.LaunchTook(inst.Template, launch.warm, took)
-	if pod, ok := l.deps.Cache.Pod(inst.ID); ok && !launch.warm {
+	pod, ok := l.deps.Cache.Pod(inst.ID)
+	if !ok {
+		return took // it has been deleted since
+	}
+	if !launch.warm {
 		for _, phase := range instance.Phases(pod, launch.began, now) {
 			l.deps.Metrics.LaunchPhaseTook(inst.Template, string(phase.Phase), phase.Took)
 		}
+	}
+	if l.deps.Announce != nil {
+		l.deps.Announce(pod, launch.warm, took)
 	}
 	return took
 }

@@ -2,15 +2,12 @@ package podtemplate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
 
@@ -40,16 +37,10 @@ type Templates interface {
 	OnTemplate(changed func(before, template *corev1.PodTemplate)) error
 }
 
-// EventWriter is the part of client-go's Event client that Warnings use.
-type EventWriter interface {
-	Create(ctx context.Context, event *corev1.Event, opts metav1.CreateOptions) (*corev1.Event, error)
-	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Event, error)
-}
-
 // Deps are what Warnings need.
 type Deps struct {
 	// Events writes Events in the namespace of the templates.
-	Events EventWriter
+	Events kube.EventWriter
 	// Templates is the read model.
 	Templates Templates
 	// Log gets a line for each Event, but not for its renewals.
@@ -59,7 +50,7 @@ type Deps struct {
 // Warnings tell an operator of invalid annotations on templates: in the log, and by
 // Events on the template, which kubectl describe shows.
 type Warnings struct {
-	events    EventWriter
+	events    kube.EventWriter
 	templates Templates
 	log       *slog.Logger
 
@@ -83,7 +74,7 @@ func (w *Warnings) Run(ctx context.Context) {
 		MaxEvents: 2 * len(annotationTable()),
 	}))
 	defer broadcaster.Shutdown()
-	broadcaster.StartRecordingToSink(eventSink{ctx, w.events})
+	broadcaster.StartRecordingToSink(kube.EventSink(ctx, w.events))
 	w.begin(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: instance.ManagerName}))
 	defer w.end()
 	renewal := time.NewTicker(renewalPeriod)
@@ -160,25 +151,3 @@ func (p Problem) effect() string {
 	}
 	return "the template is launched without it"
 }
-
-// eventSink writes the recorder's Events. Nothing is written after ctx is done: the
-// term of the leader has ended.
-type eventSink struct {
-	ctx    context.Context
-	events EventWriter
-}
-
-func (s eventSink) Create(event *corev1.Event) (*corev1.Event, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, kube.WriteTimeout)
-	defer cancel()
-	return s.events.Create(ctx, event, metav1.CreateOptions{FieldManager: instance.ManagerName})
-}
-
-func (s eventSink) Patch(event *corev1.Event, patch []byte) (*corev1.Event, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, kube.WriteTimeout)
-	defer cancel()
-	return s.events.Patch(ctx, event.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
-}
-
-// Update is not used by client-go's recorder, and the service may not update Events.
-func (s eventSink) Update(*corev1.Event) (*corev1.Event, error) { return nil, errors.ErrUnsupported }
