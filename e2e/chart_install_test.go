@@ -100,8 +100,9 @@ func launchAndVisit(t *testing.T, key string) {
 		return nil
 	})
 	assert.Equal(t, publicHost+"/user/"+launched.ID, api.Status(t, template, launched.ID).Location)
-	code, _ := visit(t, http.MethodGet, "http://"+net.JoinHostPort(address, "8000")+"/user/"+launched.ID+"/", nil)
-	assert.Equal(t, http.StatusOK, code)
+	assert.Len(t, api.List(t, template), 1, "the release's key is valid")
+	path := "/user/" + launched.ID + "/tree"
+	assert.Equal(t, path, seenRequest(t, "http://"+net.JoinHostPort(address, "8000")+path).Path)
 }
 
 // releasePods returns the replicas of the release that are not being deleted.
