@@ -22,6 +22,7 @@ func metricValues() metrics.Values {
 		Launches:        launch.Results(),
 		Ends:            texts(instance.EndReasons()),
 		Failures:        instance.FailureLabels(),
+		Phases:          texts(instance.StartPhases()),
 		ActivityPatches: activity.Results(),
 		ActivityProbes:  texts(activity.ProbeResults()),
 		Claims:          launch.ClaimResults(),
@@ -42,6 +43,7 @@ func texts[T ~string](values []T) []string {
 // registerCollectors adds the metrics that are computed from the read model and the
 // culler when they are scraped, and tells the metrics which templates there are.
 func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) error {
+	m.SweepsEvery(culler.deps.Interval)
 	m.Register(
 		&collector{cache: cache, culler: culler, templateLabel: m.TemplateLabel, descs: describeMetrics()},
 		boolGauge("binder_cache_synced", "1 once everything has been read from the cluster.", cache.Synced),

@@ -22,7 +22,8 @@ import (
 func TestKubectl(t *testing.T) {
 	t.Parallel()
 	const template = "echo-kubectl"
-	suite.CopyTemplate(t, "echo", template)
+	newPool(t, template, 1)
+	awaitWarm(t, template, 1, anyPod)
 	first, second := suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t), suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t)
 	names := strings.NewReplacer("binder-instances", harness.InstancesNamespace, "-n binder ", "-n "+harness.Namespace+" ",
 		"jupyter", template, "<name>", first.PodName(), "<node>", first.Pod(t).Spec.NodeName, "docs/columns.txt", "../docs/columns.txt")
@@ -45,10 +46,11 @@ func TestKubectl(t *testing.T) {
 		switch {
 		case strings.Contains(line, "custom-columns"):
 			for _, instance := range []*harness.Instance{first, second} {
+				assert.NotContains(t, output, "<none>", "a warm pod")
 				assert.Regexp(t, instance.PodName()+` +`+template+` +Running +True +\S+Z +\S+Z +launch`, output)
 			}
 		case strings.Contains(line, " describe "):
-			assert.Regexp(t, `Normal +Deployed .* Launched as a new pod, and deployed after [\d.]+m?s\.`, output)
+			assert.Regexp(t, `Normal +Deployed .* Launched from the warm pool, and deployed after [\d.]+m?s\.`, output)
 		case strings.Contains(line, " get pods "):
 			assert.Contains(t, output, first.PodName())
 		case strings.Contains(line, "delete pod <name>"):

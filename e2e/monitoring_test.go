@@ -81,6 +81,37 @@ func TestAlerts(t *testing.T) {
 	assert.Equal(t, alerts, headings, "docs/runbook.md must have an entry for each alert, in their order")
 }
 
+// TestMonitoringKnowsItsMetrics checks that the alerts, the dashboard and the questions ask for
+// metrics that there are.
+func TestMonitoringKnowsItsMetrics(t *testing.T) {
+	known := map[string]bool{"up": true}
+	for _, name := range documentedMetrics(t) {
+		known[name] = true
+	}
+	var asked []string
+	for _, group := range readStrictly[monitoringv1.PrometheusRule](t, "prometheusrule.yaml").Spec.Groups {
+		for _, rule := range group.Rules {
+			asked = append(asked, rule.Expr.String())
+		}
+	}
+	panels, err := dashboard.Panels(readDashboard(t), nil)
+	require.NoError(t, err)
+	for _, panel := range panels {
+		for _, query := range panel.Queries {
+			asked = append(asked, query.Expression)
+		}
+	}
+	for _, queries := range questions(t) {
+		asked = append(asked, queries...)
+	}
+	require.Greater(t, len(asked), 70)
+	for _, expression := range asked {
+		for _, name := range regexp.MustCompile(`\b(binder|rest_client|workqueue)_[a-z_]+`).FindAllString(expression, -1) {
+			assert.True(t, known[name] || known[regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")], "%s in %s", name, expression)
+		}
+	}
+}
+
 // TestDashboard checks the dashboard as Grafana reads it: no field that its version of the
 // schema lacks, and panels that neither overlap nor leave the grid.
 func TestDashboard(t *testing.T) {

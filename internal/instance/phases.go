@@ -18,6 +18,11 @@ const (
 	PhaseListening Phase = "listening" // the application is ready
 )
 
+// StartPhases lists every Phase.
+func StartPhases() []Phase {
+	return []Phase{PhaseScheduled, PhaseSandbox, PhaseStarted, PhaseListening}
+}
+
 // PhaseTime is how long a phase took.
 type PhaseTime struct {
 	Phase Phase
@@ -27,18 +32,22 @@ type PhaseTime struct {
 // Phases returns how long each part of the start of a pod took that was created for a launch:
 // from launched until it was found to be deployed. Kubernetes notes seconds, so a phase is that
 // exact. It does not note when the images of a pod were pulled, so that belongs to
-// PhaseStarted. A phase whose end is not noted belongs to the next.
-func Phases(pod *corev1.Pod, launched, deployed time.Time) []PhaseTime {
+// PhaseStarted. A phase whose end is not noted belongs to the next. ok is false as long as the
+// pod does not say that its containers run.
+func Phases(pod *corev1.Pod, launched, deployed time.Time) (all []PhaseTime, ok bool) {
+	started := lastStart(pod)
+	if started.IsZero() {
+		return nil, false
+	}
 	ends := []struct {
 		phase Phase
 		at    time.Time
 	}{
 		{PhaseScheduled, becameTrue(pod, corev1.PodScheduled)},
 		{PhaseSandbox, becameTrue(pod, corev1.PodReadyToStartContainers)},
-		{PhaseStarted, lastStart(pod)},
+		{PhaseStarted, started},
 		{PhaseListening, deployed},
 	}
-	var all []PhaseTime
 	last := launched
 	for _, end := range ends {
 		if end.at.IsZero() {
@@ -48,7 +57,7 @@ func Phases(pod *corev1.Pod, launched, deployed time.Time) []PhaseTime {
 		all = append(all, PhaseTime{end.phase, took})
 		last = last.Add(took)
 	}
-	return all
+	return all, true
 }
 
 // becameTrue returns when a condition became true, or zero if it is not.

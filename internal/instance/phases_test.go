@@ -40,14 +40,17 @@ func TestPhases(t *testing.T) {
 		},
 		"not all are noted": {
 			[]corev1.PodCondition{condition(corev1.PodScheduled, corev1.ConditionTrue, 2), condition(corev1.PodReadyToStartContainers, corev1.ConditionFalse, 3)},
-			[]corev1.ContainerStatus{running(5), {}},
-			times{{instance.PhaseScheduled, 1600 * time.Millisecond}, {instance.PhaseListening, 8 * time.Second}},
+			[]corev1.ContainerStatus{running(5)},
+			times{{instance.PhaseScheduled, 1600 * time.Millisecond}, {instance.PhaseStarted, 3 * time.Second}, {instance.PhaseListening, 5 * time.Second}},
 		},
-		"none are noted": {nil, nil, times{{instance.PhaseListening, 9600 * time.Millisecond}}},
+		"not all containers run yet": {
+			[]corev1.PodCondition{condition(corev1.PodScheduled, corev1.ConditionTrue, 2)}, []corev1.ContainerStatus{running(5), {}}, nil,
+		},
+		"nothing is noted": {nil, nil, nil},
 	} {
 		pod := &corev1.Pod{Status: corev1.PodStatus{Conditions: test.conditions, ContainerStatuses: test.containers}}
-		if got := instance.Phases(pod, launched, second(10).Time); !slices.Equal(got, test.want) {
-			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		if got, ok := instance.Phases(pod, launched, second(10).Time); !slices.Equal(got, test.want) || ok != (test.want != nil) {
+			t.Errorf("%s: got %v, %v, want %v", name, got, ok, test.want)
 		}
 	}
 }

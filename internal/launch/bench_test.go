@@ -55,7 +55,7 @@ func (noMetrics) Claimed(string, string)                        {}
 func (noMetrics) ClaimTook(time.Duration)                       {}
 func (noMetrics) LaunchTook(string, bool, time.Duration)        {}
 func (noMetrics) LaunchPhaseTook(string, string, time.Duration) {}
-func (noMetrics) LaunchFailed(string)                           {}
+func (noMetrics) LaunchFailed(string, string)                   {}
 func (noMetrics) Ended(string, string, time.Duration)           {}
 
 // BenchmarkLaunch measures what a launch costs beside its write, with a pool of some ready

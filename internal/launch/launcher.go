@@ -81,7 +81,7 @@ type Metrics interface {
 	ClaimTook(d time.Duration)
 	LaunchTook(template string, warm bool, d time.Duration)
 	LaunchPhaseTook(template, phase string, d time.Duration) // of a cold launch
-	LaunchFailed(template string)                            // before it was deployed
+	LaunchFailed(template, reason string)                    // before it was deployed; one of instance.FailureLabels
 	Ended(template, reason string, lived time.Duration)
 }
 
@@ -126,7 +126,7 @@ type Launcher struct {
 // New returns a Launcher. It must be called before the read model runs.
 func New(deps Deps) (*Launcher, error) {
 	l := &Launcher{deps: deps, writing: make(chan struct{}, maxWriting)}
-	return l, deps.Cache.OnInstance(l.endMeasurement, l.forget)
+	return l, deps.Cache.OnInstance(l.followLaunch, l.forget)
 }
 
 // Launch starts an instance and returns its id. It costs one write: the claim of a
@@ -143,13 +143,17 @@ func New(deps Deps) (*Launcher, error) {
 //   - Any other error: the API server did not answer, or the source of ids failed. The
 //     client can try again.
 func (l *Launcher) Launch(ctx context.Context, req Request) (id string, err error) {
-	began := l.deps.Now()
+	began, repeated := l.deps.Now(), false
 	if req.IdempotencyKey == "" {
 		id, err = l.launchPlain(ctx, req, began)
 	} else {
-		id, err = l.launchRepeatable(ctx, req, began)
+		id, repeated, err = l.launchRepeatable(ctx, req, began)
 	}
-	l.deps.Metrics.Launched(req.Template, result(err))
+	if repeated {
+		l.deps.Metrics.Launched(req.Template, resultRepeated)
+	} else {
+		l.deps.Metrics.Launched(req.Template, result(err))
+	}
 	return id, err
 }
 
@@ -170,35 +174,35 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		}
 	}
 	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed)
-	l.measure(id, measured{began, outcome == claimed})
+	l.measure(id, measured{began: began, warm: outcome == claimed})
 	return id, nil
 }
 
 // launchRepeatable finds the instance of an idempotency key, or else creates it. It
 // claims no warm pod: a warm pod has an id of its own, and a repeated request could
-// not find that.
-func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time.Time) (string, error) {
-	id := l.deps.RepeatableID(req.IdempotencyKey, req.Template)
+// not find that. repeated says that another request has launched it.
+func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time.Time) (id string, repeated bool, err error) {
+	id = l.deps.RepeatableID(req.IdempotencyKey, req.Template)
 	if _, known := l.deps.Cache.Instance(id); known {
-		return id, nil // even if it has ended: it is not launched again
+		return id, true, nil // even if it has ended: it is not launched again
 	}
-	err := l.createRepeatable(ctx, id, req)
+	err = l.createRepeatable(ctx, id, req)
 	switch {
 	case err == nil:
 		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false)
 		l.measure(id, measured{began: began})
-		return id, nil
+		return id, false, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when
 		// that request began, so the launch is not measured.
 		l.awaitDelivery(ctx, id)
 		l.deps.Log.InfoContext(ctx, "launched before", "pod", instance.PodName(id), "template", req.Template)
-		return id, nil
+		return id, true, nil
 	case overLimit(err) && l.awaitDelivery(ctx, id):
 		// Another replica gave the last place to the same launch a moment ago.
-		return id, nil
+		return id, true, nil
 	}
-	return "", err
+	return "", false, err
 }
 
 // createRepeatable creates the pod of a repeatable launch. The error is one that

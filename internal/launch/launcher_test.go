@@ -127,7 +127,9 @@ func (m *fakeMetrics) LaunchPhaseTook(_, phase string, d time.Duration) {
 	m.phases = append(m.phases, phase+" "+d.String())
 }
 
-func (m *fakeMetrics) LaunchFailed(template string) { m.count("failed" + of(template)) }
+func (m *fakeMetrics) LaunchFailed(template, reason string) {
+	m.count("failed " + reason + of(template))
+}
 
 func (m *fakeMetrics) Ended(template, reason string, lived time.Duration) {
 	m.count(fmt.Sprintf("ended %s after %s", reason, lived) + of(template))

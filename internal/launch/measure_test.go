@@ -48,32 +48,69 @@ func TestLaunchDuration(t *testing.T) {
 }
 
 // A launch whose instance never is deployed is not measured, even if its pod recovers. One
-// that fails is counted.
-func TestFailedLaunchIsNotMeasured(t *testing.T) {
+// that fails is counted with its reason, also if the start timeout made it fail: nobody tells
+// of that before it is deleted. One that is stopped is not counted.
+func TestFailedLaunch(t *testing.T) {
 	for name, test := range map[string]struct {
+		after  time.Duration
 		change func(*corev1.Pod) // nil for a pod that is gone
+		reason string            // that is counted; "" for none
 		warns  bool
 	}{
-		"failed":    {kubetest.Broken, true},
-		"completed": {kubetest.Completed, false},
-		"deleting":  {kubetest.Deleting, false},
-		"gone":      {nil, false},
+		"failed":                    {0, kubetest.Broken, "Error", true},
+		"completed":                 {0, kubetest.Completed, "", false},
+		"deleted":                   {time.Second, kubetest.Deleting, "", false},
+		"gone":                      {time.Second, nil, "", false},
+		"deleted after the timeout": {kubetest.StartTimeout, kubetest.Deleting, "StartTimeout", false},
+		"gone after the timeout":    {kubetest.StartTimeout, nil, "StartTimeout", false},
 	} {
-		r := noonReplica(t, kubetest.Template(kubetest.TemplateName))
-		id := r.launch(t, "")
-		if test.change == nil {
-			r.world.DropPod(t, instance.PodName(id))
-		} else {
-			r.world.PutPod(t, kubetest.Pod(id, kubetest.Noon, test.change))
-		}
-		if warned := strings.Contains(r.log.String(), "level=WARN"); warned != test.warns {
-			t.Errorf("%s: the log is %s", name, r.log)
-		}
-		r.world.PutPod(t, kubetest.Pod(id, kubetest.Noon))
-		if test.warns {
-			r.wantCounted(t, "launched ok", "failed")
-		} else {
-			r.wantCounted(t, "launched ok")
-		}
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			r := newReplica(t, newWorld(time.Now, kubetest.Template(kubetest.TemplateName)))
+			id := r.launch(t, "")
+			r.world.PutPod(t, kubetest.Pod(id, began, kubetest.Starting))
+			time.Sleep(test.after)
+			if test.change == nil {
+				r.world.DropPod(t, instance.PodName(id))
+			} else {
+				r.world.PutPod(t, kubetest.Pod(id, began, test.change))
+			}
+			if warned := strings.Contains(r.log.String(), "level=WARN"); warned != test.warns {
+				t.Errorf("%s: the log is %s", name, r.log)
+			}
+			r.world.PutPod(t, kubetest.Pod(id, began))
+			want := []string{"launched ok"}
+			if test.reason != "" {
+				want = append(want, "failed "+test.reason)
+			}
+			r.wantCounted(t, want...)
+		})
 	}
+}
+
+// A replica that dials the pod knows that it is deployed before the pod says so. The phases
+// wait for that.
+func TestPhasesOfAnEarlyInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		r := newReplica(t, newWorld(time.Now, kubetest.Template(kubetest.TemplateName)))
+		id := r.launch(t, "")
+		waiting := func(pod *corev1.Pod) {
+			pod.Status.ContainerStatuses[0].State = kubetest.Waiting("ContainerCreating", "")
+		}
+		time.Sleep(2 * time.Second)
+		r.world.PutPod(t, kubetest.Pod(id, began, waiting))
+		r.wantCounted(t, "launched ok", "took 2s, warm false")
+		if r.phases != nil {
+			t.Errorf("the phases are %q already", r.phases)
+		}
+		time.Sleep(time.Second)
+		for range 2 {
+			r.world.PutPod(t, kubetest.Pod(id, began))
+		}
+		r.wantCounted(t, "launched ok", "took 2s, warm false")
+		if want := []string{"scheduled 0s", "started 0s", "listening 2s"}; !slices.Equal(r.phases, want) {
+			t.Errorf("the phases are %q, want %q", r.phases, want)
+		}
+	})
 }

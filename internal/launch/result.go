@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -13,11 +14,13 @@ import (
 const (
 	resultNoCapacity = "no_capacity"
 	resultBusy       = "busy"
+	resultRepeated   = "repeated" // another request with the same key has launched it
+	resultCanceled   = "canceled" // the client has gone
 )
 
 // Results are the results of a launch, as a label of a metric.
 func Results() []string {
-	results := append(podtemplate.Results(), resultNoCapacity, resultBusy)
+	results := append(podtemplate.Results(), resultNoCapacity, resultBusy, resultRepeated, resultCanceled)
 	for _, limit := range admission.LimitNames() {
 		results = append(results, limitResult(limit))
 	}
@@ -37,6 +40,8 @@ func result(err error) string {
 		return resultNoCapacity
 	case errors.Is(err, ErrBusy):
 		return resultBusy
+	case errors.Is(err, context.Canceled):
+		return resultCanceled
 	}
 	return podtemplate.Result(err)
 }

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,14 +20,18 @@ type cluster struct {
 	durations *prometheus.HistogramVec
 }
 
-// codeNone is the label of a request to the API server that got no answer.
-const codeNone = "<error>"
+// The labels of requests to the API server that got no answer, and of those that nobody waits
+// for any more.
+const (
+	codeNone     = "<error>"
+	codeCanceled = "<canceled>"
+)
 
 func (m *Metrics) makeCluster() {
 	m.cluster = cluster{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rest_client_requests_total",
-			Help: "Requests to the API server, by verb, resource and code; " + codeNone + " if there was no answer. Each watch is one, so they count how often watches begin.",
+			Help: "Requests to the API server, by verb, resource and code; " + codeNone + " if there was no answer, " + codeCanceled + " if nobody waited for it. Each watch is one, so they count how often watches begin.",
 		}, []string{"verb", "resource", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rest_client_request_duration_seconds",
@@ -54,8 +60,11 @@ func (a apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := a.next.RoundTrip(r)
 	verb, resource := asked(r)
 	code := codeNone
-	if err == nil {
+	switch {
+	case err == nil:
 		code = strconv.Itoa(response.StatusCode)
+	case errors.Is(r.Context().Err(), context.Canceled):
+		code = codeCanceled
 	}
 	a.requests.WithLabelValues(verb, resource, code).Inc()
 	a.durations.WithLabelValues(verb, resource).Observe(time.Since(began).Seconds())

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -18,30 +17,16 @@ const templateLabel = "template"
 // templates bounds the labels that name templates.
 type templates struct {
 	known sync.Map // from the name of a template that exists to its *answers
-	// zero are the counters of which a template has a series for each value of one other
-	// label, from the start.
-	zero []templateCounter
+	// zero makes the series that a template has from the start.
+	zero []func(template string)
 	// all are the metrics that have the label.
-	all []interface {
-		DeletePartialMatch(labels prometheus.Labels) int
-	}
+	all []templateVec
 }
 
-// templateCounter is a counter with the label of a template, and maybe one more.
-type templateCounter struct {
-	*prometheus.CounterVec
-	label  string   // "" for none
-	values []string // of the label
-}
-
-// begin makes the series of a template.
-func (c templateCounter) begin(template string) {
-	if c.label == "" {
-		c.WithLabelValues(template)
-	}
-	for _, value := range c.values {
-		c.WithLabelValues(template, value)
-	}
+// templateVec is a metric with the label of a template.
+type templateVec interface {
+	prometheus.Collector
+	DeletePartialMatch(labels prometheus.Labels) int
 }
 
 // instances are the metrics of how instances begin and end.
@@ -62,55 +47,75 @@ func (m *Metrics) makeInstances(values Values) {
 	seconds := []float64{.05, .1, .25, .5, 1, 2, 5, 10, 30, 60, 120, 300}
 	m.instances = instances{
 		launches: m.byTemplate("binder_launches_total",
-			"Launches by this replica, by template and result. With ok, the cluster has accepted the instance.", "result", values.Launches),
+			"Launches by this replica, by template and result. With ok, the cluster has accepted the instance.", "result", values.Launches...),
 		launchDuration: m.timesByTemplate("binder_launch_duration_seconds",
 			"Time from a launch request to the deployed instance, for launches by this replica; by start: warm (a pod was claimed), cold (a pod was created).",
-			seconds, "start"),
+			seconds, "start", "warm", "cold"),
 		launchPhases: m.timesByTemplate("binder_launch_phase_duration_seconds",
 			"Parts of the time of cold launches by this replica, to a second, by what ended them: scheduled (a node was found), "+
 				"sandbox (the pod has its network), started (images were pulled, and the containers started), listening (the application is ready).",
-			seconds, "phase"),
+			seconds, "phase", values.Phases...),
 		launchFailures: m.byTemplate("binder_launch_failures_total",
-			"Launches by this replica whose instance failed before it was deployed.", "", nil),
+			"Launches by this replica whose instance failed before it was deployed, by template and the reason of the failure.",
+			"reason", values.Failures...),
 		claims: m.byTemplate("binder_pool_claims_total",
 			"Claims of warm pods by this replica's launches, by template and result: warm (a pod was claimed), "+
-				"lost_race (the pod had changed, and the next was tried), empty (no pod could be claimed).", "result", values.Claims),
+				"lost_race (the pod had changed, and the next was tried), empty (no pod could be claimed).", "result", values.Claims...),
 		claimDuration: m.histogram("binder_pool_claim_duration_seconds", "Time that the claim of a warm pod took.",
 			.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5),
 		poolFailures: m.byTemplate("binder_pool_failures_total",
-			"Times that a warm pool stopped growing for a while, because its pods failed or were refused.", "", nil),
-		ends: m.byTemplate("binder_culls_total", "Instances that this replica ended, by template and reason.", "reason", values.Ends),
+			"Times that a warm pool stopped growing for a while, because its pods failed or were refused.", ""),
+		ends: m.byTemplate("binder_culls_total", "Instances that this replica ended, by template and reason.", "reason", values.Ends...),
 		failures: m.byTemplate("binder_failures_total",
-			"Failed instances that this replica ended, by template and the reason of the failure.", "reason", values.Failures),
+			"Failed instances that this replica ended, by template and the reason of the failure.", "reason", values.Failures...),
 		lifetimes: m.timesByTemplate("binder_instance_lifetime_seconds",
 			"Time from the launch of an instance to its end, for instances that this replica ended.",
-			[]float64{60, 300, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400}),
+			[]float64{60, 300, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400}, ""),
 	}
-	for _, counter := range m.templates.zero {
-		counter.begin(otherTemplate)
-	}
+	m.beginTemplate(otherTemplate)
 }
 
-// byTemplate makes and registers a counter with the label of a template, and another one.
-func (m *Metrics) byTemplate(name, help, label string, values []string) *prometheus.CounterVec {
-	labels := []string{templateLabel}
-	if label != "" {
-		labels = append(labels, label)
-	}
-	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-	m.templates.zero = append(m.templates.zero, templateCounter{vec, label, values})
-	m.templates.all = append(m.templates.all, vec)
-	m.Register(vec)
+// byTemplate makes and registers a counter with the label of a template, and another one, if
+// that is not "". A template has the series of these values from the start.
+func (m *Metrics) byTemplate(name, help, label string, values ...string) *prometheus.CounterVec {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, templateLabels(label))
+	m.addTemplateVec(vec, func(labels ...string) { vec.WithLabelValues(labels...) }, label, values)
 	return vec
 }
 
-// timesByTemplate makes and registers a histogram with the label of a template, and others.
-func (m *Metrics) timesByTemplate(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets},
-		slices.Concat([]string{templateLabel}, labels))
-	m.templates.all = append(m.templates.all, vec)
-	m.Register(vec)
+// timesByTemplate is byTemplate for a histogram.
+func (m *Metrics) timesByTemplate(name, help string, buckets []float64, label string, values ...string) *prometheus.HistogramVec {
+	vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, templateLabels(label))
+	m.addTemplateVec(vec, func(labels ...string) { vec.WithLabelValues(labels...) }, label, values)
 	return vec
+}
+
+func templateLabels(label string) []string {
+	if label == "" {
+		return []string{templateLabel}
+	}
+	return []string{templateLabel, label}
+}
+
+// addTemplateVec registers a metric with the label of a template. begin makes one of its series.
+func (m *Metrics) addTemplateVec(vec templateVec, begin func(labels ...string), label string, values []string) {
+	m.Register(vec)
+	m.templates.all = append(m.templates.all, vec)
+	m.templates.zero = append(m.templates.zero, func(template string) {
+		if label == "" {
+			begin(template)
+		}
+		for _, value := range values {
+			begin(template, value)
+		}
+	})
+}
+
+// beginTemplate makes the series that a template has from the start.
+func (m *Metrics) beginTemplate(template string) {
+	for _, begin := range m.templates.zero {
+		begin(template)
+	}
 }
 
 // TemplateLabel returns the label of a template: its name if it exists in the cluster, or
@@ -129,9 +134,7 @@ func (m *Metrics) TemplateChanged(name string, exists bool) {
 	case name == otherTemplate || known == exists:
 	case exists:
 		m.templates.known.Store(name, m.visits.answersOf(name))
-		for _, counter := range m.templates.zero {
-			counter.begin(name)
-		}
+		m.beginTemplate(name)
 	default:
 		m.templates.known.Delete(name)
 		for _, vec := range m.templates.all {
@@ -160,9 +163,9 @@ func (m *Metrics) LaunchPhaseTook(template, phase string, d time.Duration) {
 	m.instances.launchPhases.WithLabelValues(m.TemplateLabel(template), phase).Observe(d.Seconds())
 }
 
-// LaunchFailed counts a launch whose instance failed before it was deployed.
-func (m *Metrics) LaunchFailed(template string) {
-	m.instances.launchFailures.WithLabelValues(m.TemplateLabel(template)).Inc()
+// LaunchFailed counts a launch whose instance failed before it was deployed, by the reason.
+func (m *Metrics) LaunchFailed(template, reason string) {
+	m.instances.launchFailures.WithLabelValues(m.TemplateLabel(template), reason).Inc()
 }
 
 // Claimed counts an attempt of a launch to claim a warm pod, by its result.

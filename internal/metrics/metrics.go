@@ -30,6 +30,7 @@ type Metrics struct {
 	queues    queues
 
 	cullErrors      prometheus.Counter
+	sweepInterval   prometheus.Gauge
 	lastSweep       prometheus.Gauge
 	tombstoneErrors prometheus.Counter
 	wrongTimes      prometheus.Counter
@@ -50,7 +51,8 @@ type Metrics struct {
 type Values struct {
 	Launches        []string // results of launches, as given to Launched
 	Ends            []string // reasons of ends, as given to Ended
-	Failures        []string // reasons of failures, as given to Failed
+	Failures        []string // reasons of failures, as given to Failed and LaunchFailed
+	Phases          []string // parts of a start, as given to LaunchPhaseTook
 	ActivityPatches []string // results of writes of activity, as given to ActivityWritten
 	ActivityProbes  []string // results of activity probes, as given to Probed
 	Claims          []string // results of claims of warm pods, as given to Claimed
@@ -71,6 +73,7 @@ func New(version string, values Values) *Metrics {
 
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
+	m.sweepInterval = m.gauge("binder_cull_interval_seconds", "How often the leader looks at every instance: --cull-interval.")
 	m.lastSweep = m.gauge("binder_cull_last_sweep_timestamp_seconds",
 		"When this replica last looked at every instance as the leader, in seconds since 1970; 0 if it has not.")
 	m.tombstoneErrors = m.counter("binder_tombstone_errors_total",
@@ -142,6 +145,9 @@ func (m *Metrics) Handler() http.Handler {
 // CullFailed counts a failed delete of an ended instance.
 func (m *Metrics) CullFailed() { m.cullErrors.Inc() }
 
+// SweepsEvery records how often the leader looks at every instance.
+func (m *Metrics) SweepsEvery(interval time.Duration) { m.sweepInterval.Set(interval.Seconds()) }
+
 // Swept records when the leader has looked at every instance.
 func (m *Metrics) Swept(at time.Time) { m.lastSweep.Set(float64(at.UnixMilli()) / 1000) }
 
@@ -168,5 +174,7 @@ func (m *Metrics) Leading(leads bool) {
 	m.leader.Set(0)
 	if leads {
 		m.leader.Set(1)
+	} else {
+		m.queues.end()
 	}
 }

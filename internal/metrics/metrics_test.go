@@ -1,6 +1,7 @@
 package metrics_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -20,7 +21,7 @@ import (
 func newMetrics() *metrics.Metrics {
 	return metrics.New("v1.2.3", metrics.Values{
 		Launches: []string{"ok", "error"}, Failures: []string{"Evicted", "other"}, Ends: []string{"Culled", "Stopped"}, ActivityPatches: []string{"ok", "conflict"},
-		ActivityProbes: []string{"idle", "busy"}, Claims: []string{"warm", "empty"}, RegistryAsks: []string{"ok", "error"}, Refusals: []string{"max_connections"}, WebSocketEnds: []string{"visitor"},
+		ActivityProbes: []string{"idle", "busy"}, Claims: []string{"warm", "empty"}, RegistryAsks: []string{"ok", "error"}, Refusals: []string{"max_connections"}, WebSocketEnds: []string{"visitor"}, Phases: []string{"scheduled"},
 	})
 }
 
@@ -70,22 +71,22 @@ func TestNamesKeepPrometheusConventions(t *testing.T) {
 // Every series exists before its first event, and each event moves one series by one.
 func TestEvents(t *testing.T) {
 	for want, event := range map[string]func(*metrics.Metrics){
-		`binder_launches_total{result="ok",template="other"}`:        func(m *metrics.Metrics) { m.Launched("made-up", "ok") },
-		`binder_launches_total{result="ok",template="jupyter"}`:      func(m *metrics.Metrics) { m.Launched("jupyter", "ok") },
-		`binder_launch_failures_total{template="jupyter"}`:           func(m *metrics.Metrics) { m.LaunchFailed("jupyter") },
-		`binder_culls_total{reason="Culled",template="jupyter"}`:     func(m *metrics.Metrics) { m.Ended("jupyter", "Culled", time.Hour) },
-		`binder_failures_total{reason="Evicted",template="other"}`:   func(m *metrics.Metrics) { m.Failed("", "Evicted") },
-		`binder_cull_errors_total`:                                   func(m *metrics.Metrics) { m.CullFailed() },
-		`binder_cull_last_sweep_timestamp_seconds`:                   func(m *metrics.Metrics) { m.Swept(time.Unix(1, 0)) },
-		`binder_tombstone_errors_total`:                              func(m *metrics.Metrics) { m.TombstoneFailed() },
-		`binder_activity_unreadable_total`:                           func(m *metrics.Metrics) { m.WrongTimeFixed() },
-		`binder_activity_patches_total{result="conflict"}`:           func(m *metrics.Metrics) { m.ActivityWritten("conflict") },
-		`binder_activity_patch_delay_seconds_count`:                  func(m *metrics.Metrics) { m.ActivityDelayed(time.Second) },
-		`binder_activity_probes_total{result="busy"}`:                func(m *metrics.Metrics) { m.Probed("busy") },
-		`binder_registry_requests_total{result="error"}`:             func(m *metrics.Metrics) { m.RegistryAsked("error") },
-		`binder_pool_claims_total{result="warm",template="jupyter"}`: func(m *metrics.Metrics) { m.Claimed("jupyter", "warm") },
-		`binder_pool_claim_duration_seconds_count`:                   func(m *metrics.Metrics) { m.ClaimTook(time.Second) },
-		`binder_pool_failures_total{template="jupyter"}`:             func(m *metrics.Metrics) { m.PoolFailed("jupyter") },
+		`binder_launches_total{result="ok",template="other"}`:               func(m *metrics.Metrics) { m.Launched("made-up", "ok") },
+		`binder_launches_total{result="ok",template="jupyter"}`:             func(m *metrics.Metrics) { m.Launched("jupyter", "ok") },
+		`binder_launch_failures_total{reason="Evicted",template="jupyter"}`: func(m *metrics.Metrics) { m.LaunchFailed("jupyter", "Evicted") },
+		`binder_culls_total{reason="Culled",template="jupyter"}`:            func(m *metrics.Metrics) { m.Ended("jupyter", "Culled", time.Hour) },
+		`binder_failures_total{reason="Evicted",template="other"}`:          func(m *metrics.Metrics) { m.Failed("", "Evicted") },
+		`binder_cull_errors_total`:                                          func(m *metrics.Metrics) { m.CullFailed() },
+		`binder_cull_last_sweep_timestamp_seconds`:                          func(m *metrics.Metrics) { m.Swept(time.Unix(1, 0)) },
+		`binder_tombstone_errors_total`:                                     func(m *metrics.Metrics) { m.TombstoneFailed() },
+		`binder_activity_unreadable_total`:                                  func(m *metrics.Metrics) { m.WrongTimeFixed() },
+		`binder_activity_patches_total{result="conflict"}`:                  func(m *metrics.Metrics) { m.ActivityWritten("conflict") },
+		`binder_activity_patch_delay_seconds_count`:                         func(m *metrics.Metrics) { m.ActivityDelayed(time.Second) },
+		`binder_activity_probes_total{result="busy"}`:                       func(m *metrics.Metrics) { m.Probed("busy") },
+		`binder_registry_requests_total{result="error"}`:                    func(m *metrics.Metrics) { m.RegistryAsked("error") },
+		`binder_pool_claims_total{result="warm",template="jupyter"}`:        func(m *metrics.Metrics) { m.Claimed("jupyter", "warm") },
+		`binder_pool_claim_duration_seconds_count`:                          func(m *metrics.Metrics) { m.ClaimTook(time.Second) },
+		`binder_pool_failures_total{template="jupyter"}`:                    func(m *metrics.Metrics) { m.PoolFailed("jupyter") },
 		`binder_leader`:            func(m *metrics.Metrics) { m.Leading(true) },
 		`binder_proxy_connections`: func(m *metrics.Metrics) { m.ConnectionsOpen(1) },
 		`binder_proxy_connections_refused_total{limit="max_connections"}`: func(m *metrics.Metrics) { m.ConnectionRefused("max_connections") },
@@ -123,6 +124,7 @@ func TestTimes(t *testing.T) {
 	m.Answered("jupyter", 999, time.Second)
 	m.Noticed("", 404)
 	wantSeries(t, m, "binder_launch_duration_seconds_sum",
+		`binder_launch_duration_seconds_sum{start="cold",template="jupyter"} 0`, `binder_launch_duration_seconds_sum{start="cold",template="other"} 0`,
 		`binder_launch_duration_seconds_sum{start="warm",template="jupyter"} 1.5`, `binder_launch_duration_seconds_sum{start="warm",template="other"} 3`)
 	wantSeries(t, m, "binder_launch_phase_duration_seconds_count",
 		`binder_launch_phase_duration_seconds_count{phase="scheduled",template="jupyter"} 1`, `binder_launch_phase_duration_seconds_count{phase="scheduled",template="other"} 2`)
@@ -295,15 +297,21 @@ func TestWatchAPIServer(t *testing.T) {
 		"GET /version": `code="200",resource="",verb="list"`,
 		"GET /api":     `code="200",resource="",verb="list"`,
 		"GET /api/v1/namespaces/binder-instances/pods/unreachable": `code="<error>",resource="pods",verb="get"`,
+		"GET /api/v1/namespaces/binder-instances/pods/gone":        `code="<canceled>",resource="pods",verb="get"`,
 	} {
 		m := newMetrics()
+		ctx, cancel := context.WithCancel(t.Context())
+		if strings.HasSuffix(request, "gone") {
+			cancel()
+		}
 		method, target, _ := strings.Cut(request, " ")
 		_, _ = m.WatchAPIServer(transport(func(r *http.Request) (*http.Response, error) {
-			if strings.HasSuffix(r.URL.Path, "unreachable") {
+			if strings.HasSuffix(r.URL.Path, "unreachable") || r.Context().Err() != nil {
 				return nil, http.ErrHandlerTimeout
 			}
 			return &http.Response{StatusCode: http.StatusOK}, nil
-		})).RoundTrip(httptest.NewRequest(method, "https://kubernetes"+target, nil))
+		})).RoundTrip(httptest.NewRequestWithContext(ctx, method, "https://kubernetes"+target, nil))
+		cancel()
 		wantSeries(t, m, "rest_client_requests_total", "rest_client_requests_total{"+want+"} 1")
 		_, labels, _ := strings.Cut(want, ",")
 		wantSeries(t, m, "rest_client_request_duration_seconds_count", "rest_client_request_duration_seconds_count{"+labels+"} 1")
@@ -320,4 +328,6 @@ func TestQueues(t *testing.T) {
 		queue.ShutDown()
 	}
 	wantSeries(t, m, "workqueue_adds_total", `workqueue_adds_total{name="warm_pool"} 2`)
+	m.Leading(false)
+	wantSeries(t, m, "workqueue_depth")
 }

@@ -38,7 +38,7 @@ func (m *Metrics) makeQueues() {
 		unfinished: gauge("workqueue_unfinished_work_seconds", "How long all work under way has taken so far, added up."),
 		longest:    gauge("workqueue_longest_running_processor_seconds", "How long the longest work under way has taken so far."),
 		adds:       counter("workqueue_adds_total", "Names that were queued."),
-		retries:    counter("workqueue_retries_total", "Names that were queued again after an error."),
+		retries:    counter("workqueue_retries_total", "Names that were queued again for later: after an error, or to look again."),
 		latency:    histogram("workqueue_queue_duration_seconds", "How long names wait before they are worked on."),
 		work:       histogram("workqueue_work_duration_seconds", "How long the work on a name takes."),
 	}
@@ -46,6 +46,13 @@ func (m *Metrics) makeQueues() {
 
 // Queues returns where client-go's work queues report to.
 func (m *Metrics) Queues() workqueue.MetricsProvider { return &m.queues }
+
+// end forgets the work under way: only the leader works, and client-go reports no end of it.
+func (q *queues) end() {
+	q.depth.Reset()
+	q.unfinished.Reset()
+	q.longest.Reset()
+}
 
 // NewDepthMetric begins at 0: a queue is new at each term, and the one before may not have
 // been emptied.

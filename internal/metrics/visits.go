@@ -54,7 +54,7 @@ func (m *Metrics) makeVisits(values Values) {
 		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}, "code")
 	v.notices = m.byTemplate("binder_proxy_notices_total",
 		"Answers that the proxy gave in place of an application, by template and code. The template is empty if the request names no instance.",
-		"code", nil)
+		"code")
 	bytes := m.results("binder_proxy_bytes_total",
 		"Bytes of bodies and upgraded connections that the proxy passed on, by whom they are for: visitor, instance.", "to", nil)
 	v.toVisitors, v.toInstances = bytes.WithLabelValues("visitor"), bytes.WithLabelValues("instance")

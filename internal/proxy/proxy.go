@@ -163,9 +163,12 @@ func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Inst
 		return
 	}
 	defer leave()
-	if r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors); !answered {
-		p.forward(w, r, inst)
+	r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors)
+	if answered {
+		p.deps.Metrics.Noticed(inst.Template, http.StatusOK)
+		return
 	}
+	p.forward(w, r, inst)
 }
 
 // answerElsewhere answers a request that has come to another host than its instance's, or

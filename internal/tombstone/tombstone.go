@@ -124,8 +124,8 @@ func (r *Remover) deletePod(ctx context.Context, name string, options metav1.Del
 // another field manager, so the API server answers with a conflict. An error is logged and
 // counted.
 //
-// news says that nobody has reported the end before: this Remover has not deleted the pod, and
-// there was no tombstone.
+// news says that the end is remembered now, and that nobody has reported it before: this
+// Remover has not deleted the pod, and there was no tombstone.
 func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.End) (news bool, err error) {
 	owed, isOwed := r.writer.takeOwed(pod.UID)
 	if isOwed {
@@ -139,7 +139,7 @@ func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.En
 	if err != nil {
 		r.failed(ctx, "a deleted instance is not remembered", pod, end, err)
 	}
-	return !isOwed, err
+	return !isOwed && err == nil, err
 }
 
 // writeTombstone applies the tombstone instead of creating it, because one can be

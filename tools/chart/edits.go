@@ -134,7 +134,7 @@ func components() []template {
 		{from: "components/horizontal-pod-autoscaler/horizontalpodautoscaler.yaml", when: ".Values.autoscaling.enabled", edits: autoscaler()},
 		{from: "components/ingress/ingress.yaml", when: ".Values.ingress.enabled", edits: ingress()},
 		{from: "components/monitoring/podmonitor.yaml", when: ".Values.monitoring.enabled", edits: monitoring()},
-		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled", edits: monitoring()},
+		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled", edits: append(monitoring(), edit{`namespace="binder"`, `namespace="` + release + `"`})},
 	}
 }
 
