@@ -371,14 +371,14 @@ func wantMetrics(t testing.TB, m *metrics.Metrics, prefix, want string) {
 	}
 }
 
-// metric returns the value of a series, or the sum of those of all templates; label is the
-// value of one of its labels, if it has any.
+// metric returns the sum of the series of a metric, or of those that have a label of this
+// value.
 func metric(t testing.TB, m *metrics.Metrics, name string, label ...string) float64 {
 	t.Helper()
 	sum, found := 0.0, false
 	for line := range strings.Lines(scrape(t, m, name)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if series != name && (len(label) == 0 || !strings.HasPrefix(series, name+"{") || !strings.Contains(series, `="`+label[0]+`"`)) {
+		if series != name && !strings.HasPrefix(series, name+"{") || len(label) > 0 && !strings.Contains(series, `="`+label[0]+`"`) {
 			continue
 		}
 		number, err := strconv.ParseFloat(value, 64)
