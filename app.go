@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
 
 // lastFlushTimeout bounds the last write of activity, when the process ends.
@@ -59,6 +61,7 @@ type app struct {
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
+	webhook  *webhook.Sender // nil without a receiver
 	health   *health
 	proxy    *proxy.Proxy
 	servers  []*server // metrics, API, proxy
@@ -129,7 +132,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover(a.client),
 		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
-		Metrics: a.metrics, Announce: a.announce.Deployed, Log: a.visits, Now: a.now, Random: random,
+		Metrics: a.metrics, Announce: a.announce.Deployed, Reporter: a.makeWebhook(), Log: a.visits, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
@@ -151,6 +154,18 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 		Events: a.client.CoreV1().Events(a.config.InstancesNamespace), Templates: a.cache, Log: a.log,
 	})
 	return err
+}
+
+// makeWebhook makes what tells a receiver of instances, if there is one.
+func (a *app) makeWebhook() launch.Reporter {
+	if a.config.WebhookURL == "" {
+		return nil
+	}
+	a.webhook = webhook.New(webhook.Deps{
+		URL: a.config.WebhookURL, Key: a.config.WebhookKey, Namespace: a.config.InstancesNamespace, UserAgent: userAgent(),
+		Ended: a.cache.Ended, Metrics: a.metrics, Log: a.visits, Now: a.now, Random: rand.Float64,
+	})
+	return a.webhook
 }
 
 // listen opens all ports, so that one that is taken is an error at the start.
@@ -231,6 +246,7 @@ func (a *app) run(ctx context.Context) error {
 	var writer sync.WaitGroup
 	defer writer.Wait()
 	defer stopWriting()
+	readers.Go(func() { a.webhook.Run(writing) }) // it flushes while the last activity is written
 
 	working, stopWorking := context.WithCancelCause(ctx)
 	var workers sync.WaitGroup
@@ -271,7 +287,7 @@ func (a *app) lead(ctx context.Context) error {
 		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Answered: a.contact.Answered, Log: a.log,
 	}, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run} {
+		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run, a.webhook.ReportEnds} {
 			parts.Go(func() { run(ctx) })
 		}
 		parts.Wait()

@@ -14,6 +14,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
 
 // metricValues are the closed sets that labels of metrics take their values from.
@@ -29,6 +30,7 @@ func metricValues() metrics.Values {
 		RegistryAsks:    podtemplate.Results(),
 		Refusals:        gate.Refusals(),
 		WebSocketEnds:   proxy.WebSocketEnds(),
+		Deliveries:      webhook.Results(),
 	}
 }
 

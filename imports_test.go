@@ -39,6 +39,7 @@ func rooms() map[string][]string {
 		"podstore":    {"earlyready", "instance", "lifetime"},
 		"registry":    {"instance", "podtemplate"},
 		"launch":      {"admission", "instance", "kube", "podtemplate"},
+		"webhook":     {"instance"},
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 

@@ -261,6 +261,12 @@ func (c *Cache) tellUpdated(record *podstore.Record) {
 	}
 }
 
+// Ended returns the tombstones of all instances that have ended.
+func (c *Cache) Ended() []*corev1.Event {
+	_, tombstones := c.ofTemplate("")
+	return tombstones
+}
+
 // OnTemplate calls changed for every version of a PodTemplate; before is nil for
 // the first. It must not block.
 func (c *Cache) OnTemplate(changed func(before, template *corev1.PodTemplate)) error {

@@ -188,6 +188,8 @@ type Config struct {
 	// addresses; one that is missing makes all visitors behind that proxy one client.
 	TrustedProxies []netip.Prefix
 
+	Webhook
+
 	// Logging.
 
 	// LogFormat is "json", "text" or the default "auto": text on a terminal, else JSON.
@@ -274,6 +276,7 @@ func (c *Config) complete(from Environment, m *mistakes) {
 	c.Identity, err = identity(from)
 	m.add(err)
 	c.completeKeys(from, m)
+	c.completeWebhook(from, m)
 	completeList(m, "cors-allow-origin", c.CORSAllowOrigins, parseOrigin)
 	completeList(m, "frame-ancestors", c.FrameAncestors, parseFrameAncestor)
 	completeList(m, "hide-cookie", c.HideCookies, parseCookieName)

@@ -139,18 +139,23 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"max-connections-per-client":   {"7", "8", "MaxConnectionsPerClient"},
 		"max-connections-per-instance": {"7", "8", "MaxConnectionsPerInstance"},
 		"proxy-idle-timeout":           {"7m0s", "8m0s", "ProxyIdleTimeout"},
+		"webhook-url":                  {"https://one/events?key=1", "http://other:8080", "WebhookURL"},
+		"webhook-secret-file":          {"one", "other", "WebhookSecretFile"},
 	}
 	new(Config).Flags().VisitAll(func(f *flag.Flag) {
 		if _, tested := settings[f.Name]; !tested && f.Name != "version" {
 			t.Errorf("--%s is not tested here", f.Name)
 		}
 	})
-	files := []string{"one=key", "other=key", "one.json={}", "other.json={}"} // for the flags that name a file
+	files := []string{"one=key", "other=key", "secret=0123456789abcdef", "one.json={}", "other.json={}"} // for the flags that name a file
 	for name, s := range settings {
 		env := EnvName(name)
 		read := func(entry string, args ...string) string {
 			if name == "instance-domain" {
 				args = append(args, "--public-host=one") // which it needs
+			}
+			if name == "webhook-url" {
+				args = append(args, "--webhook-secret-file=secret")
 			}
 			c := mustParse(t, testHost(append(files, entry)...), args...)
 			return strings.Trim(fmt.Sprint(reflect.ValueOf(*c).FieldByName(s.field)), "[]") // a list of one

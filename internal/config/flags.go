@@ -27,6 +27,7 @@ func (c *Config) flagGroups() []flagGroup {
 		{"Templates", c.templateFlags},
 		{"Lifetimes", c.lifetimeFlags},
 		{"Limits", c.limitFlags},
+		{"Webhook", c.webhookFlags},
 		{"Logging", c.loggingFlags},
 		{"Other", c.otherFlags},
 	}

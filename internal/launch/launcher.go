@@ -106,6 +106,7 @@ type Deps struct {
 	// Announce is told of each launched instance when it is deployed; nil for nobody. It
 	// must not block.
 	Announce func(pod *corev1.Pod, warm bool, took time.Duration)
+	Reporter Reporter // nil for nobody
 	Log      *slog.Logger
 	Now      func() time.Time
 	// Random is the source of all other ids, and of tokens. It must be cryptographically secure, and
@@ -174,7 +175,7 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		}
 	}
 	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed)
-	l.measure(id, measured{began: began, warm: outcome == claimed})
+	l.measure(id, &measured{began: began, warm: outcome == claimed})
 	return id, nil
 }
 
@@ -190,7 +191,7 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 	switch {
 	case err == nil:
 		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false)
-		l.measure(id, measured{began: began})
+		l.measure(id, &measured{began: began})
 		return id, false, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,29 +9,49 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
+// Reporter is told what becomes of the launches of this replica, besides Metrics: of each
+// instance. Its methods must not block. They are not told of a launch that another request
+// with the same key has made.
+type Reporter interface {
+	Launched(pod *corev1.Pod, warm bool)
+	Ready(pod *corev1.Pod, took time.Duration) // since the request
+	Failed(pod *corev1.Pod, inst instance.Instance)
+}
+
 // measured is a launch whose time is measured.
 type measured struct {
-	began    time.Time
-	warm     bool      // it claimed a warm pod
-	deployed time.Time // zero until then; its phases are not known yet
+	began time.Time
+	warm  bool // it claimed a warm pod
+
+	mu       sync.Mutex
+	reported bool
+	deployed time.Time // zero until then
+	done     bool
 }
 
 // measure measures a launch of this replica, from the request until the instance is
 // deployed, and until its pod says how long each part of that took. A launch that fails
-// before is counted.
+// before is counted. The launch is reported as soon as the read model knows the pod, which is
+// nearly always at once.
 //
 // An entry of a pod that was created and deleted while the watch was broken is never
 // removed. That is rare, and an entry is small.
-func (l *Launcher) measure(id string, launch measured) {
+func (l *Launcher) measure(id string, launch *measured) {
 	l.launching.Store(id, launch)
 	l.followLaunch(id) // the watch may have delivered the deployed instance already
 }
 
 // forget is told of every pod of an instance that is gone.
 func (l *Launcher) forget(pod *corev1.Pod) {
-	if launch, found := l.launching.LoadAndDelete(pod.Labels[instance.IDLabel]); found {
-		l.endUndeployed(instance.TemplateOf(pod), launch.(measured))
+	found, ok := l.launching.LoadAndDelete(pod.Labels[instance.IDLabel])
+	if !ok {
+		return
 	}
+	launch := found.(*measured)
+	launch.mu.Lock()
+	defer launch.mu.Unlock()
+	l.report(launch, pod)
+	l.endUndeployed(instance.TemplateOf(pod), launch)
 }
 
 // followLaunch notes how far a measured launch is. It is told of every version of an
@@ -40,71 +61,80 @@ func (l *Launcher) followLaunch(id string) {
 	if !ok {
 		return
 	}
+	launch := found.(*measured)
+	launch.mu.Lock()
+	defer launch.mu.Unlock()
+	pod, exists := l.deps.Cache.Pod(id)
+	if exists && !launch.done {
+		l.report(launch, pod)
+	}
 	inst, known := l.deps.Cache.Instance(id)
-	if !known || !inst.Status.Settled() {
+	if launch.done || !known || !inst.Status.Settled() {
 		return
 	}
-	launch := found.(measured)
 	switch {
-	case inst.Status == instance.StatusDeployed && !launch.warm:
-		l.followCold(inst, launch)
-	case !l.launching.CompareAndDelete(id, launch): // another goroutine was faster
-	case inst.Status == instance.StatusDeployed:
-		l.observe(inst, launch, l.deps.Now())
-	case inst.Status == instance.StatusFailed && launch.deployed.IsZero():
-		l.deps.Metrics.LaunchFailed(inst.Template, instance.FailureLabel(inst.Reason))
-		l.deps.Log.Warn("launch failed", "pod", instance.PodName(id), "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
+	case inst.Status == instance.StatusDeployed && exists:
+		if launch.deployed.IsZero() {
+			l.observe(inst, pod, launch)
+		}
+		if !launch.warm && !l.observePhases(inst, pod, launch) {
+			return
+		}
+	case inst.Status == instance.StatusFailed && exists && launch.deployed.IsZero():
+		l.failed(inst, pod)
 	default:
 		l.endUndeployed(inst.Template, launch)
 	}
+	launch.done = true
+	l.launching.Delete(id)
 }
 
-// followCold observes a cold launch whose instance is deployed, and its phases once the pod
-// says that its containers run: a replica that dials the pod can know before.
-func (l *Launcher) followCold(inst instance.Instance, launch measured) {
-	before := launch
-	if launch.deployed.IsZero() {
-		launch.deployed = l.deps.Now()
+// report tells the Reporter of the launch, once.
+func (l *Launcher) report(launch *measured, pod *corev1.Pod) {
+	if !launch.reported && l.deps.Reporter != nil {
+		l.deps.Reporter.Launched(pod, launch.warm)
 	}
-	pod, ok := l.deps.Cache.Pod(inst.ID)
-	if !ok {
-		return // it is being forgotten
+	launch.reported = true
+}
+
+// observe tells of a launch whose instance is deployed.
+func (l *Launcher) observe(inst instance.Instance, pod *corev1.Pod, launch *measured) {
+	launch.deployed = l.deps.Now()
+	took := launch.deployed.Sub(launch.began)
+	l.deps.Metrics.LaunchTook(inst.Template, launch.warm, took)
+	l.deps.Log.Info("deployed", "pod", pod.Name, "template", inst.Template, "duration", took.Round(time.Millisecond).String())
+	if l.deps.Announce != nil {
+		l.deps.Announce(pod, launch.warm, took)
 	}
-	phases, all := instance.Phases(pod, launch.began, launch.deployed)
-	mine := false
-	if all {
-		mine = l.launching.CompareAndDelete(inst.ID, before)
-	} else {
-		mine = l.launching.CompareAndSwap(inst.ID, before, launch)
+	if l.deps.Reporter != nil {
+		l.deps.Reporter.Ready(pod, took)
 	}
-	if !mine {
-		return // another goroutine was faster
+}
+
+// observePhases observes the phases of a cold launch once the pod says that its containers run:
+// a replica that dials the pod knows before that it is deployed. It reports whether it has.
+func (l *Launcher) observePhases(inst instance.Instance, pod *corev1.Pod, launch *measured) bool {
+	phases, ok := instance.Phases(pod, launch.began, launch.deployed)
+	for _, phase := range phases {
+		l.deps.Metrics.LaunchPhaseTook(inst.Template, string(phase.Phase), phase.Took)
 	}
-	if before.deployed.IsZero() {
-		l.observe(inst, launch, launch.deployed)
+	return ok
+}
+
+// failed tells of a launch whose instance failed before it was deployed.
+func (l *Launcher) failed(inst instance.Instance, pod *corev1.Pod) {
+	l.deps.Metrics.LaunchFailed(inst.Template, instance.FailureLabel(inst.Reason))
+	if l.deps.Reporter != nil {
+		l.deps.Reporter.Failed(pod, inst)
 	}
-	if all {
-		for _, phase := range phases {
-			l.deps.Metrics.LaunchPhaseTook(inst.Template, string(phase.Phase), phase.Took)
-		}
-	}
+	l.deps.Log.Warn("launch failed", "pod", pod.Name, "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 }
 
 // endUndeployed counts a launch that ended without a word: nothing tells that the start timeout
 // has passed, so the instance may have failed by that. One that was stopped before is not
 // counted.
-func (l *Launcher) endUndeployed(template string, launch measured) {
+func (l *Launcher) endUndeployed(template string, launch *measured) {
 	if launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
 		l.deps.Metrics.LaunchFailed(template, instance.ReasonStartTimeout)
-	}
-}
-
-// observe counts a launch whose instance is deployed.
-func (l *Launcher) observe(inst instance.Instance, launch measured, deployed time.Time) {
-	took := deployed.Sub(launch.began)
-	l.deps.Metrics.LaunchTook(inst.Template, launch.warm, took)
-	l.deps.Log.Info("deployed", "pod", instance.PodName(inst.ID), "template", inst.Template, "duration", took.Round(time.Millisecond).String())
-	if pod, ok := l.deps.Cache.Pod(inst.ID); ok && l.deps.Announce != nil {
-		l.deps.Announce(pod, launch.warm, took)
 	}
 }

@@ -28,6 +28,7 @@ type Metrics struct {
 	visits    visits
 	cluster   cluster
 	queues    queues
+	webhook   webhook
 
 	cullErrors      prometheus.Counter
 	sweepInterval   prometheus.Gauge
@@ -59,6 +60,7 @@ type Values struct {
 	RegistryAsks    []string // results of requests to the registry, as given to RegistryAsked
 	Refusals        []string // limits of connections, as given to ConnectionRefused
 	WebSocketEnds   []string // who ends WebSockets, as given to WebSocketEnded
+	Deliveries      []string // results of deliveries of events, as given to WebhookDelivered
 }
 
 // New makes the metrics. version becomes a label of binder_build_info.
@@ -70,6 +72,7 @@ func New(version string, values Values) *Metrics {
 	m.makeQueues()
 	m.makeActivity(values)
 	m.makeRequests()
+	m.makeWebhook(values)
 
 	m.cullErrors = m.counter("binder_cull_errors_total",
 		"Failed deletes of ended instances; they are retried. Conflicts are not counted.")
