@@ -211,14 +211,24 @@ func emptyHost() config.Environment {
 	}
 }
 
+// webhookSecretFile is a file of every test, which holds webhookSecret.
+const webhookSecretFile, webhookSecret = "webhook-secret", "what only the receiver knows"
+
 // testConfig parses flags. The listeners are on free local ports, and the process does
 // not delay its shutdown.
 func testConfig(t testing.TB, flags ...string) *config.Config {
 	t.Helper()
+	host := emptyHost()
+	host.ReadFile = func(name string) ([]byte, error) {
+		if name == webhookSecretFile {
+			return []byte(webhookSecret + "\n"), nil
+		}
+		return nil, os.ErrNotExist
+	}
 	c, err := config.Parse(append([]string{
 		"--api-address=127.0.0.1:0", "--proxy-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
 		"--api-key=" + testAPIKey, "--shutdown-delay=0s", "--min-cull-timeout=1ms",
-	}, flags...), emptyHost(), io.Discard)
+	}, flags...), host, io.Discard)
 	noError(t, err)
 	c.Secret = "what all replicas know"
 	return c

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -20,8 +19,6 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
-
-const webhookSecret = "what only the receiver knows"
 
 // usage is a receiver of events that is down at every other try of each event: it cuts the
 // connection, or it answers 500, or it takes the event and then says 500. It keeps what it took.
@@ -89,10 +86,7 @@ func webhookApp(t *testing.T, receiver http.Handler) (a *app, server *kubetest.S
 	listening := httptest.NewServer(receiver)
 	t.Cleanup(listening.Close)
 	server = kubetest.NewServer(time.Now, kubetest.Template("jupyter"))
-	c := testConfig(t, "--launch-rate=0", "--max-instances-per-client=0")
-	c.WebhookURL, c.WebhookKey = listening.URL, []byte(webhookSecret)
-	a, err := newApp(c, clusterOf(server.Client), newTestMetrics(), kubetest.NoLog(), time.Now, rand.Reader)
-	noError(t, err)
+	a = newTestApp(t, server.Client, kubetest.NoLog(), "--webhook-url="+listening.URL, "--webhook-secret-file="+webhookSecretFile)
 	stop = runApp(t, a)
 	awaitCode(t, a.url(metricsServer, "/readyz"), 200)
 	return a, server, stop
@@ -125,7 +119,9 @@ func TestWebhookReceiverIsDownHalfOfTheTime(t *testing.T) {
 				stored.Spec.NodeName, stored.Status = "node-1", kubetest.Pod(id, time.Now(), change).Status
 			})
 		}
-		end := func() { wantEqual(t, "stop", call(t, "DELETE", a.url(apiServer, "/applications/jupyter/"+id), "").code, 200) }
+		end := func() {
+			wantEqual(t, "stop", call(t, "DELETE", a.url(apiServer, "/applications/jupyter/"+id), "").code, 200)
+		}
 		settled := func(status instance.Status) {
 			kubetest.Eventually(t, "the instance is "+string(status), func() bool {
 				inst, _ := a.cache.Instance(id)
@@ -179,12 +175,15 @@ func TestWebhookReceiverIsDownHalfOfTheTime(t *testing.T) {
 func TestWebhookReceiverHangs(t *testing.T) {
 	release := make(chan struct{})
 	a, _, stop := webhookApp(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	filler := kubetest.Pod(kubetest.ID(1), time.Now())
-	for metric(t, a.metrics, "binder_webhook_deliveries_total", "dropped") == 0 {
-		for range 1000 {
-			a.webhook.Launched(filler, false)
+	full := make(chan bool)
+	go func() {
+		for range 11_000 {
+			a.webhook.Launched(kubetest.Pod(kubetest.ID(1), time.Now()), false)
 		}
-	}
+		full <- true
+	}()
+	receive(t, full)
+	before := metric(t, a.metrics, "binder_webhook_deliveries_total", "dropped")
 	began := time.Now()
 	for range 20 {
 		launchOne(t, a)
@@ -192,8 +191,8 @@ func TestWebhookReceiverHangs(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second { // one try of a delivery takes twice as long
 		t.Errorf("20 launches took %s", took)
 	}
-	if dropped := metric(t, a.metrics, "binder_webhook_deliveries_total", "dropped"); dropped < 20 {
-		t.Errorf("%v events were dropped", dropped)
+	if dropped := metric(t, a.metrics, "binder_webhook_deliveries_total", "dropped"); before == 0 || dropped != before+20 {
+		t.Errorf("%v events were dropped, then %v; want 20 more, as the queue is full", before, dropped)
 	}
 	close(release)
 	noError(t, stop())

@@ -360,7 +360,11 @@ func TestClientIsConfined(t *testing.T) {
 			defer receiver.Close()
 			s := New(Deps{URL: receiver.URL + "/hidden", Key: []byte("0123456789abcdef"), Namespace: "binder-instances", Now: time.Now})
 			defer s.client.CloseIdleConnections()
+			began := time.Now()
 			got := s.try(t.Context(), launched(testPod(), false))
+			if took := time.Since(began); took > tryTimeout/2 {
+				t.Errorf("it took %s", took)
+			}
 			switch {
 			case test.err == "" && got.err != nil, got.final != test.final:
 				t.Errorf("got %+v", got)
