@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
@@ -42,17 +41,18 @@ func TestKubectl(t *testing.T) {
 		if strings.Contains(command, " drain ") || strings.Contains(command, " set env ") {
 			command += " --dry-run=server"
 		}
-		output := suite.Kube.Kubectl(t, command)
 		switch {
 		case strings.Contains(line, "custom-columns"):
-			for _, instance := range []*harness.Instance{first, second} {
-				assert.NotContains(t, output, "<none>", "a warm pod")
-				assert.Regexp(t, instance.PodName()+` +`+template+` +Running +True +\S+Z +\S+Z +launch`, output)
-			}
-		case strings.Contains(line, " describe "):
-			assert.Regexp(t, `Normal +Deployed .* Launched from the warm pool, and deployed after [\d.]+m?s\.`, output)
+			row := ` +` + template + ` +Running +True +\S+Z +\S+Z +launch\n`
+			awaitOutput(t, command, first.PodName()+row, second.PodName()+row)
+		case strings.Contains(line, " describe "): // the Event is written after the launch
+			awaitOutput(t, command, `Normal +Deployed .* Launched from the warm pool, and deployed after [\d.]+m?s\.`)
 		case strings.Contains(line, " get pods "):
-			assert.Contains(t, output, first.PodName())
+			awaitOutput(t, command, first.PodName(), second.PodName())
+		default:
+			suite.Kube.Kubectl(t, command)
+		}
+		switch {
 		case strings.Contains(line, "delete pod <name>"):
 			first.AwaitEnd(t, removalMargin, "Gone")
 		case strings.Contains(line, "delete pods"):
@@ -73,6 +73,20 @@ func TestKubectl(t *testing.T) {
 			})
 		}
 	}
+}
+
+// awaitOutput runs a command until its output has all that the expressions match.
+func awaitOutput(t *testing.T, command string, expressions ...string) {
+	t.Helper()
+	harness.Until(t, removalMargin, command, func(context.Context) error {
+		output := suite.Kube.Kubectl(t, command)
+		for _, expression := range expressions {
+			if !regexp.MustCompile(expression).MatchString(output) {
+				return fmt.Errorf("there is no %s in\n%s", expression, output)
+			}
+		}
+		return nil
+	})
 }
 
 // kubectlCommands returns the commands of the section, in their order.
