@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
@@ -62,6 +63,7 @@ type app struct {
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
 	webhook  *webhook.Sender // nil without a receiver
+	admin    *admin.Admin
 	health   *health
 	proxy    *proxy.Proxy
 	servers  []*server // metrics, API, proxy
@@ -91,6 +93,12 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 	a.health = &health{synced: a.cache.Synced, cutOff: k.contact.Lost}
 	templates := a.templates()
 	if err := a.makeWriters(rules, templates, random); err != nil {
+		return nil, err
+	}
+	a.admin = admin.New(admin.Deps{Opens: a.keys.Opens, Draining: a.draining, State: func(ctx context.Context) admin.State {
+		return a.cache.adminState(ctx, a.limits(), a.preload)
+	}})
+	if err := a.cache.onAdminState(a.admin.Changed); err != nil {
 		return nil, err
 	}
 	if err := registerCollectors(m, a.cache, a.culler); err != nil {
@@ -204,7 +212,7 @@ func (a *app) newAPI(proxyPort string) *API {
 		locator.PublicHost = layout.Public[0]
 	}
 	return &API{
-		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Locations: locator.Locations,
+		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Admin: a.admin, Locations: locator.Locations,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Metrics: a.metrics, Log: a.visits,

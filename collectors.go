@@ -2,17 +2,27 @@ package main
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/activity"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
@@ -144,22 +154,8 @@ type send func(desc *prometheus.Desc, value float64, labels ...string)
 
 // collectInstances counts instances. A template without any has zeros.
 func (c *collector) collectInstances(templates []*corev1.PodTemplate, send send) {
-	at := c.cache.moment()
 	records, tombstones := c.cache.ofTemplate("")
-	type statuses = map[instance.Status]int
-	byName := map[string]statuses{}
-	for _, record := range records {
-		count, ok := byName[record.Template()]
-		if !ok {
-			count = statuses{}
-			byName[record.Template()] = count
-		}
-		if record.Holds(at.now) && !c.cache.saysMore(record) {
-			count[record.Status()]++ // to describe all would take too long
-		} else {
-			count[c.cache.describe(record, at).Status]++
-		}
-	}
+	byName := c.cache.countStatuses(records, c.cache.moment())
 	byLabel := map[string]statuses{}
 	of := func(template string) statuses {
 		label := c.templateLabel(template)
@@ -187,36 +183,152 @@ func (c *collector) collectInstances(templates []*corev1.PodTemplate, send send)
 	send(c.tombstones, float64(len(tombstones)))
 }
 
+type statuses = map[instance.Status]int
+
+// countStatuses counts the instances of each template by status.
+func (c *Cache) countStatuses(records []*podstore.Record, at moment) map[string]statuses {
+	byName := map[string]statuses{}
+	for _, record := range records {
+		count, ok := byName[record.Template()]
+		if !ok {
+			count = statuses{}
+			byName[record.Template()] = count
+		}
+		if record.Holds(at.now) && !c.saysMore(record) {
+			count[record.Status()]++ // to describe all would take too long
+		} else {
+			count[c.describe(record, at).Status]++
+		}
+	}
+	return byName
+}
+
 // collectPools counts warm pods: those of templates that ask for some, or have some left.
 func (c *collector) collectPools(templates []*corev1.PodTemplate, send send) {
-	type pool struct{ size, ready, starting int }
-	pools := map[string]*pool{}
-	of := func(template string) *pool {
-		label := c.templateLabel(template)
-		if pools[label] == nil {
-			pools[label] = &pool{}
-		}
-		return pools[label]
+	pools := map[string]admin.Pool{} // by label
+	for name, pool := range c.cache.countPools(templates) {
+		label := c.templateLabel(name)
+		sum := pools[label]
+		pools[label] = admin.Pool{Size: sum.Size + pool.Size, Ready: sum.Ready + pool.Ready, Starting: sum.Starting + pool.Starting}
 	}
+	for label, pool := range pools {
+		send(c.size, float64(pool.Size), label)
+		send(c.pods, float64(pool.Ready), label, "ready")
+		send(c.pods, float64(pool.Starting), label, "starting")
+	}
+}
+
+// countPools counts the warm pods of each template that asks for some, or has some left.
+func (c *Cache) countPools(templates []*corev1.PodTemplate) map[string]admin.Pool {
+	pools := map[string]admin.Pool{}
 	for _, template := range templates {
 		if size, err := podtemplate.PoolSize(template); err == nil && size > 0 {
-			of(template.Name).size += size
+			pools[template.Name] = admin.Pool{Size: size}
 		}
 	}
-	for _, template := range c.cache.WarmTemplates() {
-		for _, record := range c.cache.warmRecords(template) {
+	for _, template := range c.WarmTemplates() {
+		pool := pools[template]
+		for _, record := range c.warmRecords(template) {
 			switch {
 			case record.IsDeleting:
 			case record.IsServing:
-				of(template).ready++
+				pool.Ready++
 			default:
-				of(template).starting++
+				pool.Starting++
 			}
 		}
+		pools[template] = pool
 	}
-	for label, pool := range pools {
-		send(c.size, float64(pool.size), label)
-		send(c.pods, float64(pool.ready), label, "ready")
-		send(c.pods, float64(pool.starting), label, "starting")
+	return pools
+}
+
+// preloadTimeout bounds the reading of all preloads for a state. Without the registry, what
+// is in memory is shown of the preloads of its templates.
+const preloadTimeout = time.Second
+
+// adminState is what operators see.
+func (c *Cache) adminState(ctx context.Context, limits admission.Limits, preloads TemplatePreloader) admin.State {
+	at, templates := c.moment(), c.PodTemplates()
+	records, _ := c.ofTemplate("")
+	counts, pools := c.countStatuses(records, at), c.countPools(templates)
+	byName := map[string]*admin.Template{}
+	of := func(name string) *admin.Template {
+		if byName[name] == nil {
+			byName[name] = &admin.Template{Name: name, Instances: []admin.Instance{}}
+		}
+		return byName[name]
 	}
+	for _, template := range templates {
+		view := of(template.Name)
+		view.InCluster = true
+		if most, limited, err := podtemplate.MaxInstances(template); limited && err == nil {
+			view.MaxInstances = &most
+		}
+	}
+	alive := 0
+	for name, count := range counts {
+		view := of(name)
+		view.Pending, view.Deploying = count[instance.StatusPending], count[instance.StatusDeploying]
+		view.Deployed, view.Failed = count[instance.StatusDeployed], count[instance.StatusFailed]
+		alive += view.Pending + view.Deploying + view.Deployed
+	}
+	for name, pool := range pools {
+		of(name).Pool = pool
+	}
+	ctx, cancel := context.WithTimeout(ctx, preloadTimeout)
+	defer cancel()
+	for _, set := range c.Preloads("") {
+		view := of(instance.TemplateOf(set))
+		if progress, known, err := preloads.Status(ctx, view.Name); err == nil && known && view.Preload == nil {
+			status := protocol.NewPreloadStatus(progress)
+			view.Preload = &status
+		}
+	}
+	c.addRows(records, at, byName)
+	state := admin.State{LaunchesPaused: limits.Paused, Limits: c.adminLimits(limits, alive), Templates: []admin.Template{}}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		state.Templates = append(state.Templates, *byName[name])
+	}
+	return state
+}
+
+// addRows adds the oldest instances of each template that have not ended.
+func (c *Cache) addRows(records []*podstore.Record, at moment, byName map[string]*admin.Template) {
+	podstore.SortByAge(records)
+	most := admin.RowsPerTemplate(len(byName))
+	for _, record := range records {
+		view := byName[record.Template()]
+		if len(view.Instances) >= most {
+			continue
+		}
+		if inst := c.describe(record, at); inst.Status != instance.StatusDeleted {
+			view.Instances = append(view.Instances, admin.NewInstance(inst))
+		}
+	}
+}
+
+// adminLimits are the limits of all instances together.
+func (c *Cache) adminLimits(limits admission.Limits, alive int) []admin.Limit {
+	all := []admin.Limit{}
+	if most := limits.MaxInstances; most > 0 {
+		all = append(all, admin.NewLimit("--max-instances", "instances", strconv.Itoa(alive), strconv.Itoa(most), float64(alive), float64(most)))
+	}
+	quotas := c.Quotas()
+	slices.SortFunc(quotas, func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
+	for _, quota := range quotas {
+		for _, resource := range slices.Sorted(maps.Keys(quota.Status.Hard)) {
+			used, hard := quota.Status.Used[resource], quota.Status.Hard[resource]
+			all = append(all, admin.NewLimit(quota.Name, string(resource), used.String(), hard.String(), used.AsApproximateFloat64(), hard.AsApproximateFloat64()))
+		}
+	}
+	return all
+}
+
+// onAdminState calls changed when what adminState returns may have changed. It must not block.
+func (c *Cache) onAdminState(changed func()) error {
+	return errors.Join(
+		c.OnInstance(func(string) { changed() }, func(*corev1.Pod) { changed() }),
+		c.OnWarm(func(string) { changed() }),
+		c.OnPreload(func(string) { changed() }),
+	)
 }

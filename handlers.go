@@ -9,10 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
@@ -41,6 +43,7 @@ type API struct {
 	Instances InstanceReader
 	Launcher  InstanceLauncher
 	Preloader TemplatePreloader
+	Admin     *admin.Admin
 	Locations func(requestHost string) func(id string) string // where instances are
 	// Client tells whose limits a launch counts for, as launch.Request.Client.
 	Client         func(*http.Request) string
@@ -77,6 +80,8 @@ func (a *API) endpoints() map[string]methods {
 		"/applications/{template}":      {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
 		"/applications/{template}/{id}": {http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)},
 		"/preload/{template}":           {http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)},
+		"/admin":                        {http.MethodGet: pages.ServeAdmin},
+		"/admin/state":                  {http.MethodGet: a.authorised(a.Admin.ServeState)},
 		"/openapi.json":                 {http.MethodGet: protocol.NewDocument(openAPI).Serve},
 		"/":                             nil,
 	}
@@ -90,8 +95,26 @@ func (a *API) Routes() http.Handler {
 		mux.Handle(pattern, a.Metrics.Instrument("api", pattern, a.serve(m)))
 	}
 	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
-	routes := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, protocol.TrimSlash(a.plainPaths(mux)))
-	return protocol.AllowOrigins(a.AllowOrigins, routes)
+	plain := protocol.TrimSlash(a.plainPaths(mux))
+	atOurs := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, plain)
+	// The admin page stops instances at whatever host an operator reaches it, such as that of
+	// kubectl port-forward. A page at a name that somebody leads here has no key.
+	atAny := protocol.RefuseOtherSites(a.AllowOrigins, nil, refuse, plain)
+	routes := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete && a.Keys.Opens(r.Header.Get("Authorization")) {
+			atAny.ServeHTTP(w, r)
+			return
+		}
+		atOurs.ServeHTTP(w, r)
+	})
+	shared := protocol.AllowOrigins(a.AllowOrigins, routes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/admin" || strings.HasPrefix(r.URL.Path, "/admin/") {
+			routes.ServeHTTP(w, r) // it is for no page but its own
+			return
+		}
+		shared.ServeHTTP(w, r)
+	})
 }
 
 // refuseOtherSite answers a request that a page of another site made a browser send.
@@ -296,18 +319,6 @@ type TemplatePreloader interface {
 
 var _ TemplatePreloader = (*preload.Preloader)(nil)
 
-// preloadResponse is a preload in the protocol's words. The fields from nodes-done on
-// are this server's additions.
-type preloadResponse struct {
-	Name      string         `json:"name"`
-	StartTime time.Time      `json:"start-time"`
-	Status    preload.Status `json:"status"`
-	NodesDone int            `json:"nodes-done"`
-	NodesToDo int            `json:"nodes-to-do"`
-	Reason    string         `json:"reason,omitempty"`
-	Message   string         `json:"message,omitempty"`
-}
-
 // preload begins to pull the images of the path's template onto all nodes.
 func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 	template, err := a.Preloader.Preload(r.Context(), r.PathValue("template"))
@@ -331,14 +342,6 @@ func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
 		protocol.WriteJSON(w, http.StatusOK, struct{}{})
 		return nil
 	}
-	protocol.WriteJSON(w, http.StatusOK, preloadResponse{
-		Name:      progress.Template,
-		StartTime: progress.Started.UTC(),
-		Status:    progress.Status,
-		NodesDone: progress.Done,
-		NodesToDo: progress.ToDo,
-		Reason:    progress.Reason,
-		Message:   progress.Message,
-	})
+	protocol.WriteJSON(w, http.StatusOK, protocol.NewPreloadStatus(progress))
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -66,7 +67,7 @@ func (f *fakePreloader) Status(_ context.Context, template string) (preload.Prog
 // locations begin with the host of the request.
 func newTestAPI(reader InstanceReader, launcher InstanceLauncher) *API {
 	return &API{
-		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{},
+		Instances: reader, Launcher: launcher, Preloader: &fakePreloader{}, Admin: admin.New(admin.Deps{State: func(context.Context) admin.State { return admin.State{} }}),
 		Locations: func(requestHost string) func(id string) string {
 			return func(id string) string { return requestHost + "/user/" + id }
 		},
@@ -308,6 +309,10 @@ func TestRoutes(t *testing.T) {
 		{"POST PUT OPTIONS", firstPath, 405, "GET, DELETE"},
 		{"GET HEAD POST", preload, 200, ""},
 		{"DELETE", preload, 405, "GET, POST"},
+		{"GET HEAD", "/admin", 200, ""},
+		{"GET HEAD", "/admin/state", 200, ""},
+		{"POST DELETE OPTIONS", "/admin/state", 405, "GET"},
+		{"GET", "/admin/other", 404, ""},
 		{"GET POST HEAD OPTIONS", "/", 404, ""},
 		{"GET", "/application", 404, ""},
 		{"GET", "/Applications", 404, ""},
@@ -424,7 +429,7 @@ func TestAuthorisation(t *testing.T) {
 	} {
 		launcher := &fakeLauncher{}
 		routes := newTestAPI(c.Cache, launcher).Routes()
-		for _, request := range []string{"GET /applications", "GET /applications/jupyter/", "HEAD /applications", "DELETE " + firstPath} {
+		for _, request := range []string{"GET /applications", "GET /applications/jupyter/", "HEAD /applications", "GET /admin/state", "DELETE " + firstPath} {
 			method, path, _ := strings.Cut(request, " ")
 			res := ask(routes, method, path, "", "Authorization", header)
 			switch {

@@ -44,12 +44,16 @@ func TestAppAtEveryHost(t *testing.T) {
 		{own[:1], proxyServer, "GET", user, "", 200, ""},
 		{own, apiServer, "GET", "/applications/", "", 421, ""},
 		{own, apiServer, "POST", "/applications/jupyter", "", 421, ""},
+		{own, apiServer, "GET", "/admin/", "", 421, ""},
 		{own, metricsServer, "GET", "/metrics", "", 421, ""},
 		{own, metricsServer, "GET", "/healthz", "", 421, ""},
 		{[]string{"api.example", main}, apiServer, "GET", "/applications/jupyter/" + id, "", 200, id + domain + "/user/" + id},
 		{[]string{"api.example", main}, apiServer, "POST", "/applications/jupyter", "", 200, ""},
 		{[]string{main + ":8084"}, apiServer, "POST", "/applications/jupyter", "http://hub.example:8084", 200, ""},
 		{[]string{"evil.example:8084"}, apiServer, "POST", "/applications/jupyter", "http://evil.example:8084", 403, "another site"},
+		{[]string{"127.0.0.1:8084"}, apiServer, "GET", "/admin/", "", 200, "What runs"},
+		{[]string{"127.0.0.1:8084"}, apiServer, "DELETE", "/applications/jupyter/" + kubetest.ID(9), "http://127.0.0.1:8084", 404, "no"},
+		{[]string{"127.0.0.1:8084"}, apiServer, "DELETE", "/applications/jupyter/" + id, "http://evil.example:8084", 403, "another site"},
 		{[]string{"10.0.0.7"}, metricsServer, "GET", "/healthz", "", 200, ""},
 	} {
 		for _, host := range row.hosts {

@@ -43,7 +43,8 @@ func rooms() map[string][]string {
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 
-		"protocol": {"admission", "instance", "launch", "origin", "podtemplate"},
+		"protocol": {"admission", "instance", "launch", "origin", "podtemplate", "preload"},
+		"admin":    {"instance", "protocol", "waiters"},
 		"pages":    {"instance", "launch", "origin", "protocol"},
 		"proxy":    {"instance", "origin", "pages", "upstream"},
 

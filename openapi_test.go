@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
@@ -68,8 +69,13 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	for schema, value := range map[*node]any{
 		schemas.at("Status"):                                    protocol.StatusResponse{},
 		schemas.at("ProgressEvent"):                             protocol.ProgressEvent{},
-		schemas.at("PreloadStatus"):                             preloadResponse{},
+		schemas.at("PreloadStatus"):                             protocol.PreloadStatus{},
 		schemas.at("PreloadTemplate", "properties", "template"): preload.Template{},
+		schemas.at("AdminState"):                                admin.State{},
+		schemas.at("AdminLimit"):                                admin.Limit{},
+		schemas.at("AdminTemplate"):                             admin.Template{},
+		schemas.at("AdminPool"):                                 admin.Pool{},
+		schemas.at("AdminInstance"):                             admin.Instance{},
 	} {
 		var names, required []string
 		for field := range reflect.TypeOf(value).Fields() {
@@ -100,6 +106,7 @@ func TestOpenAPIHasEveryValue(t *testing.T) {
 		{"statuses", schemas.at("InstanceStatus", "enum"), texts(instance.Statuses())},
 		{"faults", schemas.at("Fault", "enum"), texts([]instance.Fault{instance.FaultTemplate, instance.FaultCluster, instance.FaultVisitor, instance.FaultChance})},
 		{"sources", property("Status", "last-activity-source"), texts([]instance.Source{instance.SourceLaunch, instance.SourceHTTP, instance.SourceWebSocket, instance.SourceProbe})},
+		{"sources of the admin page", property("AdminInstance", "last-activity-source"), property("Status", "last-activity-source").texts()},
 		{"preload statuses", property("PreloadStatus", "status"), texts([]preload.Status{preload.Loading, preload.Completed, preload.Failed})},
 		{"limits", property("LimitError", "limit"), admission.LimitNames()},
 	} {

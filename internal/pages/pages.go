@@ -1,6 +1,6 @@
 // Package pages is what people see on the public port besides their instances: the
 // launch page, the progress of a launch, and notices that say why an instance cannot
-// be reached.
+// be reached. It also has the admin page, which is on the API's port.
 //
 // It must never know how visitors are brought to instances, nor call the API server.
 package pages
@@ -33,6 +33,7 @@ var (
 	progressTemplate = parsePage("progress.html")
 	openTemplate     = parsePage("open.html")
 	noticeTemplate   = parsePage("notice.html")
+	adminTemplate    = parsePage("admin.html")
 
 	loadPolicy = contentSecurityPolicy()
 )
@@ -125,7 +126,7 @@ func setOwnHeaders(h http.Header) {
 func parsePage(name string) *template.Template {
 	return template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"pathEscape": url.PathEscape,
-		"style":      func() template.CSS { return template.CSS(pageFile("style.css")) },
+		"style":      func(name string) template.CSS { return template.CSS(pageFile(name)) },
 		"script":     func(name string) template.JS { return template.JS(pageFile(name)) },
 	}).ParseFS(pageFiles, "assets/layout.html", "assets/"+name))
 }
@@ -148,8 +149,8 @@ func contentSecurityPolicy() string {
 	}
 	return strings.Join([]string{
 		"default-src 'none'",
-		"style-src " + hash("style.css"),
-		fmt.Sprintf("script-src %s %s %s", hash("launch.js"), hash("progress.js"), hash("notice.js")),
+		fmt.Sprintf("style-src %s %s", hash("style.css"), hash("admin.css")),
+		fmt.Sprintf("script-src %s %s %s %s", hash("launch.js"), hash("progress.js"), hash("notice.js"), hash("admin.js")),
 		"img-src data:", // the icon, which is empty
 		"form-action 'self'",
 		"base-uri 'none'",

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,14 +35,8 @@ func AcceptsEvents(r *http.Request) bool {
 // to another replica, which starts with the present state.
 func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
 	draining context.Context, describe func(instance.Instance) ProgressEvent) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(draining, cancel)()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
-	w.WriteHeader(http.StatusOK)
-
+	ctx, end := beginEvents(w, r, draining)
+	defer end()
 	var sent ProgressEvent
 	for {
 		period, stop := context.WithTimeout(ctx, keepAlivePeriod)
@@ -60,6 +55,56 @@ func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id 
 			return
 		}
 	}
+}
+
+// statePause is the least time between two states of a stream.
+const statePause = time.Second
+
+// StreamState sends server-sent events named state: one with the present state, and one with
+// each that is different, but no more than one each statePause. changed receives when the
+// state may be different; it is also looked at each keepAlivePeriod, because some of it
+// changes with time. The stream ends when the client goes, draining is done, or state
+// returns no ok.
+func StreamState(w http.ResponseWriter, r *http.Request, draining context.Context,
+	changed <-chan struct{}, state func(context.Context) (data []byte, ok bool)) {
+	ctx, end := beginEvents(w, r, draining)
+	defer end()
+	var sent []byte
+	for {
+		data, ok := state(ctx)
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		text := keepAliveComment
+		if !bytes.Equal(data, sent) {
+			text, sent = fmt.Sprintf("event: state\ndata: %s\n\n", data), data
+		}
+		if err := writeNow(w, text); err != nil {
+			return
+		}
+		select {
+		case <-time.After(statePause):
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(keepAlivePeriod - statePause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// beginEvents begins an answer of server-sent events. ctx is done when it must end.
+func beginEvents(w http.ResponseWriter, r *http.Request, draining context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	stop := context.AfterFunc(draining, cancel)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
+	w.WriteHeader(http.StatusOK)
+	return ctx, func() { stop(); cancel() }
 }
 
 // encodeEvent returns an event as it is sent.

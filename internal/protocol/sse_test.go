@@ -191,3 +191,44 @@ func TestAcceptsEvents(t *testing.T) {
 		}
 	}
 }
+
+// However often the state changes, a stream sends one a second, and of no change only a comment.
+func TestStreamState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stream{ResponseWriter: httptest.NewRecorder()}
+		draining, drain := context.WithCancel(t.Context())
+		changed, state, ok := make(chan struct{}, 1), "1", true
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		go func() {
+			StreamState(s, r, draining, changed, func(context.Context) ([]byte, bool) { return []byte(state), ok })
+			s.ended = true
+		}()
+		wantText := func(when, want string) {
+			t.Helper()
+			if got := s.received(); got != want {
+				t.Errorf("%s: got %q, want %q", when, got, want)
+			}
+		}
+		wantText("at first", "event: state\ndata: 1\n\n")
+		for _, next := range []string{"2", "3", "4"} {
+			state = next
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		wantText("within the first second", "")
+		time.Sleep(statePause)
+		wantText("after a second", "event: state\ndata: 4\n\n")
+		time.Sleep(keepAlivePeriod)
+		wantText("without a change", keepAliveComment)
+		state = "5" // with time only
+		time.Sleep(keepAlivePeriod)
+		wantText("without being told", "event: state\ndata: 5\n\n")
+		drain()
+		if wantText("at the end", ""); !s.ended {
+			t.Error("the stream goes on")
+		}
+	})
+}
