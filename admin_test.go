@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,6 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 )
@@ -30,7 +30,7 @@ func adminAPI(t testing.TB, c *Cache, limits admission.Limits, preloads Template
 	t.Helper()
 	api := newTestAPI(c, &fakeLauncher{})
 	api.Admin = admin.New(admin.Deps{
-		Opens: func(header string) bool { return api.Keys.Opens(header) }, Draining: api.Draining,
+		Opens: api.Keys.Opens, Draining: api.Draining,
 		State: func(ctx context.Context) admin.State { return c.adminState(ctx, limits, preloads) },
 	})
 	return api
@@ -150,13 +150,14 @@ func TestAdminIsNotShared(t *testing.T) {
 // A stream sends the state, and each change within a second. It ends with the key, and with
 // the server.
 func TestAdminStream(t *testing.T) {
-	for _, how := range []string{"another key", "draining"} {
+	for _, how := range []string{"a new key", "draining"} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newTestCache(t, kubetest.NewServer(time.Now))
 			api := newTestAPI(c.Cache, &fakeLauncher{})
 			draining, drain := context.WithCancel(t.Context())
+			var revoked atomic.Bool
 			api.Admin = admin.New(admin.Deps{
-				Opens: func(header string) bool { return api.Keys.Opens(header) }, Draining: draining,
+				Opens: func(header string) bool { return !revoked.Load() && api.Keys.Opens(header) }, Draining: draining,
 				State: func(ctx context.Context) admin.State {
 					return c.adminState(ctx, admission.Limits{}, &fakePreloader{})
 				},
@@ -222,7 +223,7 @@ func TestAdminStream(t *testing.T) {
 			if how == "draining" {
 				drain()
 			} else {
-				api.Keys = keys.New("another")
+				revoked.Store(true)
 			}
 			if got, ok := next(); ok {
 				t.Errorf("after %s: got %q, want the end", how, got)

@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,10 +199,11 @@ func TestStreamState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stream{ResponseWriter: httptest.NewRecorder()}
 		draining, drain := context.WithCancel(t.Context())
-		changed, state, ok := make(chan struct{}, 1), "1", true
+		changed := make(chan struct{}, 1)
+		var state atomic.Int64
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		go func() {
-			StreamState(s, r, draining, changed, func(context.Context) ([]byte, bool) { return []byte(state), ok })
+			StreamState(s, r, draining, changed, func(context.Context) ([]byte, bool) { return strconv.AppendInt(nil, state.Load(), 10), true })
 			s.ended = true
 		}()
 		wantText := func(when, want string) {
@@ -209,9 +212,9 @@ func TestStreamState(t *testing.T) {
 				t.Errorf("%s: got %q, want %q", when, got, want)
 			}
 		}
-		wantText("at first", "event: state\ndata: 1\n\n")
-		for _, next := range []string{"2", "3", "4"} {
-			state = next
+		wantText("at first", "event: state\ndata: 0\n\n")
+		for range 4 {
+			state.Add(1)
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -223,7 +226,7 @@ func TestStreamState(t *testing.T) {
 		wantText("after a second", "event: state\ndata: 4\n\n")
 		time.Sleep(keepAlivePeriod)
 		wantText("without a change", keepAliveComment)
-		state = "5" // with time only
+		state.Add(1) // with time only
 		time.Sleep(keepAlivePeriod)
 		wantText("without being told", "event: state\ndata: 5\n\n")
 		drain()
