@@ -199,8 +199,8 @@
     stopAll.type = 'button';
     stopAll.setAttribute('aria-label', `Stop all instances of ${name}`);
     const top = make('div', 'title');
-    top.append(title, stopAll);
     const facts = make('p', 'facts');
+    top.append(title, facts, stopAll);
     const table = make('table');
     table.setAttribute('aria-labelledby', title.id);
     const head = table.createTHead().insertRow();
@@ -213,7 +213,7 @@
       head.append(cell);
     }
     const rest = make('p', 'aside');
-    section.append(top, facts, table, rest);
+    section.append(top, table, rest);
     const view = { name, section, stopAll, facts, table, body: table.createTBody(), rest, rows: new Map() };
     stopAll.addEventListener('click', () => confirmed(`Stop all instances of ${name}?`, () => stopTemplate(view)));
     return view;
