@@ -98,10 +98,7 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 	a.admin = admin.New(admin.Deps{Opens: a.keys.Opens, Draining: a.draining, State: func(ctx context.Context) admin.State {
 		return a.cache.adminState(ctx, a.limits(), a.preload)
 	}})
-	if err := a.cache.onAdminState(a.admin.Changed); err != nil {
-		return nil, err
-	}
-	if err := registerCollectors(m, a.cache, a.culler); err != nil {
+	if err := errors.Join(a.cache.onAdminState(a.admin.Changed), registerCollectors(m, a.cache, a.culler)); err != nil {
 		return nil, err
 	}
 	return a, a.listen(templates)
@@ -244,10 +241,9 @@ func (a *app) run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer stopReading()
-	readers.Go(func() { a.cache.Run(reading) })
-	readers.Go(func() { a.watchKeys(reading) })
-	readers.Go(func() { a.watchContact(reading) })
-	readers.Go(func() { a.announce.Run(reading) })
+	for _, run := range []func(context.Context){a.cache.Run, a.watchKeys, a.watchContact, a.announce.Run} {
+		readers.Go(func() { run(reading) })
+	}
 
 	// Activity is written for as long as there are requests, and once more.
 	writing, stopWriting := context.WithCancel(reading)
