@@ -225,8 +225,10 @@ func TestAdminStream(t *testing.T) {
 			} else {
 				revoked.Store(true)
 			}
-			if got, ok := next(); ok {
-				t.Errorf("after %s: got %q, want the end", how, got)
+			began := time.Now()
+			time.AfterFunc(time.Minute, drain) // ends what should have ended
+			if got, ok := next(); ok || time.Since(began) >= time.Minute {
+				t.Errorf("after %s: got %q, %t after %s, want the end", how, got, ok, time.Since(began))
 			}
 			drain()
 		})

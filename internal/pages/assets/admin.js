@@ -245,7 +245,7 @@
     view.stopAll.hidden = all === 0;
     const more = all - template.instances.length;
     view.rest.hidden = more <= 0;
-    set(view.rest, `The oldest ${template.instances.length} are shown, and ${more} more run.`);
+    set(view.rest, `The oldest ${template.instances.length} are shown, and ${more} more are not.`);
     const ids = new Set(template.instances.map((instance) => instance.id));
     for (const [id, row] of view.rows) {
       if (!ids.has(id)) {
