@@ -40,6 +40,7 @@ func (c stillCache) Template(context.Context, string) (*corev1.PodTemplate, erro
 	return c.template, nil
 }
 func (c stillCache) Instance(string) (instance.Instance, bool)        { return instance.Instance{}, false }
+func (c stillCache) Pod(string) (*corev1.Pod, bool)                   { return nil, false }
 func (c stillCache) Instances(string) []instance.Instance             { return nil }
 func (c stillCache) ClientInstances(string) []instance.Instance       { return nil }
 func (c stillCache) WarmPods(string) []*corev1.Pod                    { return append([]*corev1.Pod(nil), c.warm...) }
