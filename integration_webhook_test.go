@@ -14,8 +14,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
-// What a replica could not tell before it ended is in the tombstones that the API server has,
-// so that the next leader tells it.
+// The next leader reports the ends that a replica could not report before it ended itself: they
+// are in the tombstones.
 func TestIntegrationEndsOutliveAReplica(t *testing.T) {
 	s := parallelSandbox(t)
 	s.putTemplate(t, kubetest.Template("jupyter"))

@@ -102,8 +102,8 @@ func launchOne(t *testing.T, a *app) (id string) {
 	return launched.ID
 }
 
-// Whoever keeps usage records has every event of every instance, although the receiver is down
-// half of the time, and can let nobody in by what it has.
+// A receiver that is down half of the time still gets every event of every instance. No event
+// holds an id, which would let its holder in.
 func TestWebhookReceiverIsDownHalfOfTheTime(t *testing.T) {
 	records := &usage{t: t, tries: map[string]int{}, taken: map[string]usageEvent{}}
 	a, server, stop := webhookApp(t, records)

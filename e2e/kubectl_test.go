@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -92,12 +91,7 @@ func awaitOutput(t *testing.T, command string, expressions ...string) {
 // kubectlCommands returns the commands of the section, in their order.
 func kubectlCommands(t *testing.T) []string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/operate.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(page), "\n## With kubectl\n")
-	require.True(t, found)
-	section, _, _ = strings.Cut(section, "\n## ")
-	commands := regexp.MustCompile(`(?m)^kubectl .*$`).FindAllString(section, -1)
+	commands := regexp.MustCompile(`(?m)^kubectl .*$`).FindAllString(operateSection(t, "## With kubectl"), -1)
 	require.Len(t, commands, 11)
 	return commands
 }

@@ -180,11 +180,7 @@ func TestOperatorsQuestions(t *testing.T) {
 // questions returns the queries of docs/operate.md, by their question.
 func questions(t testing.TB) map[string][]string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/operate.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(page), "\n### Questions and queries\n")
-	require.True(t, found)
-	section, _, _ = strings.Cut(section, "\n### ")
+	section := operateSection(t, "### Questions and queries")
 	all := map[string][]string{}
 	for _, row := range regexp.MustCompile(`(?m)^\| (.+\?) \| (.+) \|$`).FindAllStringSubmatch(section, -1) {
 		for _, query := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[2], -1) {
@@ -192,6 +188,19 @@ func questions(t testing.TB) map[string][]string {
 		}
 	}
 	return all
+}
+
+// operateSection returns the text of docs/operate.md below a heading, up to the next heading of
+// its level.
+func operateSection(t testing.TB, heading string) string {
+	t.Helper()
+	page, err := os.ReadFile("../docs/operate.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(page), "\n"+heading+"\n")
+	require.True(t, found, heading)
+	level, _, _ := strings.Cut(heading, " ")
+	section, _, _ = strings.Cut(section, "\n"+level+" ")
+	return section
 }
 
 // documentedMetrics returns the names in docs/metrics.md, sorted.

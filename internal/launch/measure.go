@@ -130,9 +130,8 @@ func (l *Launcher) failed(inst instance.Instance, pod *corev1.Pod) {
 	l.deps.Log.Warn("launch failed", "pod", pod.Name, "template", inst.Template, "reason", inst.Reason, "fault", inst.Fault, "message", inst.Message, "detail", inst.Detail)
 }
 
-// endUndeployed counts a launch that ended without a word: nothing tells that the start timeout
-// has passed, so the instance may have failed by that. One that was stopped before is not
-// counted.
+// endUndeployed counts a launch whose pod is gone, if the start timeout had passed: no event
+// reports that the timeout passes. A launch that was stopped earlier is not counted.
 func (l *Launcher) endUndeployed(template string, launch *measured) {
 	if launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
 		l.deps.Metrics.LaunchFailed(template, instance.ReasonStartTimeout)

@@ -20,8 +20,7 @@ type cluster struct {
 	durations *prometheus.HistogramVec
 }
 
-// The labels of requests to the API server that got no answer, and of those that nobody waits
-// for any more.
+// The labels of requests to the API server that got no answer, and of those that were canceled.
 const (
 	codeNone     = "<error>"
 	codeCanceled = "<canceled>"
@@ -31,7 +30,7 @@ func (m *Metrics) makeCluster() {
 	m.cluster = cluster{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rest_client_requests_total",
-			Help: "Requests to the API server, by verb, resource and code; " + codeNone + " if there was no answer, " + codeCanceled + " if nobody waited for it. Each watch is one, so they count how often watches begin.",
+			Help: "Requests to the API server, by verb, resource and code; " + codeNone + " if there was no answer, " + codeCanceled + " if it was canceled. Each watch is one, so they count how often watches begin.",
 		}, []string{"verb", "resource", "code"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rest_client_request_duration_seconds",

@@ -56,7 +56,7 @@ func (m *Metrics) makeVisits(values Values) {
 		"Answers that the proxy gave in place of an application, by template and code. The template is empty if the request names no instance.",
 		"code")
 	bytes := m.results("binder_proxy_bytes_total",
-		"Bytes of bodies and upgraded connections that the proxy passed on, by whom they are for: visitor, instance.", "to", nil)
+		"Bytes of bodies and upgraded connections that the proxy passed on, by the receiver: visitor, instance.", "to", nil)
 	v.toVisitors, v.toInstances = bytes.WithLabelValues("visitor"), bytes.WithLabelValues("instance")
 	v.webSockets = m.gauge("binder_proxy_websockets", "WebSockets that are open.")
 	v.socketEnds = m.results("binder_proxy_websocket_ends_total", "WebSockets that have ended, by who ended them.", "by", values.WebSocketEnds)

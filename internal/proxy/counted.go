@@ -7,7 +7,7 @@ import "time"
 type Metrics interface {
 	// Answered observes an application's answer, and the time from the request until it began.
 	Answered(template string, code int, firstByte time.Duration)
-	// Noticed counts an answer of the proxy's own. template is "" if the request names no
+	// Noticed counts an answer that the proxy gave itself. template is "" if the request names no
 	// instance.
 	Noticed(template string, code int)
 	SentToVisitor(n int)  // bytes of bodies, and of upgraded connections

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// What one try of a delivery may take, and what an answer may be. Nothing in an answer but
-// its code and Retry-After is used.
+// The limits of one attempt and of its answer. Only the answer's code and Retry-After are used.
 const (
 	tryTimeout     = 10 * time.Second
 	dialTimeout    = 5 * time.Second

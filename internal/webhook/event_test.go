@@ -62,7 +62,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// What leaves the service lets nobody in, and says nothing of who launched.
+// Events hold nothing that gives access to an instance, and nothing about the client.
 func TestEventsKeepSecrets(t *testing.T) {
 	tombstone := testTombstone(instance.TombstoneText("It failed.", "10.0.0.1 refused"))
 	tombstone.Annotations[instance.DetailAnnotation] = "10.0.0.1 refused"

@@ -110,8 +110,8 @@ func someEvent(n int) event {
 	return launched(pod, false)
 }
 
-// What fails in passing is tried again, each time later, and not before the receiver asks
-// for it. The signature is of the time of the try.
+// A delivery that fails for a passing reason is retried, after ever longer waits, and not
+// earlier than Retry-After says. Each attempt is signed with its own time.
 func TestRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := receive(func(n int, r *http.Request) (*http.Response, error) {
