@@ -74,18 +74,29 @@ func (c *Config) readSecret(from Environment, m *mistakes) error {
 		c.Secret = randomKey(from, "a secret", m)
 		return nil
 	}
-	data, err := from.ReadFile(c.SecretFile)
+	secret, err := readSecretText("--secret-file", c.SecretFile, from.ReadFile)
 	if err != nil {
-		return fmt.Errorf("--secret-file: %w", err)
+		return err
 	}
-	c.Secret = strings.TrimSpace(string(data))
-	switch {
-	case c.Secret == "":
-		return fmt.Errorf("--secret-file: %s is empty: it must hold the secret", c.SecretFile)
-	case c.InCluster && len(c.Secret) < minKeyLength:
+	c.Secret = secret
+	if c.InCluster && len(c.Secret) < minKeyLength {
 		return fmt.Errorf("--secret-file: %s has less than %d characters", c.SecretFile, minKeyLength)
 	}
 	return nil
+}
+
+// readSecretText returns the text in the file of a flag. Its errors name the flag, and never
+// show the text.
+func readSecretText(flagName, file string, readFile func(string) ([]byte, error)) (string, error) {
+	data, err := readFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flagName, err)
+	}
+	text := strings.TrimSpace(string(data))
+	if text == "" {
+		return "", fmt.Errorf("%s: %s is empty: it must hold the secret", flagName, file)
+	}
+	return text, nil
 }
 
 // readKeys returns the key that a flag holds, or those that the file named by

@@ -63,13 +63,9 @@ func readWebhookKey(file string, readFile func(string) ([]byte, error)) ([]byte,
 	if file == "" {
 		return nil, errors.New("--webhook-secret-file is missing: the receiver of --webhook-url needs it to tell events from forgeries")
 	}
-	data, err := readFile(file)
+	text, err := readSecretText("--webhook-secret-file", file, readFile)
 	if err != nil {
-		return nil, fmt.Errorf("--webhook-secret-file: %w", err)
-	}
-	text := strings.TrimSpace(string(data))
-	if text == "" {
-		return nil, fmt.Errorf("--webhook-secret-file: %s is empty: it must hold the secret", file)
+		return nil, err
 	}
 	key := []byte(text)
 	if encoded, ok := strings.CutPrefix(text, webhookSecretPrefix); ok {
