@@ -95,6 +95,10 @@ func TestAdminStateOfPreloads(t *testing.T) {
 	noError(t, err)
 	_, err = p.Preload(t.Context(), "jupyter")
 	noError(t, err)
+	kubetest.Eventually(t, "the cache has the preload", func() bool {
+		_, known, err := p.Status(t.Context(), "jupyter")
+		return known && err == nil
+	})
 	for _, row := range []struct {
 		preloads TemplatePreloader
 		want     bool

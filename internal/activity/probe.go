@@ -20,9 +20,11 @@ import (
 
 // What an application may cost the culler, which must not wait for it for long.
 const (
-	probeTimeout    = 2 * time.Second
-	maxProbeAnswer  = 1 << 20  // bytes
-	maxProbeHeaders = 64 << 10 // bytes
+	probeTimeout    = 2 * time.Second // of one request
+	probeAttempts   = 3               // until one is answered
+	probePause      = time.Second     // between two of them
+	maxProbeAnswer  = 1 << 20         // bytes
+	maxProbeHeaders = 64 << 10        // bytes
 )
 
 // ProbeResult is the outcome of asking an application whether it is at work. It is
@@ -46,7 +48,9 @@ func ProbeResults() []ProbeResult {
 // work, at the path that its activity-probe annotation names. asked is false if
 // there is no valid one. The time is zero unless the result is busy or active.
 //
-// Anything but a 200 with JSON of at most 1 MiB within 2 s counts as idle.
+// Anything but a 200 with JSON of at most 1 MiB counts as idle. So does an application that
+// answers none of three requests within 2 s: one alone is easily missed by an application
+// or a node with much to do, and that is when an instance must not end.
 func Probe(ctx context.Context, pod *corev1.Pod, rules lifetime.Rules, now func() time.Time) (result ProbeResult, active time.Time, asked bool) {
 	value, annotated := pod.Annotations[instance.ActivityProbeAnnotation]
 	if !annotated {
@@ -56,7 +60,7 @@ func Probe(ctx context.Context, pod *corev1.Pod, rules lifetime.Rules, now func(
 	if err != nil { // an Event on the template says so
 		return "", time.Time{}, false
 	}
-	body, err := fetch(ctx, pod, path)
+	body, err := fetchPatiently(ctx, pod, path)
 	switch {
 	case errors.Is(err, errBadAnswer):
 		return ProbeBadAnswer, time.Time{}, true
@@ -140,6 +144,23 @@ func findActivity(text []byte) (busy bool, latest time.Time, err error) {
 
 // errBadAnswer is wrapped by errors about an answer that is not usable.
 var errBadAnswer = errors.New("bad answer")
+
+// fetchPatiently is fetch, repeated while there is no answer.
+func fetchPatiently(ctx context.Context, pod *corev1.Pod, path *url.URL) (body []byte, err error) {
+	for attempt := range probeAttempts {
+		if attempt > 0 {
+			select {
+			case <-time.After(probePause):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		if body, err = fetch(ctx, pod, path); err == nil || errors.Is(err, errBadAnswer) {
+			break
+		}
+	}
+	return body, err
+}
 
 // fetch asks the application in a pod, and returns what it answers. It connects to
 // the pod's own address and port and nowhere else: the application is untrusted.

@@ -1,10 +1,12 @@
 package activity
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,9 +73,10 @@ func answer(body string) http.HandlerFunc {
 }
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	never := func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }
 	elsewhere := httptest.NewServer(http.HandlerFunc(never))
-	defer elsewhere.Close()
+	t.Cleanup(elsewhere.Close)
 	const busy = `{"execution_state":"busy"}`
 	probeAt, portAt := instance.ActivityProbeAnnotation, instance.PortAnnotation
 	same := func(*corev1.Pod) {}
@@ -104,24 +107,45 @@ func TestProbe(t *testing.T) {
 		{"a probe of another host", never, kubetest.WithAnnotation(probeAt, elsewhere.URL), "", time.Time{}},
 		{"a probe outside the base URL", never, kubetest.WithAnnotation(probeAt, "../x"), "", time.Time{}},
 	} {
-		got, active, asked := probe(t, row.h, row.change)
-		if got != row.want || !active.Equal(row.active) || asked != (row.want != "") {
-			t.Errorf("%s: got %q, %s, %t; want %q, %s", row.name, got, active, asked, row.want, row.active)
-		}
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			got, active, asked := probe(t, row.h, row.change)
+			if got != row.want || !active.Equal(row.active) || asked != (row.want != "") {
+				t.Errorf("got %q, %s, %t; want %q, %s", got, active, asked, row.want, row.active)
+			}
+		})
 	}
 }
 
-// An application that does not finish its answer holds the culler up no longer than
-// the time limit.
-func TestProbeTimesOut(t *testing.T) {
-	began := time.Now()
-	got, _, _ := probe(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write([]byte("["))
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})
-	if took := time.Since(began); got != ProbeNoAnswer || took < probeTimeout || took > probeTimeout+5*time.Second {
-		t.Errorf("got %s after %s", got, took)
+// An application that misses requests is asked again, but holds the culler up no longer
+// than the time limits of all of them.
+func TestProbeOfASlowApplication(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		misses int64
+		want   ProbeResult
+	}{{1, ProbeBusy}, {probeAttempts - 1, ProbeBusy}, {probeAttempts, ProbeNoAnswer}} {
+		t.Run(fmt.Sprint(row.misses, " missed"), func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			began := time.Now()
+			got, _, _ := probe(t, func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) > row.misses {
+					answer(`{"execution_state":"busy"}`)(w, r)
+					return
+				}
+				_, _ = w.Write([]byte("["))
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+			const most = probeAttempts*probeTimeout + (probeAttempts-1)*probePause
+			if took := time.Since(began); got != row.want || took > most+5*time.Second {
+				t.Errorf("got %s after %s, want %s", got, took, row.want)
+			}
+			if want := min(row.misses+1, probeAttempts); asked.Load() != want {
+				t.Errorf("asked %d times, want %d", asked.Load(), want)
+			}
+		})
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// mostProbes is how many applications are asked at the same time. Each can take
-// probeTimeout, so 32 that are slow on purpose delay the next by that.
+// mostProbes is how many applications are asked at the same time. Each can take all its
+// attempts, so 32 that are silent on purpose delay the next by about eight seconds.
 const mostProbes = 32
 
 // Prober runs questions to applications in the background, so that a slow application
