@@ -39,6 +39,9 @@ import (
 // their names are that of the namespace, or begin with it.
 var clusterWide = []string{"Namespace", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
+// podSecurityVersion is the version of the pod security standards that the namespaces pin.
+const podSecurityVersion = "v1.36"
+
 // source is what users apply.
 type source struct {
 	dir        string
@@ -249,19 +252,27 @@ func TestManifestsBindTheController(t *testing.T) {
 	})
 }
 
-// TestManifestsAreRestricted checks all pods against the restricted pod security
-// standard, which both namespaces enforce.
-func TestManifestsAreRestricted(t *testing.T) {
+// restricted returns a check of pods against the restricted pod security standard, in the
+// version that both namespaces enforce.
+func restricted(t *testing.T) func(t *testing.T, name string, pod *corev1.PodTemplateSpec) {
+	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
-	pinned, err := api.ParseVersion("v1.36")
+	pinned, err := api.ParseVersion(podSecurityVersion)
 	require.NoError(t, err)
 	level := api.LevelVersion{Level: api.LevelRestricted, Version: pinned}
-	check := func(t *testing.T, name string, meta *corev1.PodTemplateSpec) {
-		for _, result := range evaluator.EvaluatePod(level, &meta.ObjectMeta, &meta.Spec) {
+	return func(t *testing.T, name string, pod *corev1.PodTemplateSpec) {
+		t.Helper()
+		for _, result := range evaluator.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec) {
 			assert.True(t, result.Allowed, "%s: %s: %s", name, result.ForbiddenReason, result.ForbiddenDetail)
 		}
 	}
+}
+
+// TestManifestsAreRestricted checks all pods against the restricted pod security
+// standard, which both namespaces enforce.
+func TestManifestsAreRestricted(t *testing.T) {
+	check := restricted(t)
 	forEachRendered(t, func(t *testing.T, objects []runtime.Object) {
 		for _, template := range of[*corev1.PodTemplate](t, objects) {
 			check(t, template.Name, &template.Template)
@@ -272,7 +283,7 @@ func TestManifestsAreRestricted(t *testing.T) {
 		for _, namespace := range of[*corev1.Namespace](t, objects) {
 			for _, label := range []string{api.EnforceLevelLabel, api.WarnLevelLabel, api.AuditLevelLabel} {
 				assert.Equal(t, "restricted", namespace.Labels[label], "%s: %s", namespace.Name, label)
-				assert.Equal(t, pinned.String(), namespace.Labels[label+"-version"], "%s: %s", namespace.Name, label)
+				assert.Equal(t, podSecurityVersion, namespace.Labels[label+"-version"], "%s: %s", namespace.Name, label)
 			}
 		}
 	})
