@@ -71,31 +71,56 @@ func TestRealtimePages(t *testing.T) {
 	b.t = t
 }
 
-// TestShiny types into a Shiny application's page. Shiny has relative addresses only.
+// TestShiny types into a page of the example for Shiny, and then leaves it open.
 func TestShiny(t *testing.T) {
 	t.Parallel()
-	app := launchApp(t, "shiny", []string{"Rscript", "shiny.R"}, true)
+	const timeout = 20 * time.Second
 	b := openBrowser(t)
 	traffic := b.watchTraffic()
-	home := browserHost + "/user/" + app.AwaitDeployed(t).ID + "/"
+	app := suite.Launch(t, "shiny", timeout).AwaitDeployed(t)
+	home := browserHost + "/user/" + app.ID + "/"
 	b.open(home)
 	b.await(pageWait, `document.getElementById("greeting").innerText.trim() === "Hello"`)
 	b.click("#name")
-	b.typeText("Ada")
-	b.await(pageWait, `document.getElementById("greeting").innerText === "Hello Ada"`)
+	name := ""
+	useThenLeaveOpen(t, app, timeout, func() {
+		name += "a"
+		b.typeText("a")
+		b.await(pageWait, `document.getElementById("greeting").innerText === "Hello `+name+`"`)
+	})
 	assert.NotZero(t, traffic.count(time.Time{}, "frame from", strings.TrimPrefix(home, "http:")+"websocket/"))
 	b.wantNoPageErrors()
 }
 
-// TestCodeServer opens a folder in code-server and runs a command in a terminal, which
-// goes by its WebSockets. code-server has relative addresses only.
+// TestStatic follows links of the example for static pages, and then reads on.
+func TestStatic(t *testing.T) {
+	t.Parallel()
+	const timeout = 15 * time.Second
+	b := openBrowser(t)
+	app := suite.Launch(t, "static", timeout).AwaitDeployed(t)
+	b.open(browserHost + "/user/" + app.ID + "/")
+	useThenLeaveOpen(t, app, timeout, func() {
+		b.click(`a[href="a%20dir/"]`)
+		b.await(pageWait, `document.querySelector('a[href="file.txt"]') !== null`)
+		b.click(`a[href="../"]`)
+		b.await(pageWait, `document.querySelector('a[href="numbers.txt"]') !== null`)
+	})
+	b.wantNoPageErrors()
+}
+
+// TestCodeServer opens a folder in the example for code-server and types into a terminal,
+// which goes by its WebSockets. Then it leaves the page open, which goes on to send messages
+// on them.
 func TestCodeServer(t *testing.T) {
 	t.Parallel()
-	const workbenchWait = 90 * time.Second // the page loads 20 MB of scripts
-	app := launchApp(t, "code-server", []string{"sh", "code-server.sh"}, true)
+	const (
+		workbenchWait = 90 * time.Second // the page loads 20 MB of scripts
+		timeout       = 30 * time.Second // messages are sent every 5 seconds
+	)
 	b := openBrowser(t)
 	traffic := b.watchTraffic()
-	home := browserHost + "/user/" + app.AwaitDeployed(t).ID + "/"
+	app := suite.Launch(t, "code-server", timeout).AwaitDeployed(t)
+	home := browserHost + "/user/" + app.ID + "/"
 	b.open(home)
 	b.await(workbenchWait, `[...document.querySelectorAll(".explorer-folders-view .monaco-list-row")].some(row => row.innerText.includes("hello.txt"))`)
 	require.True(t, strings.HasPrefix(b.address(), home), b.address())
@@ -116,10 +141,29 @@ func TestCodeServer(t *testing.T) {
 	b.await(workbenchWait, `document.activeElement.matches(".xterm-helper-textarea")`)
 	b.typeText("echo $((6*7))-$BINDER_ID")
 	b.do(chromedp.KeyEvent(kb.Enter))
-	b.await(pageWait, `document.querySelector(".xterm-rows").innerText.includes("42-`+app.ID+`")`)
+	terminal := `document.querySelector(".xterm-rows").innerText`
+	b.await(pageWait, terminal+`.includes("42-`+app.ID+`")`)
+	letters := ""
+	used := useThenLeaveOpen(t, app, timeout, func() {
+		letters += "a"
+		b.typeText("a")
+		b.await(pageWait, terminal+`.includes("`+letters+`")`)
+	})
 	for _, direction := range []string{"frame to", "frame from"} {
-		assert.Greater(t, traffic.count(time.Time{}, direction, strings.TrimPrefix(home, "http:")), 10, direction)
+		assert.NotZero(t, traffic.count(used.Add(timeout/2), direction, strings.TrimPrefix(home, "http:")), direction)
 	}
+}
+
+// useThenLeaveOpen uses an instance through its page for longer than its cull timeout, which
+// must keep it. Then it leaves the page open, and waits until the instance is culled. It
+// returns when the page was last used.
+func useThenLeaveOpen(t *testing.T, app *harness.Instance, timeout time.Duration, use func()) time.Time {
+	t.Helper()
+	used := repeat(t, timeout/4, timeout*3/2, use)
+	require.Equal(t, "deployed", app.Status(t).Status, "culled in use")
+	awaitCulled(t, app, used, timeout)
+	app.AwaitEnd(t, removalMargin, "Culled")
+	return used
 }
 
 // typeText types text into the focused element.
