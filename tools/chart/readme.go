@@ -39,7 +39,7 @@ helm install binder charts/binder-deploy-kubernetes --namespace binder --create-
   --set image.repository=registry.example.com/binder-deploy-kubernetes --set image.tag=v1
 ` + "```" + `
 
-[docs/operate.md](../../docs/operate.md#install-with-helm) says more. The templates are generated from [manifests/](../../docs/components.md), so what the documentation says of the manifests holds for the chart.
+[docs/install.md](../../docs/install.md#with-helm) says more. The templates are generated from [manifests/](../../docs/components.md), so what the documentation says of the manifests holds for the chart.
 
 ## Values
 

@@ -50,7 +50,7 @@ func (r *release) writeInstall(source goimage.Source, digest v1.Hash) (err error
 		return err
 	}
 	var file bytes.Buffer
-	fmt.Fprintf(&file, "# %s %s. It needs two Secrets: docs/operate.md, Install.\n", goimage.ServiceName, source.Version)
+	fmt.Fprintf(&file, "# %s %s. It needs two Secrets: docs/install.md.\n", goimage.ServiceName, source.Version)
 	file.Write(data)
 	return os.WriteFile(r.path(installFile), file.Bytes(), 0o644)
 }
