@@ -7,66 +7,95 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"helm.sh/helm/v4/pkg/action"
-	"helm.sh/helm/v4/pkg/kube"
-	"helm.sh/helm/v4/pkg/release"
+	helm "helm.sh/helm/v4/pkg/cmd"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/commands"
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
 // The release of TestChartInstalls, and its namespaces.
 const (
-	releaseName      = "binder"
 	releaseNamespace = harness.Namespace + "-chart"
 	releaseInstances = releaseNamespace + "-instances"
 )
 
-// TestChartInstalls installs the chart as helm install does, launches and visits an
-// instance, upgrades the release, and uninstalls it.
+// TestChartInstalls installs the chart as docs/install.md says, launches and visits an instance,
+// upgrades the release, and uninstalls it.
 func TestChartInstalls(t *testing.T) {
 	t.Parallel()
-	helm := newHelm(t)
-	values := map[string]any{
-		"image":      map[string]any{"repository": "localhost/binder-deploy-kubernetes", "tag": "dev", "pullPolicy": "IfNotPresent"},
-		"replicas":   1,
-		"resources":  map[string]any{"requests": map[string]any{"cpu": "10m"}},
-		"publicHost": publicHost,
-		"service":    map[string]any{"proxy": map[string]any{"type": "ClusterIP"}},
-	}
+	script := commands.For(t, "..")
 	t.Cleanup(func() { removeRelease(t) })
 	removeRelease(t) // of an interrupted run
-	notes := helm.install(t, values)
+	shell := helmShell(t)
+	blocks := script.Blocks(t, "docs/install.md", "With Helm")
+	require.Len(t, blocks, 2)
+	notes := script.Run(t, shell, blocks[0])
+	script.SameAs(t, script.Blocks(t, chartDir+"/README.md", "binder-deploy-kubernetes")[0], blocks[0])
 	assert.Contains(t, notes, "https://"+publicHost+"/launch/jupyter")
 
-	key := secretValue(t, "binder-api-key", "api-key")
-	secret := secretValue(t, "binder-secret", "secret")
+	key := secretIn(t, releaseNamespace, "binder-api-key", "api-key")
+	secret := secretIn(t, releaseNamespace, "binder-secret", "secret")
 	assert.NotEqual(t, key, secret)
 	launchAndVisit(t, key)
 
-	values["replicas"] = 2
-	helm.upgrade(t, values)
+	shell.Run(t, "helm upgrade", strings.Replace(strings.TrimSpace(blocks[0].Text), "helm install", "helm upgrade", 1)+" --set replicas=2")
 	assert.Len(t, releasePods(t), 2)
-	assert.Equal(t, key, secretValue(t, "binder-api-key", "api-key"), "an upgrade keeps the key")
-	assert.Equal(t, secret, secretValue(t, "binder-secret", "secret"))
+	assert.Equal(t, key, secretIn(t, releaseNamespace, "binder-api-key", "api-key"), "an upgrade keeps the key")
+	assert.Equal(t, secret, secretIn(t, releaseNamespace, "binder-secret", "secret"))
 
-	helm.uninstall(t)
-	assert.Equal(t, key, secretValue(t, "binder-api-key", "api-key"), "the key outlives the release")
+	script.Run(t, shell, blocks[1])
+	assert.Equal(t, key, secretIn(t, releaseNamespace, "binder-api-key", "api-key"), "the key outlives the release")
 	for _, name := range []string{releaseNamespace, releaseInstances} {
 		_, err := suite.Kube.Client.SchedulingV1().PriorityClasses().Get(t.Context(), name, metav1.GetOptions{})
 		assert.True(t, apierrors.IsNotFound(err), "PriorityClass %s: %v", name, err)
 	}
 	_, err := suite.Kube.Client.CoreV1().Namespaces().Get(t.Context(), releaseInstances, metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "the instances' namespace: %v", err)
+}
+
+// helmShell returns a shell with helm. It installs the image of this machine, and values that a
+// small cluster carries.
+func helmShell(t *testing.T) *commands.Shell {
+	t.Helper()
+	bin := t.TempDir()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(self, filepath.Join(bin, helmName)))
+	values := filepath.Join(bin, "values.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(`
+image: {pullPolicy: IfNotPresent}
+replicas: 1
+resources: {requests: {cpu: 10m}}
+publicHost: `+publicHost+`
+service: {proxy: {type: ClusterIP}}
+`), 0o600))
+	wait := " --wait --timeout=2m"
+	names := strings.NewReplacer("--namespace binder", "--namespace "+releaseNamespace+wait, "registry.example.com", "localhost", "tag=v1", "tag=dev --values="+values)
+	return commands.NewShell(t, "..", bin, names, "KUBECONFIG="+suite.Kube.Kubeconfig())
+}
+
+// helmName is the name by which the program of the tests is helm: see TestMain.
+const helmName = "helm"
+
+// runHelm is what the program helm does.
+func runHelm() error {
+	command, err := helm.NewRootCmd(os.Stdout, os.Args[1:], helm.SetupLogging)
+	if err != nil {
+		return err
+	}
+	return command.Execute()
 }
 
 // launchAndVisit launches an instance of a template of the operator's own, by the API of the
@@ -117,60 +146,6 @@ func releasePods(t *testing.T) (living []corev1.Pod) {
 	}
 	require.NotEmpty(t, living)
 	return living
-}
-
-func secretValue(t *testing.T, name, key string) string {
-	t.Helper()
-	secret, err := suite.Kube.Client.CoreV1().Secrets(releaseNamespace).Get(t.Context(), name, metav1.GetOptions{})
-	require.NoError(t, err)
-	require.NotEmpty(t, secret.Data[key])
-	return string(secret.Data[key])
-}
-
-// helm does what the command helm does.
-type helm struct{ configuration *action.Configuration }
-
-// helmTimeout bounds how long Helm waits for what it has applied or deleted.
-const helmTimeout = 2 * time.Minute
-
-func newHelm(t *testing.T) helm {
-	t.Helper()
-	flags := genericclioptions.NewConfigFlags(false)
-	kubeconfig, namespace := suite.Kube.Kubeconfig(), releaseNamespace
-	flags.KubeConfig, flags.Namespace = &kubeconfig, &namespace
-	configuration := action.NewConfiguration()
-	require.NoError(t, configuration.Init(flags, namespace, "secret"))
-	return helm{configuration}
-}
-
-// install returns the notes.
-func (h helm) install(t *testing.T, values map[string]any) string {
-	t.Helper()
-	install := action.NewInstall(h.configuration)
-	install.ReleaseName, install.Namespace, install.CreateNamespace = releaseName, releaseNamespace, true
-	install.WaitStrategy, install.Timeout = kube.StatusWatcherStrategy, helmTimeout
-	installed, err := install.RunWithContext(t.Context(), loadChart(t), values)
-	require.NoError(t, err)
-	accessor, err := release.NewAccessor(installed)
-	require.NoError(t, err)
-	return accessor.Notes()
-}
-
-func (h helm) upgrade(t *testing.T, values map[string]any) {
-	t.Helper()
-	upgrade := action.NewUpgrade(h.configuration)
-	upgrade.Namespace = releaseNamespace
-	upgrade.WaitStrategy, upgrade.Timeout = kube.StatusWatcherStrategy, helmTimeout
-	_, err := upgrade.RunWithContext(t.Context(), releaseName, loadChart(t), values)
-	require.NoError(t, err)
-}
-
-func (h helm) uninstall(t *testing.T) {
-	t.Helper()
-	uninstall := action.NewUninstall(h.configuration)
-	uninstall.WaitStrategy, uninstall.Timeout = kube.StatusWatcherStrategy, helmTimeout
-	_, err := uninstall.Run(releaseName)
-	require.NoError(t, err)
 }
 
 // removeRelease removes what is left of the release, and waits until it is gone.

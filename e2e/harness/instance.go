@@ -130,8 +130,11 @@ func (i *Instance) Pod(t testing.TB) *corev1.Pod {
 }
 
 // PodName returns the name of the instance's pod, which is a hash of the id.
-func (i *Instance) PodName() string {
-	return fmt.Sprintf("binder-%x", sha256.Sum256([]byte(i.ID)))[:len("binder-")+32]
+func (i *Instance) PodName() string { return PodName(i.ID) }
+
+// PodName returns the name of the pod of an id.
+func PodName(id string) string {
+	return fmt.Sprintf("binder-%x", sha256.Sum256([]byte(id)))[:len("binder-")+32]
 }
 
 // statusFromAll returns an instance's status from the ready replicas. It returns an

@@ -7,10 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,24 +59,6 @@ func Connect(kubeconfig string) (*Kube, error) {
 
 // Kubeconfig returns the path of the kubeconfig.
 func (k *Kube) Kubeconfig() string { return k.kubeconfig }
-
-// Kubectl runs a command of kubectl, as a user types it, and returns what it prints.
-func (k *Kube) Kubectl(t testing.TB, command string) string {
-	t.Helper()
-	arguments, found := strings.CutPrefix(command, "kubectl ")
-	if !found {
-		t.Fatalf("not a command of kubectl: %s", command)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
-	defer cancel()
-	run := exec.CommandContext(ctx, "sh", "-c", filepath.Join(filepath.Dir(k.kubeconfig), "bin", "kubectl")+" "+arguments)
-	run.Env = append(os.Environ(), "KUBECONFIG="+k.kubeconfig)
-	output, err := run.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, output)
-	}
-	return string(output)
-}
 
 // AsService returns a client with the service's rights.
 func (k *Kube) AsService(t testing.TB) kubernetes.Interface {

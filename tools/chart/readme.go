@@ -34,7 +34,7 @@ const readmeText = `<!-- Generated from Chart.yaml and values.yaml by make chart
 
 %s
 
-` + "```sh" + `
+` + "```sh test=TestChartInstalls" + `
 helm install binder charts/binder-deploy-kubernetes --namespace binder --create-namespace \
   --set image.repository=registry.example.com/binder-deploy-kubernetes --set image.tag=v1
 ` + "```" + `
