@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/commands"
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/config"
 )
 
@@ -187,6 +189,34 @@ func TestManifestsServeTheHosts(t *testing.T) {
 				}
 				assert.Equal(t, wanted, front.secrets)
 			})
+		}
+	}
+}
+
+// TestComponentsWithOwnHosts runs the command of docs/components.md that writes a reader's hosts in
+// place of the examples.
+func TestComponentsWithOwnHosts(t *testing.T) {
+	script := commands.For(t, "..")
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS("../manifests")))
+	shell := commands.NewShell(t, dir, ".", strings.NewReplacer())
+	for _, block := range script.All() {
+		script.Run(t, shell, block)
+	}
+	var paths []string
+	for _, name := range components(t) {
+		paths = append(paths, filepath.Join(dir, "manifests/components", name))
+	}
+	objects, err := harness.Render(filepath.Join(dir, "manifests"), paths...)
+	require.NoError(t, err)
+	for _, object := range objects {
+		text, err := object.MarshalJSON()
+		require.NoError(t, err)
+		assert.NotRegexp(t, `(binder|users)\.example\.org`, string(text))
+		switch object.GetKind() {
+		case "Ingress", "HTTPRoute":
+			assert.Contains(t, string(text), `"binder.my.org"`)
+			assert.Contains(t, string(text), `"*.my-binder-users.org"`)
 		}
 	}
 }

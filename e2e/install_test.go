@@ -31,6 +31,7 @@ const (
 type installation struct {
 	script *commands.Script
 	shell  *commands.Shell
+	names  []string // alternately of the pages and of this test
 }
 
 // TestInstall installs the service by the commands of docs/install.md, uses it by those of other
@@ -50,7 +51,7 @@ func TestInstall(t *testing.T) {
 		" 9090 &", " " + metrics + ":9090 >forwarding & until grep --quiet Forwarding forwarding; do sleep 0.1; done",
 		"go tool pprof ", "go tool pprof -proto -output=/dev/null ", "seconds=30", "seconds=1",
 	}
-	i := installation{script: commands.For(t, ".."), shell: reader(t, dir, names...)}
+	i := installation{script: commands.For(t, ".."), shell: reader(t, dir, names...), names: names}
 	i.shell.Env = append(i.shell.Env, "PPROF_TMPDIR="+dir)
 
 	for _, block := range i.script.Blocks(t, "docs/install.md", "On any cluster") {
@@ -66,6 +67,8 @@ func TestInstall(t *testing.T) {
 	i.reach(t)
 	i.secrets(t)
 	assert.Contains(t, i.run(t, "docs/operate.md", "Profiles"), "goroutine profile: total")
+	i.run(t, "docs/operate.md", "Upgrade")
+	i.ownTemplate(t, dir)
 	i.run(t, "docs/operate.md", "Uninstall")
 }
 
@@ -110,6 +113,20 @@ func (i *installation) secrets(t *testing.T) {
 	for _, namespace := range []string{docsNamespace, docsInstances} {
 		assert.Equal(t, "{\"auths\":{}}\n", secretIn(t, namespace, "registry", ".dockerconfigjson"))
 	}
+}
+
+// ownTemplate writes the template of docs/templates.md, and launches it.
+func (i *installation) ownTemplate(t *testing.T, dir string) {
+	page, err := os.ReadFile("../docs/templates.md")
+	require.NoError(t, err)
+	_, text, found := strings.Cut(string(page), "\n```yaml\n")
+	require.True(t, found)
+	text, _, _ = strings.Cut(text, "```")
+	text = strings.NewReplacer("binder-instances", docsInstances).Replace(text)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "my-project.yaml"), []byte(text), 0o600))
+	forward := i.shell.Names.Replace(i.script.Blocks(t, "docs/operate.md", "Reach it")[0].Commands()[0]) + " >forwarding &\n"
+	i.shell.Names = strings.NewReplacer(append(i.names, "kubectl apply", forward+"kubectl apply")...)
+	assert.Regexp(t, `podtemplate/my-project created\n\{"id": ?"[0-9a-f]{32}"`, i.run(t, "docs/templates.md", "Templates"))
 }
 
 // copyManifests copies manifests/ with other namespaces, so that the objects are none of the
