@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/commands"
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
@@ -32,7 +35,7 @@ const (
 )
 
 // TestChartInstalls installs the chart as docs/install.md says, launches and visits an instance,
-// upgrades the release, and uninstalls it.
+// upgrades the release and rolls back as docs/operate.md says, and uninstalls it.
 func TestChartInstalls(t *testing.T) {
 	t.Parallel()
 	script := commands.For(t, "..")
@@ -48,12 +51,23 @@ func TestChartInstalls(t *testing.T) {
 	key := secretIn(t, releaseNamespace, "binder-api-key", "api-key")
 	secret := secretIn(t, releaseNamespace, "binder-secret", "secret")
 	assert.NotEqual(t, key, secret)
-	launchAndVisit(t, key)
+	id := launchAndVisit(t, key)
 
-	shell.Run(t, "helm upgrade", strings.Replace(strings.TrimSpace(blocks[0].Text), "helm install", "helm upgrade", 1)+" --set replicas=2")
+	changes := script.Blocks(t, "docs/operate.md", "Upgrade and roll back with Helm")[0]
+	steps := changes.Commands()
+	require.Len(t, steps, 2)
+	script.RunCommand(t, shell, changes, steps[0])
 	assert.Len(t, releasePods(t), 2)
 	assert.Equal(t, key, secretIn(t, releaseNamespace, "binder-api-key", "api-key"), "an upgrade keeps the key")
 	assert.Equal(t, secret, secretIn(t, releaseNamespace, "binder-secret", "secret"))
+	assert.Equal(t, "deployed", releaseAPI(t, key).Status(t, "echo", id).Status)
+
+	key = replaceKey(t)
+	script.RunCommand(t, shell, changes, steps[1])
+	assert.Len(t, releasePods(t), 1)
+	assert.Equal(t, key, secretIn(t, releaseNamespace, "binder-api-key", "api-key"), "a roll back keeps a key that was replaced")
+	assert.Equal(t, secret, secretIn(t, releaseNamespace, "binder-secret", "secret"))
+	assert.Equal(t, "deployed", releaseAPI(t, key).Status(t, "echo", id).Status)
 
 	script.Run(t, shell, blocks[1])
 	assert.Equal(t, key, secretIn(t, releaseNamespace, "binder-api-key", "api-key"), "the key outlives the release")
@@ -82,7 +96,8 @@ publicHost: `+publicHost+`
 service: {proxy: {type: ClusterIP}}
 `), 0o600))
 	wait := " --wait --timeout=2m"
-	names := strings.NewReplacer("--namespace binder", "--namespace "+releaseNamespace+wait, "registry.example.com", "localhost", "tag=v1", "tag=dev --values="+values)
+	names := strings.NewReplacer("--namespace binder", "--namespace "+releaseNamespace+wait, "registry.example.com", "localhost",
+		"tag=v1", "tag=dev --values="+values, "tag=v2", "tag=dev --set=replicas=2 --values="+values)
 	return commands.NewShell(t, "..", bin, names, "KUBECONFIG="+suite.Kube.Kubeconfig())
 }
 
@@ -99,8 +114,8 @@ func runHelm() error {
 }
 
 // launchAndVisit launches an instance of a template of the operator's own, by the API of the
-// release, and visits it through its proxy.
-func launchAndVisit(t *testing.T, key string) {
+// release, and visits it through its proxy. It returns the instance's id.
+func launchAndVisit(t *testing.T, key string) (id string) {
 	t.Helper()
 	const template = "echo"
 	original, err := suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace).Get(t.Context(), template, metav1.GetOptions{})
@@ -111,8 +126,7 @@ func launchAndVisit(t *testing.T, key string) {
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 
-	address := releasePods(t)[0].Status.PodIP
-	api := suite.API.At("http://" + net.JoinHostPort(address, "8084")).WithKey(key)
+	api := releaseAPI(t, key)
 	var launched struct{ ID string }
 	harness.Until(t, 20*time.Second, "the service knows the template", func(context.Context) error {
 		answer := api.Do(t, http.MethodPost, "/applications/"+template, "")
@@ -131,7 +145,26 @@ func launchAndVisit(t *testing.T, key string) {
 	assert.Equal(t, publicHost+"/user/"+launched.ID, api.Status(t, template, launched.ID).Location)
 	assert.Len(t, api.List(t, template), 1, "the release's key is valid")
 	path := "/user/" + launched.ID + "/tree"
-	assert.Equal(t, path, seenRequest(t, "http://"+net.JoinHostPort(address, "8000")+path).Path)
+	assert.Equal(t, path, seenRequest(t, "http://"+net.JoinHostPort(releasePods(t)[0].Status.PodIP, "8000")+path).Path)
+	return launched.ID
+}
+
+// releaseAPI returns a client of the API at a replica of the release.
+func releaseAPI(t *testing.T, key string) harness.API {
+	t.Helper()
+	return suite.API.At("http://" + net.JoinHostPort(releasePods(t)[0].Status.PodIP, "8084")).WithKey(key)
+}
+
+// replaceKey replaces the API key of the release, as an operator does, and returns the new
+// one.
+func replaceKey(t *testing.T) (key string) {
+	t.Helper()
+	key = rand.Text()
+	patch, err := json.Marshal(map[string]any{"stringData": map[string]string{"api-key": key}})
+	require.NoError(t, err)
+	_, err = suite.Kube.Client.CoreV1().Secrets(releaseNamespace).Patch(t.Context(), "binder-api-key", types.MergePatchType, patch, metav1.PatchOptions{})
+	require.NoError(t, err)
+	return key
 }
 
 // releasePods returns the replicas of the release that are not being deleted.

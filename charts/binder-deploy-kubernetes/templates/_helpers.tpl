@@ -34,13 +34,3 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "binder.proxyServiceType" -}}
 {{- .Values.service.proxy.type | default (ternary "ClusterIP" "LoadBalancer" (or .Values.ingress.enabled .Values.gateway.enabled)) -}}
 {{- end -}}
-
-{{/* A Secret's value: the one that it has, or else a random one. */}}
-{{- define "binder.secretValue" -}}
-{{- $existing := lookup "v1" "Secret" .namespace .name -}}
-{{- if $existing -}}
-{{- index $existing.data .key -}}
-{{- else -}}
-{{- randAlphaNum 64 | b64enc -}}
-{{- end -}}
-{{- end -}}
