@@ -21,7 +21,7 @@ func TestCurlCommands(t *testing.T) {
 	t.Parallel()
 	script := commands.For(t, "..")
 	const template = "echo"
-	names := append(suiteNames(template), "$PWD/.cluster", filepath.Dir(suite.Kube.Kubeconfig()),
+	names := append(suiteNames(template), "$PWD/.cluster", suite.Kube.ClusterDir(),
 		"http://127.0.0.1:8084", suite.API.Base())
 	shell := reader(t, "..", names...)
 	var last *harness.Instance
@@ -61,7 +61,7 @@ func TestCurlCommands(t *testing.T) {
 func TestClusterCommands(t *testing.T) {
 	t.Parallel()
 	script := commands.For(t, "..")
-	cluster := filepath.Dir(suite.Kube.Kubeconfig())
+	cluster := suite.Kube.ClusterDir()
 	shell := reader(t, "..", ".cluster/bin", filepath.Join(cluster, "bin"))
 	for _, block := range script.All() {
 		for _, command := range block.Commands() {

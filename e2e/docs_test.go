@@ -18,7 +18,7 @@ import (
 // the cluster. names are alternately names of the pages and those of the test.
 func reader(t *testing.T, dir string, names ...string) *commands.Shell {
 	t.Helper()
-	cluster := filepath.Dir(suite.Kube.Kubeconfig())
+	cluster := suite.Kube.ClusterDir()
 	return commands.NewShell(t, dir, filepath.Join(cluster, "bin"), strings.NewReplacer(names...),
 		"KUBECONFIG="+suite.Kube.Kubeconfig(), "BINDER_CLUSTER_DIR="+cluster)
 }

@@ -40,8 +40,8 @@ func TestInstall(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	copyManifests(t, dir)
-	removeInstallation(t, dir) // of an interrupted run
-	t.Cleanup(func() { removeInstallation(t, dir) })
+	removeInstallation(t, filepath.Join(dir, "manifests")) // of an interrupted run
+	t.Cleanup(func() { removeInstallation(t, filepath.Join(dir, "manifests")) })
 	api, metrics := freePort(t), freePort(t)
 	names := []string{
 		"binder-instances", docsInstances, "-n binder ", "-n " + docsNamespace + " ", "namespace binder\n", "namespace " + docsNamespace + "\n", "$HOME", dir,
@@ -67,7 +67,6 @@ func TestInstall(t *testing.T) {
 	i.reach(t)
 	i.secrets(t)
 	assert.Contains(t, i.run(t, "docs/operate.md", "Profiles"), "goroutine profile: total")
-	i.run(t, "docs/operate.md", "Upgrade")
 	i.ownTemplate(t, dir)
 	i.run(t, "docs/operate.md", "Uninstall")
 }
@@ -161,10 +160,10 @@ func copyManifests(t *testing.T, dir string) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".docker", "config.json"), []byte("{\"auths\":{}}\n"), 0o600))
 }
 
-// removeInstallation removes what is left of the installation, and waits until it is gone.
-func removeInstallation(t *testing.T, dir string) {
+// removeInstallation removes what was installed from manifests, and waits until it is gone.
+func removeInstallation(t *testing.T, manifests string) {
 	t.Helper()
-	rendered, err := harness.Render(filepath.Join(dir, "manifests"))
+	rendered, err := harness.Render(manifests)
 	require.NoError(t, err)
 	var objects []*unstructured.Unstructured
 	for _, object := range rendered {

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,15 @@ func (s *Script) RunCommand(t testing.TB, shell *Shell, block *Block, command st
 	t.Helper()
 	s.ran[block] = append(s.ran[block], command)
 	return shell.Run(t, block.String(), command)
+}
+
+// TryCommand is RunCommand for a command that may fail.
+func (s *Script) TryCommand(t testing.TB, shell *Shell, block *Block, command string) error {
+	s.ran[block] = append(s.ran[block], command)
+	if _, err := shell.Try(t.Context(), command); err != nil {
+		return fmt.Errorf("%s: %w", block, err)
+	}
+	return nil
 }
 
 // Watch runs a command that does not end by itself, until it has printed what an expression

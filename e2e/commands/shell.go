@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,17 +77,28 @@ export -p >"$COMMANDS_STATE"
 // whose commands they are.
 func (s *Shell) Run(t testing.TB, where, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), runTimeout)
-	defer cancel()
-	command := s.command(ctx, s.Names.Replace(script))
-	var output, problems bytes.Buffer
-	command.Stdout, command.Stderr = &output, &problems
 	began := time.Now()
-	if err := command.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s\n%s%s", where, err, s.Names.Replace(script), output.String(), problems.String())
+	output, err := s.Try(t.Context(), script)
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
 	}
 	t.Logf("%s took %s", where, time.Since(began).Round(time.Millisecond))
-	return output.String()
+	return output
+}
+
+// Try runs commands that may fail, and returns what they print. The error has all of it, and
+// the commands.
+func (s *Shell) Try(ctx context.Context, script string) (output string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	script = s.Names.Replace(script)
+	command := s.command(ctx, script)
+	var printed, problems bytes.Buffer
+	command.Stdout, command.Stderr = &printed, &problems
+	if err := command.Run(); err != nil {
+		return "", fmt.Errorf("%w\n%s\n%s%s", err, script, printed.String(), problems.String())
+	}
+	return printed.String(), nil
 }
 
 func (s *Shell) watch(t testing.TB, where, script, expression string) string {

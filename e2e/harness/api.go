@@ -58,6 +58,13 @@ func (a API) Sending(undescribed ...string) API {
 	return a
 }
 
+// OfOtherVersion returns a client of a service whose answers may be other than the document
+// says. It compares nothing.
+func (a API) OfOtherVersion() API {
+	a.http = &http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	return a
+}
+
 // WithExtraTimeout returns a client with a longer timeout, for requests that the
 // server holds.
 func (a API) WithExtraTimeout(extra time.Duration) API {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -59,6 +61,19 @@ func Connect(kubeconfig string) (*Kube, error) {
 
 // Kubeconfig returns the path of the kubeconfig.
 func (k *Kube) Kubeconfig() string { return k.kubeconfig }
+
+// ClusterDir returns the directory of the local cluster's files.
+func (k *Kube) ClusterDir() string { return filepath.Dir(k.kubeconfig) }
+
+// LoadImage loads an archive of an image into the local cluster, as its command load does.
+func (k *Kube) LoadImage(ctx context.Context, root, archive string) error {
+	load := exec.CommandContext(ctx, filepath.Join(k.ClusterDir(), "bin", "cluster"), "load", "--dir="+k.ClusterDir(), archive)
+	load.Dir = root
+	if output, err := load.CombinedOutput(); err != nil {
+		return fmt.Errorf("load the image %s: %w\n%s", archive, err, output)
+	}
+	return nil
+}
 
 // AsService returns a client with the service's rights.
 func (k *Kube) AsService(t testing.TB) kubernetes.Interface {

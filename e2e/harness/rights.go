@@ -149,7 +149,7 @@ func grantedRights(objects []*unstructured.Unstructured) ([]right, error) {
 // cluster's audit log and the one that was rotated. The error is fs.ErrNotExist if this
 // is not the local cluster.
 func (s *Suite) auditEvents() ([]auditEvent, error) {
-	logs := filepath.Join(filepath.Dir(s.Kube.kubeconfig), "run", "logs")
+	logs := filepath.Join(s.Kube.ClusterDir(), "run", "logs")
 	if _, err := os.Stat(logs); err != nil {
 		return nil, err
 	}
