@@ -29,7 +29,8 @@ import (
 // the chart, with the definitions of the types that it does not know by itself. The Go types
 // of the Prometheus operator come without definitions, so its objects are left out.
 func TestComponentsAreAccepted(t *testing.T) {
-	installDefinitions(t)
+	installGatewayAPI(t, "gateways", "httproutes")
+	installDefinitions(t, "github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_certificates.yaml")
 	for name, source := range sources(t) {
 		t.Run(name, func(t *testing.T) {
 			objects := slices.DeleteFunc(source.render(t), func(object *unstructured.Unstructured) bool {
@@ -40,29 +41,31 @@ func TestComponentsAreAccepted(t *testing.T) {
 	}
 }
 
-// installDefinitions installs the types of the Gateway API and of cert-manager that the
-// components use, from the modules of their Go types.
-func installDefinitions(t *testing.T) {
+// installDefinitions installs types from files of the modules with their Go types, until the
+// test ends.
+func installDefinitions(t *testing.T, module string, files ...string) {
 	t.Helper()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	require.NoError(t, err)
 	var definitions []*unstructured.Unstructured
-	for module, files := range map[string][]string{
-		"sigs.k8s.io/gateway-api": {
-			"config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
-			"config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
-		},
-		"github.com/cert-manager/cert-manager": {"deploy/crds/cert-manager.io_certificates.yaml"},
-	} {
-		dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	for _, file := range files {
+		data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), file))
 		require.NoError(t, err)
-		for _, file := range files {
-			data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), file))
-			require.NoError(t, err)
-			definition := &unstructured.Unstructured{}
-			require.NoError(t, yaml.Unmarshal(data, &definition.Object))
-			definitions = append(definitions, definition)
-		}
+		definition := &unstructured.Unstructured{}
+		require.NoError(t, yaml.Unmarshal(data, &definition.Object))
+		definitions = append(definitions, definition)
 	}
 	suite.Kube.InstallCRDs(t, definitions)
+}
+
+// installGatewayAPI installs types of the Gateway API.
+func installGatewayAPI(t *testing.T, resources ...string) {
+	t.Helper()
+	var files []string
+	for _, resource := range resources {
+		files = append(files, "config/crd/standard/gateway.networking.k8s.io_"+resource+".yaml")
+	}
+	installDefinitions(t, "sigs.k8s.io/gateway-api", files...)
 }
 
 // inTestNamespaces moves objects to the namespaces of the tests, which exist.

@@ -144,6 +144,13 @@ func visit(t *testing.T, method, url string, body []byte, header ...string) (cod
 // test ends.
 func fetch(t *testing.T, method, url string, body io.Reader, header ...string) *http.Response {
 	t.Helper()
+	// One connection per request, so that each can reach any replica.
+	return fetchBy(t, &http.Transport{DisableKeepAlives: true}, method, url, body, header...)
+}
+
+// fetchBy is fetch by a transport of one's own.
+func fetchBy(t *testing.T, transport *http.Transport, method, url string, body io.Reader, header ...string) *http.Response {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), visitTimeout)
 	t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, method, url, body)
@@ -151,8 +158,6 @@ func fetch(t *testing.T, method, url string, body io.Reader, header ...string) *
 	for i := 0; i+1 < len(header); i += 2 {
 		request.Header.Add(header[i], header[i+1])
 	}
-	// One connection per request, so that each can reach any replica.
-	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := transport.RoundTrip(request)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })

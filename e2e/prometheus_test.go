@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,19 +146,8 @@ func startPrometheus(t *testing.T) prometheus.API {
 	require.NoError(t, err)
 	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
-	var log bytes.Buffer
-	command := exec.CommandContext(t.Context(), "prometheus", "--config.file="+path, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address, "--log.level=warn")
-	command.Stdout, command.Stderr = &log, &log
-	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
-	command.WaitDelay = 20 * time.Second
-	require.NoError(t, command.Start())
-	t.Cleanup(func() {
-		_ = command.Wait() // it was interrupted
-		if t.Failed() {
-			t.Logf("Prometheus' log:\n%s", &log)
-		}
-	})
+	startProgram(t, exec.CommandContext(t.Context(), "prometheus", "--config.file="+path, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+address, "--log.level=warn"))
 	client, err := promapi.NewClient(promapi.Config{Address: "http://" + address})
 	require.NoError(t, err)
 	server := prometheus.NewAPI(client)

@@ -22,9 +22,14 @@ const activityAnnotation = "binder-project.org/last-activity"
 // dial opens a WebSocket and closes it when the test ends.
 func dial(t *testing.T, url string) *websocket.Conn {
 	t.Helper()
+	return dialWith(t, url, nil)
+}
+
+func dialWith(t *testing.T, url string, options *websocket.DialOptions) *websocket.Conn {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), visitTimeout)
 	defer cancel()
-	connection, _, err := websocket.Dial(ctx, url, nil)
+	connection, _, err := websocket.Dial(ctx, url, options)
 	require.NoError(t, err)
 	connection.SetReadLimit(16 << 20)
 	t.Cleanup(func() { _ = connection.CloseNow() })
