@@ -231,6 +231,10 @@ func TestChartValues(t *testing.T) {
 			map[string]any{"monitoring": map[string]any{"enabled": true, "labels": map[string]any{"release": "prometheus"}}},
 			[]string{"component: monitoring\n    release: prometheus\n    app.kubernetes.io/part-of: binder\n"},
 		},
+		"ports of the controller": {
+			map[string]any{"publicHost": "b.example.com", "instanceDomain": "u.example.com", "gateway": map[string]any{"enabled": true, "className": "c", "httpPort": 8001, "httpsPort": 8443}},
+			[]string{"protocol: HTTP\n      port: 8001\n", "port: 8443\n      hostname: b.example.com\n", "port: 8443\n      hostname: \"*.u.example.com\"\n"},
+		},
 		"a pool of notebooks": {
 			map[string]any{"jupyter": map[string]any{"poolSize": 2}},
 			[]string{"binder-project.org/pool-size: \"2\"\n"},

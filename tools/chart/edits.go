@@ -110,9 +110,11 @@ func components() []template {
 			{"example # kubectl get gatewayclasses", "{{ .Values.gateway.className }}"},
 			{"binder.example.org", "{{ include \"binder.publicHost\" . }}"},
 			{"binder-tls", "{{ .Values.tls.secretName }}"},
+			{"port: 80\n", "port: {{ .Values.gateway.httpPort }}\n"},
+			{"port: 443\n", "port: {{ .Values.gateway.httpsPort }}\n"},
 			{"", ifDomain(`    - name: https-instances
       protocol: HTTPS
-      port: 443
+      port: {{ .Values.gateway.httpsPort }}
       hostname: {{ include "binder.instanceHosts" . | quote }}
       tls:
         certificateRefs:
