@@ -5,6 +5,7 @@
 //
 //	go -C cluster run . up
 //	hack/images.sh
+//	hack/traefik.sh
 //	go -C e2e test -tags e2e ./...
 package e2e
 

@@ -60,6 +60,8 @@ stop_cluster() {
 
 test_on_cluster() {
   local name
+  say "building Traefik (the first time, that takes some minutes)"
+  bash "$root/hack/traefik.sh"
   name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
   run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
