@@ -136,9 +136,7 @@ func (k *Kube) InstallCRDs(t testing.TB, definitions []*unstructured.Unstructure
 			t.Fatalf("create the CustomResourceDefinition %s: %v", name, err)
 		}
 		t.Cleanup(func() {
-			if err := client.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
-				t.Errorf("delete the CustomResourceDefinition %s: %v", name, err)
-			}
+			k.Remove(t, []*unstructured.Unstructured{definition})
 			k.mapper.Reset()
 		})
 		Until(t, time.Minute, name+" is served", func(ctx context.Context) error {
