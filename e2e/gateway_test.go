@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"testing"
@@ -30,14 +29,13 @@ import (
 func TestGateway(t *testing.T) {
 	t.Parallel()
 	installGatewayAPI(t, "gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies")
-	helm := newHelm(t, harness.Namespace+"-gateway")
-	startTraefik(t, helm.namespace)
-	values := releaseValues()
-	maps.Copy(values, chartValues(t, "gateway", "instance-hosts"))
+	values := chartValues(t, "gateway", "instance-hosts")
 	values["gateway"] = map[string]any{"enabled": true, "className": traefikClass}
 	values["trustedProxies"] = []any{nodeAddress + "/32"} // where pods see Traefik
 	values["env"] = map[string]any{"BINDER_LAUNCH_RATE": 1}
-	helm.install(t, values)
+	helm := newHelm(t, harness.Namespace+"-gateway", values)
+	startTraefik(t, helm.namespace)
+	helm.install(t)
 	helm.addTemplate(t, "echo")
 	authorities := helm.addCertificates(t)
 	awaitGateway(t, helm.namespace)
@@ -157,7 +155,7 @@ func awaitOK(t *testing.T, visitor *http.Transport, address string) {
 
 // addCertificates gives the hosts of a release their certificates, and returns those who
 // have signed them.
-func (h helm) addCertificates(t *testing.T) *x509.CertPool {
+func (h helmRelease) addCertificates(t *testing.T) *x509.CertPool {
 	t.Helper()
 	authorities := x509.NewCertPool()
 	for name, host := range map[string]string{"binder-tls": publicHost, "binder-instances-tls": instanceHosts} {
@@ -176,7 +174,7 @@ func (h helm) addCertificates(t *testing.T) *x509.CertPool {
 
 // addRoute leads a path of the public host to the proxy, over TLS and without it, as
 // cert-manager's route leads to the one who answers a challenge.
-func (h helm) addRoute(t *testing.T, path string) {
+func (h helmRelease) addRoute(t *testing.T, path string) {
 	t.Helper()
 	proxy := gatewayv1.BackendObjectReference{Name: "binder-proxy", Port: new(gatewayv1.PortNumber(80))}
 	_, err := gatewayClient(t).HTTPRoutes(h.namespace).Create(t.Context(), &gatewayv1.HTTPRoute{
