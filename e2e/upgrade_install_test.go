@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -111,6 +112,19 @@ func installEarlier(t *testing.T, script *commands.Script, dir string) *upgradab
 	shell.Run(t, "the rollout", "kubectl -n binder rollout status deployment/binder-deploy-kubernetes")
 	s := &upgradable{script: script, proxy: serviceURL(t, "binder-proxy", upgradePort)}
 	s.api = suite.API.At(serviceURL(t, "binder-api", upgradeAPIPort)).WithKey(key).OfOtherVersion()
+	for _, url := range []string{s.api.Base(), s.proxy} {
+		harness.Until(t, 30*time.Second, "the new Services lead to the replicas", func(ctx context.Context) error {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+			if err != nil {
+				return err
+			}
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				return err
+			}
+			return response.Body.Close()
+		})
+	}
 	return s
 }
 
