@@ -66,7 +66,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestExamplesNameWhatPagesSend holds requests that pages send against the templates: those
+// TestExamplesNameWhatPagesSend compares requests that pages send with the templates: those
 // that they send by themselves, and those that follow from what a visitor does.
 func TestExamplesNameWhatPagesSend(t *testing.T) {
 	rows := map[string]struct{ alone, byVisitors []string }{

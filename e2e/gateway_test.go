@@ -57,7 +57,7 @@ func TestGateway(t *testing.T) {
 		assert.Equal(t, home.Path+"a%2Fb%20c", arrived.Path)
 		assert.Equal(t, "x=1", arrived.Query)
 		assert.Equal(t, "https", arrived.Headers.Get("X-Forwarded-Proto"))
-		// Traefik believes no visitor's header.
+		// Traefik ignores a visitor's header.
 		assert.Equal(t, "127.0.0.2, "+nodeAddress, arrived.Headers.Get("X-Forwarded-For"))
 	})
 	t.Run("other addresses lead to the instance's", func(t *testing.T) {

@@ -145,7 +145,7 @@ func TestKubectlLooks(t *testing.T) {
 // TestKubectlInSentences runs the commands that look, and stand in a sentence.
 func TestKubectlInSentences(t *testing.T) {
 	t.Parallel()
-	found, err := commands.Sentences("..", `kubectl -n binder(?:-instances)? (?:get|describe) `)
+	found, err := commands.Sentences("..", `kubectl -n binder(?:-instances)? (?:get|describe|rollout history) `)
 	require.NoError(t, err)
 	require.Greater(t, len(found), 5)
 	shell := reader(t, "..", append(suiteNames("echo"), "<name>", "echo")...)

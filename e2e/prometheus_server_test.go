@@ -43,10 +43,7 @@ func startPrometheus(t *testing.T) prometheus.API {
 	require.NoError(t, os.WriteFile(path, config, 0o600))
 	promtool(t, "", "check", "config", path)
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
+	address := "127.0.0.1:" + freePort(t)
 	startProgram(t, exec.CommandContext(t.Context(), "prometheus", "--config.file="+path, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address, "--log.level=warn"))
 	client, err := promapi.NewClient(promapi.Config{Address: "http://" + address})

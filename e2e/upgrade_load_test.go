@@ -30,7 +30,7 @@ const (
 
 // load is what clients and visitors do all the time.
 type load struct {
-	stop    chan struct{}
+	stop    func() // ends what runs, and waits for it
 	running sync.WaitGroup
 
 	mu       sync.Mutex
@@ -40,24 +40,32 @@ type load struct {
 }
 
 // startLoad begins to ask for an instance, to visit it, to launch others, and to hold a
-// WebSocket open. New connections meet the Services anew; kept ones meet the end of a
-// replica.
+// WebSocket open. The Services choose a replica for each new connection; kept ones last until
+// their replica ends.
 func (s *upgradable) startLoad(t *testing.T, used launchedInstance) *load {
 	t.Helper()
-	l := &load{stop: make(chan struct{}), done: map[string]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{done: map[string]int{}}
+	l.stop = func() {
+		cancel()
+		l.running.Wait()
+	}
+	t.Cleanup(l.stop)
 	status, page := s.api.Base()+"/applications/"+used.Template+"/"+used.ID, s.proxy+"/user/"+used.ID+"/tree"
 	for kind, keepAlive := range map[string]bool{"new connections": false, "kept connections": true} {
-		client := &http.Client{Timeout: visitTimeout, Transport: &http.Transport{DisableKeepAlives: !keepAlive}}
+		transport := &http.Transport{DisableKeepAlives: !keepAlive}
+		t.Cleanup(transport.CloseIdleConnections)
+		client := &http.Client{Timeout: visitTimeout, Transport: transport}
 		for what, url := range map[string]string{"API": status, "proxy": page} {
-			l.repeat(t, what+", "+kind, requestEvery, func(ctx context.Context) error {
-				_, err := request(ctx, client, http.MethodGet, url, "")
+			l.repeat(ctx, what+", "+kind, requestEvery, func() error {
+				_, err := request(t.Context(), client, http.MethodGet, url, "")
 				return err
 			})
 		}
 	}
 	client := &http.Client{Timeout: visitTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	l.repeat(t, "launches", launchEvery, func(ctx context.Context) error {
-		answer, err := request(ctx, client, http.MethodPost, s.api.Base()+"/applications/", `{"template-name": "echo", "cull-timeout": 5000}`)
+	l.repeat(ctx, "launches", launchEvery, func() error {
+		answer, err := request(t.Context(), client, http.MethodPost, s.api.Base()+"/applications/", `{"template-name": "echo", "cull-timeout": 5000}`)
 		var launched struct{ ID string }
 		if err == nil {
 			err = json.Unmarshal(answer, &launched)
@@ -69,22 +77,22 @@ func (s *upgradable) startLoad(t *testing.T, used launchedInstance) *load {
 		}
 		return err
 	})
-	l.running.Go(func() { l.holdWebSocket(t, strings.Replace(s.proxy, "http:", "ws:", 1)+"/user/"+used.ID+"/ws") })
+	l.running.Go(func() { l.holdWebSocket(ctx, strings.Replace(s.proxy, "http:", "ws:", 1)+"/user/"+used.ID+"/ws") })
 	return l
 }
 
 // request sends a request, and a launch waits until it is deployed. Every answer but 200 is
 // an error.
 func request(ctx context.Context, client *http.Client, method, url, body string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	sent, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/json")
+	sent.Header.Set("Content-Type", "application/json")
 	if method == http.MethodPost {
-		request.Header.Set("Prefer", "wait=30")
+		sent.Header.Set("Prefer", "wait=30")
 	}
-	response, err := client.Do(request)
+	response, err := client.Do(sent)
 	if err != nil {
 		return nil, err
 	}
@@ -96,15 +104,15 @@ func request(ctx context.Context, client *http.Client, method, url, body string)
 	return answer, err
 }
 
-// repeat does something at an interval until the load ends.
-func (l *load) repeat(t *testing.T, what string, every time.Duration, do func(context.Context) error) {
+// repeat does something at an interval until ctx is done. What it has begun then, it ends.
+func (l *load) repeat(ctx context.Context, what string, every time.Duration, do func() error) {
 	l.running.Go(func() {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		for {
-			l.note(what, do(t.Context()))
+			l.note(what, do())
 			select {
-			case <-l.stop:
+			case <-ctx.Done():
 				return
 			case <-ticker.C:
 			}
@@ -124,18 +132,15 @@ func (l *load) note(what string, err error) {
 
 // holdWebSocket keeps a WebSocket open, as a page does: if the service says that it
 // restarts, it opens it again at once.
-func (l *load) holdWebSocket(t *testing.T, url string) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() {
-		select {
-		case <-l.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+func (l *load) holdWebSocket(ctx context.Context, url string) {
 	for {
-		err := echoUntilClosed(ctx, url)
+		connection, err := openWebSocket(context.WithoutCancel(ctx), url)
+		if err != nil {
+			l.note("opened WebSockets", err)
+			return
+		}
+		_, _, err = connection.Read(ctx)
+		_ = connection.CloseNow()
 		if ctx.Err() != nil {
 			return
 		}
@@ -149,28 +154,28 @@ func (l *load) holdWebSocket(t *testing.T, url string) {
 	}
 }
 
-// echoUntilClosed opens a WebSocket, exchanges a message, and returns how it ends.
-func echoUntilClosed(ctx context.Context, url string) error {
+// openWebSocket opens a WebSocket and exchanges a message.
+func openWebSocket(ctx context.Context, url string) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, visitTimeout)
+	defer cancel()
 	connection, _, err := websocket.Dial(ctx, url, nil)
 	if err != nil {
-		return fmt.Errorf("open a WebSocket: %w", err)
+		return nil, fmt.Errorf("open a WebSocket: %w", err)
 	}
-	defer connection.CloseNow()
-	if err := connection.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
-		return fmt.Errorf("send a message: %w", err)
+	if err = connection.Write(ctx, websocket.MessageText, []byte("hello")); err == nil {
+		_, _, err = connection.Read(ctx)
 	}
-	if _, message, err := connection.Read(ctx); err != nil || string(message) != "hello" {
-		return fmt.Errorf("read the message %q: %w", message, err)
+	if err != nil {
+		_ = connection.CloseNow()
+		return nil, fmt.Errorf("exchange a message: %w", err)
 	}
-	_, _, err = connection.Read(ctx)
-	return err
+	return connection, nil
 }
 
 // end ends the load and checks that nothing has failed.
 func (l *load) end(t *testing.T, section string) {
 	t.Helper()
-	close(l.stop)
-	l.running.Wait()
+	l.stop()
 	assert.Empty(t, l.failed, "%d of %v", len(l.failed), l.done)
 	assert.Positive(t, l.done["closed WebSockets"], "no replica has ended a WebSocket")
 	for _, what := range []string{"API, new connections", "API, kept connections", "proxy, new connections", "proxy, kept connections"} {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -74,6 +75,8 @@ func (s *upgradable) change(t *testing.T, section, dir, tag string) {
 	s.api.Do(t, http.MethodDelete, "/applications/echo/"+stopped.ID, "", "Authorization", s.api.Key()).Decode(t, &harness.Status{})
 	s.kept = append(s.kept, stopped, s.launch(t, "echo", harness.LongTimeout), s.launch(t, "echo-warm", harness.LongTimeout))
 	s.api.Do(t, http.MethodPost, "/preload/echo", "", "Authorization", s.api.Key()).Decode(t, &struct{}{})
+	key := rand.Text()
+	keyed := s.launchKeyed(t, key)
 	before := s.look(t)
 	idle := s.launch(t, "echo", idleTimeout)
 
@@ -82,6 +85,7 @@ func (s *upgradable) change(t *testing.T, section, dir, tag string) {
 	s.awaitReplaced(t, tag)
 	load.end(t, section)
 
+	assert.Equal(t, keyed, s.launchKeyed(t, key), "the same idempotency key")
 	s.compare(t, before)
 	s.checkPool(t, before)
 	s.checkCulled(t, idle)
@@ -89,6 +93,15 @@ func (s *upgradable) change(t *testing.T, section, dir, tag string) {
 		status := s.api.Status(t, "echo", launched)
 		assert.Contains(t, []string{"deployed", "deleted"}, status.Status, "launched during the %s: %+v", section, status)
 	}
+}
+
+// launchKeyed launches an instance with an idempotency key, and returns its id.
+func (s *upgradable) launchKeyed(t *testing.T, key string) (id string) {
+	t.Helper()
+	var launched struct{ ID string }
+	body := fmt.Sprintf(`{"template-name": "echo", "cull-timeout": %d}`, harness.LongTimeout.Milliseconds())
+	s.api.Do(t, http.MethodPost, "/applications/", body, "Idempotency-Key", key).Decode(t, &launched)
+	return launched.ID
 }
 
 // launchedInstance is an instance of the installation.

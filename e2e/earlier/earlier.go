@@ -24,7 +24,7 @@ import (
 // commit that changes nothing of it makes no other version.
 func service() []string {
 	return []string{"--", "*.go", "internal", "go.mod", "go.sum", "docs/openapi.json", "manifests",
-		":(exclude)*_test.go", ":(exclude)bench", ":(exclude)cluster", ":(exclude)e2e", ":(exclude)tools"}
+		":(exclude)manifests/components", ":(exclude)manifests/examples", ":(exclude)*_test.go", ":(exclude)bench", ":(exclude)cluster", ":(exclude)e2e", ":(exclude)tools"}
 }
 
 // Previous returns the version before the one in the working tree at root, as a commit: the
@@ -39,11 +39,11 @@ func Previous(ctx context.Context, root string) (commit string, err error) {
 		if err != nil {
 			break // there are no more tags
 		}
-		if differs, err := differs(ctx, root, commit); err != nil || differs {
+		if other, err := differs(ctx, root, commit); err != nil || other {
 			return commit, err
 		}
 	}
-	if differs, err := differs(ctx, root, "HEAD"); err != nil || differs {
+	if other, err := differs(ctx, root, "HEAD"); err != nil || other {
 		return "HEAD", err // the version is not committed yet
 	}
 	changed, err := git(ctx, root, append([]string{"rev-list", "--max-count=1", "HEAD"}, service()...)...)
