@@ -29,6 +29,10 @@ test: ## Run all tests: unit, API server, end to end (starts a cluster if none r
 test-long: ## Run all tests without shortening any
 	@LONG=1 hack/test.sh
 
+.PHONY: test-faults
+test-faults: ## Break things under load, on the local cluster: about an hour and a half (SHORT=1: minutes)
+	@hack/test-faults.sh
+
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
 	go test -race ./...

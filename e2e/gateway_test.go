@@ -93,7 +93,7 @@ func TestGateway(t *testing.T) {
 		response := fetchBy(t, visitor, http.MethodPost, home.String()+"upload", io.LimitReader(zeros{}, size))
 		page, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
-		assert.JSONEq(t, fmt.Sprintf(`{"bytes": %d}`, size), string(page))
+		assert.Contains(t, string(page), fmt.Sprintf(`"bytes":%d,`, size))
 	})
 	t.Run("a WebSocket lasts", func(t *testing.T) {
 		t.Parallel()

@@ -62,7 +62,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if err := raiseParallelism(); err != nil {
 		return 1, err
 	}
-	suite, err = harness.Start(ctx, kube, root, os.Stderr)
+	suite, err = harness.Start(ctx, kube, root, os.Stderr, harness.Options{})
 	if err == nil {
 		code = m.Run()
 	}

@@ -11,7 +11,7 @@ kubeconfig=$cluster_dir/kubeconfig
 go_modules=(. bench cluster e2e tools)
 # go_tags selects the files that ordinary builds exclude.
 # shellcheck disable=SC2034
-go_tags=integration,e2e,record
+go_tags=integration,e2e,faults,record
 
 # The start time of the first script. Scripts that it runs use it, too.
 export BINDER_BEGAN=${BINDER_BEGAN:-$EPOCHSECONDS}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -188,9 +190,10 @@ func (a *app) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// upload reads the body and reports its size.
+// upload reads the body and reports its size and hash.
 func (a *app) upload(w http.ResponseWriter, r *http.Request) {
-	size, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxUpload))
+	sum := sha256.New()
+	size, err := io.Copy(sum, http.MaxBytesReader(w, r.Body, maxUpload))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		http.Error(w, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
 		return
@@ -199,7 +202,7 @@ func (a *app) upload(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("read the body: %v", err), http.StatusBadRequest)
 		return
 	}
-	writeJSON(w, map[string]int64{"bytes": size})
+	writeJSON(w, map[string]any{"bytes": size, "sha256": hex.EncodeToString(sum.Sum(nil))})
 }
 
 // exitProcess sends a response and then makes the process exit.

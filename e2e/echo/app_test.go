@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -120,8 +121,11 @@ func TestStream(t *testing.T) {
 func TestUpload(t *testing.T) {
 	url := serve(t)
 	body := struct{ io.Reader }{bytes.NewReader(make([]byte, 3<<20))} // of unknown length
-	assert.JSONEq(t, `{"bytes": 3145728}`, send(t, http.MethodPost, url+"/upload", body).body)
-	assert.JSONEq(t, `{"bytes": 0}`, get(t, url+"/upload").body)
+	summary := func(data []byte) string {
+		return fmt.Sprintf(`{"bytes": %d, "sha256": "%x"}`, len(data), sha256.Sum256(data))
+	}
+	assert.JSONEq(t, summary(make([]byte, 3<<20)), send(t, http.MethodPost, url+"/upload", body).body)
+	assert.JSONEq(t, summary(nil), get(t, url+"/upload").body)
 	for _, size := range []int{0, 1, 100_000} {
 		got := get(t, fmt.Sprintf("%s/download?bytes=%d", url, size))
 		assert.Equal(t, strings.Repeat("\x00", size), got.body)

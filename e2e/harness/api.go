@@ -115,14 +115,14 @@ type Status struct {
 // Do sends a request. header has alternating names and values.
 func (a API) Do(t testing.TB, method, path, body string, header ...string) Answer {
 	t.Helper()
-	answer, err := a.do(t.Context(), method, path, body, header...)
+	answer, err := a.Try(t.Context(), method, path, body, header...)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return answer
 }
 
-func (a API) do(ctx context.Context, method, path, body string, header ...string) (Answer, error) {
+func (a API) Try(ctx context.Context, method, path, body string, header ...string) (Answer, error) {
 	request, err := http.NewRequestWithContext(ctx, method, a.base+path, strings.NewReader(body))
 	if err != nil {
 		return Answer{}, err
@@ -157,7 +157,7 @@ func (a API) Status(t testing.TB, template, id string) Status {
 
 func (a API) status(ctx context.Context, template, id string) (Status, error) {
 	path := "/applications/" + template + "/" + id
-	answer, err := a.do(ctx, http.MethodGet, path, "")
+	answer, err := a.Try(ctx, http.MethodGet, path, "")
 	if err != nil {
 		return Status{}, fmt.Errorf("GET %s: %w", path, err)
 	}

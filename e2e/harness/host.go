@@ -22,7 +22,10 @@ func containerID(id string) string {
 // Kill kills a replica's processes with SIGKILL, as the out-of-memory killer does,
 // so that they cannot clean up. The local cluster's containers are processes of
 // this machine, and their control group has the container's id.
-func (r Replica) Kill() error {
+func (r Replica) Kill() error { return r.Signal(syscall.SIGKILL) }
+
+// Signal sends a signal to a replica's processes.
+func (r Replica) Signal(signal syscall.Signal) error {
 	pids, err := processesOf(r.ContainerID)
 	if err != nil {
 		return err
@@ -31,8 +34,8 @@ func (r Replica) Kill() error {
 		return fmt.Errorf("no process of container %s of %s on this machine", r.ContainerID, r.Name)
 	}
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("kill process %d of %s: %w", pid, r.Name, err)
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("send %s to process %d of %s: %w", signal, pid, r.Name, err)
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func (s *Suite) Adopt(t testing.TB, template, id string) *Instance {
 		// The test's own context is already canceled.
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
-		answer, err := s.API.do(ctx, http.MethodDelete, "/applications/"+template+"/"+id, "", "Authorization", s.API.key)
+		answer, err := s.API.Try(ctx, http.MethodDelete, "/applications/"+template+"/"+id, "", "Authorization", s.API.key)
 		if err != nil || answer.Code != http.StatusOK {
 			t.Errorf("stop %s: %v, %d %s", id, err, answer.Code, answer.Body)
 		}

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -32,22 +33,39 @@ func (s *Suite) Replicas(t testing.TB) []Replica {
 	t.Helper()
 	var ready []Replica
 	Until(t, rolloutTimeout, "both replicas are ready", func(ctx context.Context) error {
-		ready = nil
-		pods, err := s.replicaPods(ctx)
-		if err != nil {
-			return err
+		var err error
+		if ready, err = s.ReadyReplicas(ctx); err == nil && len(ready) != 2 {
+			err = fmt.Errorf("%d replicas are ready, want 2", len(ready))
 		}
-		for i := range pods {
-			if replica, ok := s.replica(&pods[i]); ok {
-				ready = append(ready, replica)
-			}
-		}
-		if len(ready) != 2 {
-			return fmt.Errorf("%d of %d replicas are ready, want 2", len(ready), len(pods))
-		}
-		return nil
+		return err
 	})
 	return ready
+}
+
+// ReadyReplicas returns the replicas that are ready now.
+func (s *Suite) ReadyReplicas(ctx context.Context) (ready []Replica, err error) {
+	pods, err := s.replicaPods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods {
+		if replica, ok := s.replica(&pods[i]); ok {
+			ready = append(ready, replica)
+		}
+	}
+	return ready, nil
+}
+
+// Leader returns the name of the replica that holds the Lease.
+func (s *Suite) Leader(ctx context.Context) (string, error) {
+	lease, err := s.Kube.Client.CoordinationV1().Leases(Namespace).Get(ctx, deploymentName, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read the Lease: %w", err)
+	}
+	if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+		return "", errors.New("nobody holds the Lease")
+	}
+	return *lease.Spec.HolderIdentity, nil
 }
 
 func (s *Suite) replicaPods(ctx context.Context) ([]corev1.Pod, error) {

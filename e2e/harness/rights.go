@@ -71,7 +71,7 @@ func (s *Suite) checkRights(all bool) error {
 	if err != nil {
 		return err
 	}
-	objects, err := Render(filepath.Join(s.root, "e2e", "manifests"))
+	objects, err := s.render()
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,13 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/openapi"
@@ -45,17 +48,24 @@ type Suite struct {
 	Kube *Kube
 	API  API // uses the Service and the API key
 
-	root     string    // the repository's root
+	root     string // the repository's root
+	options  Options
 	began    time.Time // audit events before it are an earlier run's
 	out      io.Writer
 	registry *http.Server // the template registry
 	logs     *logWatch
 }
 
+// Options are how the service is deployed, if not as by most tests.
+type Options struct {
+	Manifests string                       // the folder below the repository's root; e2e/manifests if empty
+	Secrets   map[string]map[string]string // further Secrets in Namespace, by name
+}
+
 // Start deploys the service and waits until it answers. It first removes what an
 // earlier run has left. Progress goes to out.
-func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite, error) {
-	s := &Suite{Kube: kube, root: root, out: out, began: time.Now()}
+func Start(ctx context.Context, kube *Kube, root string, out io.Writer, options Options) (*Suite, error) {
+	s := &Suite{Kube: kube, root: root, options: options, out: out, began: time.Now()}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
@@ -65,7 +75,7 @@ func Start(ctx context.Context, kube *Kube, root string, out io.Writer) (*Suite,
 		{"removing what an earlier run has left", s.remove},
 		{"starting a template registry", s.startRegistry},
 		{"following the service's log", s.followLogs},
-		{"applying e2e/manifests", s.deploy},
+		{"applying the manifests", s.deploy},
 		{"waiting for both replicas", s.awaitRollout},
 		{"waiting for the API", s.awaitAPI},
 	} {
@@ -117,18 +127,20 @@ func (s *Suite) progress(ctx context.Context, what string, do func(context.Conte
 }
 
 func (s *Suite) deploy(ctx context.Context) error {
-	objects, err := Render(filepath.Join(s.root, "e2e", "manifests"))
+	objects, err := s.render()
 	if err != nil {
 		return err
 	}
 	if err := s.Kube.apply(ctx, objects); err != nil {
 		return err
 	}
-	for name, value := range map[string]string{"api-key": s.API.key, "secret": rand.Text()} {
-		secret := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: "binder-" + name},
-			StringData: map[string]string{name: value},
-		}
+	secrets := map[string]map[string]string{
+		"binder-api-key": {"api-key": s.API.key},
+		"binder-secret":  {"secret": rand.Text()},
+	}
+	maps.Copy(secrets, s.options.Secrets)
+	for name, data := range secrets {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: data}
 		if _, err := s.Kube.Client.CoreV1().Secrets(Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("create the Secret %s: %w", secret.Name, err)
 		}
@@ -136,14 +148,24 @@ func (s *Suite) deploy(ctx context.Context) error {
 	return nil
 }
 
-func (s *Suite) awaitRollout(ctx context.Context) error {
+// render renders the manifests that the service is deployed by.
+func (s *Suite) render() ([]*unstructured.Unstructured, error) {
+	return Render(filepath.Join(s.root, cmp.Or(s.options.Manifests, "e2e/manifests")))
+}
+
+func (s *Suite) awaitRollout(ctx context.Context) error { return s.AwaitRollout(ctx, 0) }
+
+// AwaitRollout waits until the Deployment's replicas are all of its latest version and ready,
+// none of an earlier one is left, and the Deployment's controller has seen a generation of it.
+func (s *Suite) AwaitRollout(ctx context.Context, generation int64) error {
 	return poll(ctx, rolloutTimeout, func(ctx context.Context) error {
 		deployment, err := s.Kube.Client.AppsV1().Deployments(Namespace).Get(ctx, deploymentName, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		if status := deployment.Status; status.ReadyReplicas < *deployment.Spec.Replicas {
-			return fmt.Errorf("%d of %d replicas are ready", status.ReadyReplicas, *deployment.Spec.Replicas)
+		want, status := *deployment.Spec.Replicas, deployment.Status
+		if status.ObservedGeneration < generation || status.UpdatedReplicas < want || status.ReadyReplicas < want || status.Replicas > want {
+			return fmt.Errorf("of %d replicas %d are new, %d ready, %d in all", want, status.UpdatedReplicas, status.ReadyReplicas, status.Replicas)
 		}
 		return nil
 	})
@@ -151,7 +173,7 @@ func (s *Suite) awaitRollout(ctx context.Context) error {
 
 func (s *Suite) awaitAPI(ctx context.Context) error {
 	return poll(ctx, rolloutTimeout, func(ctx context.Context) error {
-		answer, err := s.API.do(ctx, http.MethodGet, "/applications/", "", "Authorization", s.API.key)
+		answer, err := s.API.Try(ctx, http.MethodGet, "/applications/", "", "Authorization", s.API.key)
 		if err == nil && answer.Code != http.StatusOK {
 			err = fmt.Errorf("GET /applications/ returned %d: %s", answer.Code, answer.Body)
 		}
@@ -167,9 +189,9 @@ func (s *Suite) AwaitAPI(t testing.TB) {
 	}
 }
 
-// remove removes the objects of e2e/manifests, with everything in their namespaces.
+// remove removes the objects of the manifests, with everything in their namespaces.
 func (s *Suite) remove(ctx context.Context) error {
-	objects, err := Render(filepath.Join(s.root, "e2e", "manifests"))
+	objects, err := s.render()
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (s *Suite) AwaitTemplate(t testing.TB, name string) {
 	t.Helper()
 	for _, replica := range s.Replicas(t) {
 		Until(t, 20*time.Second, replica.Name+" knows template "+name, func(ctx context.Context) error {
-			answer, err := replica.API.do(ctx, http.MethodGet, "/preload/"+name, "", "Authorization", s.API.key)
+			answer, err := replica.API.Try(ctx, http.MethodGet, "/preload/"+name, "", "Authorization", s.API.key)
 			if err == nil && answer.Code != http.StatusOK {
 				err = fmt.Errorf("it returned %d: %s", answer.Code, answer.Body)
 			}

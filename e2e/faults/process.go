@@ -1,0 +1,160 @@
+package faults
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// usage is what a process of the service uses.
+type usage struct{ goroutines, bytes float64 }
+
+// usages has an entry for each process: a replica, and how often it was restarted.
+type usages map[string]usage
+
+// What a process may have more of after a fault than before. Connections that are open at the
+// moment, and memory that the Go runtime has not returned yet, are no leak.
+const (
+	moreGoroutines = 150
+	moreBytes      = 64 << 20
+)
+
+// processes asks every replica what it uses. One that does not answer is left out.
+func (w *World) processes(ctx context.Context) usages {
+	all := usages{}
+	replicas, err := w.Suite.ReadyReplicas(ctx)
+	if err != nil {
+		return all
+	}
+	for _, replica := range replicas {
+		if u, err := readUsage(ctx, replica); err == nil {
+			all[fmt.Sprint(replica.Name, " ", replica.Restarts)] = u
+		}
+	}
+	return all
+}
+
+func readUsage(ctx context.Context, replica harness.Replica) (usage, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, replica.Metrics+"/metrics", nil)
+	if err != nil {
+		return usage{}, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return usage{}, fmt.Errorf("read the metrics: %w", err)
+	}
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		return usage{}, fmt.Errorf("parse the metrics: %w", err)
+	}
+	value := func(name string) float64 {
+		if family := families[name]; family != nil && len(family.Metric) == 1 {
+			return family.Metric[0].GetGauge().GetValue()
+		}
+		return 0
+	}
+	return usage{value("go_goroutines"), value("process_resident_memory_bytes")}, nil
+}
+
+// grown says which processes of before use much more now; "" if none does.
+func (u usages) grown(now usages) string {
+	var grown []string
+	for process, before := range u {
+		after, runs := now[process]
+		if runs && (after.goroutines > before.goroutines+moreGoroutines || after.bytes > before.bytes+moreBytes) {
+			grown = append(grown, fmt.Sprintf("%s grew from %.0f goroutines and %.0f MiB to %.0f and %.0f",
+				process, before.goroutines, before.bytes/(1<<20), after.goroutines, after.bytes/(1<<20)))
+		}
+	}
+	slices.Sort(grown)
+	return strings.Join(grown, "; ")
+}
+
+// repeatedInLogs says which lines the replicas have logged since a time more than once a
+// minute for one cause; "" if there are none.
+func (w *World) repeatedInLogs(ctx context.Context, since time.Time) string {
+	pods, err := w.Suite.Kube.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=binder-deploy-kubernetes"})
+	if err != nil {
+		return fmt.Sprintf("list the replicas: %v", err)
+	}
+	from := metav1.NewTime(since)
+	var repeated []string
+	for _, pod := range pods.Items {
+		for _, previous := range []bool{false, true} {
+			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			log, err := w.Suite.Kube.Client.CoreV1().Pods(harness.Namespace).
+				GetLogs(pod.Name, &corev1.PodLogOptions{SinceTime: &from, Previous: previous}).Stream(ctx)
+			if err == nil { // a container has no previous log until it was restarted
+				repeated = append(repeated, repeatedLines(log)...)
+				_ = log.Close()
+			}
+			cancel()
+		}
+	}
+	slices.Sort(repeated)
+	return strings.Join(slices.Compact(repeated), "; ")
+}
+
+// logLine is what of a line says its cause.
+type logLine struct {
+	Time     time.Time `json:"time"`
+	Level    string    `json:"level"`
+	Msg      string    `json:"msg"`
+	Error    string    `json:"error"`
+	Template string    `json:"template"`
+}
+
+// particular matches what differs between two lines of one cause: numbers, names of pods,
+// quoted words.
+var particular = regexp.MustCompile(`[0-9a-f]{8,}|\d+|"[^"]*"`)
+
+// repeatedLines returns the warnings and errors that a log has more than once within a minute.
+func repeatedLines(log io.Reader) []string {
+	times := map[string][]time.Time{}
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var line logLine
+		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Level != "WARN" && line.Level != "ERROR" {
+			continue
+		}
+		cause := particular.ReplaceAllString(strings.Join([]string{line.Level, line.Template, line.Msg, line.Error}, " "), "#")
+		times[cause] = append(times[cause], line.Time)
+	}
+	var repeated []string
+	for cause, at := range times {
+		most := 0
+		for first := range at {
+			n := 0
+			for _, t := range at[first:] {
+				if t.Sub(at[first]) < time.Minute {
+					n++
+				}
+			}
+			most = max(most, n)
+		}
+		if most > 1 {
+			repeated = append(repeated, fmt.Sprintf("logged %d times within a minute: %.200s", most, cause))
+		}
+	}
+	return repeated
+}

@@ -1,0 +1,123 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// replicaFaults are what can happen to the service's own processes.
+func replicaFaults() []Fault {
+	return []Fault{
+		{Name: "the leader is killed", Make: killLeader, Within: time.Minute, Cuts: true, Short: true},
+		{Name: "the leader is killed in the middle of 100 launches", Make: killLeaderAmidLaunches, Within: 2 * time.Minute, Cuts: true},
+		{Name: "every replica is killed in turn", Make: killInTurn, Within: time.Minute, Cuts: true},
+		{Name: "all replicas are killed at once", Make: killAll, Within: 90 * time.Second, Cuts: true, Short: true},
+		{Name: "the leader stands still for 40 s", Make: freezeLeader, Hold: 40 * time.Second, Within: time.Minute, Cuts: true},
+		{
+			Name: "rolling update", Make: roll, Within: 10 * time.Second, Short: true,
+			Harmless: []Kind{Launches, Polls, Stops, Pages, Uploads, Downloads},
+		},
+	}
+}
+
+// replicas returns the replicas, the leader first.
+func (w *World) replicas(ctx context.Context) ([]harness.Replica, error) {
+	ready, err := w.Suite.ReadyReplicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leader, err := w.Suite.Leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range ready {
+		if ready[i].Name == leader {
+			ready[0], ready[i] = ready[i], ready[0]
+			return ready, nil
+		}
+	}
+	return nil, fmt.Errorf("the leader %s is not ready", leader)
+}
+
+func killLeader(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return nil, replicas[0].Kill()
+}
+
+func killLeaderAmidLaunches(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var launches sync.WaitGroup
+	defer launches.Wait()
+	for range 10 { // clients, ten launches each
+		launches.Go(func() {
+			for range 10 {
+				w.Load.launch(ctx, Idle, shortTimeout)
+			}
+		})
+	}
+	pause(ctx, 200*time.Millisecond+time.Duration(random.Int64N(int64(2*time.Second))))
+	return nil, replicas[0].Kill()
+}
+
+func killInTurn(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, replica := range replicas {
+		if err := replica.Kill(); err != nil {
+			return nil, err
+		}
+		pause(ctx, 15*time.Second+time.Duration(random.Int64N(int64(5*time.Second))))
+	}
+	return nil, nil
+}
+
+func killAll(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, replica := range replicas {
+		if err := replica.Kill(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func freezeLeader(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leader := replicas[0]
+	return func(context.Context) error { return leader.Signal(syscall.SIGCONT) }, leader.Signal(syscall.SIGSTOP)
+}
+
+// roll restarts the Deployment's pods, as kubectl rollout restart does, and waits until that
+// is done.
+func roll(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
+	deployments := w.Suite.Kube.Client.AppsV1().Deployments(harness.Namespace)
+	changed, err := deployments.Patch(ctx, "binder-deploy-kubernetes", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("restart the replicas: %w", err)
+	}
+	return func(ctx context.Context) error { return w.Suite.AwaitRollout(ctx, changed.Generation) }, nil
+}
