@@ -153,8 +153,8 @@ func awaitOK(t *testing.T, visitor *http.Transport, address string) {
 	})
 }
 
-// addCertificates gives the hosts of a release their certificates, and returns those who
-// have signed them.
+// addCertificates gives the hosts of a release their certificates, and returns the
+// authorities that have signed them.
 func (h helmRelease) addCertificates(t *testing.T) *x509.CertPool {
 	t.Helper()
 	authorities := x509.NewCertPool()
@@ -173,7 +173,7 @@ func (h helmRelease) addCertificates(t *testing.T) *x509.CertPool {
 }
 
 // addRoute leads a path of the public host to the proxy, over TLS and without it, as
-// cert-manager's route leads to the one who answers a challenge.
+// cert-manager's route leads to its server for challenges.
 func (h helmRelease) addRoute(t *testing.T, path string) {
 	t.Helper()
 	proxy := gatewayv1.BackendObjectReference{Name: "binder-proxy", Port: new(gatewayv1.PortNumber(80))}

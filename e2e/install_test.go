@@ -129,7 +129,7 @@ func (i *installation) ownTemplate(t *testing.T, dir string) {
 	assert.Regexp(t, `podtemplate/my-project created\n\{"id": ?"[0-9a-f]{32}"`, i.run(t, "docs/templates.md", "Templates"))
 }
 
-// copyManifests copies manifests/ with other namespaces, so that the objects are none of the
+// copyManifests copies manifests/ with other namespaces, so that the objects are not the
 // demo's, and does what docs/install.md says to do by hand: it names the image, and sets flags.
 func copyManifests(t *testing.T, dir string) {
 	t.Helper()

@@ -90,7 +90,7 @@ func writeInto(path, content string) error {
 }
 
 // upgradable is a copy of the service in namespaces of its own. Its addresses are those of
-// the Services in the cluster, so that nothing is in front that tries again.
+// the Services in the cluster: a load balancer in front would try failed requests again.
 type upgradable struct {
 	script *commands.Script
 	api    harness.API
@@ -136,7 +136,7 @@ func serviceURL(t *testing.T, name, port string) string {
 	return "http://" + net.JoinHostPort(service.Spec.ClusterIP, port)
 }
 
-// upgradeShell returns the shell of a reader who has the manifests in dir.
+// upgradeShell returns the shell of a reader with the manifests in dir.
 func upgradeShell(t *testing.T, dir string) *commands.Shell {
 	t.Helper()
 	return reader(t, dir, "-n binder ", "-n "+upgradeNamespace+" ", "-k manifests", "-k "+dir, "binder-instances", upgradeInstances)

@@ -45,8 +45,8 @@ func For(t testing.TB, root string) *Script {
 	return s
 }
 
-// Blocks returns the blocks below a heading of a page, in their order. It fails the test if
-// there are none.
+// Blocks returns the blocks below a heading of a page, in their order. It fails the test
+// without any.
 func (s *Script) Blocks(t testing.TB, page, heading string) (blocks []*Block) {
 	t.Helper()
 	for _, block := range s.blocks {

@@ -47,7 +47,7 @@ func newBetween(t *testing.T, events <-chan string) (*Between, string) {
 	return b, server.URL
 }
 
-// ask returns the code and the body of an answer; 0 if there is none.
+// ask returns the code and the body of the answer. The code is 0 without an answer.
 func ask(url string) (code int, body string) {
 	response, err := http.Get(url)
 	if err != nil {

@@ -24,7 +24,7 @@ type Entry struct {
 	Plan         Plan
 	Timeout      time.Duration // its cull timeout
 	Launched     time.Time     // before the launch was sent
-	LastUse      time.Time     // when the last use that succeeded was sent; Launched if there is none
+	LastUse      time.Time     // when the last use that succeeded was sent; at first, Launched
 	InTime       time.Time     // when the last use was sent until which no pause was as long as Timeout
 	Deployed     time.Time     // when that was first seen; zero if it was not
 	Left         time.Time     // when the load stopped to use it, or was told that it is stopped; zero before
@@ -168,7 +168,7 @@ func (l *Ledger) Entries() []Entry {
 	return entries
 }
 
-// Forget drops what is over, so that one round's judgement does not repeat another's.
+// Forget drops problems, and instances whose pods are gone: they were judged in a round before.
 func (l *Ledger) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,7 +32,7 @@ func TestJudge(t *testing.T) {
 		}, Findings{Early: 1}, "was deleted at 12:00:09"},
 		{"culled in time", Idle, func(l *Ledger) { l.SawPod("u", "1", at(10), true, at(11)) }, Findings{}, ""},
 		{"idle since it is deployed", Idle, func(l *Ledger) { l.SawPod("u", "1", at(5), true, at(6)) }, Findings{Early: 1}, "was deleted"},
-		{"a use that failed is none", Used, func(l *Ledger) {
+		{"a use that failed does not count", Used, func(l *Ledger) {
 			l.UsedAt("1", at(1))
 			l.SawPod("u", "1", at(8), true, at(9))
 		}, Findings{}, ""},

@@ -90,7 +90,7 @@ func (u usages) grown(now usages) string {
 }
 
 // repeatedInLogs says which lines the replicas have logged since a time more than once a
-// minute for one cause; "" if there are none.
+// minute for one cause, or "".
 func (w *World) repeatedInLogs(ctx context.Context, since time.Time) string {
 	pods, err := w.Suite.Kube.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=binder-deploy-kubernetes"})
 	if err != nil {

@@ -75,6 +75,11 @@ func killLeaderAmidLaunches(ctx context.Context, w *World, random *rand.Rand) (f
 }
 
 func killInTurn(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	return killEach(ctx, w, func() { pause(ctx, 15*time.Second+time.Duration(random.Int64N(int64(5*time.Second)))) })
+}
+
+// killEach kills all replicas, the leader first, and does something after each.
+func killEach(ctx context.Context, w *World, after func()) (func(context.Context) error, error) {
 	replicas, err := w.replicas(ctx)
 	if err != nil {
 		return nil, err
@@ -83,22 +88,13 @@ func killInTurn(ctx context.Context, w *World, random *rand.Rand) (func(context.
 		if err := replica.Kill(); err != nil {
 			return nil, err
 		}
-		pause(ctx, 15*time.Second+time.Duration(random.Int64N(int64(5*time.Second))))
+		after()
 	}
 	return nil, nil
 }
 
 func killAll(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
-	replicas, err := w.replicas(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, replica := range replicas {
-		if err := replica.Kill(); err != nil {
-			return nil, err
-		}
-	}
-	return nil, nil
+	return killEach(ctx, w, func() {})
 }
 
 func freezeLeader(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {

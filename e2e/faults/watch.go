@@ -127,8 +127,8 @@ func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry)
 	return got.Status, true
 }
 
-// visitAt looks at an instance through a replica. That is no use: HEAD of a path that the
-// template names as idle.
+// visitAt visits an instance through a replica. The visit does not count as use, because the
+// template names the path as idle.
 func (l *Load) visitAt(ctx context.Context, replica harness.Replica, entry Entry) (code int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, replica.Proxy+"/user/"+entry.ID+"/idle", nil)
 	if err != nil {
