@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/modfile"
@@ -59,7 +63,7 @@ func (c *cluster) tools() []tool {
 
 // build builds the programs that are missing or out of date.
 func (c *cluster) build(ctx context.Context) error {
-	var missing []tool
+	missing := map[string][]tool{} // by module
 	for _, t := range c.tools() {
 		want, err := c.stamp(t)
 		if err != nil {
@@ -67,12 +71,16 @@ func (c *cluster) build(ctx context.Context) error {
 		}
 		have, err := os.ReadFile(c.stampFile(t))
 		if err != nil || string(have) != want || !isFile(t.path) {
-			missing = append(missing, t)
+			missing[t.module] = append(missing[t.module], t)
 		}
 	}
-	for i, t := range missing {
-		what := fmt.Sprintf("building %s (%d of %d)", filepath.Base(t.path), i+1, len(missing))
-		if err := c.progress.step(what, func() error { return c.buildTool(ctx, t) }); err != nil {
+	for _, module := range slices.Sorted(maps.Keys(missing)) {
+		var names []string
+		for _, t := range missing[module] {
+			names = append(names, filepath.Base(t.path))
+		}
+		what := "building " + strings.Join(names, ", ")
+		if err := c.progress.step(what, func() error { return c.buildTools(ctx, module, missing[module]) }); err != nil {
 			return err
 		}
 	}
@@ -130,35 +138,68 @@ func sameContent(a, b string) (bool, error) {
 	return bytes.Equal(one, other), nil
 }
 
-// buildTool builds one static program and writes its stamp.
-func (c *cluster) buildTool(ctx context.Context, t tool) error {
-	version, err := c.version(t)
+// buildTools builds static programs of a module, and writes their stamps. One command builds
+// them all: while it links one, which keeps one processor busy, it compiles for the next.
+func (c *cluster) buildTools(ctx context.Context, module string, tools []tool) error {
+	dir, err := os.MkdirTemp(c.dir, "build-")
 	if err != nil {
+		return fmt.Errorf("build programs: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	var packages, flags []string
+	for _, t := range tools {
+		version, err := c.version(t)
+		if err != nil {
+			return err
+		}
+		packages = append(packages, t.pkg)
+		// A variable that a program does not have is left out by the linker.
+		if f := ldflags(t, version); !slices.Contains(flags, f) {
+			flags = append(flags, f)
+		}
+	}
+	if err := goBuild(ctx, c.source("tools", module), dir, strings.Join(flags, " "), packages...); err != nil {
 		return err
 	}
-	want, err := c.stamp(t)
-	if err != nil {
-		return err
+	for _, t := range tools {
+		if err := os.MkdirAll(filepath.Dir(t.path), 0o755); err != nil {
+			return fmt.Errorf("install %s: %w", filepath.Base(t.path), err)
+		}
+		if err := os.Rename(filepath.Join(dir, executable(t.pkg)), t.path); err != nil {
+			return fmt.Errorf("install %s: %w", filepath.Base(t.path), err)
+		}
+		stamp, err := c.stamp(t)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(c.stampFile(t), []byte(stamp), 0o644); err != nil {
+			return err
+		}
 	}
-	next := t.path + ".next"
-	if err := goBuild(ctx, c.source("tools", t.module), next, ldflags(t, version), t.pkg); err != nil {
-		return err
-	}
-	if err := os.Rename(next, t.path); err != nil {
-		return fmt.Errorf("install %s: %w", filepath.Base(t.path), err)
-	}
-	return writeFile(c.stampFile(t), []byte(want), 0o644)
+	return nil
 }
 
-// goBuild builds a package of the module in dir. It disables cgo, so that the
-// program depends on no library of the machine.
-func goBuild(ctx context.Context, dir, output, ldflags, pkg string, flags ...string) error {
-	args := append([]string{"-C", dir, "build", "-o", output, "-ldflags", ldflags}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+// executable returns the name that "go build" gives to the program of a package: the last
+// element of its path, without that of a major version.
+func executable(pkg string) string {
+	if name := path.Base(pkg); !majorVersion.MatchString(name) {
+		return name
+	}
+	return path.Base(path.Dir(pkg))
+}
+
+var majorVersion = regexp.MustCompile(`^v[2-9][0-9]*$`)
+
+// goBuild builds packages of the module in dir into a folder. It disables cgo, so that the
+// programs depend on no library of the machine. The compiler need not write debug information,
+// which the linker's flags omit.
+func goBuild(ctx context.Context, dir, output, ldflags string, packages ...string) error {
+	args := append([]string{"-C", dir, "build", "-o", output + "/", "-ldflags", ldflags, "-gcflags=all=-dwarf=false"}, packages...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, tail(string(out), 30))
+		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, tail(string(out), 30))
 	}
 	return nil
 }

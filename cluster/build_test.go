@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,6 +59,39 @@ func TestStampDependsOnVersion(t *testing.T) {
 	x.versionModule = "example.com/y"
 	if _, err := c.stamp(x); err == nil || !strings.Contains(err.Error(), "does not require example.com/y") {
 		t.Errorf("module missing from go.mod: got %v", err)
+	}
+}
+
+// TestBuildTools builds two small programs at once, one of them with a path that ends in a
+// version, and sets the version of one.
+func TestBuildTools(t *testing.T) {
+	c := testCluster(t)
+	c.root = t.TempDir()
+	for name, content := range map[string]string{
+		"go.mod": "module example.com/x\n\ngo 1.26\n\nrequire example.com/y v1.2.3\n\nreplace example.com/y => ./y\n", "go.sum": "",
+		"y/go.mod":        "module example.com/y\n",
+		"cmd/one/main.go": "package main\n\nvar Version string\n\nfunc main() { print(Version) }\n",
+		"two/v2/main.go":  "package main\n\nfunc main() { print(2) }\n",
+	} {
+		path := filepath.Join(c.root, "cluster", "tools", "x", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o750), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := tool{path: c.bin("first"), module: "x", pkg: "example.com/x/cmd/one", versionModule: "example.com/y", versionVars: []string{"main.Version"}}
+	two := tool{path: c.bin("second"), module: "x", pkg: "example.com/x/two/v2", versionModule: "example.com/y"}
+	if err := c.buildTools(t.Context(), "x", []tool{one, two}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{one.path: "v1.2.3", two.path: "2"} {
+		if out, err := exec.CommandContext(t.Context(), path).CombinedOutput(); err != nil || string(out) != want {
+			t.Errorf("%s printed %q, %v; want %q", filepath.Base(path), out, err, want)
+		}
+	}
+	for _, tool := range []tool{one, two} {
+		if !isFile(c.stampFile(tool)) {
+			t.Errorf("%s has no stamp", filepath.Base(tool.path))
+		}
 	}
 }
 

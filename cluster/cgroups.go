@@ -15,18 +15,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// podCgroup is the control group under which the kubelet puts all pods.
-const podCgroup = "kubepods"
+// hierarchies returns the roots of the machine's control groups: one for cgroup v2,
+// and one for each controller of cgroup v1.
+func hierarchies() ([]string, error) {
+	const root = "/sys/fs/cgroup"
+	if isFile(filepath.Join(root, "cgroup.controllers")) {
+		return []string{root}, nil
+	}
+	roots, err := filepath.Glob(root + "/*")
+	if err != nil {
+		return nil, fmt.Errorf("find the control groups: %w", err)
+	}
+	return slices.DeleteFunc(roots, func(path string) bool { return !isDir(path) }), nil
+}
+
+// ensureCgroup creates the control group in which a kubelet puts its pods' groups. The
+// kubelet demands that it exists.
+func (n node) ensureCgroup() error {
+	roots, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		if err := os.MkdirAll(filepath.Join(root, n.cgroupRoot), 0o755); err != nil {
+			return fmt.Errorf("create the control group of %s: %w", n.name, err)
+		}
+	}
+	return nil
+}
 
 // removeCgroups kills the processes left in the pods' control groups and removes
-// the groups. It handles cgroup v1 and v2.
-func removeCgroups(ctx context.Context) error {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + podCgroup)
+// the groups.
+func (n node) removeCgroups(ctx context.Context) error {
+	roots, err := hierarchies()
 	if err != nil {
-		return fmt.Errorf("find the pods' control groups: %w", err)
+		return err
 	}
-	if unified := "/sys/fs/cgroup/" + podCgroup; isDir(unified) { // cgroup v2
-		roots = append(roots, unified)
+	for i := range roots {
+		roots[i] = filepath.Join(roots[i], n.podCgroup())
 	}
 	return poll(ctx, 10*time.Second, func(context.Context) error {
 		var errs []error

@@ -9,15 +9,16 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// containerd runs the containers. Its images in c.content() survive down; its
-// other files do not.
-func (c *cluster) containerd() part {
+// containerd runs the containers. The first node's images survive down; its other
+// files do not.
+func (n node) containerd() part {
+	config := n.config("containerd.toml")
 	return part{
-		name:    "containerd",
-		command: []string{c.bin("containerd"), "--config", c.config("containerd.toml")},
-		configs: []string{c.config("containerd.toml")},
+		name:    n.own("containerd"),
+		command: []string{n.bin("containerd"), "--config", config},
+		configs: []string{config},
 		ready: func(ctx context.Context) error {
-			runtime, err := dialRuntime()
+			runtime, err := n.dialRuntime()
 			if err != nil {
 				return err
 			}
@@ -31,13 +32,13 @@ func (c *cluster) containerd() part {
 type table = map[string]any
 
 // containerdConfig returns containerd's configuration.
-func (c *cluster) containerdConfig() ([]byte, error) {
+func (n node) containerdConfig() ([]byte, error) {
 	shim := "io.containerd.runc.v2"
 	config := table{
 		"version": 3,
-		"root":    c.content(),
-		"state":   c.run("containerd"),
-		"grpc":    table{"address": containerdSocket()},
+		"root":    n.images(),
+		"state":   n.state("containerd"),
+		"grpc":    table{"address": n.socket()},
 		// Unused plugins that would leave files elsewhere on the machine.
 		"disabled_plugins": []string{
 			"io.containerd.nri.v1.nri",
@@ -49,7 +50,7 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 			"io.containerd.snapshotter.v1.zfs",
 		},
 		"plugins": table{
-			"io.containerd.shim.v1.manager": table{"socket_dir": filepath.Join(socketDir, "shim")},
+			"io.containerd.shim.v1.manager": table{"socket_dir": filepath.Join(socketDir, n.own("shim"))},
 			"io.containerd.cri.v1.images": table{
 				"pinned_images": table{"sandbox": pauseImage},
 			},
@@ -61,14 +62,14 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 				"netns_mounts_under_state_dir":        true,
 				"tolerate_missing_hugetlb_controller": true,
 				"cni": table{
-					"bin_dirs": []string{c.cniBin()},
-					"conf_dir": c.config("cni"),
+					"bin_dirs": []string{n.cniBin()},
+					"conf_dir": n.layout.config("cni"),
 				},
 				"containerd": table{
 					"runtimes": table{"runc": table{
 						"runtime_type": shim,
-						"runtime_path": c.bin("containerd-shim-runc-v2"),
-						"options":      table{"Root": c.run("runc"), "SystemdCgroup": false},
+						"runtime_path": n.bin("containerd-shim-runc-v2"),
+						"options":      table{"Root": n.state("runc"), "SystemdCgroup": false},
 					}},
 				},
 			},
@@ -82,7 +83,8 @@ func (c *cluster) containerdConfig() ([]byte, error) {
 }
 
 // cniConfig returns the configuration of the pods' network: a bridge and addresses
-// from podCIDR. The packet filter's rules are those of ensureRules.
+// from podCIDR. All nodes use it, so that no address is given twice. The packet
+// filter's rules are those of ensureRules.
 func (c *cluster) cniConfig() ([]byte, error) {
 	type object = map[string]any
 	config := object{

@@ -9,7 +9,7 @@ func (c *cluster) etcd() part {
 		name: "etcd",
 		command: []string{
 			c.bin("etcd"),
-			"--name=" + nodeName,
+			"--name=" + firstName,
 			"--data-dir=" + c.run("etcd"),
 			"--listen-client-urls=https://127.0.0.1:2379",
 			"--advertise-client-urls=https://127.0.0.1:2379",
@@ -19,7 +19,7 @@ func (c *cluster) etcd() part {
 			"--trusted-ca-file=" + c.pki(etcdCA+".crt"),
 			"--listen-peer-urls=http://127.0.0.1:2380",
 			"--initial-advertise-peer-urls=http://127.0.0.1:2380",
-			"--initial-cluster=" + nodeName + "=http://127.0.0.1:2380",
+			"--initial-cluster=" + firstName + "=http://127.0.0.1:2380",
 			"--listen-metrics-urls=http://127.0.0.1:2381",
 			"--auto-compaction-mode=periodic",
 			"--auto-compaction-retention=10m",

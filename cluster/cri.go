@@ -19,8 +19,8 @@ type containerRuntime struct {
 }
 
 // dialRuntime returns a client. It connects at the first call.
-func dialRuntime() (*containerRuntime, error) {
-	conn, err := grpc.NewClient("unix://"+containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (n node) dialRuntime() (*containerRuntime, error) {
+	conn, err := grpc.NewClient("unix://"+n.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("create a containerd client: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 const podsTimeout = time.Minute
 
 func downCommand(c *cluster) *cobra.Command {
-	var all bool
+	var all, second bool
 	command := &cobra.Command{
 		Use:   "down",
 		Short: "Stop the cluster and undo its changes to the machine",
@@ -28,7 +28,11 @@ cluster are lost. The programs and images that were built are kept.`,
 			if err := checkMachine(); err != nil {
 				return err
 			}
-			if err := c.withLock(cmd.Context(), func() error { return c.down(cmd.Context()) }); err != nil {
+			stop := c.down
+			if second {
+				stop = c.removeSecondNode
+			}
+			if err := c.withLock(cmd.Context(), func() error { return stop(cmd.Context()) }); err != nil {
 				return err
 			}
 			if all {
@@ -37,7 +41,9 @@ cluster are lost. The programs and images that were built are kept.`,
 			return nil
 		},
 	}
+	command.Flags().BoolVar(&second, "second-node", false, "stop only the second node, and remove it from the cluster")
 	command.Flags().BoolVar(&all, "all", false, "also remove the programs and images that were built, with the whole directory")
+	command.MarkFlagsMutuallyExclusive("all", "second-node")
 	return command
 }
 
@@ -54,10 +60,11 @@ func (c *cluster) down(ctx context.Context) error {
 		return err
 	}
 	errs := []error{c.stopParts(ctx)}
+	for _, n := range c.nodes() {
+		errs = append(errs, n.stopShims(ctx), n.removeCgroups(ctx))
+	}
 	for _, step := range []func(context.Context) error{
-		c.stopShims,
 		func(context.Context) error { return unmountBelow(c.run()) },
-		removeCgroups,
 		func(context.Context) error { return removeBridge() },
 		func(ctx context.Context) error { return c.removeTables(ctx, machine.Tables) },
 		func(context.Context) error { return writeSettings(machine.Settings) },
@@ -75,18 +82,23 @@ func (c *cluster) down(ctx context.Context) error {
 	return nil
 }
 
-// stopParts stops the kubelet, then the pods, which the kubelet would start
-// again, then containerd, and then the other parts in parallel.
+// stopParts stops the nodes, and then the other parts in parallel.
 func (c *cluster) stopParts(ctx context.Context) error {
-	kubelet, runtime := c.kubelet(), c.containerd()
-	errs := []error{c.stopPart(ctx, kubelet), c.removePods(ctx), c.stopPart(ctx, runtime)}
+	var errs []error
+	for _, n := range c.nodes() {
+		errs = append(errs, c.stopNode(ctx, n))
+	}
 	var group errgroup.Group
 	for _, p := range c.parts() {
-		if p.name != kubelet.name && p.name != runtime.name {
-			group.Go(func() error { return c.stopPart(ctx, p) })
-		}
+		group.Go(func() error { return c.stopPart(ctx, p) })
 	}
 	return errors.Join(append(errs, group.Wait())...)
+}
+
+// stopNode stops the kubelet, then the pods, which the kubelet would start again, and
+// then containerd.
+func (c *cluster) stopNode(ctx context.Context, n node) error {
+	return errors.Join(c.stopPart(ctx, n.kubelet()), c.removePods(ctx, n), c.stopPart(ctx, n.containerd()))
 }
 
 func (c *cluster) stopPart(ctx context.Context, p part) error {
@@ -100,14 +112,14 @@ func (c *cluster) stopPart(ctx context.Context, p part) error {
 	return removeFile(c.record(p.name))
 }
 
-// removePods stops the pods through containerd, which also removes their
+// removePods stops a node's pods through containerd, which also removes their
 // networks. If containerd is not running, the later steps of down clean up.
-func (c *cluster) removePods(ctx context.Context) error {
-	running, err := readRecord(c.record("containerd"))
+func (c *cluster) removePods(ctx context.Context, n node) error {
+	running, err := readRecord(c.record(n.own("containerd")))
 	if err != nil || !running.alive() {
 		return err
 	}
-	runtime, err := dialRuntime()
+	runtime, err := n.dialRuntime()
 	if err != nil {
 		return err
 	}

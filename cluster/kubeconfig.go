@@ -14,8 +14,11 @@ import (
 // part that uses the API server, each with its own identity.
 func (c *cluster) writeKubeconfigs() error {
 	files := map[string]string{"admin": c.kubeconfig()}
-	for _, part := range []string{"node", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+	for _, part := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"} {
 		files[part] = c.config(part + ".kubeconfig")
+	}
+	for _, n := range c.nodes() {
+		files[n.own("node")] = n.config("node.kubeconfig")
 	}
 	for user, path := range files {
 		config, err := c.kubeconfigOf(user)

@@ -7,10 +7,11 @@ import (
 	"path/filepath"
 )
 
-// Names and addresses of the node. They are fixed because a machine has at most
+// Names and addresses of the nodes. They are fixed because a machine has at most
 // one cluster.
 const (
-	nodeName      = "node1"
+	firstName     = "node1"
+	secondName    = "node2"
 	bridgeName    = "binder0"
 	bridgeAddress = "10.244.0.1"
 	podCIDR       = "10.244.0.0/16"
@@ -75,10 +76,9 @@ func (l layout) config(name string) string { return l.run("config", name) }
 func (l layout) log(part string) string    { return l.run("logs", part+".log") }
 func (l layout) record(part string) string { return l.run("parts", part+".json") }
 
-// content is containerd's image store. Like bin and images, it survives down.
+// content is the first node's image store. Like bin and images, it survives down.
 func (l layout) content() string { return filepath.Join(l.dir, "containerd") }
 
-func containerdSocket() string   { return filepath.Join(socketDir, "containerd.sock") }
 func loadBalancerSocket() string { return filepath.Join(socketDir, "loadbalancer.sock") }
 
 func isFile(path string) bool {

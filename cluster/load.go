@@ -51,28 +51,37 @@ func (c *cluster) loadImage(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s is not an image archive: %w", path, err)
 	}
-	running, err := readRecord(c.record(c.containerd().name))
-	if err != nil {
-		return err
-	}
-	if !running.alive() {
-		return errors.New("the cluster is not running: run up to start it")
-	}
 	var refs []string
 	for _, image := range images {
 		refs = append(refs, image.ref)
 	}
 	what := fmt.Sprintf("loading %s from %s", strings.Join(refs, ", "), filepath.Base(path))
 	return c.progress.step(what, func() error {
-		if err := c.importArchive(ctx, path); err != nil {
-			return err
+		for _, n := range c.nodes() {
+			if err := n.load(ctx, path, images); err != nil {
+				return err
+			}
 		}
-		return awaitImages(ctx, images)
+		return nil
 	})
 }
 
-func (c *cluster) importArchive(ctx context.Context, path string) error {
-	cmd := exec.CommandContext(ctx, c.bin("ctr"), "--address", containerdSocket(), "--namespace", runtimeNamespace,
+func (n node) load(ctx context.Context, path string, images []archivedImage) error {
+	running, err := readRecord(n.record(n.own("containerd")))
+	if err != nil {
+		return err
+	}
+	if !running.alive() {
+		return fmt.Errorf("%s is not running: run up to start it", n.name)
+	}
+	if err := n.importArchive(ctx, path); err != nil {
+		return err
+	}
+	return n.awaitImages(ctx, images)
+}
+
+func (n node) importArchive(ctx context.Context, path string) error {
+	cmd := exec.CommandContext(ctx, n.bin("ctr"), "--address", n.socket(), "--namespace", runtimeNamespace,
 		"images", "import", path)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
@@ -86,8 +95,8 @@ func (c *cluster) importArchive(ctx context.Context, path string) error {
 
 // awaitImages waits until the runtime service knows the images, which takes a
 // moment after ctr has imported them.
-func awaitImages(ctx context.Context, images []archivedImage) error {
-	runtime, err := dialRuntime()
+func (n node) awaitImages(ctx context.Context, images []archivedImage) error {
+	runtime, err := n.dialRuntime()
 	if err != nil {
 		return err
 	}
@@ -107,7 +116,7 @@ func awaitImages(ctx context.Context, images []archivedImage) error {
 }
 
 // ensurePauseImage builds the pause image, which every pod needs, and loads it
-// if necessary. containerd must be running.
+// into the nodes that lack it. containerd must be running.
 func (c *cluster) ensurePauseImage(ctx context.Context) error {
 	const name = "pause"
 	if err := c.buildImage(ctx, name); err != nil {
@@ -117,17 +126,27 @@ func (c *cluster) ensurePauseImage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the image %s: %w", name, err)
 	}
-	runtime, err := dialRuntime()
+	for _, n := range c.nodes() {
+		id, err := n.imageID(ctx, pauseImage)
+		if err != nil {
+			return err
+		}
+		if id == images[0].id {
+			continue
+		}
+		if err := n.load(ctx, c.image(name), images); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// imageID is the runtime's, once.
+func (n node) imageID(ctx context.Context, name string) (string, error) {
+	runtime, err := n.dialRuntime()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer runtime.close()
-	id, err := runtime.imageID(ctx, pauseImage)
-	if err != nil {
-		return err
-	}
-	if id == images[0].id {
-		return nil
-	}
-	return c.loadImage(ctx, c.image(name))
+	return runtime.imageID(ctx, name)
 }

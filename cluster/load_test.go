@@ -72,7 +72,7 @@ func TestLoadFails(t *testing.T) {
 	}
 	for _, want := range []string{
 		"no space left on device",
-		"args: --address " + containerdSocket() + " --namespace k8s.io images import " + path,
+		"args: --address " + firstNode(c.layout).socket() + " --namespace k8s.io images import " + path,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not contain %q", err, want)

@@ -12,44 +12,48 @@ import (
 // maxPods exceeds Kubernetes' default of 110, for tests with many small pods.
 const maxPods = 400
 
-func (c *cluster) kubelet() part {
-	config, kubeconfig := c.config("kubelet.yaml"), c.config("node.kubeconfig")
+func (n node) kubelet() part {
+	config, kubeconfig := n.config("kubelet.yaml"), n.config("node.kubeconfig")
 	return part{
-		name: "kubelet",
+		name: n.own("kubelet"),
 		command: []string{
-			c.bin("kubelet"),
+			n.bin("kubelet"),
 			"--config=" + config,
 			"--kubeconfig=" + kubeconfig,
-			"--hostname-override=" + nodeName,
+			"--hostname-override=" + n.name,
 			"--node-ip=" + bridgeAddress,
-			"--root-dir=" + c.run("kubelet"),
-			"--cert-dir=" + c.run("kubelet", "pki"),
+			"--root-dir=" + n.state("kubelet"),
+			"--cert-dir=" + n.state("kubelet", "pki"),
 		},
 		configs: []string{config, kubeconfig},
-		ports:   []int{10248, 10250},
-		ready:   httpCheck(plainClient(), "http://127.0.0.1:10248/healthz"),
+		ports:   []int{int(n.healthPort), int(n.port)},
+		ready:   httpCheck(plainClient(), fmt.Sprintf("http://127.0.0.1:%d/healthz", n.healthPort)),
 	}
 }
 
 // kubeletConfig returns the kubelet's configuration. Other settings have the
 // kubelet's defaults.
-func (c *cluster) kubeletConfig() ([]byte, error) {
+func (n node) kubeletConfig() ([]byte, error) {
 	yes, no, full := true, false, int32(100)
 	pids := int64(4096)
 	config := kubelet.KubeletConfiguration{
 		TypeMeta:                 metav1.TypeMeta{APIVersion: kubelet.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
 		Address:                  bridgeAddress,
-		ContainerRuntimeEndpoint: "unix://" + containerdSocket(),
+		Port:                     n.port,
+		HealthzPort:              &n.healthPort,
+		RegisterWithTaints:       n.taints,
+		ContainerRuntimeEndpoint: "unix://" + n.socket(),
 		Authentication: kubelet.KubeletAuthentication{
-			X509:      kubelet.KubeletX509Authentication{ClientCAFile: c.pki(clusterCA + ".crt")},
+			X509:      kubelet.KubeletX509Authentication{ClientCAFile: n.pki(clusterCA + ".crt")},
 			Webhook:   kubelet.KubeletWebhookAuthentication{Enabled: &yes},
 			Anonymous: kubelet.KubeletAnonymousAuthentication{Enabled: &no},
 		},
 		Authorization:     kubelet.KubeletAuthorization{Mode: kubelet.KubeletAuthorizationModeWebhook},
-		TLSCertFile:       c.pki("kubelet.crt"),
-		TLSPrivateKeyFile: c.pki("kubelet.key"),
+		TLSCertFile:       n.pki(n.own("kubelet") + ".crt"),
+		TLSPrivateKeyFile: n.pki(n.own("kubelet") + ".key"),
 		// Work with cgroup v1 and v2, and with any init system.
 		CgroupDriver:           "cgroupfs",
+		CgroupRoot:             n.cgroupRoot,
 		FailCgroupV1:           &no,
 		FailSwapOn:             &no,
 		EnforceNodeAllocatable: []string{"none"},
@@ -62,8 +66,8 @@ func (c *cluster) kubeletConfig() ([]byte, error) {
 			"memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%",
 		},
 		MakeIPTablesUtilChains: &no,
-		PodLogsDir:             c.run("pod-logs"),
-		VolumePluginDir:        c.run("kubelet", "volume-plugins"),
+		PodLogsDir:             n.state("pod-logs"),
+		VolumePluginDir:        n.state("kubelet", "volume-plugins"),
 		EventRecordQPS:         &full,
 		EventBurst:             200,
 	}
@@ -88,7 +92,7 @@ func (c *cluster) kubeProxyConfig() ([]byte, error) {
 	config := kubeproxy.KubeProxyConfiguration{
 		TypeMeta:           metav1.TypeMeta{APIVersion: kubeproxy.SchemeGroupVersion.String(), Kind: "KubeProxyConfiguration"},
 		Mode:               "nftables",
-		HostnameOverride:   nodeName,
+		HostnameOverride:   firstName,
 		HealthzBindAddress: "127.0.0.1:10256",
 		MetricsBindAddress: "127.0.0.1:10249",
 		ClusterCIDR:        podCIDR,
@@ -112,13 +116,16 @@ func encodeYAML(name string, config any) ([]byte, error) {
 
 // writeConfigs writes the parts' configuration files.
 func (c *cluster) writeConfigs() error {
-	for path, render := range map[string]func() ([]byte, error){
-		c.config("containerd.toml"):        c.containerdConfig,
+	files := map[string]func() ([]byte, error){
 		c.config("cni/10-binder.conflist"): c.cniConfig,
-		c.config("kubelet.yaml"):           c.kubeletConfig,
 		c.config("kube-proxy.yaml"):        c.kubeProxyConfig,
 		c.config("audit.yaml"):             c.auditPolicy,
-	} {
+	}
+	for _, n := range c.nodes() {
+		files[n.config("containerd.toml")] = n.containerdConfig
+		files[n.config("kubelet.yaml")] = n.kubeletConfig
+	}
+	for path, render := range files {
 		data, err := render()
 		if err != nil {
 			return err

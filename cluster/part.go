@@ -31,10 +31,24 @@ const logTail = 15
 
 // parts returns the cluster's parts in start order.
 func (c *cluster) parts() []part {
-	return []part{
-		c.etcd(), c.containerd(), c.apiServer(),
-		c.controllerManager(), c.scheduler(), c.kubelet(), c.kubeProxy(), c.networkPolicy(), c.loadBalancer(),
+	return append(c.firstParts(), c.otherParts()...)
+}
+
+// firstParts returns the parts without which the others exit.
+func (c *cluster) firstParts() []part {
+	parts := []part{c.etcd(), c.apiServer()}
+	for _, n := range c.nodes() {
+		parts = append(parts, n.containerd())
 	}
+	return parts
+}
+
+func (c *cluster) otherParts() []part {
+	parts := []part{c.controllerManager(), c.scheduler(), c.kubeProxy(), c.networkPolicy(), c.loadBalancer()}
+	for _, n := range c.nodes() {
+		parts = append(parts, n.kubelet())
+	}
+	return parts
 }
 
 // start starts the part unless it already runs with the current command and

@@ -47,21 +47,25 @@ const (
 
 // leaves returns all certificates of the cluster.
 func leaves() []leaf {
-	return []leaf{
+	all := []leaf{
 		{name: "etcd", ca: etcdCA, user: "etcd", server: []string{"localhost", "127.0.0.1"}},
 		{name: "etcd-client", ca: etcdCA, user: "kube-apiserver"},
 		{name: "apiserver", ca: clusterCA, user: "kube-apiserver", server: []string{
 			"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", apiService, bridgeAddress,
 		}},
-		{name: "kubelet", ca: clusterCA, user: "system:node:" + nodeName, groups: []string{"system:nodes"},
-			server: []string{nodeName, "127.0.0.1", bridgeAddress}},
 		{name: "apiserver-kubelet", ca: clusterCA, user: "kube-apiserver-kubelet", groups: []string{"system:masters"}},
 		{name: "admin", ca: clusterCA, user: "admin", groups: []string{"system:masters"}},
-		{name: "node", ca: clusterCA, user: "system:node:" + nodeName, groups: []string{"system:nodes"}},
 		{name: "kube-controller-manager", ca: clusterCA, user: "system:kube-controller-manager"},
 		{name: "kube-scheduler", ca: clusterCA, user: "system:kube-scheduler"},
 		{name: "kube-proxy", ca: clusterCA, user: "system:kube-proxy"},
 	}
+	for _, n := range []node{firstNode(layout{}), secondNode(layout{})} {
+		user, groups := "system:node:"+n.name, []string{"system:nodes"}
+		all = append(all,
+			leaf{name: n.own("kubelet"), ca: clusterCA, user: user, groups: groups, server: []string{n.name, "127.0.0.1", bridgeAddress}},
+			leaf{name: n.own("node"), ca: clusterCA, user: user, groups: groups})
+	}
+	return all
 }
 
 // ensurePKI creates the cluster's keys and certificates unless they exist. It

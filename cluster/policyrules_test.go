@@ -16,11 +16,11 @@ import (
 // needs, in a network namespace of its own.
 func TestPolicyEnforcementIsChecked(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("a network namespace needs root")
+		t.Fatal("a network namespace needs root: run this test as root, as the local cluster")
 	}
 	setting := filepath.Join("/proc/sys", bridgeFilterSetting)
 	if !isFile(setting) {
-		t.Skip("the kernel module br_netfilter is not loaded")
+		t.Fatal("the kernel module br_netfilter is not loaded: make cluster-up loads it")
 	}
 	runtime.LockOSThread() // and never unlocked, so that the thread ends with this test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {

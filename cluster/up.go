@@ -12,16 +12,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// nodeTimeout bounds the time until the node is ready once its parts are.
+// nodeTimeout bounds the time until a node is ready once its parts are.
 const nodeTimeout = 90 * time.Second
 
 func upCommand(c *cluster) *cobra.Command {
-	return &cobra.Command{
+	var second bool
+	command := &cobra.Command{
 		Use:   "up",
 		Short: "Start the cluster and print the kubeconfig's path",
 		Long: `Start the parts of the cluster that are not running and print the path of the
 administrator's kubeconfig. The first run builds Kubernetes from its Go modules,
-which takes about ten minutes on two cores.`,
+which takes about ten minutes on two cores.
+
+With --second-node the cluster has a second node, until down. Only pods that
+tolerate its taint run there, and load gives it images.`,
 		Example: `  export KUBECONFIG=$(go -C cluster run . up)
   kubectl get nodes`,
 		Args: cobra.NoArgs,
@@ -29,12 +33,21 @@ which takes about ten minutes on two cores.`,
 			if err := checkMachine(); err != nil {
 				return err
 			}
-			if err := c.withLock(cmd.Context(), func() error { return c.up(cmd.Context()) }); err != nil {
+			err := c.withLock(cmd.Context(), func() error {
+				if err := c.up(cmd.Context()); err != nil || !second {
+					return err
+				}
+				return c.addSecondNode(cmd.Context())
+			})
+			if err != nil {
 				return err
 			}
+			c.progress.say("the cluster is up")
 			return printLine(cmd.OutOrStdout(), "%s", c.kubeconfig())
 		},
 	}
+	command.Flags().BoolVar(&second, "second-node", false, "also add a second node")
+	return command
 }
 
 // up starts the cluster. It changes only what is missing or out of date.
@@ -51,22 +64,25 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	parts := c.parts()
-	// The other parts exit if they find no API server or no container runtime.
-	const first = 3
-	if err := c.startAll(ctx, parts[:first]); err != nil {
+	return c.startParts(ctx)
+}
+
+// startParts starts the parts that are not running, and waits until all nodes are ready.
+func (c *cluster) startParts(ctx context.Context) error {
+	if err := c.startAll(ctx, c.firstParts()); err != nil {
 		return err
 	}
 	if err := c.ensurePauseImage(ctx); err != nil {
 		return err
 	}
-	if err := c.startAll(ctx, parts[first:]); err != nil {
+	if err := c.startAll(ctx, c.otherParts()); err != nil {
 		return err
 	}
-	if err := c.waitNode(ctx); err != nil {
-		return err
+	for _, n := range c.nodes() {
+		if err := c.waitNode(ctx, n); err != nil {
+			return err
+		}
 	}
-	c.progress.say("the cluster is up")
 	return nil
 }
 
@@ -104,6 +120,11 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := c.ensurePKI(); err != nil {
 		return err
 	}
+	for _, n := range c.nodes() {
+		if err := n.ensureCgroup(); err != nil {
+			return err
+		}
+	}
 	return errors.Join(c.writeKubeconfigs(), c.writeConfigs())
 }
 
@@ -125,28 +146,29 @@ func (c *cluster) startAll(ctx context.Context, parts []part) error {
 	return group.Wait()
 }
 
-// waitNode waits until pods can be created: the node is ready, and the default
+// waitNode waits until pods can be created on a node: it is ready, and the default
 // service account exists.
-func (c *cluster) waitNode(ctx context.Context) error {
+func (c *cluster) waitNode(ctx context.Context, n node) error {
 	client, _, err := c.client()
 	if err != nil {
 		return err
 	}
 	err = poll(ctx, nodeTimeout, func(ctx context.Context) error {
-		node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		node, err := client.CoreV1().Nodes().Get(ctx, n.name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		for _, condition := range node.Status.Conditions {
 			if condition.Type == corev1.NodeReady && condition.Status != corev1.ConditionTrue {
-				return fmt.Errorf("the node is not ready: %s", condition.Message)
+				return fmt.Errorf("it is not ready: %s", condition.Message)
 			}
 		}
 		_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("wait for the node: %w; end of the kubelet's log %s:\n%s", err, c.log("kubelet"), c.logEnd("kubelet"))
+		kubelet := n.own("kubelet")
+		return fmt.Errorf("wait for %s: %w; end of the kubelet's log %s:\n%s", n.name, err, c.log(kubelet), c.logEnd(kubelet))
 	}
 	return nil
 }

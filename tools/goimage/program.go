@@ -16,6 +16,7 @@ type Program struct {
 	Package   string   // package to build, relative to Dir
 	Name      string   // file name of the binary
 	Variables []string // variables for the linker to set, name=value
+	Overlay   string   // for go build -overlay, other files in place of some of the source's; none if empty
 }
 
 // BuildFlags are the flags of go build that every binary is built with. A binary does not
@@ -34,7 +35,7 @@ func (p Program) Compile(ctx context.Context, platform v1.Platform, output strin
 	for _, variable := range p.Variables {
 		linker = append(linker, "-X", variable)
 	}
-	cmd := exec.CommandContext(ctx, "go", "-C", p.Dir, "build", "-o", output, "-ldflags", strings.Join(linker, " "), p.Package)
+	cmd := exec.CommandContext(ctx, "go", "-C", p.Dir, "build", "-o", output, "-overlay", p.Overlay, "-ldflags", strings.Join(linker, " "), p.Package)
 	cmd.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOWORK=off", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
 		"GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off",

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // ServiceName is the name of the service, its binary and its image.
@@ -69,6 +72,29 @@ func ServiceSpec(platform v1.Platform, binary string, source Source) Spec {
 		Labels:  Labels(source),
 		Created: source.Created,
 	}
+}
+
+// WriteService builds the service's image for this machine, of a program that is the service,
+// with a name such as localhost/image:tag, and writes it to an archive. The command load of the
+// local cluster reads it.
+func WriteService(ctx context.Context, program Program, source Source, image, archive string) error {
+	tag, err := name.NewTag(image)
+	if err != nil {
+		return fmt.Errorf("parse the image's name: %w", err)
+	}
+	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	binary := archive + ".binary"
+	if err := program.Compile(ctx, platform, binary); err != nil {
+		return err
+	}
+	built, err := New(ServiceSpec(platform, binary, source))
+	if err != nil {
+		return err
+	}
+	if err := tarball.WriteToFile(archive, tag, built); err != nil {
+		return fmt.Errorf("write the image %s: %w", image, err)
+	}
+	return nil
 }
 
 // Labels returns the labels of the service's image, which are also annotations:
