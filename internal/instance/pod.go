@@ -93,6 +93,18 @@ func ReadyChangedAt(pod *corev1.Pod) time.Time {
 	return changed
 }
 
+// StartEnds returns when the start timeout of a pod that is not Ready ends. It counts from
+// ReadyChangedAt. But a pod that has reached its node only after a whole start timeout stays
+// failed, as clients were told, unless it becomes Ready: the API server, the scheduler or the
+// kubelet was away, and instances must not go back from failed to deploying.
+func StartEnds(pod *corev1.Pod, startTimeout time.Duration) time.Time {
+	began, created := ReadyChangedAt(pod), pod.CreationTimestamp.Time
+	if began.Sub(created) >= startTimeout && !WasReady(pod) {
+		began = created
+	}
+	return began.Add(startTimeout)
+}
+
 // IsServing reports whether somebody who is given the pod can visit it at once.
 func IsServing(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && IsReady(pod) && pod.Status.PodIP != ""

@@ -62,8 +62,8 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if trouble.final {
 		return failed(trouble.reason, trouble.message, trouble.detail, trouble.fault, trouble.since)
 	}
-	if began := ReadyChangedAt(pod); now.Sub(began) >= startTimeout {
-		return timedOut(trouble, startTimeout, began.Add(startTimeout))
+	if at := StartEnds(pod, startTimeout); !now.Before(at) {
+		return timedOut(trouble, startTimeout, at)
 	}
 	status := StatusDeploying
 	if pod.Spec.NodeName == "" {

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	. "github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -14,6 +15,9 @@ import (
 
 func TestStatus(t *testing.T) {
 	starting, notReady, all := kubetest.StartingWith, kubetest.NotReadySince, kubetest.All
+	reachedAt := func(after time.Duration) func(*corev1.Pod) { // its node
+		return all(notReady(kubetest.Noon.Add(after)), func(p *corev1.Pod) { p.Status.StartTime = new(metav1.NewTime(kubetest.Noon.Add(after))) })
+	}
 	noIP := func(p *corev1.Pod) { p.Status.PodIP = "" }
 	sandboxReady := func(p *corev1.Pod) { // the pod has a network
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue})
@@ -36,6 +40,9 @@ func TestStatus(t *testing.T) {
 		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "The container notebook ends again and again."},
 		{"not Ready again after days", notReady(kubetest.Noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
 		{"reached a node late", notReady(kubetest.Noon.Add(time.Minute)), 5 * time.Minute, StatusDeploying, "", ""},
+		{"reached a node only after it had failed", reachedAt(5 * time.Minute), 6 * time.Minute, StatusFailed, "StartTimeout", ""},
+		{"reached a node just in time", reachedAt(5*time.Minute - time.Second), 6 * time.Minute, StatusDeploying, "", ""},
+		{"reached a node whose clock is ahead", reachedAt(time.Hour), 4 * time.Minute, StatusDeploying, "", ""},
 
 		{"deployed", all(), 0, StatusDeployed, "", ""},
 		{"deployed for days", all(), 72 * time.Hour, StatusDeployed, "", ""},

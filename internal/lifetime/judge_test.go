@@ -41,6 +41,9 @@ func used(value string) func(*corev1.Pod) {
 func launched(value string) func(*corev1.Pod) {
 	return kubetest.WithAnnotation(instance.LaunchedAnnotation, value)
 }
+func reached(after time.Duration) func(*corev1.Pod) { // its node
+	return func(pod *corev1.Pod) { pod.Status.StartTime = new(metav1.NewTime(at(after))) }
+}
 func brokenAt(after time.Duration) func(*corev1.Pod) {
 	return kubetest.All(kubetest.Broken, func(pod *corev1.Pod) {
 		pod.Status.ContainerStatuses[0].State.Terminated.FinishedAt = metav1.NewTime(at(after))
@@ -71,6 +74,9 @@ func TestJudgeEnds(t *testing.T) {
 
 		// The time to start does not count as idleness.
 		{"Ready late", kubetest.ReadySince(at(4 * time.Minute)), 4*time.Minute + time.Hour + lag, instance.EndCulled, ""},
+		{"Ready late, because it reached its node late", all(reached(4*time.Minute), timeout("1m"), kubetest.ReadySince(at(8*time.Minute))), 9*time.Minute + 7*time.Second, instance.EndCulled, ""},
+		{"reached its node late, with a timeout shorter than its start", all(reached(4*time.Minute), timeout("1s"), notReadySince(at(4*time.Minute))), 10 * time.Minute, instance.EndFailed, "StartTimeout"},
+		{"on a node whose clock is ahead", all(reached(100*time.Hour), kubetest.ReadySince(at(100*time.Hour))), 10*time.Minute + time.Hour + lag, instance.EndCulled, ""},
 		{"Ready again after a restart, which is not a use", kubetest.ReadySince(at(50 * time.Minute)), 5*time.Minute + time.Hour + lag, instance.EndCulled, ""},
 		{"restarts again and again, Ready in between", all(restarts, kubetest.ReadySince(at(65*time.Minute+lag-time.Second))), 65*time.Minute + lag, instance.EndCulled, ""},
 

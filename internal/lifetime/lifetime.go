@@ -137,7 +137,7 @@ func (r Rules) Window(inst instance.Instance, pod *corev1.Pod, now time.Time) (f
 		turn(launched.Add(-clockSkew))
 	}
 	if inst.Status != instance.StatusDeployed && inst.Status != instance.StatusDeleted {
-		turn(instance.ReadyChangedAt(pod).Add(r.StartTimeout)) // the start has failed
+		turn(instance.StartEnds(pod, r.StartTimeout)) // the start has failed
 	}
 	return from, until
 }
@@ -152,10 +152,18 @@ func (r Rules) idleSince(pod *corev1.Pod, last time.Time) time.Time {
 }
 
 // usableSince is when somebody could first have used the instance: when it became
-// Ready, but at most a start timeout after its creation. Without that limit, a
-// container that restarts again and again would never be idle.
+// Ready, but at most a start timeout after it reached its node, for which it has as long.
+// Without that limit, a container that restarts again and again would never be idle.
 func (r Rules) usableSince(pod *corev1.Pod) time.Time {
 	latest := pod.CreationTimestamp.Add(r.StartTimeout)
+	if reached := pod.Status.StartTime; reached != nil {
+		if later := reached.Add(r.StartTimeout); later.After(latest) {
+			latest = later
+		}
+		if most := pod.CreationTimestamp.Add(2 * r.StartTimeout); latest.After(most) { // the node's clock is ahead
+			latest = most
+		}
+	}
 	if ready := instance.ReadyChangedAt(pod); instance.IsReady(pod) && ready.Before(latest) {
 		return ready
 	}

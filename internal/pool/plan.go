@@ -169,7 +169,7 @@ func untilNextLook(kept []*corev1.Pod, f failures, now time.Time, startTimeout t
 	}
 	for _, pod := range kept {
 		if !instance.IsReady(pod) {
-			earlier(instance.ReadyChangedAt(pod).Add(startTimeout))
+			earlier(instance.StartEnds(pod, startTimeout))
 		} else if f.count > 0 {
 			earlier(instance.ReadyChangedAt(pod).Add(f.pause()))
 		}
