@@ -114,6 +114,10 @@ type Deps struct {
 	Random io.Reader
 }
 
+// createTries is how often a pod is created at most. Creates that use the same quota at the same
+// time can conflict; the API server has tried several times itself then.
+const createTries = 3
+
 // Launcher starts and stops instances. Every replica has one. Its methods may be
 // called at the same time.
 type Launcher struct {
@@ -256,7 +260,13 @@ func (l *Launcher) create(ctx context.Context, launch *admitted, id string) erro
 	launch.place.Expect(id)
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	created, err := l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
+	var created *corev1.Pod
+	for range createTries {
+		created, err = l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
+		if !apierrors.IsConflict(err) {
+			break
+		}
+	}
 	switch {
 	case err == nil:
 		l.deps.Cache.Wrote(created)

@@ -347,6 +347,20 @@ func (p *hookedPods) Create(ctx context.Context, pod *corev1.Pod, opts metav1.Cr
 
 // A client waits for the launch and can try again, so a launch does not wait long for
 // an API server that does not answer.
+// Launches that use the quota at the same time can conflict, which the API server tells only
+// after it has tried for a while.
+func TestLaunchRepeatsConflicts(t *testing.T) {
+	r := noonReplica(t, kubetest.Template(kubetest.TemplateName))
+	conflicts := 2
+	r.world.React("create", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		conflicts--
+		return conflicts >= 0, nil, kubetest.Conflict("resourcequotas")
+	})
+	if id := r.launch(t, ""); conflicts != -1 {
+		t.Errorf("launched %s after %d conflicts", id, 1-conflicts)
+	}
+}
+
 func TestLaunchGivesUp(t *testing.T) {
 	for name, warm := range map[string]int{"create": 0, "claim": 1} {
 		synctest.Test(t, func(t *testing.T) {
