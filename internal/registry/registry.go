@@ -137,7 +137,13 @@ func (r *Registry) Template(ctx context.Context, name string) (*corev1.PodTempla
 		return nil, fmt.Errorf("%w: %q", podtemplate.ErrUnknown, name)
 	}
 	q, asking := r.question(ctx, name)
-	defer context.AfterFunc(ctx, func() { r.leave(name, q) })()
+	stop := context.AfterFunc(ctx, func() { r.leave(name, q) })
+	defer func() {
+		// ctx may have ended before its function was started: then stop keeps it from that.
+		if stop() {
+			r.leave(name, q)
+		}
+	}()
 	if asking != nil {
 		r.ask(asking, name, q)
 	}
@@ -184,8 +190,8 @@ func answered(a answer) *question {
 	return q
 }
 
-// leave is called when a client that waits for a question has gone. The last one ends the
-// question.
+// leave is called once for each client of a question, when it has gone or has its answer.
+// The last one ends a question that is under way.
 func (r *Registry) leave(name string, q *question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
