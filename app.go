@@ -31,6 +31,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/replicas"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
@@ -49,7 +50,6 @@ type app struct {
 	*cluster
 	keys     *keys.Keys
 	log      *slog.Logger
-	visits   *slog.Logger // for what visitors and clients can repeat as often as they like
 	now      func() time.Time
 	metrics  *metrics.Metrics
 	cache    *Cache
@@ -58,6 +58,7 @@ type app struct {
 	culler   *Culler
 	launcher *launch.Launcher
 	announce *launch.Announcer
+	replicas *replicas.Replicas
 	clients  *admission.Clients
 	pool     *pool.Pool
 	preload  *preload.Preloader
@@ -74,17 +75,20 @@ type app struct {
 
 // newApp makes the parts and opens the listeners. Nothing runs yet.
 func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, now func() time.Time, random io.Reader) (*app, error) {
+	log = logging.Sparse(log) // visitors, applications and outages can cause lines again and again
 	a := &app{
-		config: c, cluster: k, keys: keys.New(c.APIKeys...), log: log, visits: logging.Sparse(log), now: now,
-		metrics: m,
+		config: c, cluster: k, keys: keys.New(c.APIKeys...), log: log, now: now, metrics: m,
 		hold:    lifetime.NewHold(contactGap),
 		clients: admission.NewClients(c.Secret, c.TrustedProxies),
 	}
 	a.draining, a.drain = context.WithCancel(context.Background())
 	rules := lifetime.Rules{CullTimeout: c.CullTimeout, StartTimeout: c.StartTimeout, MaxAge: c.MaxAge, MinCullTimeout: c.MinCullTimeout}
+	a.replicas = replicas.New(replicas.Deps{
+		Leases: k.leading.CoordinationV1().Leases(c.Namespace), Election: c.LeaseName, Identity: c.Identity, Log: log, Now: now, Local: time.Now,
+	})
 	var err error
 	a.cache, err = NewCache(CacheDeps{
-		Client: k.client, Now: now, Contact: k.contact,
+		Client: k.client, Now: now, Contact: k.contact, Log: log, Election: c.LeaseName,
 		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
 	})
 	if err != nil {
@@ -98,9 +102,10 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 	a.admin = admin.New(admin.Deps{Opens: a.keys.Opens, Draining: a.draining, State: func(ctx context.Context) admin.State {
 		return a.cache.adminState(ctx, a.limits(), a.preload)
 	}})
-	if err := errors.Join(a.cache.onAdminState(a.admin.Changed), registerCollectors(m, a.cache, a.culler)); err != nil {
+	if err := errors.Join(a.cache.OnReplica(a.replicas.Changed, a.replicas.Gone), a.cache.onAdminState(a.admin.Changed), registerCollectors(m, a.cache, a.culler)); err != nil {
 		return nil, err
 	}
+	m.Register(unwrittenGauge(a.replicas.WrittenUntil, now))
 	return a, a.listen(templates)
 }
 
@@ -120,14 +125,14 @@ func (a *app) templates() podtemplate.Source {
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
 	remover := func(client kube.Client) *tombstone.Remover {
-		return &tombstone.Remover{Client: client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.visits, Metrics: a.metrics}
+		return &tombstone.Remover{Client: client, Namespace: a.config.InstancesNamespace, Now: a.now, Log: a.log, Metrics: a.metrics}
 	}
 	a.activity = activity.New(activity.Deps{
-		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now,
+		Pods: pods, Cache: a.cache, Rules: rules, Metrics: a.metrics, Log: a.log, Now: a.now, Written: a.replicas.Written,
 	})
 	a.culler, err = NewCuller(CullerDeps{
-		Pods: a.leading.CoreV1().Pods(a.config.InstancesNamespace), Cache: a.cache, Remover: remover(a.leading), Rules: rules, Hold: a.hold,
-		Interval: a.config.CullInterval, Metrics: a.metrics, Log: a.log, Now: a.now,
+		Pods: a.leading.CoreV1().Pods(a.config.InstancesNamespace), Cache: a.cache, Remover: remover(a.leading), Rules: rules, Hold: a.hold, Brake: lifetime.Brake{Share: a.config.MaxFailedShare},
+		Interval: a.config.CullInterval, ReplicaClocks: a.replicas.Clocks, Metrics: a.metrics, Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return err
@@ -137,7 +142,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover(a.client),
 		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
-		Metrics: a.metrics, Announce: a.announce.Deployed, Reporter: a.makeWebhook(), Log: a.visits, Now: a.now, Random: random,
+		Metrics: a.metrics, Announce: a.announce.Deployed, Reporter: a.makeWebhook(), Log: a.log, Now: a.now, Random: random,
 	})
 	if err != nil {
 		return err
@@ -168,7 +173,7 @@ func (a *app) makeWebhook() launch.Reporter {
 	}
 	a.webhook = webhook.New(webhook.Deps{
 		URL: a.config.WebhookURL, Key: a.config.WebhookKey, Namespace: a.config.InstancesNamespace, UserAgent: userAgent(),
-		Ended: a.cache.Ended, Metrics: a.metrics, Log: a.visits, Now: a.now, Random: rand.Float64,
+		Ended: a.cache.Ended, Metrics: a.metrics, Log: a.log, Now: a.now, Random: rand.Float64,
 	})
 	return a.webhook
 }
@@ -191,11 +196,11 @@ func (a *app) listen(templates podtemplate.Source) error {
 	}
 	public := gate.New(a.gateDeps())
 	visitors := newServer("proxy", proxy.Listen(public.Listen(listeners["proxy"]), a.config.ProxyIdleTimeout),
-		a.public(templates, public), longRequests(), a.visits)
+		a.public(templates, public), longRequests(), a.log)
 	visitors.http.ConnState, visitors.http.ConnContext = public.ConnState, connContext
 	a.servers = []*server{
-		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler(), a.config.Pprof)), shortRequests(), a.visits),
-		newServer("api", listeners["api"], notAtInstances(a.layout(), a.newAPI(proxyPort).Routes()), shortRequests(), a.visits),
+		newServer("metrics", listeners["metrics"], notAtInstances(a.layout(), a.health.routes(a.metrics.Handler(), a.config.Pprof)), shortRequests(), a.log),
+		newServer("api", listeners["api"], notAtInstances(a.layout(), a.newAPI(proxyPort).Routes()), shortRequests(), a.log),
 		visitors,
 	}
 	return nil
@@ -212,7 +217,7 @@ func (a *app) newAPI(proxyPort string) *API {
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Admin: a.admin, Locations: locator.Locations,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
-		Metrics: a.metrics, Log: a.visits,
+		Metrics: a.metrics, Log: a.log,
 	}
 }
 
@@ -221,11 +226,11 @@ func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handl
 	a.proxy = proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
 		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
-		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.visits,
+		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.log,
 	})
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
-		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.visits,
+		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.log,
 	})
 	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		proxy.AnswerEarly(w, r, func() { pages.BusyClientNotice().Serve(w, r) })
@@ -264,6 +269,7 @@ func (a *app) run(ctx context.Context) error {
 		a.serve(s, &workers, stopWorking)
 	}
 	writer.Go(func() { a.activity.Run(writing) })
+	writer.Go(func() { a.replicas.Run(writing) })
 	workers.Go(func() { stopOn(a.lead(working), stopWorking) })
 	a.log.Info("ready", "version", version, "api", a.servers[1].addr(), "proxy", a.servers[2].addr(), "metrics", a.servers[0].addr())
 
@@ -281,6 +287,7 @@ func (a *app) run(ctx context.Context) error {
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlushTimeout)
 	defer cancel()
 	a.activity.Flush(flushing)
+	a.replicas.Leave(flushing)
 	return ignoreEnd(ctx, cause)
 }
 
@@ -291,7 +298,7 @@ func (a *app) lead(ctx context.Context) error {
 		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Answered: a.contact.Answered, Log: a.log,
 	}, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run, a.webhook.ReportEnds} {
+		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run, a.webhook.ReportEnds, a.replicas.CleanUp} {
 			parts.Go(func() { run(ctx) })
 		}
 		parts.Wait()
@@ -337,12 +344,4 @@ func (a *app) shutdown() {
 		ending.Go(func() { s.shutdown(a.config.DrainTimeout) })
 	}
 	ending.Wait()
-}
-
-// ignoreEnd turns the error of an end that was asked for into nil.
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil
-	}
-	return err
 }

@@ -26,7 +26,8 @@ import (
 const awaitPulse = 5 * time.Second
 
 // Instance returns what is known of an id. A pod has precedence over a tombstone, which may be
-// of a delete that did not happen; but that of a pod that is being deleted says why.
+// of a delete that did not happen; but that of a pod that is being deleted says why. An instance
+// that is not known is unsure if other replicas may know it.
 func (c *Cache) Instance(id string) (instance.Instance, bool) {
 	if record, ok := c.record(id); ok && !c.hasEnded(record) {
 		return c.describe(record, c.moment()), true
@@ -34,7 +35,7 @@ func (c *Cache) Instance(id string) (instance.Instance, bool) {
 	if event, ok := c.Tombstone(id); ok {
 		return instance.FromTombstone(event), true
 	}
-	return instance.Instance{}, false
+	return instance.Instance{Unsure: c.contact.Behind()}, false
 }
 
 // record returns the record of an instance's pod.

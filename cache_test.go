@@ -153,6 +153,30 @@ func TestUnsureWhileCutOff(t *testing.T) {
 	}
 }
 
+// What a replica does not know may be known to others, if the API server does not tell it what
+// is new.
+func TestUnknownWhileBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))
+		c.contact = contact.New(time.Now)
+		c.contact.Answered()
+		time.Sleep(contact.BehindAfter + time.Second)
+		routes := newTestAPI(c.Cache, &fakeLauncher{}).Routes()
+		const unknown = "/applications/jupyter/"
+		for _, method := range []string{"GET", "DELETE"} {
+			res := ask(routes, method, unknown+kubetest.ID(2), "", "Authorization", testAPIKey)
+			wantError(t, res, 503, "badKubeRequest")
+			wantEqual(t, "Retry-After", res.Header().Get("Retry-After"), "5")
+		}
+		wantError(t, ask(routes, "GET", unknown+"not-an-id", ""), 404, "noRecord")
+		if res := ask(routes, "GET", unknown+kubetest.ID(1), ""); res.Code != 200 {
+			t.Errorf("what is known is answered with %d %s", res.Code, res.Body)
+		}
+		c.contact.Answered()
+		wantError(t, ask(routes, "GET", unknown+kubetest.ID(2), ""), 404, "noRecord")
+	})
+}
+
 // Warm pods belong to a template and are not instances. A handler hears of all their
 // changes.
 func TestWarmPods(t *testing.T) {

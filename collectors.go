@@ -66,12 +66,27 @@ func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) error 
 		}, func() float64 { return cache.contact.Age().Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "binder_failed_kept",
-			Help: "Failed instances that the leader keeps for now, because many stopped being ready at the same time.",
+			Help: "Failed instances that the leader keeps for now, because many failed at the same time.",
 		}, func() float64 { return float64(culler.Braked()) }),
 	)
 	return cache.onTemplateName(func(name string) {
 		_, err := cache.Template(context.Background(), name)
 		m.TemplateChanged(name, err == nil)
+	})
+}
+
+// unwrittenGauge tells since when a replica has had uses that it could not write: idle instances
+// stay for as long.
+func unwrittenGauge(writtenUntil, now func() time.Time) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "binder_activity_unwritten_seconds",
+		Help: "How long this replica has had uses that are due to be written and are not; a second or so if there is no trouble.",
+	}, func() float64 {
+		written := writtenUntil()
+		if written.IsZero() { // the cluster is still being read
+			return 0
+		}
+		return max(0, now().Sub(written).Seconds())
 	})
 }
 

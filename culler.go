@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -17,11 +16,16 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 )
 
-// maxUnremembered bounds the deletions by others that wait to be remembered.
-const maxUnremembered = 1024
+const (
+	// maxUnremembered bounds the deletions by others that wait to be remembered.
+	maxUnremembered = 1024
+	// rememberPeriod is how often the leader looks for pods whose deletion others have asked for.
+	rememberPeriod = 2 * time.Second
+)
 
 // CullerMetrics counts what a Culler does.
 type CullerMetrics interface {
@@ -40,10 +44,14 @@ type CullerDeps struct {
 	Remover  *tombstone.Remover
 	Rules    lifetime.Rules
 	Hold     *lifetime.Hold
+	Brake    lifetime.Brake
 	Interval time.Duration // between two sweeps
-	Metrics  CullerMetrics
-	Log      *slog.Logger
-	Now      func() time.Time
+	// ReplicaClocks is Replicas.Clocks of package replicas. By the slowest of them, instances are
+	// idle: a use after that may not be written yet.
+	ReplicaClocks func(own time.Time) (slowest, fastest time.Time)
+	Metrics       CullerMetrics
+	Log           *slog.Logger
+	Now           func() time.Time
 }
 
 // Culler ends instances: those that are idle, too old, failed, completed, or never
@@ -59,7 +67,10 @@ type Culler struct {
 
 // NewCuller returns a Culler that looks at every instance once an interval.
 func NewCuller(deps CullerDeps) (*Culler, error) {
-	c := &Culler{deps: deps, gone: make(chan *corev1.Pod, maxUnremembered), prober: activity.NewProber()}
+	c := &Culler{deps: deps, gone: make(chan *corev1.Pod, maxUnremembered)}
+	c.prober = activity.NewProber(activity.ProberDeps{
+		Pods: deps.Pods, Wrote: deps.Cache.Wrote, Rules: deps.Rules, Probed: deps.Metrics.Probed, Log: deps.Log, Now: deps.Now,
+	})
 	return c, deps.Cache.OnInstance(func(string) {}, c.noticeGone)
 }
 
@@ -68,7 +79,10 @@ func (c *Culler) Run(ctx context.Context) {
 	c.deps.Hold.StartTerm(c.clocks())
 	var remembering sync.WaitGroup
 	defer remembering.Wait()
-	remembering.Go(func() { c.rememberGone(ctx) }) // apart from the sweeps, which can take long
+	for range kube.Writers { // apart from the sweeps, which can take long
+		remembering.Go(func() { c.rememberGone(ctx) })
+	}
+	remembering.Go(func() { c.rememberDeleting(ctx) })
 	defer c.prober.Wait()
 	c.leading.Store(true)
 	defer c.leading.Store(false)
@@ -126,8 +140,15 @@ func (c *Culler) held(pod *corev1.Pod) bool {
 	return c.deps.Hold.Covers(c.deps.Rules.LagOf(pod), time.Now())
 }
 
+// judge judges an instance by this replica's clock. Whether it is idle, it judges by the slowest
+// of the replicas' clocks as well: a use after that may not be written yet.
 func (c *Culler) judge(pod *corev1.Pod, now time.Time) lifetime.Verdict {
-	return c.deps.Rules.Judge(pod, c.deps.Cache.Warnings(pod), now, c.held(pod))
+	warnings, held := c.deps.Cache.Warnings(pod), c.held(pod)
+	v := c.deps.Rules.Judge(pod, warnings, now, held)
+	if slowest, _ := c.deps.ReplicaClocks(now); v.Reason == instance.EndCulled && slowest.Before(now) {
+		return c.deps.Rules.Judge(pod, warnings, slowest, held)
+	}
+	return v
 }
 
 // judged is a pod and what is to be done with it.
@@ -147,7 +168,7 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 			c.fixWrongTimes(ctx, pod)
 		case verdict.Reason == instance.EndCulled && activity.HasProbe(pod):
 			c.prober.Go(ctx, pod, func() {
-				if c.shouldEnd(ctx, pod) && !c.isAtWork(ctx, pod) {
+				if c.shouldEnd(ctx, pod) && !c.prober.AtWork(ctx, pod) {
 					c.end(ctx, pod, verdict)
 				}
 			})
@@ -157,17 +178,17 @@ func (c *Culler) sweep(ctx context.Context, now time.Time) {
 	})
 }
 
-// judgeAll returns the pods that something is to be done with. Of those that have failed
-// in doubt, it leaves out as many as the brake says.
+// judgeAll returns the pods that something is to be done with. Of those that have failed, it
+// leaves out as many as the brake says.
 func (c *Culler) judgeAll(ctx context.Context, now time.Time) (work []judged) {
-	var inDoubt []judged
-	wereReady := 0
+	var failed []judged
+	living := 0
 	for _, record := range c.deps.Cache.recordsOfTemplate("") {
 		if !record.IsInstance && !record.IsStray {
 			continue
 		}
-		if !record.IsDeleting && record.WasReady {
-			wereReady++
+		if !record.IsDeleting {
+			living++
 		}
 		if record.StaysAt(now) && !c.deps.Cache.saysMore(record) {
 			continue // as nearly all: this is cheap
@@ -175,30 +196,30 @@ func (c *Culler) judgeAll(ctx context.Context, now time.Time) (work []judged) {
 		pod := record.Pod()
 		switch v := c.judge(pod, now); {
 		case v.Action == lifetime.Keep:
-		case v.InDoubt:
-			inDoubt = append(inDoubt, judged{pod, v})
+		case v.Reason == instance.EndFailed:
+			failed = append(failed, judged{pod, v})
 		default:
 			work = append(work, judged{pod, v})
 		}
 	}
-	slices.SortFunc(inDoubt, func(a, b judged) int { return cmp.Compare(b.verdict.FailedFor, a.verdict.FailedFor) })
-	failedFor := make([]time.Duration, 0, len(inDoubt))
-	for _, j := range inDoubt {
-		failedFor = append(failedFor, j.verdict.FailedFor)
+	slices.SortFunc(failed, func(a, b judged) int { return lifetime.CompareFailed(a.verdict, b.verdict) })
+	verdicts := make([]lifetime.Verdict, 0, len(failed))
+	for _, j := range failed {
+		verdicts = append(verdicts, j.verdict)
 	}
-	end := lifetime.Brake(failedFor, wereReady)
-	c.tellBraked(ctx, len(inDoubt)-end, wereReady)
-	return append(work, inDoubt[:end]...)
+	end := c.deps.Brake.Allow(verdicts, living)
+	c.tellBraked(ctx, len(failed)-end, living)
+	return append(work, failed[:end]...)
 }
 
 // tellBraked logs when the brake begins to keep failed instances, and when it lets go.
-func (c *Culler) tellBraked(ctx context.Context, braked, wereReady int) {
+func (c *Culler) tellBraked(ctx context.Context, braked, living int) {
 	switch before := c.braked.Swap(int64(braked)); {
 	case braked > 0 && before == 0:
-		c.deps.Log.WarnContext(ctx, "many instances stopped being ready at the same time, their deletes are held back",
-			"instances", braked, "of", wereReady)
+		c.deps.Log.WarnContext(ctx, "many instances failed at the same time, deletes of some are held back",
+			"instances", braked, "of", living)
 	case braked == 0 && before > 0:
-		c.deps.Log.InfoContext(ctx, "deletes of instances that are not ready are no longer held back")
+		c.deps.Log.InfoContext(ctx, "deletes of failed instances are no longer held back")
 	}
 }
 
@@ -241,34 +262,11 @@ func (c *Culler) countEnd(pod *corev1.Pod, reason instance.EndReason) {
 	c.deps.Metrics.Ended(instance.TemplateOf(pod), string(reason), c.deps.Now().Sub(instance.LaunchedAt(pod)))
 }
 
-// isAtWork reports whether the application of an instance that nobody has used says
-// that it is or was at work. What it says is written to the pod, and the next sweep
-// uses that time.
-func (c *Culler) isAtWork(ctx context.Context, pod *corev1.Pod) bool {
-	result, active, asked := activity.Probe(ctx, pod, c.deps.Rules, c.deps.Now)
-	if !asked {
-		return false
-	}
-	c.deps.Metrics.Probed(string(result))
-	log := c.deps.Log.With("pod", pod.Name, "template", instance.TemplateOf(pod), "probe", result)
-	if active.IsZero() {
-		log.DebugContext(ctx, "idle, and its application is not at work")
-		return false
-	}
-	switch written, err := activity.Write(ctx, c.deps.Pods, pod, active, instance.SourceProbe); {
-	case err == nil:
-		c.deps.Cache.Wrote(written)
-		log.InfoContext(ctx, "not culled: its application is or was at work", "active", instance.FormatTime(active))
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-	default:
-		log.ErrorContext(ctx, "not culled: its application is or was at work, which could not be written", "error", err)
-	}
-	return true
-}
-
-// fixWrongTimes replaces the wrong times on a pod by now.
+// fixWrongTimes replaces the wrong times on a pod by now. A time that is not in the future by
+// the clock of one of the replicas is not wrong: that replica may have written it.
 func (c *Culler) fixWrongTimes(ctx context.Context, pod *corev1.Pod) {
-	annotations, problem := c.deps.Rules.FixWrongTimes(pod, c.deps.Now(), c.held(pod))
+	_, fastest := c.deps.ReplicaClocks(c.deps.Now())
+	annotations, problem := c.deps.Rules.FixWrongTimes(pod, fastest, c.held(pod))
 	if problem == nil {
 		return
 	}
@@ -298,25 +296,43 @@ func (c *Culler) noticeGone(pod *corev1.Pod) {
 	}
 }
 
-// rememberGone writes tombstones for what others have deleted, until ctx is done.
+// rememberGone writes tombstones for pods that others have deleted and that are gone, until ctx is
+// done. Several do so at the same time: with a node, hundreds go at once.
 func (c *Culler) rememberGone(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case pod := <-c.gone:
-			if news, _ := c.deps.Remover.Remember(ctx, pod, goneBecause(pod)); news { // it logs errors itself
-				c.countEnd(pod, instance.EndGone)
-			}
+			c.remember(ctx, pod)
 		}
 	}
 }
 
-// goneBecause says why an instance is gone that others have deleted: the cluster does so
-// itself, for reasons that are on the pod, and people do.
-func goneBecause(pod *corev1.Pod) instance.End {
-	if cause, detail, found := instance.Disruption(pod); found {
-		return instance.End{Reason: instance.EndGone, Message: cause.Message, Detail: detail, Fault: cause.Fault}
+// rememberDeleting writes tombstones for pods whose deletion others have asked for, until ctx is
+// done, and keeps them: a pod whose node is dead can stay for days.
+func (c *Culler) rememberDeleting(ctx context.Context) {
+	ticker := time.NewTicker(rememberPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		records := slices.DeleteFunc(c.deps.Cache.recordsOfTemplate(""), func(r *podstore.Record) bool { return !r.IsInstance || !r.IsDeleting })
+		workqueue.ParallelizeUntil(ctx, kube.Writers, len(records), func(i int) {
+			if tombstone, remembered := c.deps.Cache.Tombstone(records[i].ID); !remembered {
+				c.remember(ctx, records[i].Pod())
+			} else if err := c.deps.Remover.Renew(ctx, tombstone); err != nil {
+				c.deps.Log.WarnContext(ctx, "the tombstone of a pod that is still there was not renewed, will be tried again", "pod", records[i].GetName(), "error", err)
+			}
+		})
 	}
-	return instance.End{Reason: instance.EndGone, Message: "The pod was deleted from outside this service."}
+}
+
+func (c *Culler) remember(ctx context.Context, pod *corev1.Pod) {
+	if news, _ := c.deps.Remover.Remember(ctx, pod, instance.Disrupted(pod)); news { // it logs errors itself
+		c.countEnd(pod, instance.EndGone)
+	}
 }

@@ -83,7 +83,7 @@ func newTestCache(t testing.TB, server *kubetest.Server) *testCache {
 	var err error
 	c.Cache, err = NewCache(CacheDeps{
 		Client: server.Client, Now: server.Now,
-		Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
+		Election: "binder-deploy-kubernetes", Namespace: "binder", InstancesNamespace: kubetest.Namespace, ProxyService: "binder-proxy", Rules: testRules(),
 		Dial: func(context.Context, string) error {
 			c.dials.Add(1)
 			if c.listens.Load() {
@@ -173,7 +173,7 @@ func (p parts) culler(t testing.TB, interval time.Duration, log *slog.Logger) *C
 	t.Helper()
 	culler, err := NewCuller(CullerDeps{
 		Pods: p.pods(), Cache: p.cache, Remover: p.remover(), Rules: testRules(), Hold: lifetime.NewHold(contactGap),
-		Interval: interval, Metrics: p.metrics, Log: log, Now: p.now,
+		Interval: interval, ReplicaClocks: func(own time.Time) (slowest, fastest time.Time) { return own, own }, Metrics: p.metrics, Log: log, Now: p.now,
 	})
 	noError(t, err)
 	return culler

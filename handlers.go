@@ -265,7 +265,10 @@ func (a *API) find(r *http.Request) (instance.Instance, error) {
 		defer cancel()
 		inst, known = a.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
 	}
-	if !known || inst.Template != r.PathValue("template") {
+	switch {
+	case !known && inst.Unsure:
+		return instance.Instance{}, launch.ErrUnsure
+	case !known, inst.Template != r.PathValue("template"):
 		return instance.Instance{}, launch.ErrNoRecord
 	}
 	return inst, nil

@@ -62,19 +62,16 @@ func flood(t *testing.T, address string, hosts, each int, send string) (conns []
 // Ten thousand connections of strangers, that are idle or send nothing, take a bounded part
 // of the memory, and keep neither operators nor visitors out.
 func TestTenThousandConnections(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it opens ten thousand connections")
-	}
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < floodConns+3000 {
-		t.Skipf("it needs %d open files: the limit is %d, %v", floodConns+3000, files.Cur, err)
+		t.Fatalf("it needs %d open files: the limit is %d, %v. Raise it with ulimit -n", floodConns+3000, files.Cur, err)
 	}
 	const bound, perClient = 1000, 100
 	application := startRecordingApp(t)
 	a := startHostile(t, application.Addr(), fmt.Sprint("--max-connections=", bound), fmt.Sprint("--max-connections-per-client=", perClient))
 	public := a.servers[proxyServer].addr()
 	base := instance.BaseURL(kubetest.ID(1))
-	before := held()
+	before := held(t)
 	closeAll := func(conns []net.Conn) {
 		for _, c := range conns {
 			c.Close()
@@ -89,7 +86,7 @@ func TestTenThousandConnections(t *testing.T) {
 		wantEqual(t, name+": the API answers", call(t, "GET", a.url(apiServer, "/applications/"), "").code, 200)
 		wantEqual(t, name+": the kubelet's probe", call(t, "GET", a.url(metricsServer, "/readyz"), "").code, 200)
 		// Each connection of the flood takes about 2 KiB in this process as well.
-		if took := held() - before; took > bound*32<<10+floodConns*3<<10 {
+		if took := held(t) - before; took > bound*32<<10+floodConns*3<<10 {
 			t.Errorf("%s: %d MiB are held", name, took>>20)
 		} else {
 			t.Logf("%s: %d MiB are held, half of it by this test", name, took>>20)
@@ -172,17 +169,24 @@ func TestBodiesOfOwnPages(t *testing.T) {
 	}
 }
 
-// held returns the bytes that the process holds in its heap and stacks, once that is steady.
-func held() int {
-	for last := 0; ; time.Sleep(100 * time.Millisecond) {
+// held returns the bytes that the process holds in its heap and stacks, once that is steady: for
+// as long as a few looks at it.
+func held(t testing.TB) (bytes int) {
+	t.Helper()
+	const looks = 20
+	steady := 0
+	kubetest.Eventually(t, "the memory is steady", func() bool {
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.GC() // sync.Pool keeps its things for one
 		runtime.ReadMemStats(&m)
 		now := int(m.HeapAlloc + m.StackInuse)
-		if change := now - last; -64<<10 < change && change < 64<<10 {
-			return now
+		if change := now - bytes; change <= -64<<10 || change >= 64<<10 {
+			steady = 0
 		}
-		last = now
-	}
+		bytes = now
+		steady++
+		return steady > looks
+	})
+	return bytes
 }

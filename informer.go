@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,6 +24,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/ownwrites"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/replicas"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/waiters"
 )
 
@@ -33,8 +36,8 @@ const (
 
 // Cache is the read model: what the watches have delivered of the pods, the
 // PodTemplates, the tombstones, the preloads, the quotas and the proxy's Service, and what
-// this replica has written since. It answers every question from memory. Nothing else
-// reads the cluster, except for the election, which reads its Lease.
+// this replica has written since; and of the Leases of the replicas. It answers every question
+// from memory. Nothing else reads the cluster, except for the election, which reads its Lease.
 //
 // The Warning Events of pods are read too: they say what the pods do not.
 //
@@ -55,6 +58,7 @@ type Cache struct {
 	warnings   cache.SharedIndexInformer // Warning Events of pods
 	preloads   cache.SharedIndexInformer // DaemonSets
 	quotas     cache.SharedIndexInformer
+	leases     cache.SharedIndexInformer // of the replicas
 
 	ownPods     *ownwrites.Store[*podstore.Record]
 	ownPreloads *ownwrites.Store[*appsv1.DaemonSet]
@@ -72,10 +76,12 @@ type CacheDeps struct {
 	InstancesNamespace string
 	ProxyService       string
 	Rules              lifetime.Rules
+	Election           string           // the name of the election's Lease
 	Contact            *contact.Contact // with the API server; nil for one that is never lost
 	// Dial opens a TCP connection to a starting instance and closes it. Nil does that
 	// over the network.
 	Dial func(ctx context.Context, address string) error
+	Log  *slog.Logger // is told of each read that fails; nil for nobody
 	Now  func() time.Time
 }
 
@@ -85,11 +91,12 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 	proxyService := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, deps.ProxyService).String()
 	}
+	ofReplicas := func(o *metav1.ListOptions) { o.LabelSelector = replicas.ElectionLabel + "=" + deps.Election }
 	warnings := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Pod"}.String()
 	}
-	byTemplate := cache.Indexers{templateIndex: informers.ByTemplate}
 	tombstoneIndexers := cache.Indexers{templateIndex: informers.ByTemplate, clientIndex: informers.ByClient}
+	from := informers.Source{Client: deps.Client, Log: cmp.Or(deps.Log, slog.New(slog.DiscardHandler))}
 	core, apps := deps.Client.CoreV1(), deps.Client.AppsV1()
 	events := core.Events(deps.InstancesNamespace)
 	informer := func(objects cache.ListerWatcher, example runtime.Object, indexers cache.Indexers) cache.SharedIndexInformer {
@@ -103,13 +110,14 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 		now:          deps.Now,
 
 		pods:       podstore.New(deps.Rules, deps.Now),
-		podWatch:   informers.Watch(core.Pods(deps.InstancesNamespace), deps.Client, managed),
-		tombstones: informer(informers.Watch(events, deps.Client, managed), &corev1.Event{}, tombstoneIndexers),
-		templates:  informer(informers.Watch(core.PodTemplates(deps.InstancesNamespace), deps.Client, nil), &corev1.PodTemplate{}, cache.Indexers{}),
-		services:   informer(informers.Watch(core.Services(deps.Namespace), deps.Client, proxyService), &corev1.Service{}, cache.Indexers{}),
-		warnings:   informer(informers.Watch(events, deps.Client, warnings), &corev1.Event{}, cache.Indexers{podIndex: informers.ByPod}),
-		preloads:   informer(informers.Watch(apps.DaemonSets(deps.InstancesNamespace), deps.Client, managed), &appsv1.DaemonSet{}, byTemplate),
-		quotas:     informer(informers.Watch(core.ResourceQuotas(deps.InstancesNamespace), deps.Client, nil), &corev1.ResourceQuota{}, cache.Indexers{}),
+		podWatch:   informers.Watch(from, "pods", core.Pods(deps.InstancesNamespace), managed),
+		tombstones: informer(informers.Watch(from, "tombstones", events, managed), &corev1.Event{}, tombstoneIndexers),
+		templates:  informer(informers.Watch(from, "podtemplates", core.PodTemplates(deps.InstancesNamespace), nil), &corev1.PodTemplate{}, cache.Indexers{}),
+		services:   informer(informers.Watch(from, "services", core.Services(deps.Namespace), proxyService), &corev1.Service{}, cache.Indexers{}),
+		warnings:   informer(informers.Watch(from, "warnings", events, warnings), &corev1.Event{}, cache.Indexers{podIndex: informers.ByPod}),
+		preloads:   informer(informers.Watch(from, "daemonsets", apps.DaemonSets(deps.InstancesNamespace), managed), &appsv1.DaemonSet{}, cache.Indexers{templateIndex: informers.ByTemplate}),
+		quotas:     informer(informers.Watch(from, "resourcequotas", core.ResourceQuotas(deps.InstancesNamespace), nil), &corev1.ResourceQuota{}, cache.Indexers{}),
+		leases:     informer(informers.Watch(from, "leases", deps.Client.CoordinationV1().Leases(deps.Namespace), ofReplicas), &coordinationv1.Lease{}, cache.Indexers{}),
 	}
 	c.earlyReady = earlyready.New(earlyready.Deps{Awaited: c.awaited, Found: c.foundListening, Dial: deps.Dial})
 	c.ownPods = ownwrites.New(c.pods.Get, time.Now)
@@ -133,8 +141,7 @@ func NewCache(deps CacheDeps) (*Cache, error) {
 			return nil, fmt.Errorf("add the handler that wakes waiting clients: %w", err)
 		}
 	}
-	warned := func(_, event *corev1.Event) { c.waiters.Wake(event.InvolvedObject.Name) }
-	if err := informers.Handle(c.warnings, warned, nil); err != nil {
+	if err := informers.Handle(c.warnings, func(_, event *corev1.Event) { c.waiters.Wake(event.InvolvedObject.Name) }, nil); err != nil {
 		return nil, fmt.Errorf("add the handler of Warning Events: %w", err)
 	}
 	return c, nil
@@ -166,7 +173,7 @@ func (c *Cache) Synced() bool {
 
 // informers are those of everything but the pods.
 func (c *Cache) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings, c.quotas}
+	return []cache.SharedIndexInformer{c.tombstones, c.templates, c.services, c.preloads, c.warnings, c.quotas, c.leases}
 }
 
 // podDelivered notes a version of a pod that the watch has delivered, and wakes the clients
@@ -304,6 +311,12 @@ func (c *Cache) OnPreload(changed func(template string)) error {
 		return fmt.Errorf("add a preload handler: %w", err)
 	}
 	return c.onTemplateName(changed)
+}
+
+// OnReplica calls changed for every version of a replica's Lease, and gone when it is deleted.
+// They must not block.
+func (c *Cache) OnReplica(changed, gone func(*coordinationv1.Lease)) error {
+	return informers.Handle(c.leases, func(_, lease *coordinationv1.Lease) { changed(lease) }, gone)
 }
 
 // onTemplateName calls changed when a PodTemplate is created, changed or deleted.

@@ -262,6 +262,7 @@ func TestCacheWatchesOnlyItsOwn(t *testing.T) {
 		"resourcequotas": "binder-instances  ",
 		"daemonsets":     "binder-instances app.kubernetes.io/managed-by=binder-deploy-kubernetes ",
 		"services":       "binder  metadata.name=binder-proxy",
+		"leases":         "binder binder-project.org/election=binder-deploy-kubernetes ",
 	}
 	verbs := map[string][]string{}
 	for _, action := range c.Client.Actions() {

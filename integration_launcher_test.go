@@ -324,27 +324,37 @@ func TestIntegrationOvershootOfLimits(t *testing.T) {
 	}
 	for _, row := range []struct {
 		client string
-		pause  time.Duration // between two launches
+		known  bool // whether each launch waits until every replica knows the one before
+		most   int
 	}{
-		{"at-once", 0},
-		{"every-20-ms", 20 * time.Millisecond},
+		{"at-once", false, limit * len(replicas)},
+		{"one-after-the-other", true, limit},
 	} {
 		var running sync.WaitGroup
 		for n := range launches {
+			var id string
 			running.Go(func() {
-				_, err := launchers[n%len(launchers)].Launch(t.Context(), launch.Request{Template: kubetest.TemplateName, Client: row.client})
+				var err error
+				id, err = launchers[n%len(launchers)].Launch(t.Context(), launch.Request{Template: kubetest.TemplateName, Client: row.client})
 				if refusal := (*admission.Refusal)(nil); err != nil && !errors.As(err, &refusal) {
 					t.Error(err)
 				}
 			})
-			time.Sleep(row.pause)
+			if !row.known {
+				continue
+			}
+			if running.Wait(); id != "" {
+				for _, r := range replicas {
+					r.awaitPod(t, s, id)
+				}
+			}
 		}
 		running.Wait()
 		pods, err := s.client.CoreV1().Pods(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: instance.ClientLabel + "=" + row.client})
 		noError(t, err)
 		t.Logf("%s: %d instances, the limit is %d", row.client, len(pods.Items), limit)
-		if got, most := len(pods.Items), limit*len(replicas); got < limit || got > most {
-			t.Errorf("%s: there are %d instances, want %d to %d", row.client, got, limit, most)
+		if got := len(pods.Items); got < limit || got > row.most {
+			t.Errorf("%s: there are %d instances, want %d to %d", row.client, got, limit, row.most)
 		}
 	}
 }

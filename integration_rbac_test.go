@@ -201,7 +201,7 @@ func TestIntegrationRolesAreEnough(t *testing.T) {
 		t.Errorf("the log has a refusal:\n%s", log)
 	}
 	for _, want := range []apiCall{ // the service has done what the Roles are for
-		{http.MethodPut, "/leases/", 200}, {http.MethodPost, "/leases", 201},
+		{http.MethodPut, "/leases/", 200}, {http.MethodPost, "/leases", 201}, {http.MethodPatch, "/leases/", 200},
 		{http.MethodPost, "/pods", 201}, {http.MethodPatch, "/pods/", 200}, {http.MethodDelete, "/pods/", 200},
 		{http.MethodPatch, "/events/", 201},
 	} {
@@ -239,7 +239,7 @@ func TestIntegrationRolesAreNoMore(t *testing.T) {
 	}{
 		{own, "", "secrets", "", "", []string{"get", "list", "watch", "create"}},
 		{own, "", "pods", "", "", []string{"list", "create", "delete"}},
-		{own, "coordination.k8s.io", "leases", "", "another", []string{"get", "update", "delete"}},
+		{own, "coordination.k8s.io", "leases", "", "another", []string{"get", "update"}},
 		{own, "", "services", "", "another", []string{"get", "update"}},
 		{own, "", "services", "", "binder-proxy", []string{"update", "delete"}},
 		{instances, "", "secrets", "", "", []string{"get", "list", "watch", "create"}},

@@ -76,8 +76,9 @@ func run(ctx context.Context, args []string, from config.Environment, stdout, st
 	for _, warning := range c.Warnings {
 		log.Warn(warning)
 	}
-	logging.RouteClientGo(log)
-	logging.RouteDefault(logging.Sparse(log)) // applications can cause such lines
+	others := logging.Sparse(log)
+	logging.RouteClientGo(others)
+	logging.RouteDefault(others)
 	if err := runService(ctx, c, log); err != nil {
 		log.Error("the service cannot run", "error", err)
 		return &loggedError{err}
@@ -92,11 +93,19 @@ func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	app, err := newApp(c, cluster, metrics, log, time.Now, rand.Reader)
+	app, err := newApp(c, cluster, metrics, log, cluster.clock.Now, rand.Reader)
 	if err != nil {
 		return err
 	}
 	return app.run(ctx)
+}
+
+// ignoreEnd turns the error of an end that was asked for into nil.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
 }
 
 // cluster is how the service reaches the API server.
@@ -108,6 +117,8 @@ type cluster struct {
 	leading kube.Client
 	// contact is told of the watches that client opens.
 	contact *contact.Contact
+	// clock tells the API server's time.
+	clock *contact.Clock
 }
 
 // The rate of what the leader writes, per second. A sweep that ends many instances stays
@@ -132,12 +143,13 @@ func newCluster(kubeconfig string, watch transport.WrapperFunc) (*cluster, error
 	}
 	config.UserAgent = userAgent()
 	config.Wrap(watch)
+	c := &cluster{contact: contact.New(time.Now), clock: contact.NewClock(time.Now)}
+	config.Wrap(c.clock.Watch)
 	leading := leadingConfig(config)
 	// No limit on this side: bursts of launches are normal here, and the API server
 	// protects itself by priority and fairness.
 	config.QPS = -1
-	c := &cluster{contact: contact.New(time.Now)}
-	config.Wrap(c.contact.WatchPods)
+	config.Wrap(c.contact.Watch)
 	if c.client, err = kube.NewClient(config); err == nil {
 		c.leading, err = kube.NewClient(leading)
 	}

@@ -175,10 +175,10 @@ func TestWebhookReceiverIsDownHalfOfTheTime(t *testing.T) {
 func TestWebhookReceiverHangs(t *testing.T) {
 	release := make(chan struct{})
 	a, _, stop := webhookApp(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	full := make(chan bool)
+	full, pod := make(chan bool), kubetest.Pod(kubetest.ID(1), time.Now())
 	go func() {
 		for range 11_000 {
-			a.webhook.Launched(kubetest.Pod(kubetest.ID(1), time.Now()), false)
+			a.webhook.Launched(pod, false)
 		}
 		full <- true
 	}()

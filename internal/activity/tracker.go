@@ -32,6 +32,10 @@ const (
 	// enough if the API server is slow or fails, or if another replica writes to the
 	// same instance.
 	lastFlushPause = 500 * time.Millisecond
+	// GivenUpAfter is how long a use may wait to be written while others are. Then it counts as
+	// written, though it is tried again and again: a single pod that the API server takes no
+	// write of must not keep all others.
+	GivenUpAfter = 15 * time.Minute
 )
 
 // Cache is what a Tracker asks of the read model.
@@ -70,6 +74,9 @@ type Deps struct {
 	Log *slog.Logger
 	// Now is the clock that uses are noted by.
 	Now func() time.Time
+	// Written is called with a time at which all uses that were due are written, apart from those
+	// that are given up: see GivenUpAfter. It must not block.
+	Written func(at time.Time)
 }
 
 // Tracker remembers when instances were last used until that is written to their
@@ -91,7 +98,12 @@ type use struct {
 }
 
 // New returns a Tracker that remembers nothing.
-func New(deps Deps) *Tracker { return &Tracker{deps: deps, last: map[string]use{}} }
+func New(deps Deps) *Tracker {
+	if deps.Written == nil {
+		deps.Written = func(time.Time) {}
+	}
+	return &Tracker{deps: deps, last: map[string]use{}}
+}
 
 // Touch notes that an instance is in use now.
 func (t *Tracker) Touch(id string, source instance.Source) {
@@ -108,20 +120,33 @@ func (t *Tracker) Touch(id string, source instance.Source) {
 func (t *Tracker) Run(ctx context.Context) {
 	ticker := time.NewTicker(lifetime.FlushTick)
 	defer ticker.Stop()
+	var written time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			t.flush(ctx, false)
 		}
+		at := t.deps.Now()
+		switch due, left := t.flush(ctx, false); {
+		case left == 0:
+			written = at
+		case left < due && at.Sub(written) > GivenUpAfter:
+			written = at.Add(-GivenUpAfter)
+		default:
+			continue
+		}
+		t.deps.Written(written)
 	}
 }
 
 // Flush writes all uses, due or not, when this replica ends. It returns when they are
 // written, or when ctx is done.
 func (t *Tracker) Flush(ctx context.Context) {
-	for t.flush(ctx, true) > 0 {
+	for {
+		if _, left := t.flush(ctx, true); left == 0 {
+			return
+		}
 		select {
 		case <-time.After(lastFlushPause): // for the watch to deliver what others wrote
 		case <-ctx.Done():
@@ -217,20 +242,20 @@ func (t *Tracker) appendWrite(due []dueWrite, c candidate, all bool) []dueWrite 
 	return append(due, write)
 }
 
-// flush writes the uses that are due, or all of them, several at a time. It returns
-// how many are left: those that failed, and those for which there was no time. The map is
-// the queue: it holds the latest use of an instance until that is written, so a
+// flush writes the uses that are due, or all of them, several at a time. It returns how
+// many there were, and how many are left: those that failed, and those for which there was no
+// time. The map is the queue: it holds the latest use of an instance until that is written, so a
 // write that fails is repeated at the next tick.
-func (t *Tracker) flush(ctx context.Context, all bool) (left int) {
+func (t *Tracker) flush(ctx context.Context, all bool) (due, left int) {
 	var mu sync.Mutex
 	var failed int
 	var last error
-	due := t.due(all)
-	left = len(due)
+	writes := t.due(all)
+	left = len(writes)
 	starting, stop := context.WithTimeout(ctx, flushLimit)
 	defer stop()
-	workqueue.ParallelizeUntil(starting, kube.Writers, len(due), func(i int) {
-		err := t.write(ctx, due[i])
+	workqueue.ParallelizeUntil(starting, kube.Writers, len(writes), func(i int) {
+		err := t.write(ctx, writes[i])
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -243,7 +268,7 @@ func (t *Tracker) flush(ctx context.Context, all bool) (left int) {
 	if failed > 0 { // one line for all: they all fail while the API server is away
 		t.deps.Log.WarnContext(ctx, "activity not written, will be tried again", "instances", failed, "error", last)
 	}
-	return left
+	return len(writes), left
 }
 
 // write writes one use, and drops it once that is done or the pod is gone.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,6 +216,88 @@ func TestNotWrittenIsOneLine(t *testing.T) {
 	if got := tracker.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "instances=3") || !strings.Contains(got, errAway.Error()) {
 		t.Errorf("the log is %s", got)
 	}
+}
+
+// It is told up to when all is written, but not while something that is due is not.
+func TestTellsUpToWhenAllIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := kubetest.NewWorld(time.Now, nil, podUsed(1, 0, time.Now()))
+		tracker := newTracker(world)
+		var told atomic.Pointer[time.Time]
+		tracker.deps.Written = func(at time.Time) { told.Store(&at) }
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go tracker.Run(ctx)
+		want := func(what string, at time.Time) {
+			t.Helper()
+			synctest.Wait()
+			if got := told.Load(); got == nil || !got.Equal(at) {
+				t.Errorf("%s: all is written until %v, want %s", what, got, at)
+			}
+		}
+		time.Sleep(lifetime.FlushTick)
+		want("unused", time.Now())
+		stopFailing := world.FailOn("patch", "pods", errAway)
+		tracker.use(1)
+		time.Sleep(time.Minute)
+		want("used, but not for a period yet", time.Now())
+		time.Sleep(rules.Period(rules.CullTimeout) + lifetime.FlushTick/2)
+		tracker.use(1)
+		before := time.Now().Add(-lifetime.FlushTick / 2)
+		time.Sleep(10 * lifetime.FlushTick)
+		want("not written", before)
+		stopFailing()
+		time.Sleep(lifetime.FlushTick)
+		want("written", time.Now().Add(-lifetime.FlushTick/2))
+	})
+}
+
+// One pod that takes no write keeps the others for a while only. If no write at all works, that
+// is no fault of one pod, and all wait.
+func TestOnePodTakesNoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const short = 12 * time.Second // a second is its period
+		often := kubetest.WithAnnotation(instance.CullTimeoutAnnotation, short.String())
+		world := kubetest.NewWorld(time.Now, nil, podUsed(1, 0, time.Now(), often), podUsed(2, 0, time.Now(), often))
+		tracker := newTracker(world)
+		tracker.deps.Rules.MinCullTimeout = short
+		var told atomic.Pointer[time.Time]
+		tracker.deps.Written = func(at time.Time) { told.Store(&at) }
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go tracker.Run(ctx)
+		use := func(d time.Duration, all ...int) (behind time.Duration) {
+			for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(10 * lifetime.FlushTick) {
+				for _, n := range all {
+					tracker.use(n)
+				}
+			}
+			synctest.Wait()
+			return time.Since(*told.Load()).Round(time.Minute)
+		}
+		if behind := use(time.Minute, 1, 2); behind != 0 {
+			t.Errorf("all is well, and it trails by %s", behind)
+		}
+		var refused atomic.Bool
+		refused.Store(true)
+		world.React("patch", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+			return refused.Load() && kubetest.NameOf(action) == instance.PodName(kubetest.ID(1)), nil, errAway
+		})
+		if behind := use(5*time.Minute, 1, 2); behind != 5*time.Minute {
+			t.Errorf("one pod takes no write for 5 min, and it trails by %s", behind)
+		}
+		if behind := use(15*time.Minute, 1, 2); behind != GivenUpAfter {
+			t.Errorf("one pod takes no write for long, and it trails by %s", behind)
+		}
+		refused.Store(false)
+		if behind := use(time.Minute, 1, 2); behind != 0 {
+			t.Errorf("it takes writes again, and it trails by %s", behind)
+		}
+		world.FailOn("patch", "pods", errAway)
+		if behind := use(18*time.Minute, 1, 2); behind != 18*time.Minute {
+			t.Errorf("no pod takes a write, and it trails by %s", behind)
+		}
+	})
 }
 
 func TestConflictIsTriedAgain(t *testing.T) {

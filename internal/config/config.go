@@ -148,6 +148,9 @@ type Config struct {
 	// CullInterval is the time between two runs of the culler. It is positive; the
 	// default is 30 seconds. An instance can outlive its end by this time.
 	CullInterval time.Duration
+	// MaxFailedShare is the share of the instances, from 0 to 1, that one run of the culler can
+	// delete as failed; the default is 0.2. It can delete 10 in any case.
+	MaxFailedShare float64
 	// StartTimeout is how long an instance can take to become ready before it counts as
 	// failed. It is positive; the default is 5 minutes. It includes the time that nodes
 	// need to pull the image.

@@ -123,6 +123,9 @@ func (c *Config) lifetimeFlags(f *flag.FlagSet) {
 		"how long an instance can live, however active; 0 means no limit. A template can set a shorter limit for its instances")
 	f.Var(newDuration(&c.CullInterval, 30*time.Second), "cull-interval",
 		"how often the culler runs. An instance can outlive its end by this long")
+	f.Var(newShare(&c.MaxFailedShare, 0.2), "max-failed-share",
+		"`share` of the instances, from 0 to 1, that one run of the culler can delete because they have failed; but 10 in any case. "+
+			"If more fail at the same time, the cause is rather not theirs, and they may come back")
 	f.Var(newDuration(&c.StartTimeout, 5*time.Minute), "start-timeout",
 		"how long an instance can take to become ready before it counts as failed. The pull of its image counts too")
 	f.Var(newDuration(&c.ShutdownDelay, 5*time.Second), "shutdown-delay",
@@ -157,6 +160,19 @@ type parsedFlag[T any] struct {
 func newDuration(target *time.Duration, value time.Duration) *parsedFlag[time.Duration] {
 	*target = value
 	return &parsedFlag[time.Duration]{target, time.ParseDuration, "a duration such as 90s, 30m or 1h30m"}
+}
+
+func newShare(target *float64, value float64) *parsedFlag[float64] {
+	*target = value
+	return &parsedFlag[float64]{target, parseShare, "a number from 0 to 1, such as 0.2"}
+}
+
+func parseShare(text string) (float64, error) {
+	share, err := strconv.ParseFloat(text, 64)
+	if err == nil && !(share >= 0 && share <= 1) { // as NaN
+		err = strconv.ErrRange
+	}
+	return share, err
 }
 
 func newSwitch(target *bool, value bool) *parsedFlag[bool] {

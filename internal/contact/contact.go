@@ -1,15 +1,12 @@
-// Package contact knows whether this replica still hears from the API server, and how old
-// its picture of the pods can be.
+// Package contact knows whether this replica still hears from the API server, how old its
+// picture of the cluster can be, and what time the API server has.
 //
-// It does not ask the API server itself: the election tells it what it hears, and the watch of
-// the pods passes through it, which reads ahead of it. It decides nothing about instances.
+// It does not ask the API server itself: the election tells it what it hears, and the watches
+// pass through it. It reads ahead of them, and ends those that have broken, so that they are
+// opened again at once. It decides nothing about instances.
 package contact
 
 import (
-	"bufio"
-	"io"
-	"net/http"
-	"strings"
 	"sync"
 	"time"
 )
@@ -23,6 +20,18 @@ const (
 	// upgrade, and as short as that allows: the address of an ended pod can be given to
 	// another after as little as 30 s (the cooldown of the AWS VPC CNI).
 	StaleAfter = 15 * time.Minute
+	// BehindAfter is how long the API server may not answer before this replica may lack what
+	// others know. The election has asked four times then.
+	BehindAfter = 8 * time.Second
+	// SilentAfter is how long a watch of pods may bring nothing before it counts as broken:
+	// its connection is open, but nothing arrives. API servers send a bookmark every minute
+	// (https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks). A watch
+	// that was silent for a good reason is opened again, and has missed nothing.
+	SilentAfter = 90 * time.Second
+	// LeasesSilentAfter is the same for the watch of the replicas' Leases, each of which is
+	// renewed every 2 s. It tells so much earlier that watches are silent: all others that bring
+	// nothing either count as broken then.
+	LeasesSilentAfter = 10 * time.Second
 )
 
 // Contact is what a replica has heard from the API server. It is safe for concurrent use.
@@ -30,13 +39,15 @@ type Contact struct {
 	now func() time.Time // its monotonic clock counts
 
 	mu       sync.Mutex
-	answered time.Time // when the election was last answered; zero before the first time
-	open     int       // watches of pods
-	ended    time.Time // when the last of them ended; zero if none has
+	answered time.Time         // when the election was last answered; zero before the first time
+	kinds    map[string]*kind  // of watches, by what they watch; those that were open once
+	open     map[*watched]bool // those that have not ended: silence of one can end others
 }
 
 // New returns a Contact that has heard nothing. Nothing is lost until the first answer.
-func New(now func() time.Time) *Contact { return &Contact{now: now} }
+func New(now func() time.Time) *Contact {
+	return &Contact{now: now, kinds: map[string]*kind{}, open: map[*watched]bool{}}
+}
 
 // Answered notes that the API server has answered.
 func (c *Contact) Answered() {
@@ -54,7 +65,8 @@ func (c *Contact) Lost() bool {
 
 // Age returns how old the picture of the pods can be, apart from the seconds in which a
 // broken connection is not yet noticed. It is the time since the last answer, or since the
-// watch of the pods ended, if that is longer.
+// watch of the pods ended, if that is longer. One that was silent for too long counts as ended
+// until something arrives again: a new one can be as silent.
 func (c *Contact) Age() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,10 +74,29 @@ func (c *Contact) Age() time.Duration {
 	if !c.answered.IsZero() {
 		age = now.Sub(c.answered)
 	}
-	if c.open == 0 && !c.ended.IsZero() {
-		age = max(age, now.Sub(c.ended))
+	for _, k := range c.kinds {
+		switch {
+		case !k.ofPods:
+		case k.silent:
+			age = max(age, now.Sub(k.heard))
+		case k.open == 0:
+			age = max(age, now.Sub(k.ended))
+		}
 	}
 	return age
+}
+
+// Behind reports whether this replica may lack what others know: a watch is not open, that of
+// the replicas' Leases brings nothing, or the API server does not answer.
+func (c *Contact) Behind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.kinds {
+		if k.open == 0 || k.ofLeases && c.now().Sub(k.heard) > LeasesSilentAfter {
+			return true
+		}
+	}
+	return !c.answered.IsZero() && c.now().Sub(c.answered) > BehindAfter
 }
 
 // Unsure reports whether an instance may have lost its address to another, if the picture of
@@ -74,64 +105,4 @@ func (c *Contact) Age() time.Duration {
 // it as soon as that.
 func Unsure(age time.Duration, overdue bool) bool {
 	return age > StaleAfter || overdue && age > LostAfter
-}
-
-// WatchPods returns a transport that notes when watches of pods begin and end.
-func (c *Contact) WatchPods(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		response, err := next.RoundTrip(r)
-		if err == nil && response.StatusCode == http.StatusOK && isPodWatch(r) {
-			response.Body = c.begin(response.Body)
-		}
-		return response, err
-	})
-}
-
-func isPodWatch(r *http.Request) bool {
-	return strings.HasSuffix(r.URL.Path, "/pods") && r.URL.Query().Has("watch")
-}
-
-// roundTripper is a function as an http.RoundTripper.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-// RoundTrip calls the function.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// readAhead is how many bytes of a watch are read at once, if so many have arrived. HTTP/2
-// acknowledges what is read, in a packet for each read of some kilobytes: when thousands of
-// pods arrived one by one, a tenth of a replica's work at its start was that.
-const readAhead = 32 << 10
-
-// watched is the body of a watch: the events, one after the other.
-type watched struct {
-	io.Closer
-	events *bufio.Reader
-	end    func()
-}
-
-func (c *Contact) begin(body io.ReadCloser) io.ReadCloser {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open++
-	return &watched{body, bufio.NewReaderSize(body, readAhead), sync.OnceFunc(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.open--
-		c.ended = c.now()
-	})}
-}
-
-// Read reads what has arrived. Its error is the end of the watch.
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.events.Read(p)
-	if err != nil {
-		w.end()
-	}
-	return n, err
-}
-
-// Close ends the watch.
-func (w *watched) Close() error {
-	w.end()
-	return w.Closer.Close()
 }

@@ -7,6 +7,7 @@ package informers
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,22 +24,28 @@ type Resource[L runtime.Object] interface {
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 }
 
-// Watch lists and watches a resource. only selects what is watched; nil means all. client is
-// the client that the resource is of.
-func Watch[L runtime.Object](resource Resource[L], client any, only func(*metav1.ListOptions)) cache.ListerWatcher {
+// Source is where informers read.
+type Source struct {
+	Client any          // the client that the resources are of
+	Log    *slog.Logger // is told of each read that fails, so it should hold repetitions back
+}
+
+// Watch lists and watches a resource, and persists while the API server is away. name is that
+// of the resource, for the log. only selects what is watched; nil means all.
+func Watch[L runtime.Object](from Source, name string, resource Resource[L], only func(*metav1.ListOptions)) cache.ListerWatcher {
 	if only == nil {
 		only = func(*metav1.ListOptions) {}
 	}
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			only(&opts)
-			return resource.List(ctx, opts)
+			return persist(ctx, from.Log, name, func() (runtime.Object, error) { return resource.List(ctx, opts) })
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 			only(&opts)
-			return resource.Watch(ctx, opts)
+			return persist(ctx, from.Log, name, func() (watch.Interface, error) { return resource.Watch(ctx, opts) })
 		},
-	}, client)
+	}, from.Client)
 }
 
 // Handle calls changed for every version of an object of type T, with the version

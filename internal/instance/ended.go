@@ -106,7 +106,7 @@ func phaseFailed(pod *corev1.Pod, warnings []*corev1.Event) finding {
 			return exited(pod, status, ended, warnings)
 		}
 	}
-	if cause, detail, found := Disruption(pod); found {
+	if cause, detail, found := disruption(pod); found {
 		return failed(cause.Reason, cause.Message, detail, cause.Fault, endTime(pod))
 	}
 	return failed("Failed", "The instance ended, and the cluster does not say why.", "", FaultChance, endTime(pod))

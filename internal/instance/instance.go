@@ -67,8 +67,9 @@ type Instance struct {
 	CullAt time.Time
 	// Token is shown to the application by the proxy.
 	Token Token
-	// Unsure says that the address may belong to another instance by now. Nobody may be
-	// sent there. It is false unless the read model sets it.
+	// Unsure says that the address may belong to another instance by now: nobody may be sent
+	// there. Of an instance that is not known it says that there may be one all the same. It
+	// is false unless the read model sets it.
 	Unsure bool
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool

@@ -101,14 +101,23 @@ func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding
 // so itself.
 func deleting(pod *corev1.Pod) finding {
 	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: "The instance is being deleted."}
-	if cause, detail, found := Disruption(pod); found {
+	if cause, detail, found := disruption(pod); found {
 		f.message, f.detail, f.fault = cause.Message, detail, cause.Fault
 	}
 	return f
 }
 
-// Disruption returns why the cluster, and not this service, deletes or has ended a pod.
-func Disruption(pod *corev1.Pod) (cause Cause, detail string, found bool) {
+// Disrupted says why an instance ends whose pod others have deleted: the cluster does so itself,
+// for reasons that are on the pod, and people do.
+func Disrupted(pod *corev1.Pod) End {
+	if cause, detail, found := disruption(pod); found {
+		return End{Reason: EndGone, Message: cause.Message, Detail: detail, Fault: cause.Fault}
+	}
+	return End{Reason: EndGone, Message: "The pod was deleted from outside this service."}
+}
+
+// disruption returns why the cluster, and not this service, deletes or has ended a pod.
+func disruption(pod *corev1.Pod) (cause Cause, detail string, found bool) {
 	target := Condition(pod, corev1.DisruptionTarget)
 	if target == nil || target.Status != corev1.ConditionTrue {
 		return Cause{}, "", false

@@ -39,6 +39,7 @@ func NewServer(now func() time.Time, objects ...runtime.Object) *Server {
 	s := &Server{Client: fake.NewClientset(objects...), Now: now}
 	s.version.Store(1000)
 	s.Client.PrependReactor("*", "*", s.answer)
+	s.Client.PrependWatchReactor("*", s.watch)
 	return s
 }
 

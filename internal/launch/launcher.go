@@ -30,6 +30,8 @@ const StoppedMessage = "Stopped by request."
 var (
 	// ErrNoRecord means that no instance has that template and id.
 	ErrNoRecord = errors.New("there is no record for that template and id")
+	// ErrUnsure means that this replica does not know such an instance, and others may.
+	ErrUnsure = errors.New("whether there is such an instance is not known at the moment; try again shortly")
 	// ErrCapacity means that a ResourceQuota allows no further instance at the moment.
 	ErrCapacity = errors.New("no capacity for another instance")
 	// ErrBusy means that too many launches are under way at this replica.

@@ -1,35 +1,58 @@
 package lifetime
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 const (
-	// brakeFew instances in doubt are never too many: a small cluster must get rid of
-	// them too.
-	brakeFew = 3
-	// brakeShare: more than one in brakeShare of the instances that were ever Ready are
-	// too many in doubt at the same time. One cause that is not theirs is likelier then.
-	brakeShare = 3
+	// brakeFew instances a sweep may always end: a small cluster must get rid of them too.
+	brakeFew = 10
 	// BrakeTime is how long the brake keeps an instance in doubt. If nothing has changed
 	// until then, it is not used by anybody: its visitors see only that it has failed.
 	BrakeTime = 15 * time.Minute
 )
 
-// Brake says how many of the instances in doubt a sweep may end: the first ones of
-// failedFor, which says for how long each has counted as failed, the longest first.
-// wereReady is the number of all instances that were ever Ready and are not being deleted.
-//
-// Usually it is all of them. If many applications stop being Ready at the same time, the
-// cause is rather the network, a node or the probes than the applications, and they may
-// come back. Then those that have failed for less than BrakeTime stay, and of the others
-// each sweep ends only a few. The node lifecycle controller of Kubernetes stops evictions
-// for the same reason when all nodes of a zone seem to fail
+// Brake bounds how many instances a sweep ends as failed. If many fail at the same time, the
+// cause is rather the network, a node, a storage or a mistake of the culler than the
+// applications. The node lifecycle controller of Kubernetes slows evictions down for the same
+// reason when many nodes of a zone seem to fail
 // (https://kubernetes.io/docs/concepts/architecture/nodes/#rate-limits-on-eviction).
-func Brake(failedFor []time.Duration, wereReady int) (end int) {
-	if len(failedFor) <= brakeFew || len(failedFor)*brakeShare <= wereReady {
-		return len(failedFor)
+type Brake struct {
+	// Share is how many of the instances that are not being deleted a sweep may end, from 0
+	// to 1; but 10 in any case.
+	Share float64
+}
+
+// Allow says how many of the failed instances a sweep may end, the first ones in the order of
+// CompareFailed. living is the number of all instances that are not being deleted.
+//
+// While more than that are in doubt, those that have failed for less than BrakeTime stay: they
+// may come back.
+func (b Brake) Allow(failed []Verdict, living int) (end int) {
+	most, inDoubt := max(brakeFew, int(b.Share*float64(living))), 0
+	for _, v := range failed {
+		if v.InDoubt {
+			inDoubt++
+		}
 	}
-	for end < brakeFew && failedFor[end] >= BrakeTime {
+	for end < min(most, len(failed)) {
+		if v := failed[end]; v.InDoubt && v.FailedFor < BrakeTime && inDoubt > most {
+			break
+		}
 		end++
 	}
 	return end
+}
+
+// CompareFailed orders failed instances by which a sweep ends first: those that are not in
+// doubt, and of each kind those that failed longer ago.
+func CompareFailed(a, b Verdict) int {
+	if a.InDoubt != b.InDoubt {
+		if b.InDoubt {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(b.FailedFor, a.FailedFor)
 }

@@ -18,7 +18,7 @@ const (
 	maxKindText = 80
 )
 
-// Sparse returns a log for lines that strangers can cause as often as they like. The first
+// Sparse returns a log for lines that strangers or an outage can cause again and again. The first
 // warning or error of a kind goes to log at once. Those of the next minute are counted,
 // and at its end the last of them goes to log, with their number as the attribute
 // "repeats"; and so on, until a minute has none. Lines below warnings are not held back.
@@ -129,5 +129,6 @@ func (t *sparseTable) end(kind string) {
 	time.AfterFunc(sparsePeriod, func() { t.end(kind) })
 	t.mu.Unlock()
 	k.last.AddAttrs(slog.Int("repeats", k.repeats))
+	k.last.Time = time.Now()                        // a log's lines are in the order of their times
 	_ = k.next.Handle(context.Background(), k.last) // slog ignores such an error too
 }

@@ -193,8 +193,8 @@ func (p *Pages) Progress() http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 		defer cancel()
-		if _, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
-			NoInstanceNotice().Serve(w, r)
+		if inst, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
+			MissingNotice(inst.Unsure).Serve(w, r)
 			return
 		}
 		setOwnHeaders(w.Header())

@@ -17,6 +17,9 @@ const launchAgain = "Launch a new one"
 // tryAgain is the text of the button that launches once more what could not be launched.
 const tryAgain = "Try again"
 
+// unsureRetry is how long to wait until the service may know more.
+const unsureRetry = 5 * time.Second
+
 // busyRetry is how long to wait until others may have gone.
 const busyRetry = 5 * time.Second
 
@@ -40,8 +43,17 @@ func NoTunnelNotice() Notice {
 	return Notice{Code: http.StatusMethodNotAllowed, Plain: text, Title: "Not allowed", Text: text}
 }
 
-// NoInstanceNotice is for ids of which nothing is known.
-func NoInstanceNotice() Notice {
+// MissingNotice is for ids of which nothing is known. unsure says that other replicas may
+// know more.
+func MissingNotice(unsure bool) Notice {
+	if unsure {
+		return Notice{
+			Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
+			Plain: "This instance cannot be found at the moment. Try again shortly.",
+			Title: "This instance cannot be found at the moment",
+			Text:  "The service does not know at the moment whether there is an instance at this address. Nothing is lost. Load this page again in a moment.",
+		}
+	}
 	return Notice{
 		Code: http.StatusNotFound, Plain: "There is no such instance.",
 		Title: "No such instance",
@@ -65,7 +77,7 @@ func StartingNotice(inst instance.Instance) Notice {
 // UnsureNotice is for an instance whose address may belong to another by now.
 func UnsureNotice(inst instance.Instance) Notice {
 	return Notice{
-		Code: http.StatusServiceUnavailable, RetryAfter: 5 * time.Second,
+		Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 		Plain: "This instance cannot be reached at the moment. Try again shortly.",
 		Title: inst.Template + " cannot be reached at the moment",
 		Text:  "The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. Load this page again in a moment.",

@@ -125,7 +125,8 @@ func TestNotices(t *testing.T) {
 		texts  []string
 	}{
 		{"nothing here", NothingHereNotice(), 404, false, []string{"nothing at this address"}},
-		{"unknown", NoInstanceNotice(), 404, false, []string{"<title>No such instance</title>"}},
+		{"unknown", MissingNotice(false), 404, false, []string{"<title>No such instance</title>"}},
+		{"unknown at the moment", MissingNotice(true), 503, false, []string{"<title>This instance cannot be found at the moment</title>"}},
 		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node.")), 503, false, []string{
 			"<title>Starting jupyter</title>", "Waiting for a node.</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
@@ -165,12 +166,12 @@ func TestNotices(t *testing.T) {
 			if got := strings.Contains(w.Body.String(), `<form id="launch" method="post" action="/launch/jupyter">`); got != row.button {
 				t.Errorf("the page has a button: %t, want %t", got, row.button)
 			}
-			if got, want := strings.Contains(w.Body.String(), "http-equiv"), row.code == 503; got != want {
+			if got, want := strings.Contains(w.Body.String(), "http-equiv"), row.notice.progress != nil; got != want {
 				t.Errorf("the page reloads by itself: %t, want %t: only a starting instance changes", got, want)
 			}
-			retryAfter := map[int]string{503: "1"}[row.code]
-			if got := w.Header().Get("Retry-After"); got != retryAfter {
-				t.Errorf("Retry-After is %q, want %q", got, retryAfter)
+			retryAfter := w.Header().Get("Retry-After")
+			if (retryAfter != "") != (row.code == 503) {
+				t.Errorf("Retry-After is %q with %d", retryAfter, row.code)
 			}
 			if strings.Contains(w.Body.String()+row.notice.Plain, "raw text") {
 				t.Errorf("the visitor is told what only the operator should know:\n%s", w.Body)
@@ -230,7 +231,7 @@ func TestFrames(t *testing.T) {
 		wantFrames(t, row.method+" "+row.target, serve(p.Launch(), row.method, row.target, "", row.header...), row.want)
 	}
 	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter"}
-	for name, n := range map[string]Notice{"starting": StartingNotice(inst), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": NoInstanceNotice()} {
+	for name, n := range map[string]Notice{"starting": StartingNotice(inst), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": MissingNotice(false)} {
 		wantFrames(t, name, serveNotice(n, browserAccept), "'self'")
 		n.FrameAncestors = origins
 		wantFrames(t, name, serveNotice(n, browserAccept), both)

@@ -113,6 +113,7 @@ func limitsOf(pod *corev1.Pod, rules lifetime.Rules) (times []time.Time) {
 	for _, changed := range []time.Time{pod.CreationTimestamp.Time, instance.ReadyChangedAt(pod)} {
 		limits = append(limits, changed.Add(rules.StartTimeout), changed.Add(rules.StartTimeout+lifetime.FailedRetention))
 	}
+	limits = append(limits, instance.StartEnds(pod, rules.StartTimeout))
 	for i := range pod.Status.ContainerStatuses {
 		if running := pod.Status.ContainerStatuses[i].State.Running; running != nil {
 			limits = append(limits, running.StartedAt.Add(30*time.Second))
@@ -242,7 +243,6 @@ func TestRecordKeepsThePod(t *testing.T) {
 			wantSame("warm", record.IsWarm, instance.IsWarm(p))
 			wantSame("stray", record.IsStray, instance.IsStray(p))
 			wantSame("serving", record.IsServing, instance.IsServing(p))
-			wantSame("was ready", record.WasReady, instance.WasReady(p))
 			last, _ := instance.LastActivity(p)
 			wantSame("last activity", record.LastActivity.Equal(last), true)
 			wantSame("cull timeout", record.CullTimeout, rules.CullTimeoutOf(p))

@@ -83,6 +83,8 @@ func AnswerFor(err error) *Error {
 		}
 	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
+	case errors.Is(err, launch.ErrUnsure):
+		return &Error{Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly, Message: err.Error()}
 	case errors.As(err, &refusal):
 		return &Error{
 			Code: http.StatusTooManyRequests, Type: typeLimitReached, Limit: refusal.Limit, RetryAfter: refusal.RetryAfter,
@@ -112,11 +114,11 @@ func AnswerFor(err error) *Error {
 }
 
 // LogFailure logs the error of a request, unless the fault is the client's, the client has
-// gone, or a limit works as it should: anybody can cause those at any rate. The path has
+// gone, a limit works as it should, or this replica is behind: anybody can cause those at any rate. The path has
 // the name of the pod in place of an id. answer is what AnswerFor returned for err.
 func LogFailure(r *http.Request, log *slog.Logger, answer *Error, err error) {
-	limited := errors.Is(err, launch.ErrCapacity) || errors.Is(err, launch.ErrBusy)
-	if answer.Code >= http.StatusInternalServerError && !limited && !errors.Is(err, r.Context().Err()) {
+	expected := errors.Is(err, launch.ErrCapacity) || errors.Is(err, launch.ErrBusy) || errors.Is(err, launch.ErrUnsure)
+	if answer.Code >= http.StatusInternalServerError && !expected && !errors.Is(err, r.Context().Err()) {
 		path := r.URL.Path
 		if id := r.PathValue("id"); instance.ValidID(id) {
 			path = strings.Replace(path, id, instance.PodName(id), 1)

@@ -130,7 +130,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	inst, known := p.await(r.Context(), id)
 	switch {
 	case !known:
-		p.turnAway(w, r, inst.Template, pages.NoInstanceNotice())
+		p.turnAway(w, r, "", pages.MissingNotice(inst.Unsure))
 	case inst.Status == instance.StatusDeleted:
 		p.turnAway(w, r, inst.Template, pages.OverNotice(inst))
 	case inst.Status == instance.StatusFailed:

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -138,8 +139,31 @@ func (r *Remover) Remember(ctx context.Context, pod *corev1.Pod, end instance.En
 	}
 	if err != nil {
 		r.failed(ctx, "a deleted instance is not remembered", pod, end, err)
+		if isOwed {
+			r.writer.owe(pod.UID, end) // a pod that is still there is looked at again
+		}
 	}
 	return !isOwed && err == nil, err
+}
+
+// renewPeriod is how often the tombstone of a pod that is still there is renewed. It is half of
+// the time for which API servers keep Events by default (--event-ttl).
+const renewPeriod = 30 * time.Minute
+
+// Renew makes the API server keep a tombstone for longer, if it is time for that. Its count says
+// how often that was done.
+func (r *Remover) Renew(ctx context.Context, tombstone *corev1.Event) error {
+	if r.Now().Sub(tombstone.LastTimestamp.Time) < time.Duration(tombstone.Count)*renewPeriod {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
+	defer cancel()
+	patch := fmt.Appendf(nil, `{"count":%d}`, tombstone.Count+1)
+	_, err := r.Client.CoreV1().Events(r.Namespace).Patch(ctx, tombstone.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: instance.ManagerName})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("renew tombstone %s: %w", tombstone.Name, err)
+	}
+	return nil
 }
 
 // writeTombstone applies the tombstone instead of creating it, because one can be
