@@ -161,19 +161,7 @@ func TestDocsHaveEveryMetric(t *testing.T) {
 
 // Every threat in docs/security.md names tests that exist.
 func TestThreatsAreTested(t *testing.T) {
-	tests := map[string]bool{}
-	noError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "." {
-			return fs.SkipDir // build output
-		}
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(readDoc(t, path), -1) {
-			tests[match[1]] = true
-		}
-		return nil
-	}))
+	tests := allTests(t)
 	_, section, found := strings.Cut(readDoc(t, "docs/security.md"), "\n## Threats\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := 0
@@ -195,6 +183,39 @@ func TestThreatsAreTested(t *testing.T) {
 	}
 	if !found || rows < 30 {
 		t.Errorf("found %d threats", rows)
+	}
+}
+
+// allTests returns the names of the tests of all modules.
+func allTests(t testing.TB) map[string]bool {
+	t.Helper()
+	tests := map[string]bool{}
+	noError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "." {
+			return fs.SkipDir // build output
+		}
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(readDoc(t, path), -1) {
+			tests[match[1]] = true
+		}
+		return nil
+	}))
+	return tests
+}
+
+// Every test that a page names is there.
+func TestDocsNameTests(t *testing.T) {
+	tests := allTests(t)
+	pages, err := filepath.Glob("docs/*.md")
+	noError(t, err)
+	for _, page := range pages {
+		for _, name := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(readDoc(t, page), -1) {
+			if !tests[name[1]] {
+				t.Errorf("%s: there is no test %s", page, name[1])
+			}
+		}
 	}
 }
 

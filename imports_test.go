@@ -26,6 +26,7 @@ func rooms() map[string][]string {
 		"upstream":   {},
 		"gate":       {},
 		"profiling":  {},
+		"replicas":   {"instance"},
 
 		"origin":      {"instance"},
 		"admission":   {"instance"},

@@ -156,11 +156,11 @@ func TestManifestsStayInTheirNamespaces(t *testing.T) {
 	}
 }
 
-// TestManifestsGrantLeastPrivilege pins the service's rights, so that a new right
-// is a deliberate change of this list.
+// TestManifestsGrantLeastPrivilege pins the service's rights: a new one is a deliberate change.
 func TestManifestsGrantLeastPrivilege(t *testing.T) {
 	want := []string{
 		"controller: leases create",
+		"controller: leases delete,list,patch,watch",
 		"controller: leases get,update [binder-deploy-kubernetes]",
 		"controller: services list,watch [binder-proxy]",
 		"instances: daemonsets create,delete,list,watch",

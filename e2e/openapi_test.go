@@ -20,6 +20,7 @@ import (
 func notProvoked(operations map[string][]string) map[string]string {
 	reasons := map[string]string{
 		"stopInstance 503": "the API server would have to be away; TestLauncherFails has this answer",
+		"getInstance 503":  "the API server would have to be away; TestUnknownWhileBehind has this answer",
 	}
 	for operation := range operations {
 		reasons[operation+" 421"] = "the service under test has no --instance-domain; TestAppAtEveryHost has this answer"

@@ -171,11 +171,7 @@ func TestPreloadNewNodes(t *testing.T) {
 	suite.SimulateNodes(t)
 	suite.AddSimulatedNode(t, "simulated-1")
 	suite.AddSimulatedNode(t, "simulated-2")
-	onSimulated := func(template *corev1.PodTemplate) {
-		template.Template.Spec.NodeSelector = map[string]string{harness.SimulatedKey: "true"}
-		template.Template.Spec.Tolerations = []corev1.Toleration{{Key: harness.SimulatedKey, Operator: corev1.TolerationOpExists}}
-	}
-	suite.CopyTemplate(t, "echo", template, onSimulated)
+	suite.CopyTemplate(t, "echo", template, harness.OnSimulatedNodes)
 	counts := func(status string, done, toDo int) func(preloadStatus) bool {
 		return func(p preloadStatus) bool { return p.Status == status && p.Done == done && p.ToDo == toDo }
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests: the unit tests of every module with the race detector, the
-# integration tests against the local cluster's API server, and the end-to-end
-# tests of the service on that cluster. The last line of the output is
+# integration tests against the local cluster's API server, the end-to-end tests of
+# the service on that cluster, and a few faults on it. The last line of the output is
 # "N passed, N failed", followed by ", N skipped" if tests were skipped.
 #
 # If a cluster is running, it stays running. A cluster that this script starts is
@@ -18,14 +18,15 @@ started=false # whether this script started the cluster
 short=-short
 [[ ${LONG:-} != 1 ]] || short=
 
-# run_tests <name> <module> <format> <go test flags…> writes $results/<name>.json.
+# run_tests <name> <module> <format> <go test flags…> writes $results/<name>.json. hack/lint.sh
+# vets all packages, so go test need not.
 # It succeeds even if tests fail: testsum fails the run after all tests have run.
 run_tests() {
   local name=$1 module=$2 format=$3
   shift 3
   say "testing: $name"
   env -C "$root/$module" "$build/bin/gotestsum" --format="$format" --format-hide-empty-pkg \
-    --jsonfile "$results/$name.json" -- "$@" || say "$name: there are failures"
+    --jsonfile "$results/$name.json" -- -vet=off "$@" || say "$name: there are failures"
 }
 
 # tests_with_tag <module> <tag> lists the tests that exist with the tag only.
@@ -68,6 +69,8 @@ test_on_cluster() {
   name=$(tests_with_tag e2e e2e | only)
   # One package after the other: pods that start beside a busy browser start late.
   BINDER_E2E_ALL=1 run_tests e2e e2e testname -race -count=1 -p=1 $short -timeout=45m -tags e2e -run "$name" ./...
+  # The whole suite of faults takes hours: make test-faults.
+  run_tests faults e2e testname -race -count=1 -short -timeout=20m -tags faults -run '^Test(SecondNode|Faults)$' ./faults
 }
 
 need git go node npm
@@ -98,7 +101,7 @@ if start_cluster; then
   test_on_cluster
 else
   say "no cluster: skipping the tests that need one"
-  { tests_with_tag . integration; tests_with_tag e2e e2e; } >"$not_run"
+  { tests_with_tag . integration; tests_with_tag e2e e2e; tests_with_tag e2e faults; } >"$not_run"
 fi
 trap - EXIT
 stop_cluster

@@ -10,12 +10,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/binder-project/binder-deploy-kubernetes/tools/goimage"
 )
@@ -128,23 +123,7 @@ func Checkout(ctx context.Context, root, commit, dir string) (Version, error) {
 // localhost/image:tag, and writes it to an archive. The command load of the local cluster
 // reads it.
 func (v Version) WriteImage(ctx context.Context, image, archive string) error {
-	tag, err := name.NewTag(image)
-	if err != nil {
-		return fmt.Errorf("parse the image's name: %w", err)
-	}
-	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
-	binary := archive + ".binary"
-	if err := goimage.ServiceProgram(v.Dir, v.source).Compile(ctx, platform, binary); err != nil {
-		return err
-	}
-	built, err := goimage.New(goimage.ServiceSpec(platform, binary, v.source))
-	if err != nil {
-		return err
-	}
-	if err := tarball.WriteToFile(archive, tag, built); err != nil {
-		return fmt.Errorf("write the image of %s: %w", v.Name(), err)
-	}
-	return nil
+	return goimage.WriteService(ctx, goimage.ServiceProgram(v.Dir, v.source), v.source, image, archive)
 }
 
 // git runs git in the repository and returns what it prints.

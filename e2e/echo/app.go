@@ -13,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -34,6 +35,9 @@ type app struct {
 	exit chan<- int        // receives the process's exit code
 
 	procedures map[string]http.Handler // of rpc, by their names
+
+	mu    sync.Mutex
+	eaten [][]byte // by requests to eat
 }
 
 func newApp(environ []string, exit chan<- int) *app {
@@ -68,6 +72,10 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.redirect(w, r)
 	case "dial":
 		a.dial(w, r)
+	case "fill":
+		a.fill(w, r)
+	case "eat":
+		a.eat(w, r)
 	case "exit":
 		a.exitProcess(w, r)
 	default:

@@ -9,6 +9,8 @@
 //	redirect?to=<address>                  redirects
 //	status?code=<code>                     answers with the code
 //	dial?to=<network>://<address>&to=…     reports which addresses it can reach
+//	fill[?bytes=<n>]                       writes a temporary file of zeros
+//	eat[?bytes=<n>]                        takes memory and keeps it
 //	exit[?code=<n>]                        makes the process exit
 //	binder.Echo/<Join or Count>            a remote procedure: gRPC-Web or Connect
 //

@@ -2,9 +2,7 @@ package faults
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,32 +11,52 @@ import (
 
 // apiServerFaults are what can happen to the API server, and on the way to it.
 func apiServerFaults() []Fault {
-	isEvent := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/events") }
-	isPodWrite := func(r *http.Request) bool {
-		return strings.Contains(r.URL.Path, "/pods") && r.Method != http.MethodGet
+	isWrite := func(of string) func(*http.Request) bool {
+		return func(r *http.Request) bool { return strings.Contains(r.URL.Path, of) && r.Method != http.MethodGet }
 	}
-	isWatch := func(r *http.Request) bool { return r.URL.Query().Get("watch") == "true" }
+	isPodWrite, isEventWrite := isWrite("/pods"), isWrite("/events")
+	isPodPatch := func(r *http.Request) bool { return isPodWrite(r) && r.Method == http.MethodPatch }
 	const away = 90 * time.Second // client-go's watches come back within 30 s, a Lease within 15 s
-	return []Fault{
+	faults := []Fault{
 		{Name: "the API server is stopped for 5 s", Make: stopPart("kube-apiserver"), Hold: 5 * time.Second, Within: away, Harmless: served(), Short: true},
-		{Name: "the API server is stopped for 60 s", Make: stopPart("kube-apiserver"), Hold: time.Minute, Within: away, Harmless: served()},
-		{Name: "the API server is stopped for 5 min", Make: stopPart("kube-apiserver"), Hold: 5 * time.Minute, Within: away, Harmless: served()},
+		{
+			Name: "the API server is stopped for 60 s", Make: excusing(stopPart("kube-apiserver"), startTimeout), Hold: time.Minute, Within: away,
+			Harmless: served(), Away: true,
+		},
+		{
+			Name: "the API server is stopped for 5 min", Make: excusing(stopPart("kube-apiserver"), startTimeout), Hold: 5 * time.Minute, Within: away,
+			Harmless: served(), Away: true,
+		},
 		{Name: "the API server stands still for 30 s", Make: pausePart("kube-apiserver"), Hold: 30 * time.Second, Within: away, Harmless: served()},
 		{Name: "etcd is restarted", Make: stopPart("etcd"), Hold: time.Second, Within: away, Harmless: served()},
 		{Name: "etcd stands still for 10 s", Make: pausePart("etcd"), Hold: 10 * time.Second, Within: away, Harmless: served()},
+		{Name: "etcd is slow for 20 s", Make: slowPart("etcd", 300*time.Millisecond, 200*time.Millisecond, 40), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "a third of the requests are answered 429", Make: trouble("", Trouble{Code: 429, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "a third of the requests are answered 500", Make: trouble("", Trouble{Code: 500, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "each request takes 1.5 s longer", Make: trouble("", Trouble{Delay: 1500 * time.Millisecond}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "half of the requests end without an answer", Make: trouble("", Trouble{Refuse: true, Share: 0.5}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "the leader alone cannot reach the API server", Make: troubleOfLeader(Trouble{Refuse: true}), Hold: 30 * time.Second, Within: away, Harmless: served()},
+		// Longer than a replica counts as one that is there.
+		{Name: "the leader alone cannot reach the API server", Make: cutOffLeader, Hold: 150 * time.Second, Within: away, Harmless: served(), Away: true},
 		{Name: "one replica alone is answered 500", Make: troubleOfFollower(Trouble{Code: 500}), Hold: 30 * time.Second, Within: away, Harmless: served()},
 		{Name: "all watches are cut", Make: cutWatches, Within: 30 * time.Second, Harmless: served(), Short: true},
-		{Name: "all watches fall silent", Make: trouble("", Trouble{Silent: true, Only: isWatch}), Hold: 45 * time.Second, Within: away, Harmless: served()},
+		{
+			// By the Leases, replicas notice that after 10 s: docs/operate.md says so.
+			Name: "all watches fall silent", Make: silenceWatches, Hold: 45 * time.Second, Within: away, Harmless: served(),
+			Blind: 12 * time.Second,
+		},
 		{Name: "watches are cut, and their versions have expired", Make: cutWatchesExpired, Hold: 5 * time.Second, Within: away, Harmless: served()},
 		{Name: "watches without bookmarks", Make: noBookmarks, Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "Events are refused", Make: trouble("", Trouble{Code: 403, Only: isEvent}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "Events are refused", Make: trouble("", Trouble{Code: 403, Only: isEventWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "writes of pods conflict", Make: trouble("", Trouble{Code: 409, Share: 0.5, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "answers to a third of the writes of pods are lost", Make: trouble("", Trouble{Lose: true, Share: 0.33, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		// Longer than a replica that says nothing counts as one that is there, and the timeout
+		// of what is in use.
+		{Name: "changes of pods are refused for 170 s", Make: trouble("", Trouble{Code: 403, Only: isPodPatch}), Hold: 170 * time.Second, Within: away, Harmless: append(served(), Launches)},
 	}
+	for i := range faults {
+		faults[i].Unsure = true
+	}
+	return faults
 }
 
 // served are what goes on without the API server.
@@ -60,6 +78,17 @@ func pausePart(part string) maker {
 	}
 }
 
+// slowPart lets a part of the cluster stand still and run in turns, until they are over.
+func slowPart(part string, stopped, running time.Duration, turns int) maker {
+	return func(_ context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
+		wait, err := w.Cluster.Slow(part, stopped, running, turns)
+		if err != nil {
+			return nil, err
+		}
+		return func(context.Context) error { return wait() }, nil
+	}
+}
+
 // trouble makes trouble between the replica at an address and the API server.
 func trouble(address string, t Trouble) maker {
 	return func(_ context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
@@ -73,24 +102,10 @@ func (w *World) endTrouble(context.Context) error {
 	return nil
 }
 
-func troubleOfLeader(t Trouble) maker   { return troubleOfReplica(0, t) }
-func troubleOfFollower(t Trouble) maker { return troubleOfReplica(1, t) }
-
-// troubleOfReplica makes trouble for one replica: 0 is the leader.
-func troubleOfReplica(n int, t Trouble) maker {
+// troubleOfFollower makes trouble for one replica, which does not lead.
+func troubleOfFollower(t Trouble) maker {
 	return func(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
-		replicas, err := w.replicas(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if len(replicas) <= n {
-			return nil, fmt.Errorf("%d replicas are ready", len(replicas))
-		}
-		api, err := url.Parse(replicas[n].API.Base())
-		if err != nil {
-			return nil, err
-		}
-		address, _, err := net.SplitHostPort(api.Host)
+		address, err := w.addressOf(ctx, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -98,19 +113,49 @@ func troubleOfReplica(n int, t Trouble) maker {
 	}
 }
 
+// cutOffLeader cuts the leader off from the API server, and its watches too.
+func cutOffLeader(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	address, err := w.addressOf(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	undo, err := trouble(address, Trouble{Refuse: true})(ctx, w, random)
+	w.Between.CutWatches(address)
+	return undo, err
+}
+
+// addressOf returns the address of a replica's pod: 0 is the leader.
+func (w *World) addressOf(ctx context.Context, n int) (string, error) {
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return "", err
+	}
+	api, err := url.Parse(replicas[n].API.Base())
+	if err != nil {
+		return "", err
+	}
+	return api.Hostname(), nil
+}
+
 func cutWatches(_ context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
-	w.Between.CutWatches()
+	w.Between.CutWatches("")
 	return nil, nil
 }
 
 func cutWatchesExpired(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
 	undo, err := trouble("", Trouble{Expire: true})(ctx, w, random)
-	w.Between.CutWatches()
+	w.Between.CutWatches("")
 	return undo, err
+}
+
+// silenceWatches lets watches bring nothing.
+func silenceWatches(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	isWatch := func(r *http.Request) bool { return r.URL.Query().Get("watch") == "true" }
+	return trouble("", Trouble{Silent: true, Only: isWatch})(ctx, w, random)
 }
 
 func noBookmarks(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
 	undo, err := trouble("", Trouble{NoBookmarks: true})(ctx, w, random)
-	w.Between.CutWatches()
+	w.Between.CutWatches("")
 	return undo, err
 }

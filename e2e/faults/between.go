@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"sync"
@@ -26,8 +27,10 @@ type Trouble struct {
 	Only   func(*http.Request) bool // which requests; all if nil
 	Share  float64                  // of them, at random; all if 0
 	Code   int                      // answered in place of the API server, if not 0
+	Error  *apierrors.StatusError   // answered in place of the API server, if not nil
 	Delay  time.Duration            // before the request goes on
 	Refuse bool                     // the connection ends without an answer
+	Lose   bool                     // the API server does what it is asked to, and the answer is lost
 	Expire bool                     // watches that go on from a version of before are answered 410 Gone
 	// Silent keeps watches open, those of before as well, and nothing arrives any more.
 	Silent bool
@@ -116,12 +119,15 @@ func (b *Between) End() {
 	}
 }
 
-// CutWatches ends all watches that are open.
-func (b *Between) CutWatches() {
+// CutWatches ends the watches of the replica at an address that are open, or those of all if the
+// address is "".
+func (b *Between) CutWatches(address string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for w := range b.watches {
-		w.cancel()
+		if address == "" || address == w.address {
+			w.cancel()
+		}
 	}
 }
 
@@ -150,12 +156,19 @@ func (b *Between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch version := query.Get("resourceVersion"); {
 	case trouble.Refuse:
 		panic(http.ErrAbortHandler)
+	case trouble.Error != nil:
+		answerStatus(w, trouble.Error)
+		return
 	case trouble.Code != 0:
-		answerStatus(w, trouble.Code)
+		answerStatus(w, apierrors.NewGenericServerResponse(trouble.Code, "", schema.GroupResource{}, "", madeHere, 1, true))
 		return
 	case trouble.Expire && version != "" && version != "0":
-		answerStatus(w, http.StatusGone)
+		answerStatus(w, apierrors.NewResourceExpired(madeHere))
 		return
+	}
+	if trouble.Lose {
+		b.proxy.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
 	}
 	if isWatch && trouble.NoBookmarks {
 		query.Del("allowWatchBookmarks")
@@ -168,19 +181,18 @@ func (b *Between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.proxy.ServeHTTP(w, r)
 }
 
-// answerStatus answers as the API server does.
-func answerStatus(w http.ResponseWriter, code int) {
-	const message = "made by the fault suite"
-	status := apierrors.NewGenericServerResponse(code, "", schema.GroupResource{}, "", message, 1, true).Status()
-	if code == http.StatusGone {
-		status = apierrors.NewResourceExpired(message).Status()
-	}
+// madeHere is the message of errors whose text does not matter.
+const madeHere = "made by the fault suite"
+
+// answerStatus answers with an error as the API server does.
+func answerStatus(w http.ResponseWriter, err *apierrors.StatusError) {
+	status := err.Status()
 	status.APIVersion, status.Kind = "v1", "Status"
-	if code == http.StatusTooManyRequests {
+	if status.Code == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
+	w.WriteHeader(int(status.Code))
 	_ = json.NewEncoder(w).Encode(&status) // fails if the client has gone
 }
 

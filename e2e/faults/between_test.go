@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 )
 
@@ -71,6 +73,7 @@ func TestTroubles(t *testing.T) {
 		{"for this replica", "127.0.0.1", "", Trouble{Code: 429}, 429},
 		{"for other requests", "", "", Trouble{Code: 500, Only: func(r *http.Request) bool { return r.URL.Path == "/x" }}, 200},
 		{"no answer", "", "", Trouble{Refuse: true}, 0},
+		{"an error", "", "", Trouble{Error: apierrors.NewConflict(schema.GroupResource{}, "", nil)}, 409},
 		{"an expired version", "", "?resourceVersion=5", Trouble{Expire: true}, 410},
 		{"any version", "", "?resourceVersion=0", Trouble{Expire: true}, 200},
 		{"a delay", "", "", Trouble{Delay: time.Millisecond}, 200},
@@ -109,7 +112,7 @@ func TestWatches(t *testing.T) {
 	one := watch()
 	events <- "a"
 	assert.Equal(t, "a\n", line(one))
-	b.CutWatches()
+	b.CutWatches("")
 	assert.NotEqual(t, "b\n", line(one), "it was cut")
 
 	two := watch()

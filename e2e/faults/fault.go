@@ -8,6 +8,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -24,13 +25,17 @@ type World struct {
 	Between *Between
 	Ledger  *Ledger
 	Load    *Load
+	Root    string // of the repository
 }
 
 // Fault is something that breaks, and what the service promises all the same.
 type Fault struct {
 	Name string
+	// Prepare makes what Make needs, before the fault's time counts; nil for nothing.
+	Prepare func(ctx context.Context, w *World) error
 	// Make breaks something, and returns how to mend it. A fault that mends itself, as a killed
-	// process that is started again, has nothing to undo.
+	// process that is started again, has nothing to undo. What is returned with an error is
+	// undone as well.
 	Make func(ctx context.Context, w *World, random *rand.Rand) (undo func(context.Context) error, err error)
 	// Hold is how long it stays broken; each round adds up to a second.
 	Hold time.Duration
@@ -42,22 +47,29 @@ type Fault struct {
 	Ends bool
 	// Cuts says that WebSockets may be cut without a close frame, as by a process that is killed.
 	Cuts bool
+	// Renews says that times on pods may be wrong because of it: see Bounds.
+	Renews bool
+	// Unsure says that replicas may not hear of what changes in the cluster, Away that this lasts
+	// for so long that they refuse visits of instances that may have ended, and Blind for how long
+	// they need not notice it.
+	Unsure, Away bool
+	Blind        time.Duration
 	// Short says that the fault is part of the short form of the suite.
 	Short bool
 }
 
 // All returns every fault.
-func All() []Fault { return slices.Concat(replicaFaults(), apiServerFaults()) }
+func All() []Fault {
+	return slices.Concat(replicaFaults(), apiServerFaults(), nodeFaults(), quotaFaults(), clockFaults(), editFaults(), massFaults(), versionFaults())
+}
 
 // Outcome is what one round of a fault brought.
 type Outcome struct {
 	Fault          string
-	Round          int
 	Held           time.Duration
-	Sent, Failed   int
-	Why            string // the failures, counted
-	Before, After  int    // living instances
-	Closed, Cut    int    // WebSockets, with and without a close frame
+	Counts         Counts
+	Before, After  int // living instances
+	Sockets        sockets
 	WellAfter      time.Duration
 	Findings       Findings
 	Process        string // what grew in the service's processes
@@ -69,7 +81,12 @@ const quiet = 4 * time.Second
 
 // Run makes a fault once, waits until all is well and all that must end has ended, and returns
 // what came of it. The error is of the suite itself.
-func (w *World) Run(ctx context.Context, fault Fault, round int, random *rand.Rand) (o Outcome, err error) {
+func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outcome, err error) {
+	if fault.Prepare != nil {
+		if err := fault.Prepare(ctx, w); err != nil {
+			return o, fmt.Errorf("prepare the fault: %w", err)
+		}
+	}
 	if _, err := w.awaitWell(ctx, time.Now(), time.Now().Add(2*time.Minute)); err != nil {
 		return o, fmt.Errorf("before the fault: %w", err)
 	}
@@ -78,14 +95,21 @@ func (w *World) Run(ctx context.Context, fault Fault, round int, random *rand.Ra
 	w.Ledger.TakeCounts()
 	w.Load.TakeSockets()
 	processes := w.processes(ctx)
-	o = Outcome{Fault: fault.Name, Round: round, Before: w.Ledger.Alive()}
+	o = Outcome{Fault: fault.Name, Before: w.Ledger.Alive()}
 	o.Held = fault.Hold
 	if fault.Hold > 0 {
 		o.Held += time.Duration(random.Int64N(int64(time.Second)))
 	}
 	began := time.Now()
+	if fault.Unsure {
+		w.Load.unsure.Store(&unsure{began, fault.Away, fault.Blind})
+		defer w.Load.unsure.Store(nil)
+	}
 	undo, err := fault.Make(ctx, w, random)
 	if err != nil {
+		if undo != nil {
+			err = errors.Join(err, undo(context.WithoutCancel(ctx)))
+		}
 		return o, fmt.Errorf("make the fault: %w", err)
 	}
 	pause(ctx, o.Held)
@@ -101,12 +125,13 @@ func (w *World) Run(ctx context.Context, fault Fault, round int, random *rand.Ra
 		well = time.Now()
 	}
 	o.WellAfter = max(0, well.Sub(undone))
-	late := w.awaitEnds(ctx, well)
-	o.Findings = w.Ledger.Judge(late, fault.Ends, well)
+	bounds := boundsOf(fault)
+	w.awaitEnds(ctx, bounds, well)
 	o.After = w.Ledger.Alive()
-	o.Sent, o.Failed, o.Why = w.Ledger.TakeCounts()
-	o.Closed, o.Cut = w.Load.TakeSockets()
+	o.Counts = w.Ledger.TakeCounts()
+	o.Sockets = w.Load.TakeSockets()
 	o.Process = processes.grown(w.processes(ctx))
+	o.Findings = w.Ledger.Judge(bounds, well, time.Now(), fault.Ends)
 	o.RepeatedInLogs = w.repeatedInLogs(ctx, began)
 	return o, nil
 }
@@ -115,10 +140,7 @@ func (w *World) Run(ctx context.Context, fault Fault, round int, random *rand.Ra
 // ready. It returns since when.
 func (w *World) awaitWell(ctx context.Context, from, until time.Time) (since time.Time, err error) {
 	for pause(ctx, 200*time.Millisecond) {
-		replicas, err := w.replicas(ctx)
-		if err == nil && len(replicas) < 2 {
-			err = fmt.Errorf("%d replicas are ready", len(replicas))
-		}
+		_, err := w.replicas(ctx)
 		if err != nil {
 			from = time.Now()
 		}
@@ -133,35 +155,36 @@ func (w *World) awaitWell(ctx context.Context, from, until time.Time) (since tim
 	return time.Time{}, ctx.Err()
 }
 
-// awaitEnds waits for the instances of before that must end, and returns those that have not
-// in time.
-func (w *World) awaitEnds(ctx context.Context, well time.Time) (late []string) {
-	for pause(ctx, 200*time.Millisecond) {
-		ids, until := w.Ledger.Waiting(w.bounds(), usedTimeout, well, well)
-		if len(ids) == 0 || time.Now().After(until) {
-			return ids
-		}
+// awaitEnds waits until the instances of before that must end are gone, or should be.
+func (w *World) awaitEnds(ctx context.Context, b Bounds, well time.Time) {
+	for pause(ctx, 200*time.Millisecond) && time.Now().Before(w.Ledger.Waiting(b, well)) {
+		continue
 	}
-	return nil
 }
 
-// bounds are what e2e/manifests sets.
-func (w *World) bounds() Bounds {
-	return Bounds{
+// boundsOf returns what e2e/manifests sets, and the fault.
+func boundsOf(fault Fault) Bounds {
+	b := Bounds{
 		MinTimeout: time.Second, StartTimeout: harness.StartTimeout, Retention: harness.FailedRetention,
-		Settle: 2 * time.Minute, Removal: 15 * time.Second,
+		Settle: 2 * time.Minute, Removal: 15 * time.Second, Grace: catchUp, Renews: fault.Renews,
 	}
+	if fault.Away { // much has waited for the API server
+		b.Removal = time.Minute
+	}
+	return b
 }
 
 // Problems returns what must not have been, a sentence each.
 func (o Outcome) Problems(fault Fault) []string {
 	problems := o.Findings.Problems
-	if o.Cut > 0 && !fault.Cuts {
-		problems = append(problems, fmt.Sprintf("%d WebSockets were cut without a close frame", o.Cut))
+	if len(o.Sockets.cut) > 0 && !fault.Cuts {
+		problems = append(problems, fmt.Sprintf("WebSockets were cut without a close frame: %s", strings.Join(o.Sockets.cut, "; ")))
 	}
 	for _, kind := range fault.Harmless {
-		if strings.Contains(o.Why, " "+string(kind)+":") {
-			problems = append(problems, fmt.Sprintf("requests failed that must not (%s): %s", kind, o.Why))
+		for failure, n := range o.Counts.Failed {
+			if failure.Kind == kind && !strings.HasSuffix(failure.Reason, mayHaveEnded) && !strings.HasSuffix(failure.Reason, notYetKnown) {
+				problems = append(problems, fmt.Sprintf("%d requests failed that must not, %s: %s: %s", n, kind, failure.Reason, strings.Join(o.Counts.Examples[failure], "; ")))
+			}
 		}
 	}
 	if o.Process != "" {

@@ -5,11 +5,15 @@ package faults
 import (
 	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
 	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -22,11 +26,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/wrongclock"
+	"github.com/binder-project/binder-deploy-kubernetes/tools/goimage"
 )
 
 // suite is the service under test, and between stands between it and the API server. Only
@@ -65,13 +72,24 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, fmt.Errorf("connect to the cluster: %w", err)
 	}
+	cluster, err := findCluster()
+	if err != nil {
+		return 1, err
+	}
+	if err := cluster.AddNode(ctx); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, cluster.RemoveNode(context.WithoutCancel(ctx))) }()
+	if err := loadService(ctx, kube, root); err != nil {
+		return 1, err
+	}
 	kubeconfig, err := startBetween(ctx, kube)
 	if err != nil {
 		return 1, err
 	}
 	suite, err = harness.Start(ctx, kube, root, os.Stderr, harness.Options{
-		Manifests: "e2e/faults/manifests",
-		Secrets:   map[string]map[string]string{"binder-cluster": {"kubeconfig": kubeconfig}},
+		Manifests: "e2e/faults/manifests", Outages: true,
+		Secrets: map[string]map[string]string{"binder-cluster": {"kubeconfig": kubeconfig}},
 	})
 	if err == nil {
 		code = m.Run()
@@ -82,19 +100,51 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	return code, errors.Join(err, suite.Stop(context.WithoutCancel(ctx), false))
 }
 
+// loadService builds the service's image and loads it into the cluster: with a clock that can be
+// set, which takes minutes the first time, unless none of the faults sets it.
+func loadService(ctx context.Context, kube *harness.Kube, root string) error {
+	dir, err := os.MkdirTemp("", "binder-faults-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	write := writeImage
+	if !testing.Short() {
+		fmt.Fprintln(os.Stderr, "faults: building the service with a clock that can be set; the first time takes minutes…")
+		write = wrongclock.WriteImage
+	}
+	archive := filepath.Join(dir, "image.tar")
+	if err := write(ctx, root, serviceImage+":"+imageTag, archive); err != nil {
+		return err
+	}
+	return kube.LoadImage(ctx, root, archive)
+}
+
+// writeImage builds the image of the service as it is.
+func writeImage(ctx context.Context, root, image, archive string) error {
+	source, err := goimage.Describe(ctx, root)
+	if err != nil {
+		return err
+	}
+	return goimage.WriteService(ctx, goimage.ServiceProgram(root, source), source, image, archive)
+}
+
 // startBetween starts the Between, and returns the replicas' kubeconfig.
 func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, err error) {
-	host, _, err := net.SplitHostPort(betweenAddress)
+	const certificateName = "between"
+	// A day old, for a replica whose clock is behind.
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("make a key: %w", err)
 	}
-	certificate, key, err := cert.GenerateSelfSignedCertKey(host, []net.IP{net.ParseIP(host)}, nil)
+	certificate, err := cert.NewSelfSignedCACert(cert.Config{CommonName: certificateName, NotBefore: time.Now().AddDate(0, 0, -1)}, key)
 	if err != nil {
 		return "", fmt.Errorf("make a certificate: %w", err)
 	}
-	pair, err := tls.X509KeyPair(certificate, key)
+	pair := tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key}
+	certificatePEM, err := cert.EncodeCertificates(certificate)
 	if err != nil {
-		return "", fmt.Errorf("read the certificate: %w", err)
+		return "", fmt.Errorf("encode the certificate: %w", err)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", kube.Kubeconfig())
 	if err != nil {
@@ -113,7 +163,7 @@ func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, e
 		}
 	}()
 	replicas := clientcmdapi.NewConfig()
-	replicas.Clusters["between"] = &clientcmdapi.Cluster{Server: "https://" + betweenAddress, CertificateAuthorityData: certificate}
+	replicas.Clusters["between"] = &clientcmdapi.Cluster{Server: "https://" + betweenAddress, TLSServerName: certificateName, CertificateAuthorityData: certificatePEM}
 	replicas.AuthInfos["replica"] = &clientcmdapi.AuthInfo{TokenFile: "/var/run/secrets/kubernetes.io/serviceaccount/token"}
 	replicas.Contexts["between"] = &clientcmdapi.Context{Cluster: "between", AuthInfo: "replica"}
 	replicas.CurrentContext = "between"
@@ -122,45 +172,80 @@ func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, e
 }
 
 // TestFaults makes every fault under the load, or those of the short form with -short. Each
-// round prints a line of the report. BINDER_FAULTS_SEED repeats a run's timing.
+// fault has a line in the report. BINDER_FAULTS_SEED repeats a run's timing, and
+// BINDER_FAULTS_ROUNDS makes each fault as often.
 func TestFaults(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("BINDER_FAULTS_SEED"); given != "" {
-		var err error
-		seed, err = strconv.ParseUint(given, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := uint64(number(t, "BINDER_FAULTS_SEED", time.Now().UnixNano()))
 	t.Logf("BINDER_FAULTS_SEED=%d", seed)
-	suite.CopyTemplate(t, "echo", template, func(made *corev1.PodTemplate) {
-		if made.Annotations == nil {
-			made.Annotations = map[string]string{}
-		}
-		made.Annotations["binder-project.org/idle-paths"] = "idle"
+	small := func(made *corev1.PodTemplate) { // so that hundreds fit on the node
+		made.Template.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1m")
+	}
+	used := func(made *corev1.PodTemplate) {
+		made.Annotations = map[string]string{"binder-project.org/idle-paths": "idle"}
+		onSecondNode(&made.Template.Spec)
+	}
+	suite.CopyTemplate(t, "echo", template, small, used)
+	suite.CopyTemplate(t, "echo", pooled, small, used, func(made *corev1.PodTemplate) {
+		made.Annotations["binder-project.org/pool-size"] = fmt.Sprint(poolSize)
 	})
+	for _, name := range []string{simulated, recorded} {
+		suite.CopyTemplate(t, "echo", name, small, harness.OnSimulatedNodes)
+	}
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	w := startWorld(t, seed)
-	rounds := 3
+	rounds := number(t, "BINDER_FAULTS_ROUNDS", 3)
 	if testing.Short() {
 		rounds = 1
 	}
-	report := os.Stdout
-	WriteHeader(report)
+	report := createReport(t)
+	fmt.Fprint(report, reportHeader)
 	for _, fault := range All() {
 		if testing.Short() && !fault.Short {
 			continue
 		}
+		var line Line
 		for round := range rounds {
 			t.Run(fmt.Sprintf("%s/%d", fault.Name, round+1), func(t *testing.T) {
 				of := fnv.New64a()
 				fmt.Fprint(of, fault.Name, round)
-				outcome, err := w.Run(t.Context(), fault, round+1, rand.New(rand.NewPCG(seed, of.Sum64())))
-				outcome.Write(report)
+				outcome, err := w.Run(ctx, fault, rand.New(rand.NewPCG(seed, of.Sum64())))
 				require.NoError(t, err)
-				for _, problem := range outcome.Problems(fault) {
+				problems := outcome.Problems(fault)
+				line.Add(outcome, problems)
+				for _, problem := range problems {
 					t.Error(problem)
 				}
 			})
 		}
+		if line.Rounds > 0 {
+			require.NoError(t, line.Write(report))
+		}
 	}
+}
+
+// number returns what an environment variable says, or another number if it is not set.
+func number(t *testing.T, variable string, otherwise int64) int64 {
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	require.NoError(t, err, variable)
+	return n
+}
+
+// createReport returns where the report is written to: the standard output, and a file, if
+// BINDER_FAULTS_REPORT names one.
+func createReport(t *testing.T) io.Writer {
+	path := os.Getenv("BINDER_FAULTS_REPORT")
+	if path == "" {
+		return os.Stdout
+	}
+	file, err := os.Create(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, file.Close()) })
+	return io.MultiWriter(os.Stdout, file)
 }
 
 // startWorld starts the load, and ends it with the test.
@@ -169,20 +254,27 @@ func startWorld(t *testing.T, seed uint64) *World {
 	load := NewLoad(suite, ledger, seed)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	require.NoError(t, load.WatchPods(ctx))
 	go func() {
 		defer close(ended)
 		load.Run(ctx)
 	}()
 	t.Cleanup(func() { <-ended })
 	t.Cleanup(cancel)
-	// The cluster's own commands know it by its real path.
+	cluster, err := findCluster()
+	require.NoError(t, err)
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	return &World{Suite: suite, Between: between, Ledger: ledger, Load: load, Cluster: cluster, Root: root}
+}
+
+// findCluster finds the local cluster by its real path, by which its own commands know it.
+func findCluster() (Cluster, error) {
 	dir, err := filepath.EvalSymlinks(cmp.Or(os.Getenv("BINDER_CLUSTER_DIR"), "../../.cluster"))
-	require.NoError(t, err)
-	dir, err = filepath.Abs(dir)
-	require.NoError(t, err)
-	return &World{
-		Suite: suite, Between: between, Ledger: ledger, Load: load,
-		Cluster: Cluster{Dir: dir},
+	if err == nil {
+		dir, err = filepath.Abs(dir)
 	}
+	if err != nil {
+		return Cluster{}, fmt.Errorf("find the cluster: %w", err)
+	}
+	return Cluster{Dir: dir}, nil
 }

@@ -12,7 +12,11 @@ type Bounds struct {
 	StartTimeout time.Duration // --start-timeout
 	Retention    time.Duration // how long a failed instance is kept
 	Settle       time.Duration // the longest hold of deletes once all is well
-	Removal      time.Duration // from the end of the term to the end of the pod, on a busy machine
+	Removal      time.Duration // from the end of the term until the service deletes the pod, on a busy machine
+	Grace        time.Duration // from then on until the node has ended it
+	// Renews says that times on pods may have been wrong until all was well. The service
+	// replaces those by now, so an instance that is not used lives for its timeout again.
+	Renews bool
 }
 
 // lag is what the written time of a use can trail the use: docs/activity.md has the rule.
@@ -20,8 +24,8 @@ func (b Bounds) lag(timeout time.Duration) time.Duration {
 	return max(timeout, b.MinTimeout)/12 + 2*time.Second
 }
 
-// due returns when the pod of an instance must be gone at the latest, if all is well since
-// then. ok is false for one that the load still uses.
+// due returns when the pod of an instance must be deleted at the latest, if all is well since
+// a time. ok is false for one that the load still uses.
 func (b Bounds) due(e Entry, well time.Time) (due time.Time, ok bool) {
 	switch {
 	case e.Plan == Used && e.Left.IsZero():
@@ -34,6 +38,9 @@ func (b Bounds) due(e Entry, well time.Time) (due time.Time, ok bool) {
 		idle = idle.Add(b.StartTimeout + b.Retention)
 	}
 	hold := min(b.Settle, b.lag(e.Timeout))
+	if b.Renews {
+		idle = later(idle, well.Add(hold))
+	}
 	return later(idle.Add(e.Timeout+b.lag(e.Timeout)), well.Add(hold)).Add(b.Removal), true
 }
 
@@ -67,39 +74,69 @@ func (l *Ledger) Alive() int {
 	return alive
 }
 
-// Waiting returns the ids of all pods that must end because of something before now, and by
-// when the last of them must. What is launched while one waits is not waited for.
-//
-// An instance whose launch was not answered must end, too: it counts as launched when its pod
-// was first seen, with the longest of the load's timeouts.
-func (l *Ledger) Waiting(b Bounds, longest time.Duration, well, before time.Time) (ids []string, until time.Time) {
+// Waiting returns until when one of the pods that were there when all was well again must be gone;
+// zero if none must. What is launched while one waits is not waited for.
+func (l *Ledger) Waiting(b Bounds, well time.Time) (until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, pod := range l.pods {
-		if !pod.Gone.IsZero() || pod.Seen.After(before) {
-			continue
-		}
-		entry := Entry{ID: pod.ID, Plan: Idle, Timeout: longest, LastUse: pod.Seen}
-		if known := l.entries[pod.ID]; known != nil {
-			entry = *known
-		}
-		if due, ends := b.due(entry, well); ends {
-			ids, until = append(ids, pod.ID), later(until, due)
+		if due, ends := l.due(b, pod, well); ends && pod.Gone.IsZero() && !pod.Seen.After(well) {
+			until = later(until, b.gone(pod, due, well))
 		}
 	}
-	slices.Sort(ids)
-	return ids, until
+	return until
 }
 
-// Judge compares what the load knows with what became of the pods. late are the ids that
-// Waiting still names once their time is over. endsAllowed says that the fault itself may end
-// instances, as a drained node does. The pods of what was launched before settled have been seen.
-func (l *Ledger) Judge(late []string, endsAllowed bool, settled time.Time) Findings {
+// gone returns when a pod must be gone that must be deleted when it is due.
+func (b Bounds) gone(pod *Pod, due, well time.Time) time.Time {
+	if pod.Deleted.IsZero() {
+		return due
+	}
+	return later(pod.Deleted, well).Add(b.Grace)
+}
+
+// orNow is when something was, or now if it was not yet.
+func orNow(when, now time.Time) time.Time {
+	if when.IsZero() {
+		return now
+	}
+	return when
+}
+
+// due is Bounds.due for a pod. The lock must be held.
+//
+// An instance whose launch was not answered must end, too: it counts as launched when its pod
+// was first seen.
+func (l *Ledger) due(b Bounds, pod *Pod, well time.Time) (due time.Time, ends bool) {
+	entry := Entry{ID: pod.ID, Plan: Idle, Timeout: pod.Timeout, LastUse: pod.Seen}
+	if known := l.entries[pod.ID]; known != nil {
+		entry = *known
+	}
+	if entry.Edited { // whoever edits it sees to its end
+		return time.Time{}, false
+	}
+	return b.due(entry, well)
+}
+
+// Judge compares what the load knows with what became of the pods until now, if all is well since
+// a time. endsAllowed says that the fault itself may end instances, as a drained node does. The
+// problems that it tells are forgotten.
+func (l *Ledger) Judge(b Bounds, well, now time.Time, endsAllowed bool) Findings {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f := Findings{Never: len(late), Problems: slices.Clone(l.problems)}
-	for _, id := range late {
-		f.Problems = append(f.Problems, fmt.Sprintf("%s has not ended in time", l.describe(id)))
+	f := Findings{Problems: l.problems, Other: len(l.problems)}
+	l.problems = nil
+	for _, pod := range l.pods {
+		due, ends := l.due(b, pod, well)
+		switch {
+		case !ends || pod.Seen.After(well):
+		case orNow(pod.Deleted, now).After(due):
+			f.Never++
+			f.Problems = append(f.Problems, fmt.Sprintf("%s has not ended by %s", l.describe(pod.ID), due.Format(time.TimeOnly)))
+		case orNow(pod.Gone, now).After(b.gone(pod, due, well)):
+			f.Never++
+			f.Problems = append(f.Problems, fmt.Sprintf("%s was deleted at %s, and its pod is still there", l.describe(pod.ID), pod.Deleted.Format(time.TimeOnly)))
+		}
 	}
 	podOf := map[string][]*Pod{}
 	for _, pod := range l.pods {
@@ -108,19 +145,21 @@ func (l *Ledger) Judge(late []string, endsAllowed bool, settled time.Time) Findi
 	for id, entry := range l.entries {
 		pods := podOf[id]
 		switch {
-		case len(pods) == 0 && entry.Launched.After(settled):
+		case entry.Edited: // whoever edits it sees to its end
+		case len(pods) == 0 && entry.Launched.After(well): // its pod may not have been seen yet
 		case len(pods) == 0:
 			f.Lost++
 			f.Problems = append(f.Problems, fmt.Sprintf("%s was launched, and no pod has its id", l.describe(id)))
 		case len(pods) > 1:
 			f.Duplicated++
+			f.Problems = append(f.Problems, fmt.Sprintf("%s has had %d pods", l.describe(id), len(pods)))
 		case endedEarly(*entry, *pods[0]) && !endsAllowed:
 			f.Early++
+			_, inTime := entry.protected()
 			f.Problems = append(f.Problems, fmt.Sprintf("%s was deleted at %s, its last use in time was at %s", l.describe(id),
-				pods[0].Deleted.Format(time.TimeOnly), entry.InTime.Format(time.TimeOnly+".000")))
+				pods[0].Deleted.Format(time.TimeOnly), inTime.Format(time.TimeOnly+".000")))
 		}
 	}
-	f.Other = len(l.problems)
 	slices.Sort(f.Problems)
 	return f
 }
@@ -149,5 +188,6 @@ func endedEarly(e Entry, pod Pod) bool {
 	if e.Plan == Stopped && !e.Left.IsZero() && !deleted.Before(e.Left) {
 		return false
 	}
-	return deleted.Before(e.protectedUntil())
+	until, _ := e.protected()
+	return deleted.Before(until)
 }

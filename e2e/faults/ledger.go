@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
 // Plan is what the load does with an instance, and so how the instance must end.
@@ -25,22 +27,68 @@ type Entry struct {
 	Timeout      time.Duration // its cull timeout
 	Launched     time.Time     // before the launch was sent
 	LastUse      time.Time     // when the last use that succeeded was sent; at first, Launched
-	InTime       time.Time     // when the last use was sent until which no pause was as long as Timeout
+	Uses         []span        // the uses that succeeded, by when they were sent
 	Deployed     time.Time     // when that was first seen; zero if it was not
+	Ready        time.Time     // since when its pod was Ready for the first time, to the second; zero if it was not
 	Left         time.Time     // when the load stopped to use it, or was told that it is stopped; zero before
 	Told         time.Time     // when the service first said that it has ended; zero if it has not
 	TellsEnd     string        // the reason that the service gives
+	Restarts     bool          // whether it may stop being Ready because of the fault, and so be deploying again
+	// Edited says that somebody has changed its pod by hand: it may end, or be hidden, at any
+	// time. Unwanted says that the load must stop using it.
+	Edited, Unwanted bool
 }
 
-// protectedUntil returns until when an instance must not be culled.
-func (e *Entry) protectedUntil() time.Time { return later(e.InTime, e.Deployed).Add(e.Timeout) }
+func (e *Entry) copied() Entry {
+	c := *e
+	c.Uses = slices.Clone(e.Uses)
+	return c
+}
+
+// span is a series of uses, of which each is less than a timeout after the one before.
+type span struct{ first, last time.Time }
+
+// used notes a use.
+func (e *Entry) used(sent time.Time) {
+	e.LastUse = later(e.LastUse, sent)
+	if n := len(e.Uses); n > 0 && sent.Sub(e.Uses[n-1].last) < e.Timeout {
+		e.Uses[n-1].last = later(e.Uses[n-1].last, sent)
+	} else {
+		e.Uses = append(e.Uses, span{sent, sent})
+	}
+}
+
+// protected returns until when an instance must not be culled, and the last use that counts for
+// that: one that was idle for its timeout can be deleted at any moment, even while it is being used
+// again. The timeout runs from when its pod was Ready, which the load can see late; or from the end
+// of the start timeout, if that was earlier: docs/activity.md says so.
+func (e *Entry) protected() (until, lastInTime time.Time) {
+	usable := e.Deployed
+	if ready := e.Ready; !ready.IsZero() && (ready.Before(usable) || usable.IsZero()) {
+		usable = ready
+	}
+	if latest := e.Launched.Add(harness.StartTimeout); usable.After(latest) {
+		usable = latest
+	}
+	lastInTime = e.Launched
+	until = later(lastInTime, usable).Add(e.Timeout)
+	for _, uses := range e.Uses {
+		if uses.first.Before(until) {
+			lastInTime = uses.last
+			until = later(until, lastInTime.Add(e.Timeout))
+		}
+	}
+	return until, lastInTime
+}
 
 // Pod is what the API server says of an instance's pod, from outside the service.
 type Pod struct {
 	UID, ID string
-	Seen    time.Time // when it was first seen
-	Deleted time.Time // when its deletion was asked for, to the second; zero if it was not
-	Gone    time.Time // when the API server had no such pod any more; zero if it has
+	Timeout time.Duration // its cull timeout
+	Seen    time.Time     // when it was first seen
+	Ready   time.Time     // since when it was Ready for the first time, to the second; zero if it was not
+	Deleted time.Time     // when its deletion was asked for, to the second; zero if it was not
+	Gone    time.Time     // when the API server had no such pod any more; zero if it has
 }
 
 // Ledger is what the load did, and what it was answered. It can be used by several goroutines
@@ -50,8 +98,9 @@ type Ledger struct {
 	entries  map[string]*Entry
 	pods     map[string]*Pod // by UID
 	ranks    map[string]rank // by replica and id
-	counts   map[Kind]*count
+	counts   Counts
 	problems []string
+	excused  []string // reasons for which launches may fail
 }
 
 // rank is how far an instance was, as a replica told.
@@ -60,67 +109,9 @@ type rank struct {
 	at     time.Time
 }
 
-// Kind is a kind of request.
-type Kind string
-
-const (
-	Launches   Kind = "launch"
-	Polls      Kind = "poll" // status and list
-	Stops      Kind = "stop"
-	Pages      Kind = "page"
-	Uploads    Kind = "upload"
-	Downloads  Kind = "download"
-	WebSockets Kind = "websocket" // messages that were echoed
-)
-
-// Kinds lists every Kind, in the order of the report.
-func Kinds() []Kind { return []Kind{Launches, Polls, Stops, Pages, Uploads, Downloads, WebSockets} }
-
-// count is how many requests of a kind were sent, and why some failed.
-type count struct {
-	sent   int
-	failed map[string]int
-}
-
 // NewLedger returns an empty Ledger.
 func NewLedger() *Ledger {
-	return &Ledger{entries: map[string]*Entry{}, pods: map[string]*Pod{}, ranks: map[string]rank{}, counts: map[Kind]*count{}}
-}
-
-// Count notes a request, and how it failed. failure is "" if it did not.
-func (l *Ledger) Count(kind Kind, failure string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.counts[kind]
-	if c == nil {
-		c = &count{failed: map[string]int{}}
-		l.counts[kind] = c
-	}
-	c.sent++
-	if failure != "" {
-		c.failed[failure]++
-	}
-}
-
-// TakeCounts returns the requests since the last call, and what failed of them.
-func (l *Ledger) TakeCounts() (sent, failed int, why string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var reasons []string
-	for _, kind := range Kinds() {
-		c := l.counts[kind]
-		if c == nil {
-			continue
-		}
-		sent += c.sent
-		for reason, n := range c.failed {
-			failed += n
-			reasons = append(reasons, fmt.Sprintf("%d %s: %s", n, kind, reason))
-		}
-	}
-	l.counts = map[Kind]*count{}
-	slices.Sort(reasons)
-	return sent, failed, strings.Join(reasons, "; ")
+	return &Ledger{entries: map[string]*Entry{}, pods: map[string]*Pod{}, ranks: map[string]rank{}}
 }
 
 // Launched notes a launch that was answered with an id.
@@ -131,7 +122,12 @@ func (l *Ledger) Launched(entry Entry) {
 		l.complain("the id of %s was given twice", entry.ID)
 		return
 	}
-	entry.LastUse, entry.InTime = entry.Launched, entry.Launched
+	entry.LastUse = entry.Launched
+	for _, pod := range l.pods {
+		if pod.ID == entry.ID {
+			entry.Ready = pod.Ready
+		}
+	}
 	l.entries[entry.ID] = &entry
 }
 
@@ -144,16 +140,15 @@ func (l *Ledger) Change(id string, change func(*Entry)) {
 	}
 }
 
+// Entry returns a copy of what is known of an instance, which is nothing if it was not launched.
+func (l *Ledger) Entry(id string) (entry Entry) {
+	l.Change(id, func(e *Entry) { entry = e.copied() })
+	return entry
+}
+
 // UsedAt notes that a use which was sent at a time succeeded.
 func (l *Ledger) UsedAt(id string, sent time.Time) {
-	l.Change(id, func(e *Entry) {
-		e.LastUse = later(e.LastUse, sent)
-		// An instance that was idle for its timeout can be deleted at any moment, even while it
-		// is being used again.
-		if sent.Before(e.protectedUntil()) {
-			e.InTime = later(e.InTime, sent)
-		}
-	})
+	l.Change(id, func(e *Entry) { e.used(sent) })
 }
 
 // Entries returns copies of all entries, the oldest first.
@@ -162,17 +157,35 @@ func (l *Ledger) Entries() []Entry {
 	defer l.mu.Unlock()
 	entries := make([]Entry, 0, len(l.entries))
 	for _, entry := range l.entries {
-		entries = append(entries, *entry)
+		entries = append(entries, entry.copied())
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Or(a.Launched.Compare(b.Launched), strings.Compare(a.ID, b.ID)) })
 	return entries
 }
 
-// Forget drops problems, and instances whose pods are gone: they were judged in a round before.
+// Excuse lets launches fail for one of these reasons, because of the fault of this round.
+func (l *Ledger) Excuse(reasons ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.excused = append(l.excused, reasons...)
+}
+
+// Excused reports whether launches may fail for a reason.
+func (l *Ledger) Excused(reason string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.excused, reason)
+}
+
+// Forget drops what was excused in a round before, and instances whose pods are gone: they were
+// judged in it.
 func (l *Ledger) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.problems = nil
+	l.excused = nil
+	for _, entry := range l.entries {
+		entry.Restarts = false
+	}
 	for uid, pod := range l.pods {
 		if !pod.Gone.IsZero() {
 			delete(l.pods, uid)
@@ -187,21 +200,27 @@ func (l *Ledger) Forget() {
 }
 
 // SawPod notes what the API server says of a pod. gone says that it has no such pod any more.
-func (l *Ledger) SawPod(uid, id string, deleted time.Time, gone bool, now time.Time) {
+func (l *Ledger) SawPod(said Pod, gone bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pod := l.pods[uid]
+	pod := l.pods[said.UID]
 	if pod == nil {
 		for _, other := range l.pods {
-			if other.ID == id && other.Gone.IsZero() {
-				l.complain("two pods have the id of %s: %s and %s", id, other.UID, uid)
+			if other.ID == said.ID && other.Gone.IsZero() {
+				l.complain("two pods have the id of %s: %s and %s", said.ID, other.UID, said.UID)
 			}
 		}
-		pod = &Pod{UID: uid, ID: id, Seen: now}
-		l.pods[uid] = pod
+		pod = &Pod{UID: said.UID, ID: said.ID, Timeout: said.Timeout, Seen: now}
+		l.pods[said.UID] = pod
+	}
+	if pod.Ready.IsZero() {
+		pod.Ready = said.Ready
+		if entry := l.entries[pod.ID]; entry != nil {
+			entry.Ready = said.Ready
+		}
 	}
 	if pod.Deleted.IsZero() {
-		pod.Deleted = deleted
+		pod.Deleted = said.Deleted
 	}
 	if gone && pod.Gone.IsZero() {
 		pod.Gone = now
@@ -220,12 +239,13 @@ func (l *Ledger) SawStatus(replica, id, status, reason string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := replica + " " + id
-	before := l.ranks[key]
-	if slices.Index(order, status) < slices.Index(order, before.status) && (before.status != "failed" || status != "deployed") {
+	before, entry := l.ranks[key], l.entries[id]
+	restarts := entry != nil && entry.Restarts && before.status == "deployed" && status == "deploying"
+	back := slices.Index(order, status) < slices.Index(order, before.status) && (before.status != "failed" || status != "deployed")
+	if back && !restarts && (entry == nil || !entry.Edited) {
 		l.complain("%s went from %s to %s at %s", id, before.status, status, replica)
 	}
 	l.ranks[key] = rank{status, now}
-	entry := l.entries[id]
 	switch {
 	case entry == nil:
 	case status == "deployed" && entry.Deployed.IsZero():

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
@@ -17,10 +18,14 @@ import (
 // The load is steady and small: two processors carry the cluster, the service and the load.
 const (
 	template      = "faults"
+	pooled        = "faults-pooled"        // the same, from a warm pool
+	poolSize      = 3                      // of it
 	usedSlots     = 4                      // instances that are in use at any time
 	usedTimeout   = 30 * time.Second       // their cull timeout
+	steadyTimeout = 15 * time.Minute       // that of one of them
 	shortTimeout  = 6 * time.Second        // of the others
 	churn         = 2 * time.Second        // between two launches of the others
+	churning      = 8                      // of the others that are not deployed yet, at most
 	useEvery      = 400 * time.Millisecond // between two uses of an instance
 	pollEvery     = 2 * time.Second        // between two questions about an instance, at each replica
 	patience      = 5 * time.Second        // until a request counts as failed
@@ -35,10 +40,15 @@ type Load struct {
 	api    harness.API
 	visits *http.Client
 	now    func() time.Time
+	// otherVersion says that another version of the service answers than docs/openapi.json is of.
+	otherVersion atomic.Bool
+	// unsure is what replicas may not know at present; nil if they know all.
+	unsure atomic.Pointer[unsure]
 
 	running sync.WaitGroup
 	mu      sync.Mutex
 	random  *rand.Rand
+	bytes   *rand.ChaCha8
 	last    map[Kind]outcome
 	slots   map[int]time.Time // when each slot's instance was last used
 	sockets sockets
@@ -47,8 +57,12 @@ type Load struct {
 // outcome is when a kind of request last succeeded and last failed.
 type outcome struct{ succeeded, failed time.Time }
 
-// sockets counts how WebSockets ended that the load did not end.
-type sockets struct{ closed, cut int }
+// sockets are the WebSockets that the load did not end: how many were closed by a close frame,
+// and which were cut without one.
+type sockets struct {
+	closed int
+	cut    []string
+}
 
 // NewLoad returns a load that does nothing yet.
 func NewLoad(suite *harness.Suite, ledger *Ledger, seed uint64) *Load {
@@ -56,7 +70,7 @@ func NewLoad(suite *harness.Suite, ledger *Ledger, seed uint64) *Load {
 		ledger: ledger, suite: suite, api: suite.API, now: time.Now,
 		// One connection for each request, so that each can reach any replica.
 		visits: &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}},
-		random: rand.New(rand.NewPCG(seed, 1)), last: map[Kind]outcome{}, slots: map[int]time.Time{},
+		random: rand.New(rand.NewPCG(seed, 1)), bytes: rand.NewChaCha8([32]byte{}), last: map[Kind]outcome{}, slots: map[int]time.Time{},
 	}
 }
 
@@ -67,15 +81,16 @@ func (l *Load) Run(ctx context.Context) {
 	}
 	l.running.Go(func() { l.launchOthers(ctx) })
 	l.running.Go(func() { l.poll(ctx) })
+	l.running.Go(func() { l.WatchPods(ctx) })
 	l.running.Wait()
 }
 
 // note counts a request. A request that ended because ctx is done is not counted.
-func (l *Load) note(ctx context.Context, kind Kind, failure string) {
+func (l *Load) note(ctx context.Context, kind Kind, failure string, of ...string) {
 	if failure != "" && ctx.Err() != nil {
 		return
 	}
-	l.ledger.Count(kind, failure)
+	l.ledger.Count(kind, failure, strings.Join(append(of, "at "+l.now().Format(time.TimeOnly)), " "))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := l.last[kind]
@@ -85,6 +100,56 @@ func (l *Load) note(ctx context.Context, kind Kind, failure string) {
 		o.failed = l.now()
 	}
 	l.last[kind] = o
+}
+
+// unsure is a fault that keeps replicas from hearing of the cluster.
+type unsure struct {
+	since time.Time
+	// away says that it lasts for so long that replicas refuse what may have ended.
+	away bool
+	// blind is how long a replica need not notice it.
+	blind time.Duration
+}
+
+// lostAfter is how long a replica that has no contact with the API server vouches for an
+// instance that should have ended by what it knows: docs/operate.md says so.
+const lostAfter = time.Minute
+
+// Marks of visits that a replica has refused with reason, because it is unsure.
+const (
+	mayHaveEnded = ", may have ended"
+	notYetKnown  = ", not yet known"
+)
+
+// refusal returns the mark of a visit of an instance that has failed; "" if a replica had no
+// reason for that. One that does not know that an instance is deployed lets its visitors wait.
+func (u *unsure) refusal(of Entry, failure string, now time.Time) string {
+	refused, waits := strings.HasSuffix(failure, "503"), strings.HasSuffix(failure, noAnswer)
+	switch {
+	case u == nil:
+		return ""
+	case (refused || waits) && (of.Deployed.IsZero() || of.Deployed.After(u.since.Add(-time.Second))): // a watch takes a moment
+		return notYetKnown
+	case refused && u.away && now.Sub(u.since) > max(lostAfter, of.Timeout):
+		return mayHaveEnded
+	}
+	return ""
+}
+
+// isBlind reports whether a replica may say that it does not know an instance.
+func (u *unsure) isBlind(now time.Time) bool { return u != nil && now.Sub(u.since) < u.blind }
+
+// noteOf is note for a request about an instance. Nobody promises that one about an edited
+// instance succeeds.
+func (l *Load) noteOf(ctx context.Context, id string, kind Kind, failure string) {
+	entry := l.ledger.Entry(id)
+	if failure != "" && entry.Edited {
+		return
+	}
+	if kind != Polls && kind != Stops {
+		failure += l.unsure.Load().refusal(entry, failure, l.now())
+	}
+	l.note(ctx, kind, failure, id, "launched at", entry.Launched.Format(time.TimeOnly))
 }
 
 // Well returns since when nothing has failed, at the earliest from a time on. well is false if
@@ -121,19 +186,17 @@ func (l *Load) describeLast() string {
 	return strings.Join(all, "; ")
 }
 
-// TakeSockets returns how many WebSockets ended since the last call: closed by a close frame,
-// and cut without one.
-func (l *Load) TakeSockets() (closed, cut int) {
+// TakeSockets returns the WebSockets that have ended since the last call.
+func (l *Load) TakeSockets() (since sockets) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	closed, cut = l.sockets.closed, l.sockets.cut
-	l.sockets = sockets{}
-	return closed, cut
+	since, l.sockets = l.sockets, sockets{}
+	return since
 }
 
-// launch launches an instance, and repeats a launch that was not answered, with the same
-// idempotency key, as a careful client does. ok is false if it was given up.
-func (l *Load) launch(ctx context.Context, plan Plan, timeout time.Duration) (id string, ok bool) {
+// launch launches an instance of a template, and repeats a launch that was not answered, with
+// the same idempotency key, as a careful client does. ok is false if it was given up.
+func (l *Load) launch(ctx context.Context, template string, plan Plan, timeout time.Duration) (id string, ok bool) {
 	l.mu.Lock()
 	key := fmt.Sprintf("faults-%016x%016x", l.random.Uint64(), l.random.Uint64())
 	l.mu.Unlock()
@@ -163,24 +226,40 @@ func (l *Load) launch(ctx context.Context, plan Plan, timeout time.Duration) (id
 func (l *Load) try(ctx context.Context, method, path, body string, header ...string) (harness.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return l.api.Try(ctx, method, path, body, append(header, "Authorization", l.api.Key())...)
+	return l.described(l.api).Try(ctx, method, path, body, append(header, "Authorization", l.api.Key())...)
 }
 
-// launchOthers launches instances that are culled or stopped.
+// described returns a client that compares answers with docs/openapi.json, if that is of the
+// version that answers.
+func (l *Load) described(api harness.API) harness.API {
+	if l.otherVersion.Load() {
+		return api.OfOtherVersion()
+	}
+	return api
+}
+
+// launchOthers launches instances that are culled or stopped. It waits while many start: on a
+// machine that cannot keep up, ever more would start ever more slowly.
 func (l *Load) launchOthers(ctx context.Context) {
+	starting := make(chan struct{}, churning)
 	for n := 0; pause(ctx, churn); n++ {
-		plan := Idle
+		plan, of := Idle, template
 		if n%3 == 0 {
 			plan = Stopped
 		}
+		if n%4 < 2 {
+			of = pooled
+		}
+		starting <- struct{}{}
 		l.running.Go(func() {
-			id, ok := l.launch(ctx, plan, shortTimeout)
-			if !ok || !l.awaitDeployed(ctx, id) {
+			defer func() { <-starting }()
+			id, ok := l.launch(ctx, of, plan, shortTimeout)
+			if !ok || !l.awaitDeployed(ctx, of, id) {
 				return
 			}
 			l.visit(ctx, id)
 			if plan == Stopped {
-				l.stop(ctx, id)
+				l.stop(ctx, of, id)
 			}
 		})
 	}
@@ -188,12 +267,12 @@ func (l *Load) launchOthers(ctx context.Context) {
 
 // stop stops an instance. A stop that is not answered is repeated, and the instance counts as
 // stopped from the first time on.
-func (l *Load) stop(ctx context.Context, id string) {
+func (l *Load) stop(ctx context.Context, template, id string) {
 	asked := l.now()
 	for range 3 {
 		answer, err := l.try(ctx, http.MethodDelete, "/applications/"+template+"/"+id, "")
 		failure := failureOf(answer.Code, err)
-		l.note(ctx, Stops, failure)
+		l.noteOf(ctx, id, Stops, failure)
 		l.ledger.Change(id, func(e *Entry) { e.Left = asked })
 		if failure == "" || !pause(ctx, time.Second) {
 			return
@@ -204,11 +283,11 @@ func (l *Load) stop(ctx context.Context, id string) {
 }
 
 // awaitDeployed polls until an instance is deployed. It reports false if it is not in time.
-func (l *Load) awaitDeployed(ctx context.Context, id string) bool {
+func (l *Load) awaitDeployed(ctx context.Context, template, id string) bool {
 	for until := l.now().Add(startPatience); l.now().Before(until); {
 		answer, err := l.try(ctx, http.MethodGet, "/applications/"+template+"/"+id, "")
 		failure := failureOf(answer.Code, err)
-		l.note(ctx, Polls, failure)
+		l.noteOf(ctx, id, Polls, failure)
 		var status harness.Status
 		if failure == "" && json.Unmarshal(answer.Body, &status) == nil {
 			switch status.Status {
@@ -216,6 +295,9 @@ func (l *Load) awaitDeployed(ctx context.Context, id string) bool {
 				l.ledger.Change(id, func(e *Entry) { e.Deployed = l.now() })
 				return true
 			case "failed", "deleted":
+				if l.ledger.Excused(status.Reason) || l.ledger.Entry(id).Edited {
+					return false
+				}
 				l.ledger.Complain("%s is %s before it was deployed: %s %s", id, status.Status, status.Reason, status.Message)
 				return false
 			}
@@ -227,11 +309,13 @@ func (l *Load) awaitDeployed(ctx context.Context, id string) bool {
 	return false
 }
 
+const noAnswer = "no answer in time"
+
 // failureOf names what was wrong with a request, in a few words; "" if nothing was.
 func failureOf(code int, err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
+		return noAnswer
 	case err != nil:
 		return shortError(err)
 	case code >= 200 && code < 300:

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,17 +35,19 @@ const (
 	moreBytes      = 64 << 20
 )
 
-// processes asks every replica what it uses. One that does not answer is left out.
+// processes asks every replica what it uses, when all is well.
 func (w *World) processes(ctx context.Context) usages {
 	all := usages{}
 	replicas, err := w.Suite.ReadyReplicas(ctx)
-	if err != nil {
-		return all
-	}
 	for _, replica := range replicas {
-		if u, err := readUsage(ctx, replica); err == nil {
-			all[fmt.Sprint(replica.Name, " ", replica.Restarts)] = u
+		var u usage
+		if u, err = readUsage(ctx, replica); err != nil {
+			break
 		}
+		all[fmt.Sprint(replica.Name, " ", replica.Restarts)] = u
+	}
+	if err != nil {
+		w.Ledger.Complain("what the replicas use is not known: %v", err)
 	}
 	return all
 }
@@ -72,7 +75,11 @@ func readUsage(ctx context.Context, replica harness.Replica) (usage, error) {
 		}
 		return 0
 	}
-	return usage{value("go_goroutines"), value("process_resident_memory_bytes")}, nil
+	u := usage{value("go_goroutines"), value("process_resident_memory_bytes")}
+	if u.goroutines == 0 || u.bytes == 0 {
+		return u, errors.New("the metrics lack the goroutines or the memory")
+	}
+	return u, nil
 }
 
 // grown says which processes of before use much more now; "" if none does.
@@ -146,7 +153,7 @@ func repeatedLines(log io.Reader) []string {
 		for first := range at {
 			n := 0
 			for _, t := range at[first:] {
-				if t.Sub(at[first]) < time.Minute {
+				if t.Sub(at[first]) < time.Minute-time.Second { // timers are not exact
 					n++
 				}
 			}

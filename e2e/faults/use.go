@@ -27,10 +27,16 @@ const (
 )
 
 // keepSlotUsed launches an instance and uses it until ctx is done. If it ends, another follows.
+// That of the first slot has a timeout that no fault is as long as.
 func (l *Load) keepSlotUsed(ctx context.Context, slot int) {
+	timeout := usedTimeout
+	if slot == 0 {
+		timeout = steadyTimeout
+	}
 	for ctx.Err() == nil {
-		id, ok := l.launch(ctx, Used, usedTimeout)
-		if !ok || !l.awaitDeployed(ctx, id) {
+		id, ok := l.launch(ctx, template, Used, timeout)
+		if !ok || !l.awaitDeployed(ctx, template, id) {
+			l.ledger.Change(id, func(e *Entry) { e.Plan = Idle }) // nobody will use it
 			pause(ctx, time.Second)
 			continue
 		}
@@ -52,7 +58,7 @@ func (l *Load) useUntilEnd(ctx context.Context, slot int, id string) {
 	defer func() { <-echoing }()
 	defer cancel()
 	for n := 1; pause(ctx, useEvery); n++ {
-		if l.visit(ctx, id) == gone {
+		if l.visit(ctx, id) == gone || l.ledger.Entry(id).Unwanted {
 			l.ledger.Change(id, func(e *Entry) { e.Left = l.now() })
 			return
 		}
@@ -76,9 +82,15 @@ func address(id, path string) string {
 	return harness.PublicHost + "/user/" + id + "/" + path
 }
 
-// visit reads a page of an instance.
+// visit reads a page of an instance, which must be of that one and no other.
 func (l *Load) visit(ctx context.Context, id string) (failure string) {
-	_, failure = l.use(ctx, Pages, id, http.MethodGet, "", nil, nil)
+	_, failure = l.use(ctx, Pages, id, http.MethodGet, "", nil, func(answer []byte) error {
+		var got struct{ Env map[string]string }
+		if err := json.Unmarshal(answer, &got); err != nil || got.Env["BINDER_ID"] != id {
+			return fmt.Errorf("another application has answered: %.300q", answer)
+		}
+		return nil
+	})
 	return failure
 }
 
@@ -86,9 +98,7 @@ func (l *Load) visit(ctx context.Context, id string) (failure string) {
 func (l *Load) upload(ctx context.Context, id string) {
 	data := make([]byte, uploadBytes)
 	l.mu.Lock()
-	for i := range data {
-		data[i] = byte(l.random.Uint32())
-	}
+	_, _ = l.bytes.Read(data) // never fails
 	l.mu.Unlock()
 	sum := sha256.Sum256(data)
 	l.use(ctx, Uploads, id, http.MethodPost, "upload", data, func(answer []byte) error {
@@ -132,7 +142,7 @@ func (l *Load) use(ctx context.Context, kind Kind, id, method, path string, body
 		}
 	}
 	if failure != gone || l.shouldLive(id) {
-		l.note(ctx, kind, failure)
+		l.noteOf(ctx, id, kind, failure)
 	}
 	if failure == "" {
 		l.ledger.UsedAt(id, sent)
@@ -142,7 +152,10 @@ func (l *Load) use(ctx context.Context, kind Kind, id, method, path string, body
 
 // shouldLive reports whether an instance must still be there, as far as the load knows.
 func (l *Load) shouldLive(id string) (lives bool) {
-	l.ledger.Change(id, func(e *Entry) { lives = l.now().Before(e.protectedUntil()) })
+	l.ledger.Change(id, func(e *Entry) {
+		until, _ := e.protected()
+		lives = l.now().Before(until)
+	})
 	return lives
 }
 
@@ -153,7 +166,7 @@ func (l *Load) echo(ctx context.Context, id string) {
 	cancel()
 	if err != nil {
 		if l.shouldLive(id) {
-			l.note(ctx, WebSockets, "not opened: "+failureOf(0, err))
+			l.noteOf(ctx, id, WebSockets, "not opened: "+failureOf(0, err))
 		}
 		return
 	}
@@ -169,17 +182,23 @@ func (l *Load) echo(ctx context.Context, id string) {
 			return
 		}
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || l.ledger.Entry(id).Edited {
+		return
+	}
+	if errors.Is(err, errOtherEcho) { // worse than none
+		l.ledger.Complain("a WebSocket of %s: %v", id, err)
 		return
 	}
 	l.mu.Lock()
 	if websocket.CloseStatus(err) >= 0 {
 		l.sockets.closed++
 	} else {
-		l.sockets.cut++
+		l.sockets.cut = append(l.sockets.cut, fmt.Sprintf("that of %s at %s: %v", id, l.now().Format(time.TimeOnly+".000"), err))
 	}
 	l.mu.Unlock()
 }
+
+var errOtherEcho = errors.New("another message came back")
 
 // exchange sends a message, which must come back.
 func exchange(ctx context.Context, connection *websocket.Conn, message string) error {
@@ -194,7 +213,7 @@ func exchange(ctx context.Context, connection *websocket.Conn, message string) e
 	}
 	_, answer, err := connection.Read(ctx)
 	if err == nil && string(answer) != message {
-		return fmt.Errorf("%q came back as %q", message, answer)
+		return fmt.Errorf("%w: %q came back as %q", errOtherEcho, message, answer)
 	}
 	return err
 }
@@ -210,7 +229,7 @@ func shortError(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed"
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time"
+		return noAnswer
 	case strings.Contains(err.Error(), "expected handshake response status code"):
 		return err.Error()[strings.LastIndexByte(err.Error(), ' ')+1:]
 	}

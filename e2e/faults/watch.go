@@ -4,55 +4,88 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/apimachinery/pkg/types"
+	kubewatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
-const idLabel = "binder-project.org/id"
+// Labels and annotations of pods, as docs/state.md has them.
+const (
+	managedByLabel = "app.kubernetes.io/managed-by"
+	idLabel        = "binder-project.org/id"
+	templateLabel  = "binder-project.org/template"
+	poolLabel      = "binder-project.org/pool"
+	cullTimeout    = "binder-project.org/cull-timeout"
+	lastActivity   = "binder-project.org/last-activity"
+	launchedAt     = "binder-project.org/launched"
+)
 
-// WatchPods notes in the ledger what the API server says of pods with ids, until ctx is done.
-// It asks the API server itself, past every fault between that and the service.
-func (l *Load) WatchPods(ctx context.Context) error {
-	selector, err := labels.Parse(idLabel + ",binder-project.org/pool!=warm")
-	if err != nil {
-		return fmt.Errorf("select pods with ids: %w", err)
+// WatchPods notes in the ledger what the API server says of the service's pods with ids, apart
+// from those of the template simulated, until ctx is done. It asks the API server itself, past
+// every fault between that and the service.
+//
+// An informer would wait for up to half a minute after an API server is back, and then not know
+// when pods were deleted.
+func (l *Load) WatchPods(ctx context.Context) {
+	pods := map[types.UID]corev1.Pod{}
+	for ctx.Err() == nil {
+		_ = l.followPods(ctx, pods) // the API server is stopped on purpose
+		pause(ctx, 200*time.Millisecond)
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(l.suite.Kube.Client, 0,
-		informers.WithNamespace(harness.InstancesNamespace),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector.String() }))
-	informer := factory.Core().V1().Pods().Informer()
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { l.sawPod(object, false) },
-		UpdateFunc: func(_, object any) { l.sawPod(object, false) },
-		DeleteFunc: func(object any) { l.sawPod(object, true) },
-	}); err != nil {
+}
+
+// followPods notes what has become of pods, then each change of one, until the API server does not
+// go on. pods are those that there were when it was last heard.
+func (l *Load) followPods(ctx context.Context, pods map[types.UID]corev1.Pod) error {
+	client := l.suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace)
+	options := metav1.ListOptions{
+		LabelSelector:  managedByLabel + "=binder-deploy-kubernetes," + idLabel + "," + poolLabel + "!=warm," + templateLabel + "!=" + simulated,
+		TimeoutSeconds: new(int64(60)),
+	}
+	listing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	list, err := client.List(listing, options)
+	if err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	before := maps.Clone(pods)
+	for _, pod := range list.Items {
+		delete(before, pod.UID)
+		pods[pod.UID] = pod
+		l.sawPod(&pod, false)
+	}
+	for uid, pod := range before {
+		delete(pods, uid)
+		l.sawPod(&pod, true)
+	}
+	options.ResourceVersion = list.ResourceVersion
+	changes, err := client.Watch(ctx, options)
+	if err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
-	factory.Start(ctx.Done())
-	synced, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if !cache.WaitForCacheSync(synced.Done(), informer.HasSynced) {
-		return fmt.Errorf("list pods: not in time")
+	defer changes.Stop()
+	for change := range changes.ResultChan() {
+		pod, ok := change.Object.(*corev1.Pod)
+		if !ok {
+			return fmt.Errorf("the watch of pods says %v", change.Object)
+		}
+		pods[pod.UID] = *pod
+		if change.Type == kubewatch.Deleted {
+			delete(pods, pod.UID)
+		}
+		l.sawPod(pod, change.Type == kubewatch.Deleted)
 	}
 	return nil
 }
 
-func (l *Load) sawPod(object any, gone bool) {
-	if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = unknown.Obj
-	}
-	pod, ok := object.(*corev1.Pod)
-	if !ok {
-		return
-	}
+func (l *Load) sawPod(pod *corev1.Pod, gone bool) {
 	var deleted time.Time
 	if pod.DeletionTimestamp != nil {
 		deleted = pod.DeletionTimestamp.Time
@@ -60,19 +93,33 @@ func (l *Load) sawPod(object any, gone bool) {
 			deleted = deleted.Add(-time.Duration(*grace) * time.Second)
 		}
 	}
-	l.ledger.SawPod(string(pod.UID), pod.Labels[idLabel], deleted, gone, l.now())
+	timeout, err := time.ParseDuration(pod.Annotations[cullTimeout])
+	if err != nil { // edited by hand
+		timeout = usedTimeout
+	}
+	l.ledger.SawPod(Pod{UID: string(pod.UID), ID: pod.Labels[idLabel], Timeout: timeout, Ready: readySince(pod), Deleted: deleted}, gone, l.now())
+}
+
+// readySince returns since when a pod is Ready; zero if it is not.
+func readySince(pod *corev1.Pod) time.Time {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue {
+			return condition.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // poll asks each replica about each instance until ctx is done, and compares what its API
 // says with what its proxy does.
 func (l *Load) poll(ctx context.Context) {
+	var replicas []harness.Replica
 	for pause(ctx, pollEvery) {
-		replicas, err := l.suite.ReadyReplicas(ctx)
-		if err != nil {
-			continue // the API server is away: nobody knows which replicas there are
+		if ready, err := l.suite.ReadyReplicas(ctx); err == nil { // else those of before: the API server is away
+			replicas = ready
 		}
 		for _, entry := range l.ledger.Entries() {
-			if !entry.Told.IsZero() && l.now().Sub(entry.Told) > 10*time.Second {
+			if entry.Edited || !entry.Told.IsZero() && l.now().Sub(entry.Told) > 10*time.Second {
 				continue
 			}
 			for _, replica := range replicas {
@@ -86,10 +133,10 @@ func (l *Load) poll(ctx context.Context) {
 // the proxy must not say otherwise in between.
 func (l *Load) compare(ctx context.Context, replica harness.Replica, entry Entry) {
 	before, ok := l.status(ctx, replica, entry)
-	if !ok || before != "deployed" && before != "deleted" {
+	if !ok || before != "deployed" && before != "deleted" || entry.Template == recorded {
 		return
 	}
-	page, err := l.visitAt(ctx, replica, entry)
+	page, err := l.visitAt(ctx, replica, entry.ID, "idle")
 	if err != nil {
 		return // the load's own visits count what is not answered
 	}
@@ -98,6 +145,7 @@ func (l *Load) compare(ctx context.Context, replica harness.Replica, entry Entry
 		return
 	}
 	switch {
+	case l.ledger.Entry(entry.ID).Edited: // meanwhile
 	case before == "deployed" && (page == http.StatusNotFound || page == http.StatusGone),
 		before == "deleted" && page != http.StatusGone:
 		l.ledger.Complain("%s says that %s is %s, and its proxy answers %d", replica.Name, entry.ID, before, page)
@@ -108,11 +156,14 @@ func (l *Load) compare(ctx context.Context, replica harness.Replica, entry Entry
 func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry) (status string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	answer, err := replica.API.Try(ctx, http.MethodGet, "/applications/"+entry.Template+"/"+entry.ID, "")
-	switch {
-	case err != nil:
+	// To compare each answer with docs/openapi.json would be most of what the suite does.
+	answer, err := replica.API.OfOtherVersion().Try(ctx, http.MethodGet, "/applications/"+entry.Template+"/"+entry.ID, "")
+	if err != nil {
 		return "", false // as a replica that just went away
-	case answer.Code == http.StatusNotFound:
+	}
+	l.noteOf(ctx, entry.ID, Polls, failureOf(answer.Code, nil))
+	switch {
+	case answer.Code == http.StatusNotFound && !l.ledger.Entry(entry.ID).Edited && !l.unsure.Load().isBlind(l.now()):
 		l.ledger.Complain("%s does not know %s", replica.Name, entry.ID)
 		return "", false
 	case answer.Code != http.StatusOK:
@@ -127,10 +178,10 @@ func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry)
 	return got.Status, true
 }
 
-// visitAt visits an instance through a replica. The visit does not count as use, because the
-// template names the path as idle.
-func (l *Load) visitAt(ctx context.Context, replica harness.Replica, entry Entry) (code int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, replica.Proxy+"/user/"+entry.ID+"/idle", nil)
+// visitAt visits an instance through a replica. A visit of the path "idle" does not count as
+// use, because the template names it as idle.
+func (l *Load) visitAt(ctx context.Context, replica harness.Replica, id, path string) (code int, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, replica.Proxy+"/user/"+id+"/"+path, nil)
 	if err != nil {
 		return 0, err
 	}

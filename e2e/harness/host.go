@@ -26,12 +26,9 @@ func (r Replica) Kill() error { return r.Signal(syscall.SIGKILL) }
 
 // Signal sends a signal to a replica's processes.
 func (r Replica) Signal(signal syscall.Signal) error {
-	pids, err := processesOf(r.ContainerID)
+	pids, err := r.processes()
 	if err != nil {
 		return err
-	}
-	if len(pids) == 0 {
-		return fmt.Errorf("no process of container %s of %s on this machine", r.ContainerID, r.Name)
 	}
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -39,6 +36,28 @@ func (r Replica) Signal(signal syscall.Signal) error {
 		}
 	}
 	return nil
+}
+
+// WriteFile writes a file in a replica's container, as root on this machine. The file must be
+// in a volume that can be written to.
+func (r Replica) WriteFile(path, content string) error {
+	pids, err := r.processes()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", pids[0], path), []byte(content), 0o644); err != nil {
+		return fmt.Errorf("write a file of %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// processes returns a replica's processes, of which there is at least one.
+func (r Replica) processes() ([]int, error) {
+	pids, err := processesOf(r.ContainerID)
+	if err == nil && len(pids) == 0 {
+		err = fmt.Errorf("no process of container %s of %s on this machine", r.ContainerID, r.Name)
+	}
+	return pids, err
 }
 
 func processesOf(container string) ([]int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,10 +33,12 @@ type logWatch struct {
 	client kubernetes.Interface
 	stop   context.CancelFunc
 	looked chan struct{} // closed when no more replicas are looked for
+	breaks bool          // logs may break off
 
 	readers sync.WaitGroup
 	mu      sync.Mutex
 	logs    map[containerRun]*containerLog
+	broken  []*containerLog // those that broke off, if they may
 }
 
 // containerRun is one start of a replica's container.
@@ -45,16 +48,16 @@ type containerRun struct {
 	previous bool // read after it had ended
 }
 
-// containerLog is the log of one start of a container.
+// containerLog is the log of one start of a container, or what of it was read.
 type containerLog struct {
 	name    string
 	checker logChecker
 	err     error // why it was not read to its end
 }
 
-// watchLogs follows the replicas' logs until end is called.
-func watchLogs(ctx context.Context, client kubernetes.Interface) *logWatch {
-	w := &logWatch{client: client, looked: make(chan struct{}), logs: map[containerRun]*containerLog{}}
+// watchLogs follows the replicas' logs until end is called. breaks says that they may break off.
+func watchLogs(ctx context.Context, client kubernetes.Interface, breaks bool) *logWatch {
+	w := &logWatch{client: client, looked: make(chan struct{}), breaks: breaks, logs: map[containerRun]*containerLog{}}
 	ctx, w.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(w.looked)
@@ -101,9 +104,17 @@ func (w *logWatch) start(ctx context.Context, pod *corev1.Pod, run containerRun)
 	w.logs[run] = log
 	w.readers.Go(func() {
 		err := w.read(ctx, pod.Name, run.previous, &log.checker)
-		log.checker.finish()
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if err != nil && w.breaks {
+			// The next look follows it again, from its first line, if it is still there.
+			delete(w.logs, run)
+			if log.checker.lines > 0 {
+				w.broken = append(w.broken, log)
+			}
+			return
+		}
+		log.checker.finish()
 		log.err = err
 	})
 }
@@ -144,7 +155,7 @@ func (w *logWatch) end() (summary string, err error) {
 	if len(w.logs) == 0 {
 		problems = append(problems, errors.New("no log of a replica was read"))
 	}
-	for _, log := range w.logs {
+	for _, log := range slices.AppendSeq(slices.Clone(w.broken), maps.Values(w.logs)) {
 		lines += log.checker.lines
 		if problem := log.problem(); problem != nil {
 			problems = append(problems, problem)

@@ -78,7 +78,7 @@ func TestLogWatchReadsEveryLog(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: api.URL, QPS: -1})
 	require.NoError(t, err)
 
-	watch := watchLogs(t.Context(), client)
+	watch := watchLogs(t.Context(), client, false)
 	look := func() {
 		server.mu.Lock()
 		looks := server.seen["list"]

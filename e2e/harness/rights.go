@@ -29,6 +29,7 @@ var unusedRights = map[string]string{
 	"list resourcequotas in " + InstancesNamespace:    watchList,
 	"list events in " + InstancesNamespace:            watchList,
 	"list daemonsets in " + InstancesNamespace:        watchList,
+	"list leases in " + Namespace:                     watchList,
 	"list services in " + Namespace + " binder-proxy": watchList,
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,10 @@ const (
 	// keeps other pods away, because nothing really runs on these nodes.
 	SimulatedKey = "binder-e2e/simulated"
 
+	// simulatedPods has the addresses of pods on simulated nodes. The network is reserved for
+	// benchmarks, so they lead nowhere.
+	simulatedPods = "198.18.0.1/15"
+
 	kwokStopTimeout = 10 * time.Second
 )
 
@@ -28,10 +33,26 @@ const (
 // stops when the test ends.
 func (s *Suite) SimulateNodes(t testing.TB) {
 	t.Helper()
+	stop, err := s.StartSimulation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		output := stop()
+		if t.Failed() {
+			t.Logf("output of kwok:\n%s", output)
+		}
+	})
+}
+
+// StartSimulation starts kwok, until stop is called, which returns kwok's output.
+func (s *Suite) StartSimulation() (stop func() (output string), err error) {
 	dir := cmp.Or(os.Getenv("BINDER_CLUSTER_DIR"), filepath.Join(s.root, ".cluster"))
 	command := exec.Command(filepath.Join(dir, "bin", "kwok"),
 		"--kubeconfig", s.Kube.kubeconfig,
 		"--config", filepath.Join(s.root, "e2e", "testdata", "kwok.yaml"),
+		"--cidr", simulatedPods,
+		"--node-lease-duration-seconds", "40", // without a lease, the node counts as silent
 		"--manage-nodes-with-label-selector", SimulatedKey)
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output
@@ -39,36 +60,56 @@ func (s *Suite) SimulateNodes(t testing.TB) {
 	// Stop kwok if the test process is killed.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := command.Start(); err != nil {
-		t.Fatalf("start kwok: %v", err)
+		return nil, fmt.Errorf("start kwok: %w", err)
 	}
-	t.Cleanup(func() {
+	return func() string {
 		_ = command.Process.Signal(syscall.SIGTERM) // fails if kwok has exited
 		kill := time.AfterFunc(kwokStopTimeout, func() { _ = command.Process.Kill() })
 		defer kill.Stop()
 		_ = command.Wait() // returns an error because of the signal
-		if t.Failed() {
-			t.Logf("output of kwok:\n%s", &output)
-		}
-	})
+		return output.String()
+	}, nil
 }
 
 // AddSimulatedNode adds a node and removes it when the test ends.
 func (s *Suite) AddSimulatedNode(t testing.TB, name string) {
 	t.Helper()
-	nodes := s.Kube.Client.CoreV1().Nodes()
-	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{SimulatedKey: "true"}},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: SimulatedKey, Effect: corev1.TaintEffectNoSchedule}}},
-	}
-	if _, err := nodes.Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
-		t.Fatalf("add node %s: %v", name, err)
+	if err := s.CreateSimulatedNode(t.Context(), name); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		// The test's own context is already canceled.
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
-		if err := nodes.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			t.Errorf("remove node %s: %v", name, err)
+		if err := s.DeleteSimulatedNode(ctx, name); err != nil {
+			t.Error(err)
 		}
 	})
+}
+
+// CreateSimulatedNode adds a node, which kwok makes ready.
+func (s *Suite) CreateSimulatedNode(ctx context.Context, name string) error {
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{SimulatedKey: "true"}},
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: SimulatedKey, Effect: corev1.TaintEffectNoSchedule}}},
+	}
+	if _, err := s.Kube.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("add node %s: %w", name, err)
+	}
+	return nil
+}
+
+// DeleteSimulatedNode removes a node, if it is there.
+func (s *Suite) DeleteSimulatedNode(ctx context.Context, name string) error {
+	err := s.Kube.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("remove node %s: %w", name, err)
+	}
+	return nil
+}
+
+// OnSimulatedNodes lets the pods of a template run on simulated nodes, and nowhere else.
+func OnSimulatedNodes(template *corev1.PodTemplate) {
+	template.Template.Spec.NodeSelector = map[string]string{SimulatedKey: "true"}
+	template.Template.Spec.Tolerations = []corev1.Toleration{{Key: SimulatedKey, Operator: corev1.TolerationOpExists}}
 }

@@ -1,0 +1,242 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	clientcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+const (
+	edits     = 100
+	editEvery = 100 * time.Millisecond
+	// bystanders are launched in addition to the load, and foreigners are pods that are not the
+	// service's. Half of all instances are never edited.
+	bystanders, foreigners = 16, 3
+	// editedWithin bounds the end of an edited instance, once nobody uses it and what keeps it
+	// is undone: a wrong time is replaced by now, and then its timeout and lag pass.
+	editedWithin = 90 * time.Second
+
+	finalizer = "e2e.binder-project.org/hand"
+)
+
+// editFaults are what people do to pods by hand.
+func editFaults() []Fault {
+	return []Fault{{
+		Name: "a hundred edits of pods by hand", Make: editByHand, Hold: 5 * time.Second, Within: 30 * time.Second,
+		Harmless: append(served(), Launches, Polls, Stops),
+	}}
+}
+
+// hand edits pods, and knows what it has edited.
+type hand struct {
+	world   *World
+	pods    clientcorev1.PodInterface
+	random  *rand.Rand
+	spared  map[string]bool       // by id: true for instances that are never edited
+	edited  map[string]corev1.Pod // the pods as they were before their first edit, by name
+	foreign []string              // the names of pods that are not the service's
+}
+
+// editByHand edits pods at random: those of instances that are used, culled and stopped, and
+// labels of pods that are not the service's.
+func editByHand(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+	h := &hand{
+		world: w, pods: w.Suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace), random: random,
+		spared: map[string]bool{}, edited: map[string]corev1.Pod{},
+	}
+	var launches sync.WaitGroup
+	for range bystanders {
+		launches.Go(func() {
+			if id, ok := w.Load.launch(ctx, template, Idle, usedTimeout); ok {
+				w.Load.awaitDeployed(ctx, template, id)
+			}
+		})
+	}
+	launches.Wait()
+	if err := h.makeForeign(ctx); err != nil {
+		return nil, err
+	}
+	for made := 0; made < edits && pause(ctx, editEvery); {
+		done, err := h.edit(ctx)
+		if err != nil {
+			return h.giveBack, err
+		}
+		if done {
+			made++
+		}
+	}
+	return h.giveBack, ctx.Err()
+}
+
+// makeForeign makes pods that are not the service's, and so must be left alone.
+func (h *hand) makeForeign(ctx context.Context) error {
+	made, err := h.world.Suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace).Get(ctx, template, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read the template: %w", err)
+	}
+	for n := range foreigners {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("foreign-", n)},
+			Spec:       made.Template.Spec,
+		}
+		if _, err := h.pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("make a pod that is not the service's: %w", err)
+		}
+		h.foreign = append(h.foreign, pod.Name)
+	}
+	return nil
+}
+
+// edit edits one pod. done is false if there is none that may be edited: the load launches more.
+func (h *hand) edit(ctx context.Context) (done bool, err error) {
+	var may, others []string
+	for _, entry := range h.world.Ledger.Entries() {
+		if entry.Deployed.IsZero() || !entry.Left.IsZero() || !entry.Told.IsZero() {
+			continue
+		}
+		if _, known := h.spared[entry.ID]; !known {
+			h.spared[entry.ID] = h.random.IntN(2) == 0
+		}
+		if h.spared[entry.ID] {
+			others = append(others, entry.ID)
+		} else {
+			may = append(may, entry.ID)
+		}
+	}
+	if len(may) == 0 || len(others) == 0 {
+		return false, nil
+	}
+	other := pick(h.random, others)
+	if h.random.IntN(10) == 0 {
+		patch := metadata{"labels": map[string]any{idLabel: other, templateLabel: template}}
+		return true, h.patch(ctx, pick(h.random, h.foreign), patch)
+	}
+	id := pick(h.random, may)
+	name := harness.PodName(id)
+	pod, err := h.pods.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read a pod: %w", err)
+	}
+	h.world.Ledger.Change(id, func(e *Entry) { e.Edited = true })
+	if _, known := h.edited[name]; !known {
+		h.edited[name] = *pod
+	}
+	patch := editOf(h.random, other, time.Now())
+	if patch == nil {
+		return true, ignoreGone(h.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0)))
+	}
+	return true, h.patch(ctx, name, patch)
+}
+
+// metadata is a JSON merge patch of a pod's metadata.
+type metadata map[string]any
+
+func (h *hand) patch(ctx context.Context, name string, change metadata) error {
+	data, err := json.Marshal(map[string]any{"metadata": change})
+	if err != nil {
+		return err
+	}
+	_, err = h.pods.Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{})
+	if apierrors.IsInvalid(err) { // a pod that is being deleted takes no finalizer
+		return nil
+	}
+	return ignoreGone(err)
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("edit a pod: %w", err)
+	}
+	return nil
+}
+
+// editOf returns an edit at random; nil means that the pod is deleted without grace. other is
+// the id of another instance.
+func editOf(random *rand.Rand, other string, now time.Time) metadata {
+	label := func(key string, value any) metadata {
+		return metadata{"labels": map[string]any{key: value}}
+	}
+	annotation := func(key string, values ...any) metadata {
+		return metadata{"annotations": map[string]any{key: pick(random, values)}}
+	}
+	times := []any{
+		"garbage", "", nil, now.AddDate(100, 0, 0).Format(time.RFC3339), now.AddDate(-100, 0, 0).Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339),
+	}
+	return pick(random, []metadata{
+		label(idLabel, nil), label(idLabel, "garbage"), label(idLabel, fmt.Sprintf("%016x%016x", random.Uint64(), random.Uint64())), label(idLabel, other),
+		label(templateLabel, nil), label(templateLabel, "garbage"),
+		label(poolLabel, "warm"), label(poolLabel, "cold"),
+		label(managedByLabel, nil), label(managedByLabel, "somebody"),
+		annotation(lastActivity, times...), annotation(lastActivity, times...), annotation(launchedAt, times...),
+		annotation(cullTimeout, "garbage", "", nil, "-5m", "0", "1ns", "100000h", "9999999999999h"),
+		{"ownerReferences": []metav1.OwnerReference{{
+			APIVersion: "v1", Kind: "ConfigMap", Name: "gone", UID: types.UID(fmt.Sprintf("%032x", random.Uint64())),
+		}}},
+		{"finalizers": []string{finalizer}},
+		nil,
+	})
+}
+
+func pick[T any](random *rand.Rand, from []T) T { return from[random.IntN(len(from))] }
+
+// giveBack undoes what keeps or hides edited pods, and waits until all have ended. The
+// pods that are not the service's must still be there.
+func (h *hand) giveBack(ctx context.Context) error {
+	var errs []error
+	for name, before := range h.edited {
+		change := metadata{
+			"finalizers":  nil,
+			"labels":      map[string]any{managedByLabel: before.Labels[managedByLabel]},
+			"annotations": map[string]any{cullTimeout: before.Annotations[cullTimeout]},
+		}
+		errs = append(errs, h.patch(ctx, name, change))
+		h.world.Ledger.Change(before.Labels[idLabel], func(e *Entry) { e.Unwanted = true })
+	}
+	left, err := h.awaitEnds(ctx)
+	errs = append(errs, err)
+	for _, pod := range left {
+		h.world.Ledger.Complain("the pod %s, which was edited, has not ended within %s: labels %v, annotations %v, deleted at %v",
+			pod.Name, editedWithin, pod.Labels, pod.Annotations, pod.DeletionTimestamp)
+		errs = append(errs, ignoreGone(h.pods.Delete(ctx, pod.Name, *metav1.NewDeleteOptions(0))))
+	}
+	for _, name := range h.foreign {
+		if pod, err := h.pods.Get(ctx, name, metav1.GetOptions{}); err != nil || pod.DeletionTimestamp != nil {
+			h.world.Ledger.Complain("the pod %s is not the service's, and has been deleted: %v", name, err)
+		}
+		errs = append(errs, ignoreGone(h.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0))))
+	}
+	return errors.Join(errs...)
+}
+
+// awaitEnds waits until the edited pods are gone, and returns those that are not in time.
+func (h *hand) awaitEnds(ctx context.Context) (left []corev1.Pod, err error) {
+	for until := time.Now().Add(editedWithin); ; pause(ctx, time.Second) {
+		all, err := h.pods.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("list the pods: %w", err)
+		}
+		left = slices.DeleteFunc(all.Items, func(pod corev1.Pod) bool { return pod.UID != h.edited[pod.Name].UID })
+		if len(left) == 0 || time.Now().After(until) {
+			return left, nil
+		}
+	}
+}
