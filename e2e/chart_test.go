@@ -44,13 +44,9 @@ func TestChartIsTheManifests(t *testing.T) {
 			manifests := comparable(t, source{dir: "manifests", components: components}.render(t))
 			chart := comparable(t, renderChart(t, "binder", chartValues(t, components...)))
 
-			// Helm makes the namespace of a release, and cannot take over the service account
-			// that Kubernetes makes in each namespace. Instances mount no token of it anyway:
-			// the admission policy refuses those that would.
-			for _, name := range []string{"Namespace /binder", "ServiceAccount binder-instances/default"} {
-				assert.Contains(t, manifests, name)
-				delete(manifests, name)
-			}
+			// Helm makes the namespace of a release.
+			assert.Contains(t, manifests, "Namespace /binder")
+			delete(manifests, "Namespace /binder")
 			// Those who apply the manifests make the Secrets.
 			for _, name := range []string{"Secret binder/binder-api-key", "Secret binder/binder-secret"} {
 				assert.Contains(t, chart, name)
