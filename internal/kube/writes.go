@@ -72,11 +72,16 @@ func PatchPod(ctx context.Context, pods PodPatcher, pod *corev1.Pod, metadata, s
 }
 
 // IsRefused reports whether the API server refused a request because of its content: by
-// validation, by admission (pod security, a quota), or because this service lacks a
-// right. Repeating the same request helps only if something else changes; see IsQuota.
+// validation, or by admission (pod security, a quota). Repeating the same request helps only
+// if something else changes; see IsQuota.
 func IsRefused(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) && !lacksRight(err) || apierrors.IsBadRequest(err)
 }
+
+// lacksRight reports whether an API server did not let this service do something, whatever it
+// was about. One that has just started, and has not read the Roles yet, does so for a moment.
+// Its reason for that is Forbidden, as for much else; only the text differs.
+func lacksRight(err error) bool { return strings.Contains(err.Error(), ` is forbidden: User "`) }
 
 // MayPass reports whether a write that failed may succeed a moment later without a change:
 // the API server was busy, had an error of its own, or did not answer.

@@ -99,6 +99,7 @@ func TestRefusals(t *testing.T) {
 		"a quota not counted yet":  {apierrors.NewForbidden(pods, "a", errors.New("status unknown for quota: compute-resources")), true, true},
 		"validation":               {apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "a", nil), true, false},
 		"a malformed object":       {apierrors.NewBadRequest("exceeded quota"), true, false},
+		"a right that lacks":       {apierrors.NewForbidden(pods, "", errors.New(`User "system:serviceaccount:binder:binder" cannot create resource "pods" in API group "" in the namespace "binder-instances"`)), false, false},
 		"a conflict":               {kubetest.Conflict("a"), false, false},
 		"a pod that is gone":       {kubetest.NotFound("a"), false, false},
 		"an API server that waits": {apierrors.NewTooManyRequests("exceeded quota", 1), false, false},
