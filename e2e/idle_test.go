@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -77,6 +76,7 @@ func TestWorkWithoutABrowser(t *testing.T) {
 	browser := &http.Client{Jar: jar, Timeout: visitTimeout}
 	open(t, browser, http.MethodGet, notebook.URL("/tree"), http.StatusOK) // for its cookies
 	channels, _ := startKernel(ctx, t, browser, notebook)
+	awaitQuietControl(ctx, t, channels)
 	submitted := time.Now() // the work ends no earlier than its duration after this
 	submit(ctx, t, channels, fmt.Sprintf("import time; time.sleep(%d)", int((3*timeout).Seconds())))
 	awaitBusy(ctx, t, channels)
@@ -91,15 +91,22 @@ func TestWorkWithoutABrowser(t *testing.T) {
 	notebook.AwaitEnd(t, removalMargin, "Culled")
 }
 
-// awaitBusy waits until the kernel reports that it works on the request.
+// awaitQuietControl waits until the kernel has answered what Jupyter itself asks it on the
+// control channel when a page connects. Such an answer ends with the status "idle", which the
+// classic Notebook takes for that of the kernel, even in the middle of other work.
+func awaitQuietControl(ctx context.Context, t *testing.T, channels *websocket.Conn) {
+	t.Helper()
+	const last = "the last on the control channel" // which answers in order
+	ask(ctx, t, channels, "control", "kernel_info_request", last, map[string]any{})
+	awaitMessage(ctx, t, channels, last, func(m kernelMessage) bool {
+		return m.Header["msg_type"] == "status" && m.Content["execution_state"] == "idle"
+	})
+}
+
+// awaitBusy waits until the kernel reports that it works on the code.
 func awaitBusy(ctx context.Context, t *testing.T, channels *websocket.Conn) {
 	t.Helper()
-	for {
-		var message kernelMessage
-		require.NoError(t, wsjson.Read(ctx, channels, &message), "the kernel is not busy yet")
-		if message.Header["msg_type"] == "status" && message.ParentHeader["msg_id"] == requestID &&
-			message.Content["execution_state"] == "busy" {
-			return
-		}
-	}
+	awaitMessage(ctx, t, channels, requestID, func(m kernelMessage) bool {
+		return m.Header["msg_type"] == "status" && m.Content["execution_state"] == "busy"
+	})
 }

@@ -98,37 +98,48 @@ type kernelMessage struct {
 	Channel      string         `json:"channel"`
 }
 
-// requestID is the id of the only request that a test sends to a kernel.
+// requestID is the id of the only code that a test sends to a kernel.
 const requestID = "a-request"
 
 // submit sends code to a kernel.
 func submit(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) {
 	t.Helper()
+	ask(ctx, t, channels, "shell", "execute_request", requestID,
+		map[string]any{"code": code, "silent": false, "store_history": true, "user_expressions": map[string]any{}})
+}
+
+// ask sends a request to a kernel.
+func ask(ctx context.Context, t *testing.T, channels *websocket.Conn, channel, kind, id string, content map[string]any) {
+	t.Helper()
 	require.NoError(t, wsjson.Write(ctx, channels, kernelMessage{
-		Header: map[string]any{
-			"msg_id": requestID, "msg_type": "execute_request", "session": "a-session", "username": "", "version": "5.3",
-		},
+		Header:       map[string]any{"msg_id": id, "msg_type": kind, "session": "a-session", "username": "", "version": "5.3"},
 		ParentHeader: map[string]any{},
 		Metadata:     map[string]any{},
-		Content:      map[string]any{"code": code, "silent": false, "store_history": true, "user_expressions": map[string]any{}},
-		Channel:      "shell",
+		Content:      content,
+		Channel:      channel,
 	}))
+}
+
+// awaitMessage waits for a message of a kernel that answers the request with the given id.
+func awaitMessage(ctx context.Context, t *testing.T, channels *websocket.Conn, id string, is func(kernelMessage) bool) kernelMessage {
+	t.Helper()
+	for {
+		var message kernelMessage
+		require.NoError(t, wsjson.Read(ctx, channels, &message), "the answer to %s has not come", id)
+		if message.ParentHeader["msg_id"] == id && is(message) {
+			return message
+		}
+	}
 }
 
 // execute runs code in a kernel and returns the result as text.
 func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) string {
 	t.Helper()
 	submit(ctx, t, channels, code)
-	for {
-		var message kernelMessage
-		require.NoError(t, wsjson.Read(ctx, channels, &message), "no execute_result yet")
-		if message.Header["msg_type"] != "execute_result" || message.ParentHeader["msg_id"] != requestID {
-			continue
-		}
-		data, _ := message.Content["data"].(map[string]any)
-		text, _ := data["text/plain"].(string)
-		return text
-	}
+	result := awaitMessage(ctx, t, channels, requestID, func(m kernelMessage) bool { return m.Header["msg_type"] == "execute_result" })
+	data, _ := result.Content["data"].(map[string]any)
+	text, _ := data["text/plain"].(string)
+	return text
 }
 
 // visit sends a request and returns the status code and the trimmed body.
