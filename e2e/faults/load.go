@@ -28,7 +28,7 @@ const (
 	churning      = 8                      // of the others that are not deployed yet, at most
 	useEvery      = 400 * time.Millisecond // between two uses of an instance
 	pollEvery     = 2 * time.Second        // between two questions about an instance, at each replica
-	patience      = 5 * time.Second        // until a request counts as failed
+	patience      = 10 * time.Second       // until a request counts as failed
 	startPatience = 90 * time.Second       // until an instance that is not deployed is given up
 )
 

@@ -25,7 +25,7 @@ func replicaFaults() []Fault {
 		{Name: "all replicas are killed at once", Make: killAll, Within: 90 * time.Second, Cuts: true, Short: true},
 		{Name: "the leader stands still for 40 s", Make: freezeLeader, Hold: 40 * time.Second, Within: time.Minute, Cuts: true},
 		{
-			Name: "rolling update", Make: roll, Within: 10 * time.Second, Short: true,
+			Name: "rolling update", Make: roll, Within: time.Minute, Short: true,
 			Harmless: []Kind{Launches, Polls, Stops, Pages, Uploads, Downloads},
 		},
 	}
