@@ -345,8 +345,6 @@ func (p *hookedPods) Create(ctx context.Context, pod *corev1.Pod, opts metav1.Cr
 	return p.Pods.Create(ctx, pod, opts)
 }
 
-// A client waits for the launch and can try again, so a launch does not wait long for
-// an API server that does not answer.
 // Launches that use the quota at the same time can conflict, which the API server tells only
 // after it has tried for a while.
 func TestLaunchRepeatsConflicts(t *testing.T) {
@@ -361,6 +359,8 @@ func TestLaunchRepeatsConflicts(t *testing.T) {
 	}
 }
 
+// A client waits for the launch and can try again, so a launch does not wait long for
+// an API server that does not answer.
 func TestLaunchGivesUp(t *testing.T) {
 	for name, warm := range map[string]int{"create": 0, "claim": 1} {
 		synctest.Test(t, func(t *testing.T) {
