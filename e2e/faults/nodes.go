@@ -54,7 +54,7 @@ func nodeFaults() []Fault {
 	api := []Kind{Launches, Polls, Stops}
 	return []Fault{
 		{Name: "the kubelet stands still for 10 s", Make: caughtUp(pausePart(kubelet)), Hold: 10 * time.Second, Within: time.Minute, Harmless: all, Short: true},
-		{Name: "the kubelet is stopped for 90 s", Make: excusing(caughtUp(stopPart(kubelet)), startTimeout), Hold: 90 * time.Second, Within: 2 * time.Minute, Harmless: all},
+		{Name: "the kubelet is stopped for 90 s", Make: excusing(telling(caughtUp(stopPart(kubelet)), notReady), startTimeout), Hold: 90 * time.Second, Within: 2 * time.Minute, Harmless: all},
 		{Name: "containerd is restarted", Make: stopPart(containerd), Hold: time.Second, Within: time.Minute, Harmless: all},
 		{
 			Name: "the node is drained", Make: excusing(ending(drain, drained), ends...), Hold: 10 * time.Second,
@@ -81,8 +81,10 @@ const startTimeout = "StartTimeout"
 // and then.
 var ends = []string{"Deleting", "Gone"}
 
-// What the service says of instances that Kubernetes has ended.
+// What the service says of instances whose node is silent, and of those that Kubernetes has ended.
 var (
+	notReady = harness.Status{Status: "deployed", Message: "The node of the instance does not work at the moment."}
+
 	drained = harness.Status{Status: "deleted", Reason: "Gone", Fault: "cluster", Message: "The operator of the cluster moved instances away from their node."}
 	lost    = harness.Status{Status: "deleted", Reason: "Gone", Fault: "chance", Message: "The node of the instance is gone."}
 	silent  = harness.Status{Status: "deleted", Reason: "Gone", Fault: "chance", Message: "The node of the instance does not work, or takes no instances any more."}
@@ -150,26 +152,48 @@ func (w *World) deletedBefore(ctx context.Context, before time.Time) (left int, 
 	return left, nil
 }
 
-// ending makes a fault that ends the instances in use. Once it is undone, the service must say
-// so of each of them.
+// telling makes a fault that the service must tell of before it is undone, of each instance in use.
+func telling(fault maker, want harness.Status) maker {
+	return func(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
+		ids := w.inUse()
+		undo, err := fault(ctx, w, random)
+		return func(ctx context.Context) error {
+			w.awaitAllTold(ctx, ids, want)
+			return undo(ctx)
+		}, err
+	}
+}
+
+// ending makes a fault that ends the instances in use. The service must say so of each of them
+// before it is undone, and once it is.
 func ending(fault maker, want harness.Status) maker {
 	return func(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
-		var ids []string
-		for _, entry := range w.Ledger.Entries() {
-			if entry.Plan == Used && !entry.Deployed.IsZero() && entry.Left.IsZero() {
-				ids = append(ids, entry.ID)
-			}
-		}
-		undo, err := fault(ctx, w, random)
+		ids := w.inUse()
+		undo, err := telling(fault, want)(ctx, w, random)
 		return func(ctx context.Context) error {
 			if err := undo(ctx); err != nil {
 				return err
 			}
-			for _, id := range ids {
-				w.awaitTold(ctx, id, 90*time.Second, says(want))
-			}
+			w.awaitAllTold(ctx, ids, want)
 			return nil
 		}, err
+	}
+}
+
+// inUse returns the ids of the instances in use.
+func (w *World) inUse() (ids []string) {
+	for _, entry := range w.Ledger.Entries() {
+		if entry.Plan == Used && !entry.Deployed.IsZero() && entry.Left.IsZero() {
+			ids = append(ids, entry.ID)
+		}
+	}
+	return ids
+}
+
+// awaitAllTold is awaitTold for several instances of which the same is true.
+func (w *World) awaitAllTold(ctx context.Context, ids []string, want harness.Status) {
+	for _, id := range ids {
+		w.awaitTold(ctx, id, 90*time.Second, says(want))
 	}
 }
 
