@@ -157,7 +157,7 @@ func (s *simulation) crowd(ctx context.Context, random *rand.Rand) error {
 	}); err != nil {
 		return fmt.Errorf("copy an instance: %w", err)
 	}
-	return s.await(ctx, crowdSize, 6*time.Minute)
+	return s.await(ctx, crowdSize, 15*time.Minute)
 }
 
 // copyOf returns a pod like that of an instance, with another id.
