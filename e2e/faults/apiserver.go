@@ -31,13 +31,13 @@ func apiServerFaults() []Fault {
 		{Name: "etcd is restarted", Make: stopPart("etcd"), Hold: time.Second, Within: away, Harmless: served()},
 		{Name: "etcd stands still for 10 s", Make: pausePart("etcd"), Hold: 10 * time.Second, Within: away, Harmless: served()},
 		{Name: "etcd is slow for 20 s", Make: slowPart("etcd", 300*time.Millisecond, 200*time.Millisecond, 40), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "a third of the requests are answered 429", Make: trouble("", Trouble{Code: 429, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "a third of the requests are answered 500", Make: trouble("", Trouble{Code: 500, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "each request takes 1.5 s longer", Make: trouble("", Trouble{Delay: 1500 * time.Millisecond}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "half of the requests end without an answer", Make: trouble("", Trouble{Refuse: true, Share: 0.5}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "a third of the requests are answered 429", Make: inject("", Injection{Code: 429, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "a third of the requests are answered 500", Make: inject("", Injection{Code: 500, Share: 0.33}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "each request takes 1.5 s longer", Make: inject("", Injection{Delay: 1500 * time.Millisecond}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "half of the requests end without an answer", Make: inject("", Injection{Refuse: true, Share: 0.5}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		// Longer than a replica counts as one that is there.
 		{Name: "the leader alone cannot reach the API server", Make: cutOffLeader, Hold: 150 * time.Second, Within: away, Harmless: served(), Away: true},
-		{Name: "one replica alone is answered 500", Make: troubleOfFollower(Trouble{Code: 500}), Hold: 30 * time.Second, Within: away, Harmless: served()},
+		{Name: "one replica alone is answered 500", Make: injectAtFollower(Injection{Code: 500}), Hold: 30 * time.Second, Within: away, Harmless: served()},
 		{Name: "all watches are cut", Make: cutWatches, Within: 30 * time.Second, Harmless: served(), Short: true},
 		{
 			// By the Leases, replicas notice that after 10 s: docs/operate.md says so.
@@ -45,13 +45,13 @@ func apiServerFaults() []Fault {
 			Blind: 12 * time.Second,
 		},
 		{Name: "watches are cut, and their versions have expired", Make: cutWatchesExpired, Hold: 5 * time.Second, Within: away, Harmless: served()},
-		{Name: "watches without bookmarks", Make: noBookmarks, Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "Events are refused", Make: trouble("", Trouble{Code: 403, Only: isEventWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "writes of pods conflict", Make: trouble("", Trouble{Code: 409, Share: 0.5, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
-		{Name: "answers to a third of the writes of pods are lost", Make: trouble("", Trouble{Lose: true, Share: 0.33, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "watches without bookmarks", Make: noBookmarks, Hold: 100 * time.Second /* longer than a watch may be silent */, Within: away, Harmless: served()},
+		{Name: "Events are refused", Make: inject("", Injection{Code: 403, Only: isEventWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "writes of pods conflict", Make: inject("", Injection{Code: 409, Share: 0.5, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "answers to a third of the writes of pods are lost", Make: inject("", Injection{Lose: true, Share: 0.33, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		// Longer than a replica that says nothing counts as one that is there, and the timeout
 		// of what is in use.
-		{Name: "changes of pods are refused for 170 s", Make: trouble("", Trouble{Code: 403, Only: isPodPatch}), Hold: 170 * time.Second, Within: away, Harmless: append(served(), Launches)},
+		{Name: "changes of pods are refused for 170 s", Make: inject("", Injection{Code: 403, Only: isPodPatch}), Hold: 170 * time.Second, Within: away, Harmless: append(served(), Launches)},
 	}
 	for i := range faults {
 		faults[i].Unsure = true
@@ -89,27 +89,27 @@ func slowPart(part string, stopped, running time.Duration, turns int) maker {
 	}
 }
 
-// trouble makes trouble between the replica at an address and the API server.
-func trouble(address string, t Trouble) maker {
+// inject injects faults between the replica at an address and the API server.
+func inject(address string, t Injection) maker {
 	return func(_ context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
-		w.Between.Make(address, t)
-		return w.endTrouble, nil
+		w.Injector.Make(address, t)
+		return w.endInjections, nil
 	}
 }
 
-func (w *World) endTrouble(context.Context) error {
-	w.Between.End()
+func (w *World) endInjections(context.Context) error {
+	w.Injector.End()
 	return nil
 }
 
-// troubleOfFollower makes trouble for one replica, which does not lead.
-func troubleOfFollower(t Trouble) maker {
+// injectAtFollower injects faults for one replica, which does not lead.
+func injectAtFollower(t Injection) maker {
 	return func(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
 		address, err := w.addressOf(ctx, 1)
 		if err != nil {
 			return nil, err
 		}
-		return trouble(address, t)(ctx, w, random)
+		return inject(address, t)(ctx, w, random)
 	}
 }
 
@@ -119,8 +119,8 @@ func cutOffLeader(ctx context.Context, w *World, random *rand.Rand) (func(contex
 	if err != nil {
 		return nil, err
 	}
-	undo, err := trouble(address, Trouble{Refuse: true})(ctx, w, random)
-	w.Between.CutWatches(address)
+	undo, err := inject(address, Injection{Refuse: true})(ctx, w, random)
+	w.Injector.CutWatches(address)
 	return undo, err
 }
 
@@ -138,24 +138,24 @@ func (w *World) addressOf(ctx context.Context, n int) (string, error) {
 }
 
 func cutWatches(_ context.Context, w *World, _ *rand.Rand) (func(context.Context) error, error) {
-	w.Between.CutWatches("")
+	w.Injector.CutWatches("")
 	return nil, nil
 }
 
 func cutWatchesExpired(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
-	undo, err := trouble("", Trouble{Expire: true})(ctx, w, random)
-	w.Between.CutWatches("")
+	undo, err := inject("", Injection{Expire: true})(ctx, w, random)
+	w.Injector.CutWatches("")
 	return undo, err
 }
 
 // silenceWatches lets watches bring nothing.
 func silenceWatches(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
 	isWatch := func(r *http.Request) bool { return r.URL.Query().Get("watch") == "true" }
-	return trouble("", Trouble{Silent: true, Only: isWatch})(ctx, w, random)
+	return inject("", Injection{Silent: true, Only: isWatch})(ctx, w, random)
 }
 
 func noBookmarks(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
-	undo, err := trouble("", Trouble{NoBookmarks: true})(ctx, w, random)
-	w.Between.CutWatches("")
+	undo, err := inject("", Injection{NoBookmarks: true})(ctx, w, random)
+	w.Injector.CutWatches("")
 	return undo, err
 }

@@ -20,12 +20,12 @@ import (
 
 // World is what faults are made in.
 type World struct {
-	Suite   *harness.Suite
-	Cluster Cluster
-	Between *Between
-	Ledger  *Ledger
-	Load    *Load
-	Root    string // of the repository
+	Suite    *harness.Suite
+	Cluster  Cluster
+	Injector *Injector
+	Ledger   *Ledger
+	Load     *Load
+	Root     string // of the repository
 }
 
 // Fault is something that breaks, and what the service promises all the same.

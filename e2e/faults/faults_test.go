@@ -36,16 +36,17 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/tools/goimage"
 )
 
-// suite is the service under test, and between stands between it and the API server. Only
-// TestMain sets them, before the first test.
+// suite is the service under test, injector stands between it and the API server, and seed is of
+// all that is random. Only TestMain sets them, before the first test.
 var (
-	suite   *harness.Suite
-	between *Between
+	suite    *harness.Suite
+	injector *Injector
+	seed     uint64
 )
 
-// betweenAddress is on the node's address on the pod bridge: e2e/faults/manifests lets the
+// injectorAddress is on the node's address on the pod bridge: e2e/faults/manifests lets the
 // replicas reach it.
-const betweenAddress = "10.244.0.1:18443"
+const injectorAddress = "10.244.0.1:18443"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -67,6 +68,12 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	random, err := number("BINDER_FAULTS_SEED", time.Now().UnixNano())
+	if err != nil {
+		return 1, err
+	}
+	seed = uint64(random)
+	fmt.Fprintf(os.Stderr, "faults: BINDER_FAULTS_SEED=%d\n", seed)
 	admin := cmp.Or(os.Getenv("BINDER_E2E_KUBECONFIG"), filepath.Join(root, ".cluster", "kubeconfig"))
 	kube, err := harness.Connect(admin)
 	if err != nil {
@@ -83,7 +90,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if err := loadService(ctx, kube, root); err != nil {
 		return 1, err
 	}
-	kubeconfig, err := startBetween(ctx, kube)
+	kubeconfig, err := startInjector(ctx, kube)
 	if err != nil {
 		return 1, err
 	}
@@ -129,9 +136,9 @@ func writeImage(ctx context.Context, root, image, archive string) error {
 	return goimage.WriteService(ctx, goimage.ServiceProgram(root, source), source, image, archive)
 }
 
-// startBetween starts the Between, and returns the replicas' kubeconfig.
-func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, err error) {
-	const certificateName = "between"
+// startInjector starts the Injector, and returns the replicas' kubeconfig.
+func startInjector(ctx context.Context, kube *harness.Kube) (kubeconfig string, err error) {
+	const certificateName = "injector"
 	// A day old, for a replica whose clock is behind.
 	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
 	if err != nil {
@@ -150,23 +157,23 @@ func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, e
 	if err != nil {
 		return "", fmt.Errorf("read the cluster's kubeconfig: %w", err)
 	}
-	if between, err = NewBetween(config, rand.New(rand.NewPCG(1, 2))); err != nil {
+	if injector, err = NewInjector(config, rand.New(rand.NewPCG(seed, 2))); err != nil {
 		return "", err
 	}
-	listener, err := net.Listen("tcp", betweenAddress)
+	listener, err := net.Listen("tcp", injectorAddress)
 	if err != nil {
 		return "", fmt.Errorf("listen for the replicas: %w", err)
 	}
 	go func() {
-		if err := between.Serve(ctx, listener, pair); err != nil {
+		if err := injector.Serve(ctx, listener, pair); err != nil {
 			fmt.Fprintln(os.Stderr, "faults:", err)
 		}
 	}()
 	replicas := clientcmdapi.NewConfig()
-	replicas.Clusters["between"] = &clientcmdapi.Cluster{Server: "https://" + betweenAddress, TLSServerName: certificateName, CertificateAuthorityData: certificatePEM}
+	replicas.Clusters["injector"] = &clientcmdapi.Cluster{Server: "https://" + injectorAddress, TLSServerName: certificateName, CertificateAuthorityData: certificatePEM}
 	replicas.AuthInfos["replica"] = &clientcmdapi.AuthInfo{TokenFile: "/var/run/secrets/kubernetes.io/serviceaccount/token"}
-	replicas.Contexts["between"] = &clientcmdapi.Context{Cluster: "between", AuthInfo: "replica"}
-	replicas.CurrentContext = "between"
+	replicas.Contexts["injector"] = &clientcmdapi.Context{Cluster: "injector", AuthInfo: "replica"}
+	replicas.CurrentContext = "injector"
 	data, err := clientcmd.Write(*replicas)
 	return string(data), err
 }
@@ -175,8 +182,6 @@ func startBetween(ctx context.Context, kube *harness.Kube) (kubeconfig string, e
 // fault has a line in the report. BINDER_FAULTS_SEED repeats a run's timing, and
 // BINDER_FAULTS_ROUNDS makes each fault as often.
 func TestFaults(t *testing.T) {
-	seed := uint64(number(t, "BINDER_FAULTS_SEED", time.Now().UnixNano()))
-	t.Logf("BINDER_FAULTS_SEED=%d", seed)
 	small := func(made *corev1.PodTemplate) { // so that hundreds fit on the node
 		made.Template.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1m")
 	}
@@ -193,8 +198,9 @@ func TestFaults(t *testing.T) {
 	}
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	w := startWorld(t, seed)
-	rounds := number(t, "BINDER_FAULTS_ROUNDS", 3)
+	w := startWorld(t)
+	rounds, err := number("BINDER_FAULTS_ROUNDS", 3)
+	require.NoError(t, err)
 	if testing.Short() {
 		rounds = 1
 	}
@@ -225,14 +231,16 @@ func TestFaults(t *testing.T) {
 }
 
 // number returns what an environment variable says, or another number if it is not set.
-func number(t *testing.T, variable string, otherwise int64) int64 {
+func number(variable string, otherwise int64) (int64, error) {
 	text := os.Getenv(variable)
 	if text == "" {
-		return otherwise
+		return otherwise, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	require.NoError(t, err, variable)
-	return n
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", variable, err)
+	}
+	return n, nil
 }
 
 // createReport returns where the report is written to: the standard output, and a file, if
@@ -249,7 +257,7 @@ func createReport(t *testing.T) io.Writer {
 }
 
 // startWorld starts the load, and ends it with the test.
-func startWorld(t *testing.T, seed uint64) *World {
+func startWorld(t *testing.T) *World {
 	ledger := NewLedger()
 	load := NewLoad(suite, ledger, seed)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -264,7 +272,7 @@ func startWorld(t *testing.T, seed uint64) *World {
 	require.NoError(t, err)
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
-	return &World{Suite: suite, Between: between, Ledger: ledger, Load: load, Cluster: cluster, Root: root}
+	return &World{Suite: suite, Injector: injector, Ledger: ledger, Load: load, Cluster: cluster, Root: root}
 }
 
 // findCluster finds the local cluster by its real path, by which its own commands know it.

@@ -24,7 +24,7 @@ func TestSecondNode(t *testing.T) {
 	other := suite.Launch(t, name, harness.LongTimeout).AwaitDeployed(t)
 	require.Equal(t, secondNode, instance.Pod(t).Spec.NodeName)
 
-	targets := url.Values{"to": {"tcp://10.244.0.1:6443", "tcp://" + betweenAddress, "tcp://" + other.Pod(t).Status.PodIP + ":8888"}}
+	targets := url.Values{"to": {"tcp://10.244.0.1:6443", "tcp://" + injectorAddress, "tcp://" + other.Pod(t).Status.PodIP + ":8888"}}
 	for _, replica := range suite.Replicas(t) {
 		base, err := url.Parse(replica.Proxy)
 		require.NoError(t, err)

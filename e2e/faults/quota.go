@@ -30,7 +30,7 @@ func quotaFaults() []Fault {
 	return []Fault{
 		{Name: "a quota has no room", Make: fillQuota, Hold: 10 * time.Second, Within: 30 * time.Second, Harmless: unharmed},
 		{
-			Name: "half of the launches conflict at a quota", Make: trouble("", Trouble{Error: conflict, Share: 0.5, Only: isLaunch}),
+			Name: "half of the launches conflict at a quota", Make: inject("", Injection{Error: conflict, Share: 0.5, Only: isLaunch}),
 			Hold: 20 * time.Second, Within: 10 * time.Second, Harmless: unharmed,
 		},
 	}

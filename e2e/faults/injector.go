@@ -22,8 +22,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Trouble is what a replica meets on its way to the API server.
-type Trouble struct {
+// Injection is what a replica meets on its way to the API server.
+type Injection struct {
 	Only   func(*http.Request) bool // which requests; all if nil
 	Share  float64                  // of them, at random; all if 0
 	Code   int                      // answered in place of the API server, if not 0
@@ -38,15 +38,15 @@ type Trouble struct {
 	NoBookmarks bool
 }
 
-// Between stands between the replicas and the API server. It passes everything on, with the
-// replicas' own credentials, and makes trouble when it is told to.
-type Between struct {
+// Injector stands between the replicas and the API server. It passes everything on, with the
+// replicas' own credentials, and injects faults when it is told to.
+type Injector struct {
 	proxy *httputil.ReverseProxy
 
-	mu       sync.Mutex
-	random   *rand.Rand
-	troubles map[string]Trouble // by the replica's address; "" is for all
-	watches  map[*watch]bool
+	mu         sync.Mutex
+	random     *rand.Rand
+	injections map[string]Injection // by the replica's address; "" is for all
+	watches    map[*watch]bool
 }
 
 // watch is one that is passed on.
@@ -57,8 +57,8 @@ type watch struct {
 	once    sync.Once
 }
 
-// NewBetween returns a Between that makes no trouble yet.
-func NewBetween(config *rest.Config, random *rand.Rand) (*Between, error) {
+// NewInjector returns an Injector that injects nothing yet.
+func NewInjector(config *rest.Config, random *rand.Rand) (*Injector, error) {
 	target, err := url.Parse(config.Host)
 	if err != nil {
 		return nil, fmt.Errorf("read the API server's address: %w", err)
@@ -68,8 +68,8 @@ func NewBetween(config *rest.Config, random *rand.Rand) (*Between, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	b := &Between{random: random, troubles: map[string]Trouble{}, watches: map[*watch]bool{}}
-	b.proxy = &httputil.ReverseProxy{
+	i := &Injector{random: random, injections: map[string]Injection{}, watches: map[*watch]bool{}}
+	i.proxy = &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:     transport,
 		FlushInterval: -1,
@@ -77,13 +77,13 @@ func NewBetween(config *rest.Config, random *rand.Rand) (*Between, error) {
 		ErrorLog:     log.New(io.Discard, "", 0),
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	return b, nil
+	return i, nil
 }
 
 // Serve serves on a listener by TLS until ctx is done.
-func (b *Between) Serve(ctx context.Context, listener net.Listener, certificate tls.Certificate) error {
+func (i *Injector) Serve(ctx context.Context, listener net.Listener, certificate tls.Certificate) error {
 	server := &http.Server{
-		Handler: b, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: i, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
@@ -93,24 +93,24 @@ func (b *Between) Serve(ctx context.Context, listener net.Listener, certificate 
 	return nil
 }
 
-// Make begins a trouble for the replica at an address, or for all if the address is "".
-func (b *Between) Make(address string, trouble Trouble) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.troubles[address] = trouble
-	for w := range b.watches {
-		if trouble.Silent && (address == "" || address == w.address) {
+// Make begins to inject something for the replica at an address, or for all if the address is "".
+func (i *Injector) Make(address string, injected Injection) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.injections[address] = injected
+	for w := range i.watches {
+		if injected.Silent && (address == "" || address == w.address) {
 			w.silence()
 		}
 	}
 }
 
-// End ends all troubles. Watches that were silent end: such a connection does not come back.
-func (b *Between) End() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	clear(b.troubles)
-	for w := range b.watches {
+// End ends all injections. Watches that were silent end: such a connection does not come back.
+func (i *Injector) End() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	clear(i.injections)
+	for w := range i.watches {
 		select {
 		case <-w.silent:
 			w.cancel()
@@ -121,64 +121,64 @@ func (b *Between) End() {
 
 // CutWatches ends the watches of the replica at an address that are open, or those of all if the
 // address is "".
-func (b *Between) CutWatches(address string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for w := range b.watches {
+func (i *Injector) CutWatches(address string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for w := range i.watches {
 		if address == "" || address == w.address {
 			w.cancel()
 		}
 	}
 }
 
-// troubleOf returns the trouble that a request meets.
-func (b *Between) troubleOf(address string, r *http.Request) Trouble {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	trouble, found := b.troubles[address]
+// injectionFor returns what a request meets.
+func (i *Injector) injectionFor(address string, r *http.Request) Injection {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	injected, found := i.injections[address]
 	if !found {
-		trouble = b.troubles[""]
+		injected = i.injections[""]
 	}
-	if trouble.Only != nil && !trouble.Only(r) || trouble.Share > 0 && b.random.Float64() >= trouble.Share {
-		return Trouble{}
+	if injected.Only != nil && !injected.Only(r) || injected.Share > 0 && i.random.Float64() >= injected.Share {
+		return Injection{}
 	}
-	return trouble
+	return injected
 }
 
-func (b *Between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (i *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	address, _, _ := net.SplitHostPort(r.RemoteAddr)
-	trouble := b.troubleOf(address, r)
-	if trouble.Delay > 0 {
-		pause(r.Context(), trouble.Delay)
+	injected := i.injectionFor(address, r)
+	if injected.Delay > 0 {
+		pause(r.Context(), injected.Delay)
 	}
 	query := r.URL.Query()
 	isWatch := query.Get("watch") == "true"
 	switch version := query.Get("resourceVersion"); {
-	case trouble.Refuse:
+	case injected.Refuse:
 		panic(http.ErrAbortHandler)
-	case trouble.Error != nil:
-		answerStatus(w, trouble.Error)
+	case injected.Error != nil:
+		answerStatus(w, injected.Error)
 		return
-	case trouble.Code != 0:
-		answerStatus(w, apierrors.NewGenericServerResponse(trouble.Code, "", schema.GroupResource{}, "", madeHere, 1, true))
+	case injected.Code != 0:
+		answerStatus(w, apierrors.NewGenericServerResponse(injected.Code, "", schema.GroupResource{}, "", madeHere, 1, true))
 		return
-	case trouble.Expire && version != "" && version != "0":
+	case injected.Expire && version != "" && version != "0":
 		answerStatus(w, apierrors.NewResourceExpired(madeHere))
 		return
 	}
-	if trouble.Lose {
-		b.proxy.ServeHTTP(httptest.NewRecorder(), r)
+	if injected.Lose {
+		i.proxy.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
 	}
-	if isWatch && trouble.NoBookmarks {
+	if isWatch && injected.NoBookmarks {
 		query.Del("allowWatchBookmarks")
 		r.URL.RawQuery = query.Encode()
 	}
 	if isWatch {
-		b.passWatch(w, r, address, trouble.Silent)
+		i.passWatch(w, r, address, injected.Silent)
 		return
 	}
-	b.proxy.ServeHTTP(w, r)
+	i.proxy.ServeHTTP(w, r)
 }
 
 // madeHere is the message of errors whose text does not matter.
@@ -197,22 +197,22 @@ func answerStatus(w http.ResponseWriter, err *apierrors.StatusError) {
 }
 
 // passWatch passes a watch on until it ends, is cut, or falls silent.
-func (b *Between) passWatch(w http.ResponseWriter, r *http.Request, address string, silent bool) {
+func (i *Injector) passWatch(w http.ResponseWriter, r *http.Request, address string, silent bool) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	passed := &watch{address: address, cancel: cancel, silent: make(chan struct{})}
 	if silent {
 		passed.silence()
 	}
-	b.mu.Lock()
-	b.watches[passed] = true
-	b.mu.Unlock()
+	i.mu.Lock()
+	i.watches[passed] = true
+	i.mu.Unlock()
 	defer func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.watches, passed)
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.watches, passed)
 	}()
-	b.proxy.ServeHTTP(&watchWriter{ResponseWriter: w, watch: passed}, r.WithContext(ctx))
+	i.proxy.ServeHTTP(&watchWriter{ResponseWriter: w, watch: passed}, r.WithContext(ctx))
 }
 
 func (w *watch) silence() { w.once.Do(func() { close(w.silent) }) }

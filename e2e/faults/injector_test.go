@@ -37,11 +37,11 @@ func apiServer(events <-chan string) http.HandlerFunc {
 	}
 }
 
-// newBetween starts a Between before an API server, and returns its URL.
-func newBetween(t *testing.T, events <-chan string) (*Between, string) {
+// newInjector starts an Injector before an API server, and returns its URL.
+func newInjector(t *testing.T, events <-chan string) (*Injector, string) {
 	api := httptest.NewServer(apiServer(events))
 	t.Cleanup(api.Close)
-	b, err := NewBetween(&rest.Config{Host: api.URL}, rand.New(rand.NewPCG(1, 2)))
+	b, err := NewInjector(&rest.Config{Host: api.URL}, rand.New(rand.NewPCG(1, 2)))
 	require.NoError(t, err)
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
@@ -61,29 +61,29 @@ func ask(url string) (code int, body string) {
 }
 
 func TestTroubles(t *testing.T) {
-	b, url := newBetween(t, nil)
+	b, url := newInjector(t, nil)
 	for _, row := range []struct {
 		name, address, query string
-		trouble              Trouble
+		injected             Injection
 		code                 int
 	}{
-		{"none", "", "", Trouble{}, 200},
-		{"a code", "", "", Trouble{Code: 500}, 500},
-		{"for another replica", "192.0.2.1", "", Trouble{Code: 500}, 200},
-		{"for this replica", "127.0.0.1", "", Trouble{Code: 429}, 429},
-		{"for other requests", "", "", Trouble{Code: 500, Only: func(r *http.Request) bool { return r.URL.Path == "/x" }}, 200},
-		{"no answer", "", "", Trouble{Refuse: true}, 0},
-		{"an error", "", "", Trouble{Error: apierrors.NewConflict(schema.GroupResource{}, "", nil)}, 409},
-		{"an expired version", "", "?resourceVersion=5", Trouble{Expire: true}, 410},
-		{"any version", "", "?resourceVersion=0", Trouble{Expire: true}, 200},
-		{"a delay", "", "", Trouble{Delay: time.Millisecond}, 200},
+		{"none", "", "", Injection{}, 200},
+		{"a code", "", "", Injection{Code: 500}, 500},
+		{"for another replica", "192.0.2.1", "", Injection{Code: 500}, 200},
+		{"for this replica", "127.0.0.1", "", Injection{Code: 429}, 429},
+		{"for other requests", "", "", Injection{Code: 500, Only: func(r *http.Request) bool { return r.URL.Path == "/x" }}, 200},
+		{"no answer", "", "", Injection{Refuse: true}, 0},
+		{"an error", "", "", Injection{Error: apierrors.NewConflict(schema.GroupResource{}, "", nil)}, 409},
+		{"an expired version", "", "?resourceVersion=5", Injection{Expire: true}, 410},
+		{"any version", "", "?resourceVersion=0", Injection{Expire: true}, 200},
+		{"a delay", "", "", Injection{Delay: time.Millisecond}, 200},
 	} {
-		b.Make(row.address, row.trouble)
+		b.Make(row.address, row.injected)
 		code, _ := ask(url + "/" + row.query)
 		assert.Equal(t, row.code, code, row.name)
 		b.End()
 	}
-	b.Make("", Trouble{Code: 500, Share: 0.5})
+	b.Make("", Injection{Code: 500, Share: 0.5})
 	codes := map[int]int{}
 	for range 100 {
 		code, _ := ask(url)
@@ -95,7 +95,7 @@ func TestTroubles(t *testing.T) {
 
 func TestWatches(t *testing.T) {
 	events := make(chan string)
-	b, url := newBetween(t, events)
+	b, url := newInjector(t, events)
 	watch := func() *bufio.Reader {
 		response, err := http.Get(url + "/?watch=true")
 		require.NoError(t, err)
@@ -118,8 +118,8 @@ func TestWatches(t *testing.T) {
 	two := watch()
 	events <- "c"
 	assert.Equal(t, "c\n", line(two))
-	b.Make("", Trouble{Silent: true})
+	b.Make("", Injection{Silent: true})
 	events <- "d" // arrives nowhere
 	b.End()
-	assert.NotEqual(t, "d\n", line(two), "it fell silent, and ends with the trouble")
+	assert.NotEqual(t, "d\n", line(two), "it fell silent, and ends with the injection")
 }
