@@ -40,8 +40,8 @@ func editFaults() []Fault {
 	}}
 }
 
-// hand edits pods, and knows what it has edited.
-type hand struct {
+// editor edits pods by hand, and knows what it has edited.
+type editor struct {
 	world   *World
 	pods    clientcorev1.PodInterface
 	random  *rand.Rand
@@ -53,7 +53,7 @@ type hand struct {
 // editByHand edits pods at random: those of instances that are used, culled and stopped, and
 // labels of pods that are not the service's.
 func editByHand(ctx context.Context, w *World, random *rand.Rand) (func(context.Context) error, error) {
-	h := &hand{
+	e := &editor{
 		world: w, pods: w.Suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace), random: random,
 		spared: map[string]bool{}, edited: map[string]corev1.Pod{},
 	}
@@ -66,24 +66,24 @@ func editByHand(ctx context.Context, w *World, random *rand.Rand) (func(context.
 		})
 	}
 	launches.Wait()
-	if err := h.makeForeign(ctx); err != nil {
+	if err := e.makeForeign(ctx); err != nil {
 		return nil, err
 	}
 	for made := 0; made < edits && pause(ctx, editEvery); {
-		done, err := h.edit(ctx)
+		done, err := e.edit(ctx)
 		if err != nil {
-			return h.giveBack, err
+			return e.giveBack, err
 		}
 		if done {
 			made++
 		}
 	}
-	return h.giveBack, ctx.Err()
+	return e.giveBack, ctx.Err()
 }
 
 // makeForeign makes pods that are not the service's, and so must be left alone.
-func (h *hand) makeForeign(ctx context.Context) error {
-	made, err := h.world.Suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace).Get(ctx, template, metav1.GetOptions{})
+func (e *editor) makeForeign(ctx context.Context) error {
+	made, err := e.world.Suite.Kube.Client.CoreV1().PodTemplates(harness.InstancesNamespace).Get(ctx, template, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read the template: %w", err)
 	}
@@ -92,25 +92,25 @@ func (h *hand) makeForeign(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("foreign-", n)},
 			Spec:       made.Template.Spec,
 		}
-		if _, err := h.pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		if _, err := e.pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("make a pod that is not the service's: %w", err)
 		}
-		h.foreign = append(h.foreign, pod.Name)
+		e.foreign = append(e.foreign, pod.Name)
 	}
 	return nil
 }
 
 // edit edits one pod. done is false if there is none that may be edited: the load launches more.
-func (h *hand) edit(ctx context.Context) (done bool, err error) {
+func (e *editor) edit(ctx context.Context) (done bool, err error) {
 	var may, others []string
-	for _, entry := range h.world.Ledger.Entries() {
+	for _, entry := range e.world.Ledger.Entries() {
 		if entry.Deployed.IsZero() || !entry.Left.IsZero() || !entry.Told.IsZero() {
 			continue
 		}
-		if _, known := h.spared[entry.ID]; !known {
-			h.spared[entry.ID] = h.random.IntN(2) == 0
+		if _, known := e.spared[entry.ID]; !known {
+			e.spared[entry.ID] = e.random.IntN(2) == 0
 		}
-		if h.spared[entry.ID] {
+		if e.spared[entry.ID] {
 			others = append(others, entry.ID)
 		} else {
 			may = append(may, entry.ID)
@@ -119,40 +119,40 @@ func (h *hand) edit(ctx context.Context) (done bool, err error) {
 	if len(may) == 0 || len(others) == 0 {
 		return false, nil
 	}
-	other := pick(h.random, others)
-	if h.random.IntN(10) == 0 {
+	other := pick(e.random, others)
+	if e.random.IntN(10) == 0 {
 		patch := metadata{"labels": map[string]any{idLabel: other, templateLabel: template}}
-		return true, h.patch(ctx, pick(h.random, h.foreign), patch)
+		return true, e.patch(ctx, pick(e.random, e.foreign), patch)
 	}
-	id := pick(h.random, may)
+	id := pick(e.random, may)
 	name := harness.PodName(id)
-	pod, err := h.pods.Get(ctx, name, metav1.GetOptions{})
+	pod, err := e.pods.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read a pod: %w", err)
 	}
-	h.world.Ledger.Change(id, func(e *Entry) { e.Edited = true })
-	if _, known := h.edited[name]; !known {
-		h.edited[name] = *pod
+	e.world.Ledger.Change(id, func(e *Entry) { e.Edited = true })
+	if _, known := e.edited[name]; !known {
+		e.edited[name] = *pod
 	}
-	patch := editOf(h.random, other, time.Now())
+	patch := editOf(e.random, other, time.Now())
 	if patch == nil {
-		return true, ignoreGone(h.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0)))
+		return true, ignoreGone(e.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0)))
 	}
-	return true, h.patch(ctx, name, patch)
+	return true, e.patch(ctx, name, patch)
 }
 
 // metadata is a JSON merge patch of a pod's metadata.
 type metadata map[string]any
 
-func (h *hand) patch(ctx context.Context, name string, change metadata) error {
+func (e *editor) patch(ctx context.Context, name string, change metadata) error {
 	data, err := json.Marshal(map[string]any{"metadata": change})
 	if err != nil {
 		return err
 	}
-	_, err = h.pods.Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{})
+	_, err = e.pods.Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{})
 	if apierrors.IsInvalid(err) { // a pod that is being deleted takes no finalizer
 		return nil
 	}
@@ -200,41 +200,41 @@ func pick[T any](random *rand.Rand, from []T) T { return from[random.IntN(len(fr
 
 // giveBack undoes what keeps or hides edited pods, and waits until all have ended. The
 // pods that are not the service's must still be there.
-func (h *hand) giveBack(ctx context.Context) error {
+func (e *editor) giveBack(ctx context.Context) error {
 	var errs []error
-	for name, before := range h.edited {
+	for name, before := range e.edited {
 		change := metadata{
 			"finalizers":  nil,
 			"labels":      map[string]any{managedByLabel: before.Labels[managedByLabel]},
 			"annotations": map[string]any{cullTimeout: before.Annotations[cullTimeout]},
 		}
-		errs = append(errs, h.patch(ctx, name, change))
-		h.world.Ledger.Change(before.Labels[idLabel], func(e *Entry) { e.Unwanted = true })
+		errs = append(errs, e.patch(ctx, name, change))
+		e.world.Ledger.Change(before.Labels[idLabel], func(e *Entry) { e.Unwanted = true })
 	}
-	left, err := h.awaitEnds(ctx)
+	left, err := e.awaitEnds(ctx)
 	errs = append(errs, err)
 	for _, pod := range left {
-		h.world.Ledger.Complain("the pod %s, which was edited, has not ended within %s: labels %v, annotations %v, deleted at %v",
+		e.world.Ledger.Complain("the pod %s, which was edited, has not ended within %s: labels %v, annotations %v, deleted at %v",
 			pod.Name, editedWithin, pod.Labels, pod.Annotations, pod.DeletionTimestamp)
-		errs = append(errs, ignoreGone(h.pods.Delete(ctx, pod.Name, *metav1.NewDeleteOptions(0))))
+		errs = append(errs, ignoreGone(e.pods.Delete(ctx, pod.Name, *metav1.NewDeleteOptions(0))))
 	}
-	for _, name := range h.foreign {
-		if pod, err := h.pods.Get(ctx, name, metav1.GetOptions{}); err != nil || pod.DeletionTimestamp != nil {
-			h.world.Ledger.Complain("the pod %s is not the service's, and has been deleted: %v", name, err)
+	for _, name := range e.foreign {
+		if pod, err := e.pods.Get(ctx, name, metav1.GetOptions{}); err != nil || pod.DeletionTimestamp != nil {
+			e.world.Ledger.Complain("the pod %s is not the service's, and has been deleted: %v", name, err)
 		}
-		errs = append(errs, ignoreGone(h.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0))))
+		errs = append(errs, ignoreGone(e.pods.Delete(ctx, name, *metav1.NewDeleteOptions(0))))
 	}
 	return errors.Join(errs...)
 }
 
 // awaitEnds waits until the edited pods are gone, and returns those that are not in time.
-func (h *hand) awaitEnds(ctx context.Context) (left []corev1.Pod, err error) {
+func (e *editor) awaitEnds(ctx context.Context) (left []corev1.Pod, err error) {
 	for until := time.Now().Add(editedWithin); ; pause(ctx, time.Second) {
-		all, err := h.pods.List(ctx, metav1.ListOptions{})
+		all, err := e.pods.List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("list the pods: %w", err)
 		}
-		left = slices.DeleteFunc(all.Items, func(pod corev1.Pod) bool { return pod.UID != h.edited[pod.Name].UID })
+		left = slices.DeleteFunc(all.Items, func(pod corev1.Pod) bool { return pod.UID != e.edited[pod.Name].UID })
 		if len(left) == 0 || time.Now().After(until) {
 			return left, nil
 		}
