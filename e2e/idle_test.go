@@ -97,8 +97,8 @@ func TestWorkWithoutABrowser(t *testing.T) {
 func awaitQuietControl(ctx context.Context, t *testing.T, channels *websocket.Conn) {
 	t.Helper()
 	const last = "the last on the control channel" // which answers in order
-	ask(ctx, t, channels, "control", "kernel_info_request", last, map[string]any{})
-	awaitMessage(ctx, t, channels, last, func(m kernelMessage) bool {
+	askKernel(ctx, t, channels, "control", "kernel_info_request", last, map[string]any{})
+	awaitAnswer(ctx, t, channels, last, func(m kernelMessage) bool {
 		return m.Header["msg_type"] == "status" && m.Content["execution_state"] == "idle"
 	})
 }
@@ -106,7 +106,7 @@ func awaitQuietControl(ctx context.Context, t *testing.T, channels *websocket.Co
 // awaitBusy waits until the kernel reports that it works on the code.
 func awaitBusy(ctx context.Context, t *testing.T, channels *websocket.Conn) {
 	t.Helper()
-	awaitMessage(ctx, t, channels, requestID, func(m kernelMessage) bool {
+	awaitAnswer(ctx, t, channels, requestID, func(m kernelMessage) bool {
 		return m.Header["msg_type"] == "status" && m.Content["execution_state"] == "busy"
 	})
 }

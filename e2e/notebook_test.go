@@ -104,12 +104,12 @@ const requestID = "a-request"
 // submit sends code to a kernel.
 func submit(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) {
 	t.Helper()
-	ask(ctx, t, channels, "shell", "execute_request", requestID,
+	askKernel(ctx, t, channels, "shell", "execute_request", requestID,
 		map[string]any{"code": code, "silent": false, "store_history": true, "user_expressions": map[string]any{}})
 }
 
-// ask sends a request to a kernel.
-func ask(ctx context.Context, t *testing.T, channels *websocket.Conn, channel, kind, id string, content map[string]any) {
+// askKernel sends a request to a kernel.
+func askKernel(ctx context.Context, t *testing.T, channels *websocket.Conn, channel, kind, id string, content map[string]any) {
 	t.Helper()
 	require.NoError(t, wsjson.Write(ctx, channels, kernelMessage{
 		Header:       map[string]any{"msg_id": id, "msg_type": kind, "session": "a-session", "username": "", "version": "5.3"},
@@ -120,8 +120,8 @@ func ask(ctx context.Context, t *testing.T, channels *websocket.Conn, channel, k
 	}))
 }
 
-// awaitMessage waits for a message of a kernel that answers the request with the given id.
-func awaitMessage(ctx context.Context, t *testing.T, channels *websocket.Conn, id string, is func(kernelMessage) bool) kernelMessage {
+// awaitAnswer waits for a message of a kernel that answers the request with the given id.
+func awaitAnswer(ctx context.Context, t *testing.T, channels *websocket.Conn, id string, is func(kernelMessage) bool) kernelMessage {
 	t.Helper()
 	for {
 		var message kernelMessage
@@ -136,7 +136,7 @@ func awaitMessage(ctx context.Context, t *testing.T, channels *websocket.Conn, i
 func execute(ctx context.Context, t *testing.T, channels *websocket.Conn, code string) string {
 	t.Helper()
 	submit(ctx, t, channels, code)
-	result := awaitMessage(ctx, t, channels, requestID, func(m kernelMessage) bool { return m.Header["msg_type"] == "execute_result" })
+	result := awaitAnswer(ctx, t, channels, requestID, func(m kernelMessage) bool { return m.Header["msg_type"] == "execute_result" })
 	data, _ := result.Content["data"].(map[string]any)
 	text, _ := data["text/plain"].(string)
 	return text
