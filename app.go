@@ -225,17 +225,13 @@ func (a *app) newAPI(proxyPort string) *API {
 func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handler {
 	a.proxy = proxy.New(proxy.Deps{
 		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
-		Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
+		ShareWith: a.config.CORSAllowOrigins, Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
 		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.log,
-	})
-	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
-		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.log,
 	})
 	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		proxy.AnswerEarly(w, r, func() { pages.BusyClientNotice().Serve(w, r) })
 	})
-	return public.Handler(routePublic(a.metrics, own, a.config.LaunchPage, a.layout(), a.proxy), refuse)
+	return public.Handler(routePublic(a.metrics, a.ownPages(templates), a.layout(), a.proxy), refuse)
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new

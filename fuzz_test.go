@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/binderhub"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
@@ -98,6 +99,7 @@ func FuzzRoutePublic(f *testing.F) {
 	for _, seed := range []string{
 		"/launch/jupyter", "/user/" + kubetest.ID(1) + "/", "/progress/" + kubetest.ID(1), "/launch/../user/x", "/%6caunch/x", "//launch/x", "http://x/launch/jupyter?path=//evil.example", "*",
 		"/progress/../launch/x", "/progress/%30", "/launch/jupyter/" + kubetest.ID(1) + "?path=x", "/launch//evil.example/..", "x://launch/jupyter", "/user/../launch/x",
+		"/versions", "/versions/", "/versions?x", "//versions", "/v2/gh/org/repo", "/v2//evil.example/x", "/v2", "/repo/%2F%2Fevil.example/x",
 	} {
 		f.Add(seed)
 	}
@@ -108,15 +110,23 @@ func FuzzRoutePublic(f *testing.F) {
 		}
 		reader, launcher := &oneInstance{}, &fakeLauncher{}
 		own := pages.New(pages.Deps{Instances: reader, Launcher: launcher, Templates: reader, Client: func(*http.Request) string { return "" }, Draining: t.Context(), Log: kubetest.NoLog()})
+		hub := binderhub.New(binderhub.Deps{Templates: reader, PodTemplates: func() []*corev1.PodTemplate { return nil }})
 		reached := false
 		instances := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })
 		answer := httptest.NewRecorder()
-		routePublic(newTestMetrics(), own, true, origin.Layout{}, instances).ServeHTTP(answer, r)
+		routePublic(newTestMetrics(), map[string]http.Handler{
+			pages.LaunchPrefix: own.Launch(), pages.ProgressPrefix: own.Progress(), "/v2/": hub, "/repo/": hub, "/versions": hub,
+		}, origin.Layout{}, instances).ServeHTTP(answer, r)
 		sent := target
 		if _, after, absolute := strings.Cut(target, "://"); absolute && target[0] != '/' {
 			sent = after[max(strings.IndexAny(after, "/?"), 0):]
 		}
-		if ours := strings.HasPrefix(sent, pages.LaunchPrefix) || strings.HasPrefix(sent, pages.ProgressPrefix); reached == ours || len(launcher.launches) > 0 {
+		path, _, _ := strings.Cut(sent, "?")
+		ours := path == "/versions"
+		for _, prefix := range []string{pages.LaunchPrefix, pages.ProgressPrefix, "/v2/", "/repo/"} {
+			ours = ours || strings.HasPrefix(sent, prefix)
+		}
+		if reached == ours || len(launcher.launches) > 0 {
 			t.Errorf("%q reaches the instances: %t, and launches %v", target, reached, launcher.launches)
 		}
 		if to := answer.Header().Get("Location"); to != "" {

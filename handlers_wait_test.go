@@ -211,7 +211,11 @@ func TestRoutePublic(t *testing.T) {
 		{"/%6caunch/jupyter", true, true},
 	} {
 		reached = ""
-		res := ask(routePublic(m, own, row.launchPage, origin.Layout{}, instances), "GET", row.path, "")
+		ours := map[string]http.Handler{pages.ProgressPrefix: own.Progress()}
+		if row.launchPage {
+			ours[pages.LaunchPrefix] = own.Launch()
+		}
+		res := ask(routePublic(m, ours, origin.Layout{}, instances), "GET", row.path, "")
 		if got := reached == row.path; res.Code != http.StatusOK || got != row.toInstance {
 			t.Errorf("%s with launch pages %t: got %d, the instances got %q; want them to get it: %t", row.path, row.launchPage, res.Code, reached, row.toInstance)
 		}

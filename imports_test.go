@@ -26,6 +26,7 @@ func rooms() map[string][]string {
 		"upstream":   {},
 		"gate":       {},
 		"profiling":  {},
+		"repospec":   {},
 		"replicas":   {"instance"},
 
 		"origin":      {"instance"},
@@ -34,7 +35,7 @@ func rooms() map[string][]string {
 		"informers":   {"instance"},
 		"kube":        {"instance"},
 		"earlyready":  {"instance"},
-		"podtemplate": {"instance", "kube"},
+		"podtemplate": {"instance", "kube", "repospec"},
 		"tombstone":   {"instance", "kube"},
 		"activity":    {"instance", "kube", "lifetime"},
 		"podstore":    {"earlyready", "instance", "lifetime"},
@@ -44,10 +45,11 @@ func rooms() map[string][]string {
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 
-		"protocol": {"admission", "instance", "launch", "origin", "podtemplate", "preload"},
-		"admin":    {"instance", "protocol", "waiters"},
-		"pages":    {"instance", "launch", "origin", "protocol"},
-		"proxy":    {"instance", "origin", "pages", "upstream"},
+		"protocol":  {"admission", "instance", "launch", "origin", "podtemplate", "preload"},
+		"admin":     {"instance", "protocol", "waiters"},
+		"pages":     {"instance", "launch", "origin", "protocol"},
+		"binderhub": {"instance", "launch", "origin", "podtemplate", "protocol", "repospec"},
+		"proxy":     {"instance", "origin", "pages", "upstream"},
 
 		// Only tests import it.
 		"kubetest": {"instance", "ownwrites"},

@@ -6,24 +6,22 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/binderhub"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/gate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/keys"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/profiling"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 )
@@ -136,33 +134,9 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 func (a *app) gateDeps() gate.Deps {
 	limits := gate.Sized(gate.Limits{
 		All: a.config.MaxConnections, PerClient: a.config.MaxConnectionsPerClient, PerInstance: a.config.MaxConnectionsPerInstance,
-	}, memoryLimit(os.ReadFile), fileLimit())
+	}, gate.MemoryLimit(os.ReadFile), gate.FileLimit())
 	a.log.Info("the proxy's limits", "connections", limits.All, "perClient", limits.PerClient, "perInstance", limits.PerInstance)
 	return gate.Deps{Limits: limits, Client: a.clients.Address, Trusts: a.clients.Trusts, Metrics: a.metrics}
-}
-
-// memoryLimit returns how many bytes of memory the process may use: GOMEMLIMIT, because
-// that is what the runtime keeps to; else the limit of its container (memory.max of cgroup
-// v2); else 512 MiB, which is what the manifests give it.
-func memoryLimit(readFile func(string) ([]byte, error)) int64 {
-	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
-		return limit
-	}
-	text, _ := readFile("/sys/fs/cgroup/memory.max") // absent without cgroup v2, or "max"
-	if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
-		return limit
-	}
-	return 512 << 20
-}
-
-// fileLimit returns how many files the process may have open. The runtime has raised it as
-// far as it may.
-func fileLimit() int64 {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
-		return math.MaxInt32
-	}
-	return int64(limit.Cur)
 }
 
 // limits are the limits of launches.
@@ -187,16 +161,43 @@ func (a *app) clientOf(r *http.Request) string {
 	return a.clients.Of(r.RemoteAddr, r.Header["X-Forwarded-For"])
 }
 
-// routePublic routes by the first segment of the path as it was sent. It is not a
-// ServeMux, because a ServeMux cleans paths, and these are the applications'. Without
-// launchPage, the paths of launches go to the instances' handler, which knows no such
-// address. So does everything at the hosts of instances.
+// ownPages are the handlers of what is on the public port besides the instances: by path, or by
+// what it begins with, which ends with a slash.
+func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
+	own := pages.New(pages.Deps{
+		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
+		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.log,
+	})
+	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress()}
+	if !a.config.LaunchPage {
+		return all
+	}
+	all[pages.LaunchPrefix] = own.Launch()
+	if a.config.BinderHub {
+		hub := binderhub.New(binderhub.Deps{
+			Instances: a.cache, Launcher: a.launcher, Templates: templates, PodTemplates: a.cache.PodTemplates,
+			Client: a.clientOf, AllowOrigins: a.config.CORSAllowOrigins, Layout: a.layout(),
+			Pods: a.cache.pods, Quotas: a.cache.Quotas, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches, Healthy: func() bool { return !a.contact.Lost() },
+			Version: version, Draining: a.draining, Log: a.log,
+		})
+		for _, path := range binderhub.Paths() {
+			all[path] = hub
+		}
+	}
+	return all
+}
+
+// routePublic routes by the path as it was sent. It is not a ServeMux, because a ServeMux cleans
+// paths, and these are the applications'. What is not one of our own paths goes to the instances'
+// handler, and so does everything at the hosts of instances.
 //
 // Our own pages are only at the main address. Another name that leads here can be anyone's,
 // whose pages are then of the same origin (DNS rebinding), and could launch.
-func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, layout origin.Layout, instances http.Handler) http.Handler {
-	atMain := func(prefix string, next http.Handler) http.Handler {
-		return m.InstrumentProxy(prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func routePublic(m *metrics.Metrics, own map[string]http.Handler, layout origin.Layout, instances http.Handler) http.Handler {
+	atMain := map[string]http.Handler{}
+	for path, next := range own {
+		next = ownPage(next, formTimeout)
+		atMain[path] = m.InstrumentProxy(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !layout.IsMain(r.Host) {
 				proxy.AnswerEarly(w, r, func() { pages.MisdirectedNotice().Serve(w, r) })
 				return
@@ -204,21 +205,28 @@ func routePublic(m *metrics.Metrics, own *pages.Pages, launchPage bool, layout o
 			next.ServeHTTP(w, r)
 		}))
 	}
-	launch, progress := atMain(pages.LaunchPrefix, ownPage(own.Launch(), formTimeout)), atMain(pages.ProgressPrefix, ownPage(own.Progress(), formTimeout))
 	instances = m.InstrumentProxy(instance.UserPrefix, instances)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, ofInstances := layout.OfInstances(r.Host)
-		switch path := proxy.EscapedPath(r); {
-		case ofInstances:
-			instances.ServeHTTP(w, r)
-		case launchPage && strings.HasPrefix(path, pages.LaunchPrefix):
-			launch.ServeHTTP(w, r)
-		case strings.HasPrefix(path, pages.ProgressPrefix):
-			progress.ServeHTTP(w, r)
-		default:
-			instances.ServeHTTP(w, r)
+		path := proxy.EscapedPath(r)
+		handler, ours := atMain[path]
+		if first := firstSegment(path); !ours {
+			handler, ours = atMain[first]
 		}
+		if _, ofInstances := layout.OfInstances(r.Host); ofInstances || !ours {
+			handler = instances
+		}
+		handler.ServeHTTP(w, r)
 	})
+}
+
+// firstSegment returns a path up to its second slash, such as /launch/.
+func firstSegment(path string) string {
+	if len(path) > 0 {
+		if end := strings.IndexByte(path[1:], '/'); end >= 0 {
+			return path[:end+2]
+		}
+	}
+	return path
 }
 
 // notAtInstances keeps what a server answers from the hosts of instances.

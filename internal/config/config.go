@@ -63,6 +63,9 @@ type Config struct {
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool
+	// BinderHub says whether the proxy answers the clients of BinderHub; the default is true. It
+	// needs the LaunchPage, because they launch as anyone can with that.
+	BinderHub bool
 
 	// The cluster.
 

@@ -72,7 +72,7 @@ func wantMistakes(t testing.TB, from Environment, args []string, mistakes int, w
 
 func defaults() Config {
 	return Config{
-		APIAddress: ":8084", ProxyAddress: ":8000", MetricsAddress: ":9090", LaunchPage: true,
+		APIAddress: ":8084", ProxyAddress: ":8000", MetricsAddress: ":9090", LaunchPage: true, BinderHub: true,
 		Namespace: "binder", InstancesNamespace: "binder-instances", ProxyService: "binder-proxy",
 		LeaseName: "binder-deploy-kubernetes", Identity: "machine-abababab",
 		APIKeys: []string{strings.Repeat("ab", 32)}, APIKeyGenerated: true, Secret: strings.Repeat("ab", 32),
@@ -106,6 +106,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"frame-ancestors":              {"https://one:8443", "*", "FrameAncestors"},
 		"hide-cookie":                  {"one", "other", "HideCookies"},
 		"launch-page":                  {"false", "true", "LaunchPage"},
+		"binderhub":                    {"false", "true", "BinderHub"},
 		"pprof":                        {"true", "false", "Pprof"},
 		"kubeconfig":                   {"one", "other", "Kubeconfig"},
 		"namespace":                    {"one", "other", "Namespace"},

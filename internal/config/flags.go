@@ -56,7 +56,7 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 		"serve profiles of the process at /debug/pprof/ on the address of the metrics. Anyone who can reach it can slow the process down")
 	c.hostFlags(f)
 	f.Var((*list)(&c.CORSAllowOrigins), "cors-allow-origin",
-		"`origin` whose pages can call the API from a browser, as scheme://host[:port], or * for all. "+
+		"`origin` whose pages can call the API, launch and use instances by scripts, as scheme://host[:port], or * for all. "+
 			"Repeat the flag, or separate several origins by commas (default: none)")
 	f.Var((*list)(&c.FrameAncestors), "frame-ancestors",
 		"`origin` whose pages can show a starting instance's progress and the notices of instances in a frame, as "+
@@ -66,7 +66,10 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 			"end stands for any ending. Repeat the flag, or separate several names by commas (default: none)")
 	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
 		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
-			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off")
+			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off, and --binderhub with it")
+	f.Var(newSwitch(&c.BinderHub, true), "binderhub",
+		"answer the clients of BinderHub (thebe, MyST, badges, binderhub-client) on the proxy's address: /build/, /v2/, /repo/, "+
+			"/badge.svg, /badge_logo.svg, /versions, /health. It needs --launch-page")
 }
 
 func (c *Config) clusterFlags(f *flag.FlagSet) {

@@ -119,6 +119,9 @@ const (
 	// PoolSizeAnnotation is how many pods of the template are kept warm. The pool
 	// reads it.
 	PoolSizeAnnotation = "binder-project.org/pool-size"
+	// SpecsAnnotation names the repositories that the template is for, as BinderHub's
+	// clients do, one a line. Package podtemplate finds templates by it.
+	SpecsAnnotation = "binder-project.org/specs"
 
 	// Values.
 

@@ -94,6 +94,16 @@ func TokenOf(pod *corev1.Pod) Token {
 	return Token{name, strings.Replace(value, tokenReference, token, 1)}
 }
 
+// OfJupyter returns the token itself if the application takes it as Jupyter does, which
+// clients of Jupyter then send; else "".
+func (t Token) OfJupyter() string {
+	token, found := strings.CutPrefix(t.Value, "token ")
+	if !found || t.Name != "Authorization" {
+		return ""
+	}
+	return token
+}
+
 // Set sets the field in the header of a request. What a visitor sent in it is gone.
 func (t Token) Set(h http.Header) {
 	if t != (Token{}) {

@@ -1,6 +1,9 @@
 package pages
 
 import (
+	"fmt"
+	"html"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +50,35 @@ func TestLaunchLeadsToTheInstancesHost(t *testing.T) {
 		res := serve(p.Progress(), "GET", "/progress/"+kubetest.ID(1), "", "Origin", asker, "Accept", "text/event-stream")
 		if got := res.Header().Get("Access-Control-Allow-Origin"); res.Code != 200 || got != want {
 			t.Errorf("%s: got %d, allowed %q, want %q", asker, res.Code, got, want)
+		}
+	}
+}
+
+// The button of an ended instance's page leads to the same page of a new one.
+func TestSamePageOfANewInstance(t *testing.T) {
+	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeleted, Reason: "Culled"}
+	for page, want := range map[string]string{
+		"/notebooks/deep.ipynb?x=1":      "notebooks/deep.ipynb?x=1",
+		"/lab/tree/a%20b?token=o&x=1":    "lab/tree/a%20b?x=1",
+		"/tree?token=old":                "tree",
+		"/":                              "",
+		"":                               "",
+		"/../x":                          "",
+		"/%2e%2e/x":                      "",
+		"//evil.example/":                "",
+		"/a?" + strings.Repeat("x", 4e3): "",
+	} {
+		here := serveNotice(OverNotice(inst).For(page), browserAccept).Body.String()
+		if field := fmt.Sprintf(`name="path" value="%s"`, html.EscapeString(want)); want != "" && !strings.Contains(here, field) || want == "" && strings.Contains(here, `name="path" value="`) && !strings.Contains(here, `name="path" value=""`) {
+			t.Errorf("%.50s: the form does not open %q: %s", page, want, here)
+		}
+		apartFrom := serveNotice(OverNotice(inst).For(page).At(apart()), browserAccept).Body.String()
+		link := "//hub.example:8443/launch/jupyter"
+		if want != "" {
+			link += "?" + url.Values{"path": {want}}.Encode()
+		}
+		if !strings.Contains(apartFrom, `href="`+html.EscapeString(link)+`"`) {
+			t.Errorf("%.50s: no link to %q: %s", page, link, apartFrom)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -111,6 +112,24 @@ func (n *Notice) offerLaunch(inst instance.Instance) {
 	}
 }
 
+// For returns the notice for a visitor who asked for a page of an instance, as its path below the
+// base URL and its query. What the notice's button launches opens at the same page. A token in
+// the query was the old instance's.
+func (n Notice) For(page string) Notice {
+	path, query, _ := strings.Cut(page, "?")
+	if values, err := url.ParseQuery(query); err == nil && values.Has("token") {
+		values.Del("token")
+		query = values.Encode()
+	}
+	if query != "" {
+		path += "?" + query
+	}
+	if link, err := parseDeepLink(path); err == nil {
+		n.Path = link
+	}
+	return n
+}
+
 // At returns the notice as the host of an instance serves it, if instances have hosts of
 // their own. What it asks or leads to besides the instance is at the main address.
 func (n Notice) At(layout origin.Layout) Notice {
@@ -119,6 +138,9 @@ func (n Notice) At(layout origin.Layout) Notice {
 	}
 	if n.Template != "" {
 		n.LaunchPage = layout.Main(LaunchPrefix + url.PathEscape(n.Template))
+		if n.Path != "" {
+			n.LaunchPage += "?" + url.Values{"path": {n.Path}}.Encode()
+		}
 		n.Template = ""
 	}
 	if n.progress != nil {

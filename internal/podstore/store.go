@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
@@ -288,6 +289,22 @@ func (s *Store) All() []*Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return slices.AppendSeq(make([]*Record, 0, len(s.byName)), maps.Values(s.byName))
+}
+
+// Count returns how many instances live, and how many pods wait in pools.
+func (s *Store) Count() (instances, warm int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.byName {
+		switch {
+		case r.IsDeleting:
+		case r.IsWarm:
+			warm++
+		case r.IsInstance && r.Status() != instance.StatusFailed && r.Status() != instance.StatusDeleted:
+			instances++
+		}
+	}
+	return instances, warm
 }
 
 // OfTemplate returns the records of a template's pods.

@@ -35,6 +35,7 @@ func annotationTable() []annotation {
 		{key: instance.MaxInstancesAnnotation, check: check(parseMaxInstances), preventsLaunch: true},
 		{key: instance.TokenHeaderAnnotation, check: check(parseTokenHeader), preventsLaunch: true, copied: true},
 		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
+		{key: instance.SpecsAnnotation, check: check(parseSpecs)},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
 		{key: instance.IdleRequestsAnnotation, check: checkIdlePaths, copied: true},

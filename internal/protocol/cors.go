@@ -10,7 +10,7 @@ const (
 	anyOrigin = "*"
 
 	corsMethods = "GET, POST, DELETE"
-	corsHeaders = "Authorization, Content-Type, Prefer, Idempotency-Key, Accept"
+	corsHeaders = "Authorization, Content-Type, Prefer, Idempotency-Key, Accept, Last-Event-ID, X-Xsrftoken"
 	corsExposed = "Preference-Applied, Retry-After"
 	// corsMaxAge is how long, in seconds, a browser may keep the answer to a preflight.
 	corsMaxAge = "600"

@@ -34,7 +34,7 @@ func TestAllowOrigins(t *testing.T) {
 		{"preflight", []string{a}, "OPTIONS", append(preflight, "Origin", a), 204, headers{
 			"Access-Control-Allow-Origin": a, "Vary": "Origin", "Access-Control-Max-Age": "600",
 			"Access-Control-Allow-Methods": "GET, POST, DELETE",
-			"Access-Control-Allow-Headers": "Authorization, Content-Type, Prefer, Idempotency-Key, Accept"}},
+			"Access-Control-Allow-Headers": "Authorization, Content-Type, Prefer, Idempotency-Key, Accept, Last-Event-ID, X-Xsrftoken"}},
 		{"preflight of another origin", []string{a}, "OPTIONS", append(preflight, "Origin", b), 418, headers{
 			"Access-Control-Allow-Origin": "", "Access-Control-Allow-Methods": "", "Vary": "Origin"}},
 		{"OPTIONS without preflight", []string{a}, "OPTIONS", []string{"Origin", a}, 418, headers{

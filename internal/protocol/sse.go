@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -35,23 +36,51 @@ func AcceptsEvents(r *http.Request) bool {
 // to another replica, which starts with the present state.
 func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
 	draining context.Context, describe func(instance.Instance) ProgressEvent) {
-	ctx, end := beginEvents(w, r, draining)
+	ctx, end := BeginEvents(w, r, draining)
 	defer end()
-	var sent ProgressEvent
+	_ = StreamChanges(ctx, w, instances, id, describe, encodeEvent) // the client has gone, or comes back
+}
+
+// StreamChanges sends an event for the present state of an instance, and one for each change
+// of what describe says of it, until the launch has ended. It is an error if the client has
+// gone, if ctx is done, or if the instance is not known.
+func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, instances Awaiter, id string,
+	describe func(instance.Instance) E, encode func(E) string) error {
+	var sent E
 	for {
 		period, stop := context.WithTimeout(ctx, keepAlivePeriod)
 		inst, known := instances.Await(period, id, func(inst instance.Instance, known bool) bool {
 			return !known || describe(inst) != sent
 		})
 		stop()
-		if !known || ctx.Err() != nil {
-			return
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !known {
+			return errNotKnown
 		}
 		text := keepAliveComment
 		if event := describe(inst); event != sent {
-			text, sent = encodeEvent(event), event
+			text, sent = encode(event), event
 		}
-		if err := writeNow(w, text); err != nil || sent.Phase.Settled() {
+		if err := SendNow(w, text); err != nil {
+			return err
+		}
+		if inst.Status.Settled() {
+			return nil
+		}
+	}
+}
+
+// errNotKnown ends the stream of an instance that is not known any more.
+var errNotKnown = errors.New("the instance is not known")
+
+// KeepAlive sends comments until ctx is done or the client has gone.
+func KeepAlive(ctx context.Context, w http.ResponseWriter) {
+	for SendNow(w, keepAliveComment) == nil {
+		select {
+		case <-time.After(keepAlivePeriod):
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -67,7 +96,7 @@ const statePause = time.Second
 // returns no ok.
 func StreamState(w http.ResponseWriter, r *http.Request, draining context.Context,
 	changed <-chan struct{}, state func(context.Context) (data []byte, ok bool)) {
-	ctx, end := beginEvents(w, r, draining)
+	ctx, end := BeginEvents(w, r, draining)
 	defer end()
 	var sent []byte
 	for {
@@ -79,7 +108,7 @@ func StreamState(w http.ResponseWriter, r *http.Request, draining context.Contex
 		if !bytes.Equal(data, sent) {
 			text, sent = fmt.Sprintf("event: state\ndata: %s\n\n", data), data
 		}
-		if err := writeNow(w, text); err != nil {
+		if err := SendNow(w, text); err != nil {
 			return
 		}
 		select {
@@ -96,8 +125,8 @@ func StreamState(w http.ResponseWriter, r *http.Request, draining context.Contex
 	}
 }
 
-// beginEvents begins an answer of server-sent events. ctx is done when it must end.
-func beginEvents(w http.ResponseWriter, r *http.Request, draining context.Context) (ctx context.Context, end func()) {
+// BeginEvents begins an answer of server-sent events. ctx is done when it must end.
+func BeginEvents(w http.ResponseWriter, r *http.Request, draining context.Context) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(draining, cancel)
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -116,8 +145,8 @@ func encodeEvent(event ProgressEvent) string {
 	return fmt.Sprintf("event: progress\ndata: %s\n\n", data)
 }
 
-// writeNow writes a text and flushes it. It gives up after eventWriteTimeout.
-func writeNow(w http.ResponseWriter, text string) error {
+// SendNow writes a text and flushes it. It gives up after eventWriteTimeout.
+func SendNow(w http.ResponseWriter, text string) error {
 	connection := http.NewResponseController(w)
 	_ = connection.SetWriteDeadline(time.Now().Add(eventWriteTimeout)) // not every writer supports deadlines
 	if _, err := fmt.Fprint(w, text); err != nil {

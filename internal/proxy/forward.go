@@ -155,6 +155,7 @@ func (v *visit) copyHeader(from http.Header) {
 		// The host has the id, and browsers tell it to other sites by default.
 		h["Referrer-Policy"] = []string{"same-origin"}
 	}
+	v.share(h, v.r)
 }
 
 // confine changes the header of an application's answer, or of an interim one, to what

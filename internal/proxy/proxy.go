@@ -50,6 +50,8 @@ type Deps struct {
 	// FrameAncestors are the origins whose pages may show our notices in a frame,
 	// besides our own.
 	FrameAncestors []string
+	// ShareWith are the origins whose pages may use instances by scripts, or anyOrigin for all.
+	ShareWith []string
 	// Layout says at which hosts instances are.
 	Layout origin.Layout
 	// HideCookies are the names of cookies that no application sees or sets, such as
@@ -125,6 +127,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !ok {
 		p.turnAway(w, r, "", pages.NothingHereNotice())
+		return
+	}
+	if p.answerPreflight(w, r) {
 		return
 	}
 	inst, known := p.await(r.Context(), id)
@@ -244,7 +249,12 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, template string, 
 		n.Template = ""
 	}
 	n.FrameAncestors = p.deps.FrameAncestors
+	path, query := splitTarget(r)
+	if _, page, ok := splitUserPath(path); ok {
+		n = n.For(page + query)
+	}
 	n = n.At(p.deps.Layout)
+	p.share(w.Header(), r) // a page learns that the instance is over
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		n.ServePlain(w)
 		return

@@ -61,6 +61,7 @@ func (p *Proxy) requestHeader(r *http.Request, m mapping) http.Header {
 	}
 	confineReferer(h, m)
 	confineOrigin(h, m)
+	p.shareOrigin(h, r, m)
 	if destination, ok := h["Destination"]; ok && len(destination) == 1 {
 		h["Destination"] = []string{m.destination(destination[0])}
 	}

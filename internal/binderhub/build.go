@@ -1,0 +1,287 @@
+package binderhub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/repospec"
+)
+
+const (
+	// readyFor is how long a stream stays open once the instance is ready. A browser connects
+	// again to one that the server ends, and clients end theirs when they have read the event.
+	readyFor = time.Minute
+	// resumeWait is how long a client that comes back waits until this replica knows its instance:
+	// another one may have launched it a moment ago.
+	resumeWait = 10 * time.Second
+	// stopTimeout bounds the stop of an instance that nobody was told of.
+	stopTimeout = 10 * time.Second
+)
+
+// The phases of a launch that clients know and that exist here.
+const (
+	phaseBuilt     = "built"
+	phaseLaunching = "launching"
+	phaseReady     = "ready"
+	phaseFailed    = "failed"
+)
+
+// event is the data of a server-sent event, in BinderHub's words. Its events have no names:
+// clients read messages.
+type event struct {
+	Phase      string `json:"phase"`
+	Message    string `json:"message"`
+	StatusCode int    `json:"status_code,omitempty"`
+	ImageName  string `json:"imageName,omitempty"`
+	ready
+}
+
+// ready says where the instance is, and what was asked for. All of it is left out of other events.
+type ready struct {
+	URL               string `json:"url,omitempty"` // with a slash at its end
+	Token             string `json:"token,omitempty"`
+	Image             string `json:"image,omitempty"`
+	RepoURL           string `json:"repo_url,omitempty"`
+	RefURL            string `json:"binder_ref_url,omitempty"`
+	LaunchHost        string `json:"binder_launch_host,omitempty"`
+	Request           string `json:"binder_request,omitempty"`
+	PersistentRequest string `json:"binder_persistent_request,omitempty"`
+}
+
+// serveBuild launches the template of a repository, and streams what becomes of it. It is a
+// GET, because the browser's EventSource sends no other, so pages of other sites are kept
+// from it before anything is launched: CORS would keep only the answer from them.
+func (b *BinderHub) serveBuild(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		http.Error(w, "the method must be GET", http.StatusMethodNotAllowed)
+		return
+	}
+	if !b.mayLaunch(r) {
+		http.Error(w, "a page of another site sent this request: only pages of the origins in --cors-allow-origin may", http.StatusForbidden)
+		return
+	}
+	// A launch under way is not cut when this replica stops: most clients do not come back.
+	ctx, end := protocol.BeginEvents(w, r, context.Background())
+	defer end()
+	s := &stream{hub: b, w: w, r: r}
+	if err := s.run(ctx); err != nil {
+		s.refuse(err)
+	}
+}
+
+// mayLaunch reports whether a request is from our own pages, from those of an origin that may,
+// from a person who has typed the address, or not from a browser.
+func (b *BinderHub) mayLaunch(r *http.Request) bool {
+	asker, site, from := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Referer")
+	switch {
+	case slices.Contains(b.deps.AllowOrigins, "*"):
+		return true
+	case asker != "":
+		return slices.Contains(b.deps.AllowOrigins, asker) || asker == address(r, "")
+	case site != "":
+		return site == "same-origin" || site == "none"
+	case from != "": // over plain HTTP, browsers tell no more
+		page, err := url.Parse(from)
+		return err == nil && page.Host == r.Host
+	}
+	// A client of this stream says so, and what follows links or loads pictures does not.
+	return protocol.Accepts(r, "text/event-stream")
+}
+
+// address returns the address of a path at the host that a request was sent to.
+func address(r *http.Request, path string) string {
+	scheme := "http"
+	// Servers in a row append to the field.
+	first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+	if r.TLS != nil || strings.EqualFold(strings.TrimSpace(first), "https") {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + path
+}
+
+// stream is the answer to one request to build.
+type stream struct {
+	hub      *BinderHub
+	w        http.ResponseWriter
+	r        *http.Request
+	spec     repospec.Spec
+	template *corev1.PodTemplate // nil for a client that has come back
+	id       string              // of the instance; "" before it is launched
+}
+
+// badSpec is an answer to a request that names no repository.
+func badSpec(err error) error {
+	return &protocol.Error{Code: http.StatusBadRequest, Message: "the repository is not right: " + err.Error()}
+}
+
+// run launches and tells of it. An error is what the client must still be told.
+func (s *stream) run(ctx context.Context) (err error) {
+	text := strings.TrimPrefix(s.r.URL.EscapedPath(), buildPrefix)
+	if s.spec, err = repospec.Parse(text); err != nil {
+		return badSpec(err)
+	}
+	if last := s.r.Header.Get("Last-Event-ID"); last != "" {
+		if known, err := s.find(ctx, last); !known {
+			return err
+		}
+		s.follow(ctx)
+		return nil
+	}
+	if s.template, err = s.hub.find(ctx, s.spec); err != nil {
+		return err
+	}
+	if only := s.r.URL.Query().Get("build_only"); only == "true" || only == "1" {
+		_ = s.send(event{Phase: phaseReady, Message: "The image exists.\n", ImageName: s.image(), ready: s.request()})
+		return nil
+	}
+	return s.launch(ctx)
+}
+
+// launch launches an instance, and tells of it. The launch goes on when the client goes away: if
+// it was cut off, nobody would know whether there is an instance.
+func (s *stream) launch(ctx context.Context) (err error) {
+	name := s.template.Name
+	s.id, err = s.hub.deps.Launcher.Launch(context.WithoutCancel(ctx), launch.Request{Template: name, Client: s.hub.deps.Client(s.r)})
+	if err != nil {
+		return err
+	}
+	err = s.send(event{Phase: phaseBuilt, Message: "The image exists, launching.\n", ImageName: s.image()})
+	if err != nil || ctx.Err() != nil {
+		s.forget(ctx, name)
+		return nil
+	}
+	s.follow(ctx)
+	return nil
+}
+
+// follow tells of the instance until its launch has ended. Then it waits for the client to go,
+// or for the end of this replica.
+func (s *stream) follow(ctx context.Context) {
+	if protocol.StreamChanges(ctx, s.w, s.hub.deps.Instances, s.id, s.describe, s.encode) != nil {
+		return // the client has gone, or comes back with the instance's id
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyFor)
+	defer cancel()
+	defer context.AfterFunc(s.hub.deps.Draining, cancel)()
+	protocol.KeepAlive(ctx, s.w)
+}
+
+// errEnded says that a client has come back for an instance that is not there any more. It is
+// not launched again: nobody has asked for that.
+var errEnded = &protocol.Error{Code: http.StatusGone, Message: "this instance has ended; launch it again"}
+
+// find finds the instance that a browser names when it connects again. It knows the id, so it may
+// be told. If known is false and err is nil, the browser should ask once more.
+func (s *stream) find(ctx context.Context, last string) (known bool, err error) {
+	if !instance.ValidID(last) {
+		return false, errEnded
+	}
+	if protocol.SendNow(s.w, ":\n\n") != nil { // so that it sees the answer begin
+		return false, nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, resumeWait)
+	defer cancel()
+	inst, known := s.hub.deps.Instances.Await(waiting, last, func(_ instance.Instance, known bool) bool { return known })
+	switch {
+	case !known && inst.Unsure:
+		return false, nil
+	case !known, inst.Status == instance.StatusDeleted:
+		return false, errEnded
+	}
+	s.id = last
+	return true, nil
+}
+
+// forget stops an instance whose client went away before it was told the id: nobody can come
+// back to it.
+func (s *stream) forget(ctx context.Context, template string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := s.hub.deps.Launcher.Stop(ctx, template, s.id); err != nil {
+		s.hub.deps.Log.WarnContext(ctx, "an instance whose client went away was not stopped, and will be culled",
+			"pod", instance.PodName(s.id), "template", template, "error", err)
+	}
+}
+
+// refuse tells why nothing was launched.
+func (s *stream) refuse(err error) {
+	if errors.Is(err, errNoTemplate) {
+		err = &protocol.Error{Code: http.StatusNotFound, Message: fmt.Sprintf("there is nothing to launch for %s here: %v", s.spec, err)}
+	}
+	answer := protocol.AnswerFor(err)
+	protocol.LogFailure(s.r, s.hub.deps.Log, answer, err)
+	_ = s.send(event{Phase: phaseFailed, Message: answer.Message + "\n", StatusCode: answer.Code})
+}
+
+// describe returns the event for the state of an instance.
+func (s *stream) describe(inst instance.Instance) event {
+	switch inst.Status {
+	case instance.StatusDeployed:
+		ready := s.request()
+		ready.URL = s.instanceURL()
+		ready.Token = inst.Token.OfJupyter()
+		return event{Phase: phaseReady, Message: "server running at " + ready.URL + "\n", ready: ready}
+	case instance.StatusFailed, instance.StatusDeleted:
+		return event{Phase: phaseFailed, Message: inst.Message + "\n", StatusCode: http.StatusInternalServerError}
+	}
+	return event{Phase: phaseLaunching, Message: inst.Message + "\n"}
+}
+
+// instanceURL returns the absolute address of the instance.
+func (s *stream) instanceURL() string {
+	base := s.hub.deps.Layout.BaseURL(s.id)
+	if rest, apart := strings.CutPrefix(base, "//"); apart {
+		scheme, _, _ := strings.Cut(address(s.r, ""), "//")
+		return scheme + "//" + rest
+	}
+	return address(s.r, base)
+}
+
+// request returns what was asked for, in BinderHub's words.
+func (s *stream) request() ready {
+	name := strings.TrimPrefix(linkPrefix, "/") + s.spec.String()
+	ref := s.spec.URL()
+	if s.spec.Provider == "gh" && s.spec.Ref != "" {
+		ref += "/tree/" + (&url.URL{Path: s.spec.Ref}).EscapedPath()
+	}
+	return ready{
+		Image: s.image(), RepoURL: s.spec.URL(), RefURL: ref,
+		LaunchHost: address(s.r, "/"), Request: name, PersistentRequest: name,
+	}
+}
+
+// image returns the image of the template's application; "" if that is not known.
+func (s *stream) image() string {
+	if s.template == nil || len(s.template.Template.Spec.Containers) == 0 {
+		return ""
+	}
+	return s.template.Template.Spec.Containers[0].Image
+}
+
+func (s *stream) send(e event) error { return protocol.SendNow(s.w, s.encode(e)) }
+
+// encode returns an event as it is sent. The instance's id is the event's, so a browser that
+// has lost the connection sends it when it connects again, in Last-Event-ID.
+func (s *stream) encode(e event) string {
+	data, err := json.Marshal(e)
+	if err != nil { // impossible: its fields are strings and a number
+		panic(err)
+	}
+	if s.id == "" {
+		return fmt.Sprintf("data: %s\n\n", data)
+	}
+	return fmt.Sprintf("id: %s\ndata: %s\n\n", s.id, data)
+}
