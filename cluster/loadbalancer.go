@@ -45,7 +45,7 @@ func loadBalancerCommand(c *cluster) *cobra.Command {
 		Short: "Serve Services of type LoadBalancer on " + loadBalancerAddress + " (up starts this)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, _, err := c.client()
+			client, err := c.agentClient()
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ func networkPolicyCommand(c *cluster) *cobra.Command {
 		Short: "Enforce NetworkPolicies (up starts this)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, _, err := c.client()
+			client, err := c.agentClient()
 			if err != nil {
 				return err
 			}
