@@ -112,8 +112,9 @@ type unsure struct {
 }
 
 // lostAfter is how long a replica that has no contact with the API server vouches for an
-// instance that should have ended by what it knows: docs/operate.md says so.
-const lostAfter = time.Minute
+// instance that should have ended by what it knows: docs/operate.md says a minute. It was last
+// answered some seconds before the fault.
+const lostAfter = time.Minute - 5*time.Second
 
 // Marks of visits that a replica has refused with reason, because it is unsure.
 const (
