@@ -20,7 +20,7 @@ fi
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 archive=node_modules/thebe.tgz
 mv "$(npm pack --silent "$thebe")" "$archive"
-integrity=sha512-$(openssl dgst -sha512 -binary "$archive" | base64 --wrap=0)
+integrity=$(node --print '"sha512-" + require("crypto").createHash("sha512").update(require("fs").readFileSync(process.argv[1])).digest("base64")' "$archive")
 if [[ $integrity != "$thebe_integrity" ]]; then
   echo "the archive of $thebe is $integrity, not $thebe_integrity" >&2
   exit 1
