@@ -90,6 +90,8 @@ func TestBadgeParameters(t *testing.T) {
 	b := openBrowser(t)
 	b.open(browserHost + "/launch/echo?labpath=a%20b%2F100%25%3F.ipynb")
 	b.awaitInstance("echo", "/doc/tree/a%20b/100%25%3F.ipynb")
+	// Not before: the page of the progress loads itself again, in place of what is opened meanwhile.
+	b.await(harness.StartTimeout+pageWait, `document.readyState === 'complete' && document.querySelector('#progress') === null`)
 	b.open(browserHost + "/launch/echo?labpath=a&filepath=b")
 	b.awaitHeading("This link is not right")
 	b.wantNoPageErrors()

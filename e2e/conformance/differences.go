@@ -43,6 +43,7 @@ func answerDifferences() []Difference {
 		{to, "Content-Type and Content-Length of a 304", "the client has them: a 304 need not repeat what is known of the content", "RFC 9110, sections 8.6 and 15.4.5", levelNotModified},
 		{to, "several equal Content-Length fields become one", "a proxy must merge them or refuse", "RFC 9110, section 8.6", levelEqualLengths},
 		{to, "Date is added", "a recipient with a clock adds a missing Date", "RFC 9110, section 6.6.1", levelDate},
+		{to, "Vary: Origin is added where the proxy answers for pages of other origins", "caches must keep apart what depends on the asker", "Fetch, section 3.2.5", levelVary},
 		{to, "the Trailer field", "it is a hint about the trailers of one connection; the trailers themselves are the same", "RFC 9110, section 6.6.2", levelTrailer},
 		{to, "fields that act on the whole origin are removed", "all instances share one origin", "docs/proxy.md", levelFarReaching},
 		{to, "the path of a cookie is the instance's", "all instances share one origin", "RFC 6265, section 8.5", levelCookiePath},
@@ -207,6 +208,23 @@ func levelEqualLengths(_ Target, direct, _ *message) bool {
 
 func levelDate(_ Target, direct, proxied *message) bool {
 	return len(direct.values("Date")) == 0 && !direct.interim() && proxied.remove("Date")
+}
+
+// levelVary removes what the proxy adds: one field, after those of the application.
+func levelVary(_ Target, direct, proxied *message) bool {
+	const field, added = "Vary", "Origin"
+	before, after := direct.values(field), proxied.values(field)
+	if direct.interim() || len(after) != len(before)+1 || after[len(before)] != added {
+		return false
+	}
+	last := -1
+	for i, f := range proxied.fields {
+		if f.is(field) {
+			last = i
+		}
+	}
+	proxied.fields = slices.Delete(proxied.fields, last, last+1)
+	return true
 }
 
 func levelTrailer(_ Target, direct, proxied *message) bool {

@@ -124,6 +124,7 @@ func (v *visit) answer(x *upstream.Exchange, answer *http.Response) {
 	v.touch()
 	h := v.w.Header()
 	v.copyHeader(answer.Header)
+	v.share(h, v.r)
 	v.confine(answer.Trailer)                              // some recipients merge it into the header
 	announced := slices.Collect(maps.Keys(answer.Trailer)) // RFC 9110, section 6.6.2
 	for _, name := range announced {
@@ -155,7 +156,6 @@ func (v *visit) copyHeader(from http.Header) {
 		// The host has the id, and browsers tell it to other sites by default.
 		h["Referrer-Policy"] = []string{"same-origin"}
 	}
-	v.share(h, v.r)
 }
 
 // confine changes the header of an application's answer, or of an interim one, to what
