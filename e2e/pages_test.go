@@ -60,10 +60,9 @@ func TestPagesFromBadgeToNotebook(t *testing.T) {
 	b.screenshot("gone")
 	b.click("button")
 	b.await(pageWait, `!location.pathname.includes('`+notebook.ID+`')`)
-	b.await(harness.StartTimeout+pageWait, `location.pathname.endsWith('/tree')`) // the notebook redirects its root there
-	again := b.awaitInstance("jupyter", "/tree?")
+	again := b.awaitInstance("jupyter", "/notebooks/"+created) // the same page, whether or not the image has the file
 	assert.NotEqual(t, notebook.ID, again.ID)
-	assert.Equal(t, "deployed", again.Status(t).Status)
+	again.AwaitDeployed(t)
 }
 
 // TestPagesAfterTheCull checks that a culled instance's page says so and can launch
