@@ -212,18 +212,15 @@ func levelDate(_ Target, direct, proxied *message) bool {
 
 // levelVary removes what the proxy adds: one field, after those of the application.
 func levelVary(_ Target, direct, proxied *message) bool {
-	const field, added = "Vary", "Origin"
-	before, after := direct.values(field), proxied.values(field)
-	if direct.interim() || len(after) != len(before)+1 || after[len(before)] != added {
+	after := proxied.values("Vary")
+	if direct.interim() || len(after) != len(direct.values("Vary"))+1 || after[len(after)-1] != "Origin" {
 		return false
 	}
-	last := -1
-	for i, f := range proxied.fields {
-		if f.is(field) {
-			last = i
-		}
+	i := len(proxied.fields) - 1
+	for !proxied.fields[i].is("Vary") {
+		i--
 	}
-	proxied.fields = slices.Delete(proxied.fields, last, last+1)
+	proxied.fields = slices.Delete(proxied.fields, i, i+1)
 	return true
 }
 
