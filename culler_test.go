@@ -472,7 +472,7 @@ func TestRemembersWhatOthersDelete(t *testing.T) {
 }
 
 // What others ask to delete is remembered when they ask, with its reason, for as long as the pod
-// is there, however long that is.
+// is there, even for days.
 func TestRemembersPodsThatHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		drained := kubetest.All(kubetest.Deleting, func(pod *corev1.Pod) {

@@ -176,7 +176,7 @@ func TestWebhookReceiverHangs(t *testing.T) {
 	release := make(chan struct{})
 	a, _, stop := webhookApp(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	pod := kubetest.Pod(kubetest.ID(1), time.Now())
-	for range 11_000 { // more than the queue holds: that none of these waits is shown by their end
+	for range 11_000 { // more than the queue holds; if one of these calls waited, the test would not end
 		a.webhook.Launched(pod, false)
 	}
 	before := metric(t, a.metrics, "binder_webhook_deliveries_total", "dropped")

@@ -40,7 +40,7 @@ func TestAgentsAskAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	if _, err := (untilAnswered{&awayFor{requests: 3}, time.Hour}).RoundTrip(r); err == nil { //nolint:bodyclose // there is none
+	if _, err := (untilAnswered{&awayFor{requests: 3}, time.Hour}).RoundTrip(r); err == nil { //nolint:bodyclose // an error comes without a body
 		t.Error("it asks on, although nobody waits")
 	}
 }

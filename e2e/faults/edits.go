@@ -100,7 +100,7 @@ func (e *editor) makeForeign(ctx context.Context) error {
 	return nil
 }
 
-// edit edits one pod. done is false if there is none that may be edited: the load launches more.
+// edit edits one pod. done is false if no pod may be edited: the load launches more.
 func (e *editor) edit(ctx context.Context) (done bool, err error) {
 	var may, others []string
 	for _, entry := range e.world.Ledger.Entries() {

@@ -108,7 +108,7 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 }
 
 // loadService builds the service's image and loads it into the cluster: with a clock that can be
-// set, which takes minutes the first time, unless none of the faults sets it.
+// set, which takes minutes the first time, unless no fault sets it.
 func loadService(ctx context.Context, kube *harness.Kube, root string) error {
 	dir, err := os.MkdirTemp("", "binder-faults-")
 	if err != nil {

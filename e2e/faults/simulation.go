@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// simulated and recorded are the templates of instances on the simulated node. The load uses
-	// none of them, because nothing runs in them. The ledger does not know those of simulated:
+	// simulated and recorded are the templates of instances on the simulated node. The load does
+	// not use them, because nothing runs in them. The ledger does not know those of simulated:
 	// there can be too many.
 	simulated     = "faults-simulated"
 	recorded      = "faults-recorded"

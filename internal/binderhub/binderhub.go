@@ -149,8 +149,8 @@ func (b *BinderHub) find(ctx context.Context, spec repospec.Spec) (template *cor
 	return template, err
 }
 
-// serveLink leads from the address in a badge to the launch page of the template. That says
-// what is wrong if there is none.
+// serveLink leads from the address in a badge to the launch page of the template. Without
+// a template, that page says what is wrong.
 func (b *BinderHub) serveLink(w http.ResponseWriter, r *http.Request) {
 	text := strings.TrimPrefix(r.URL.EscapedPath(), linkPrefix)
 	name := text

@@ -256,7 +256,7 @@ func TestSilenceOfAll(t *testing.T) {
 }
 
 // An event is passed on when it arrives, whatever follows it, and an end only after what came
-// before it. However a watch breaks, it ends as others do.
+// before it. A watch ends in the same way, whatever breaks it.
 func TestEventsOfAWatch(t *testing.T) {
 	now := time.Now()
 	c := contact.New(func() time.Time { return now })
