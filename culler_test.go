@@ -670,7 +670,7 @@ func TestLifetimes(t *testing.T) {
 		}
 		seen.wantDeleted(t, "never used", kubetest.ID(4), began.Add(timeout+lag), interval)
 		seen.wantDeleted(t, "mangled, and never used", kubetest.ID(5), began.Add(10*time.Minute+timeout+lag), 2*interval)
-		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+lifetime.FailedRetention), interval)
+		seen.wantDeleted(t, "never started", kubetest.ID(6), began.Add(kubetest.StartTimeout+instance.ReportLag+lifetime.FailedRetention), interval)
 		wantCounts(t, culler.metrics, map[instance.EndReason]float64{instance.EndCulled: 5, instance.EndFailed: 1}, 0, 2)
 	})
 }

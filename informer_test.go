@@ -81,7 +81,7 @@ func TestCacheInstance(t *testing.T) {
 func TestCacheInstanceFailsByTheClock(t *testing.T) {
 	now := kubetest.Noon
 	c := startCache(t, func() time.Time { return now }, kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.Unscheduled))
-	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, kubetest.StartTimeout: instance.StatusFailed} {
+	for after, want := range map[time.Duration]instance.Status{0: instance.StatusPending, kubetest.StartTimeout + instance.ReportLag: instance.StatusFailed} {
 		now = kubetest.Noon.Add(after)
 		one, _ := c.Instance(kubetest.ID(1))
 		all := c.Instances("")

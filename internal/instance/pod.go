@@ -93,14 +93,21 @@ func ReadyChangedAt(pod *corev1.Pod) time.Time {
 	return changed
 }
 
+// ReportLag is how long the first status that a kubelet writes of a pod may take to arrive.
+// It carries the times at which things happened on the node, so it can tell of one from
+// before the end of the start timeout when that has passed.
+const ReportLag = 15 * time.Second
+
 // StartEnds returns when the start timeout of a pod that is not Ready ends. It counts from
-// ReadyChangedAt. But a pod that has reached its node only after a whole start timeout stays
-// failed, as clients were told, unless it becomes Ready: the API server, the scheduler or the
-// kubelet was away, and instances must not go back from failed to deploying.
+// ReadyChangedAt. Instances must not go back from failed to deploying when the API server,
+// the scheduler or the kubelet was away: so a pod of which no kubelet has written yet has
+// ReportLag longer, and one that has reached its node only after a whole start timeout stays
+// failed, as clients were told, unless it becomes Ready.
 func StartEnds(pod *corev1.Pod, startTimeout time.Duration) time.Time {
 	began, created := ReadyChangedAt(pod), pod.CreationTimestamp.Time
-	if began.Sub(created) >= startTimeout && !WasReady(pod) {
-		began = created
+	unreported := Condition(pod, corev1.PodReady) == nil
+	if unreported || began.Sub(created) >= startTimeout && !WasReady(pod) {
+		return created.Add(startTimeout + ReportLag)
 	}
 	return began.Add(startTimeout)
 }

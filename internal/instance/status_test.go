@@ -18,6 +18,7 @@ func TestStatus(t *testing.T) {
 	reachedAt := func(after time.Duration) func(*corev1.Pod) { // its node
 		return all(notReady(kubetest.Noon.Add(after)), func(p *corev1.Pod) { p.Status.StartTime = new(metav1.NewTime(kubetest.Noon.Add(after))) })
 	}
+	unreported := func(p *corev1.Pod) { p.Status = corev1.PodStatus{Phase: corev1.PodPending} }
 	noIP := func(p *corev1.Pod) { p.Status.PodIP = "" }
 	sandboxReady := func(p *corev1.Pod) { // the pod has a network
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue})
@@ -31,7 +32,7 @@ func TestStatus(t *testing.T) {
 		says   string // part of the message
 	}{
 		{"just created", func(p *corev1.Pod) { p.Spec.NodeName, p.Status = "", corev1.PodStatus{} }, 0, StatusPending, "", "Waiting for a node."},
-		{"no node yet", kubetest.Unscheduled, 4 * time.Minute, StatusPending, "", "Waiting for a node that can take the instance."},
+		{"no node yet", kubetest.Unscheduled, 5*time.Minute + 14*time.Second, StatusPending, "", "Waiting for a node that can take the instance."},
 		{"on a node", kubetest.Starting, 4 * time.Minute, StatusDeploying, "", "Preparing the pod"},
 		{"pulling", all(kubetest.Starting, sandboxReady), time.Minute, StatusDeploying, "", "Pulling image jupyter:1."},
 		{"running but not Ready", notReady(kubetest.Noon), 4 * time.Minute, StatusDeploying, "", "Starting the application."},
@@ -40,6 +41,9 @@ func TestStatus(t *testing.T) {
 		{"container restarts", starting("CrashLoopBackOff", "back-off 10s"), time.Minute, StatusDeploying, "", "The container notebook ends again and again."},
 		{"not Ready again after days", notReady(kubetest.Noon.Add(72 * time.Hour)), 72*time.Hour + 4*time.Minute, StatusDeploying, "", ""},
 		{"reached a node late", notReady(kubetest.Noon.Add(time.Minute)), 5 * time.Minute, StatusDeploying, "", ""},
+		{"its node has not said anything yet", unreported, 5*time.Minute + 14*time.Second, StatusDeploying, "", "Preparing the pod"},
+		{"its node has not said anything in time", unreported, 5*time.Minute + 15*time.Second, StatusFailed, "StartTimeout", ""},
+		{"reached a node in the last moment", reachedAt(5 * time.Minute), 5*time.Minute + 14*time.Second, StatusDeploying, "", ""},
 		{"reached a node only after it had failed", reachedAt(5 * time.Minute), 6 * time.Minute, StatusFailed, "StartTimeout", ""},
 		{"reached a node just in time", reachedAt(5*time.Minute - time.Second), 6 * time.Minute, StatusDeploying, "", ""},
 		{"reached a node whose clock is ahead", reachedAt(time.Hour), 4 * time.Minute, StatusDeploying, "", ""},
@@ -55,7 +59,7 @@ func TestStatus(t *testing.T) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Image: "init:1", State: kubetest.Waiting("ImagePullBackOff", "pull access denied")}}
 		}), 0, StatusFailed, "ErrImagePull", "This cluster may not download the image init:1."},
 		{"exited", kubetest.Broken, 0, StatusFailed, "Error", "container notebook exited with code 1"},
-		{"no node in time", kubetest.Unscheduled, 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Waiting for a node that can take the instance. Try again later, or tell the operator of this service."},
+		{"no node in time", kubetest.Unscheduled, 5*time.Minute + 15*time.Second, StatusFailed, "StartTimeout", "not ready within 5m0s. Waiting for a node that can take the instance. Try again later, or tell the operator of this service."},
 		{"did not start in time", starting("CrashLoopBackOff", "back-off 5m"), 5 * time.Minute, StatusFailed, "StartTimeout",
 			"not ready within 5m0s. The container notebook ends again and again."},
 		{"did not listen in time", notReady(kubetest.Noon), 5 * time.Minute, StatusFailed, "StartTimeout", "not ready within 5m0s. Its last step was: Starting the application. Launch a new one."},

@@ -100,14 +100,14 @@ func TestJudgeEnds(t *testing.T) {
 		{"broke down, last use unreadable", all(kubetest.Broken, used("")), time.Minute, instance.EndFailed, ""},
 
 		// Not Ready within the start timeout, then failed for a minute.
-		{"no node", kubetest.Unscheduled, 6 * time.Minute, instance.EndFailed, "(StartTimeout: Unschedulable: 0/1 nodes are available)"},
+		{"no node", kubetest.Unscheduled, 6*time.Minute + 15*time.Second, instance.EndFailed, "(StartTimeout: Unschedulable: 0/1 nodes are available)"},
 		{"no image", kubetest.StartingWith("ImagePullBackOff", "manifest unknown"), 6 * time.Minute, instance.EndFailed, "(ErrImagePull: manifest unknown)"},
 		{"restarts again and again, never Ready", restarts, 6 * time.Minute, instance.EndFailed, "StartTimeout"},
-		{"never Ready, last use unreadable", all(kubetest.Unscheduled, used("")), 6 * time.Minute, instance.EndFailed, ""},
-		{"never Ready, last use in the future", all(kubetest.Unscheduled, usedAt(24*time.Hour)), 6 * time.Minute, instance.EndFailed, ""},
+		{"never Ready, last use unreadable", all(kubetest.Unscheduled, used("")), 6*time.Minute + 15*time.Second, instance.EndFailed, ""},
+		{"never Ready, last use in the future", all(kubetest.Unscheduled, usedAt(24*time.Hour)), 6*time.Minute + 15*time.Second, instance.EndFailed, ""},
 		{"not Ready any more after hours", all(notReadySince(at(3*time.Hour)), usedAt(3*time.Hour)), 3*time.Hour + 6*time.Minute, instance.EndFailed, ""},
 		{"its node is silent: judged by use", all(kubetest.OnSilentNode(at(time.Minute)), usedAt(time.Hour)), 2*time.Hour + lag, instance.EndCulled, ""},
-		{"its cull timeout is shorter than its start", all(kubetest.Unscheduled, timeout("1s")), 6 * time.Minute, instance.EndFailed, "StartTimeout"},
+		{"its cull timeout is shorter than its start", all(kubetest.Unscheduled, timeout("1s")), 6*time.Minute + 15*time.Second, instance.EndFailed, "StartTimeout"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := podWith(test.change)

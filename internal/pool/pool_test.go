@@ -307,7 +307,7 @@ func TestReplacesFailed(t *testing.T) {
 		p.change(p.want("replaced", 1, 3, 1)[0], broken)
 		p.after(firstPause)
 		p.want("after the first pause again", 1, 4, 2)
-		p.after(startTimeout - time.Second)
+		p.after(startTimeout + instance.ReportLag - time.Second)
 		p.want("may still start", 1, 4, 2)
 		p.after(time.Second)
 		p.want("has not started in time", 0, 4, 3)
