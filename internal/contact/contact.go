@@ -32,6 +32,10 @@ const (
 	// renewed every 2 s. It tells so much earlier that watches are silent: all others that bring
 	// nothing either count as broken then.
 	LeasesSilentAfter = 10 * time.Second
+	// OthersSilentAfter is the same for all other watches. Those of Events get no bookmarks,
+	// and can be silent for a good reason. API servers end a watch after 5 to 10 minutes in any
+	// case, if the connection works.
+	OthersSilentAfter = 5 * time.Minute
 )
 
 // Contact is what a replica has heard from the API server. It is safe for concurrent use.

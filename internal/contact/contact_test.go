@@ -157,8 +157,7 @@ func TestWatchesAreToldApart(t *testing.T) {
 	renewed.Close()
 }
 
-// A watch of pods that brings nothing for long ends, and its pods are as old as what it last
-// brought. One of other objects may be silent.
+// A watch that brings nothing for long ends, and the pods are as old as what theirs last brought.
 func TestSilentWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := contact.New(time.Now)
@@ -167,7 +166,8 @@ func TestSilentWatch(t *testing.T) {
 		quiet, never := io.Pipe()
 		defer never.Close()
 		others := ask(t, c, "https://kubernetes/api/v1/namespaces/x/events?watch=true", transport{code: 200, body: quiet}).Body
-		go func() { _, _ = others.Read(make([]byte, 10)) }()
+		began, othersEnded := time.Now(), make(chan time.Duration, 1)
+		go func() { _, _ = others.Read(make([]byte, 10)); othersEnded <- time.Since(began) }()
 		read := func() error {
 			_, err := pods.Read(make([]byte, 10))
 			return err
@@ -185,6 +185,10 @@ func TestSilentWatch(t *testing.T) {
 		arriving, send = io.Pipe()
 		pods = ask(t, c, podWatch, transport{code: 200, body: arriving}).Body
 		defer pods.Close()
+		if got := <-othersEnded; got != contact.OthersSilentAfter {
+			t.Errorf("a watch of Events ended after %s", got)
+		}
+		defer ask(t, c, "https://kubernetes/api/v1/namespaces/x/events?watch=true", transport{code: 200, body: quiet}).Body.Close()
 		if c.Age() != contact.SilentAfter || c.Behind() {
 			t.Errorf("the watch is open again, and brings nothing: the pods are %s old", c.Age())
 		}
@@ -226,8 +230,8 @@ func TestSilentWatchOfLeases(t *testing.T) {
 	})
 }
 
-// When the watch of Leases is silent, so are most others. Those that have brought something since
-// are left alone.
+// When the watch of Leases is silent, so are most others, also one that has brought something just
+// after the last Lease. Those that have brought something of late are left alone.
 func TestSilenceOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := contact.New(time.Now)
@@ -237,21 +241,23 @@ func TestSilenceOfAll(t *testing.T) {
 		}
 		leases, _ := open("https://kubernetes/apis/coordination.k8s.io/v1/namespaces/x/leases?watch=true")
 		pods, _ := open(podWatch)
-		others, send := open("https://kubernetes/api/v1/namespaces/x/events?watch=true")
-		time.AfterFunc(time.Second, func() { _, _ = io.WriteString(send, "an event") })
-		ended := make(chan time.Duration, 3)
+		silent, sendOnce := open("https://kubernetes/api/v1/namespaces/x/events?watch=true")
+		time.AfterFunc(time.Second, func() { _, _ = io.WriteString(sendOnce, "an event") })
+		others, send := open("https://kubernetes/api/v1/namespaces/x/services?watch=true")
+		time.AfterFunc(contact.LeasesSilentAfter-time.Second, func() { _, _ = io.WriteString(send, "an event") })
+		ended := make(chan time.Duration, 4)
 		began := time.Now()
-		for _, events := range []io.Reader{leases, pods, others} {
+		for _, events := range []io.Reader{leases, pods, silent, others} {
 			go func() {
 				_, _ = io.Copy(io.Discard, events)
 				ended <- time.Since(began)
 			}()
 		}
 		time.Sleep(contact.SilentAfter)
-		if len(ended) != 2 || <-ended != contact.LeasesSilentAfter || <-ended != contact.LeasesSilentAfter {
-			t.Errorf("%d more watches have ended, want those of Leases and pods after %s", len(ended), contact.LeasesSilentAfter)
+		if len(ended) != 3 || <-ended != contact.LeasesSilentAfter || <-ended != contact.LeasesSilentAfter || <-ended != contact.LeasesSilentAfter {
+			t.Errorf("%d more watches have ended, want those of Leases, pods and Events after %s", len(ended), contact.LeasesSilentAfter)
 		}
-		_ = send.Close()
+		_, _ = send.Close(), sendOnce.Close()
 	})
 }
 

@@ -44,7 +44,7 @@ type kind struct {
 	silent           bool      // whether one was broken off, and none has brought something since
 }
 
-// silentAfter is how long these watches may bring nothing; 0 is no limit.
+// silentAfter is how long these watches may bring nothing.
 func (k *kind) silentAfter() time.Duration {
 	switch {
 	case k.ofPods:
@@ -52,7 +52,7 @@ func (k *kind) silentAfter() time.Duration {
 	case k.ofLeases:
 		return LeasesSilentAfter
 	}
-	return 0
+	return OthersSilentAfter
 }
 
 // watched is the body of a watch: the events, one after the other.
@@ -61,7 +61,7 @@ type watched struct {
 	events  *bufio.Reader
 	contact *Contact
 	kind    *kind
-	silence *time.Timer // ends a watch that brings nothing; nil if it may
+	silence *time.Timer // ends a watch that brings nothing
 
 	mu     sync.Mutex
 	broken bool // was silent for too long
@@ -81,9 +81,7 @@ func (c *Contact) begin(r *http.Request, body io.ReadCloser) io.ReadCloser {
 	k.open++
 	w := &watched{body: body, events: bufio.NewReaderSize(body, readAhead), contact: c, kind: k}
 	c.open[w] = true
-	if limit := k.silentAfter(); limit > 0 {
-		w.silence = time.AfterFunc(limit, w.breakOff)
-	}
+	w.silence = time.AfterFunc(k.silentAfter(), w.breakOff)
 	return w
 }
 
@@ -97,7 +95,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.contact.heard(w.kind)
-	if w.silence != nil && !w.ended {
+	if !w.ended {
 		w.silence.Reset(w.kind.silentAfter())
 	}
 	return n, nil
@@ -111,7 +109,8 @@ func (c *Contact) heard(k *kind) {
 }
 
 // breakOff makes Read return. If the watch of Leases is silent, the cause is seldom that one alone:
-// all others that have brought nothing since are broken off as well.
+// all others that have brought nothing for half as long are broken off as well. What they brought
+// before that can have come just after the last Lease, and just before the silence.
 func (w *watched) breakOff() {
 	for _, silent := range w.contact.silentLike(w) {
 		silent.mu.Lock()
@@ -127,7 +126,7 @@ func (c *Contact) silentLike(w *watched) []*watched {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for other := range c.open {
-		if w.kind.ofLeases && other != w && !other.kind.heard.After(w.kind.heard) {
+		if w.kind.ofLeases && other != w && c.now().Sub(other.kind.heard) >= LeasesSilentAfter/2 {
 			all = append(all, other)
 		}
 	}
@@ -148,9 +147,7 @@ func (w *watched) end() {
 		return
 	}
 	w.ended = true
-	if w.silence != nil {
-		w.silence.Stop()
-	}
+	w.silence.Stop()
 	w.contact.mu.Lock()
 	defer w.contact.mu.Unlock()
 	delete(w.contact.open, w)
