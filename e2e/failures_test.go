@@ -67,6 +67,7 @@ func TestCrashedInstanceFails(t *testing.T) {
 	visit(t, http.MethodGet, instance.URL("/exit?code=3"), nil)
 	status := instance.AwaitStatus(t, removalMargin, "failed")
 	assert.Contains(t, status.Message, "container app exited with code 3")
+	assert.Contains(t, status.Message, "The container's last output:\necho: /user/[id]/exit asks it to exit")
 	assert.Equal(t, "Error", status.Reason)
 	assert.Empty(t, status.Location)
 	instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -225,6 +226,7 @@ func (a *app) exitProcess(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	_, _ = io.WriteString(w, answer)
 	_ = http.NewResponseController(w).Flush()
+	fmt.Fprintf(os.Stderr, "echo: %s asks it to exit\n", r.URL.EscapedPath()) // its last output
 	select {
 	case a.exit <- code:
 	default: // another request came first

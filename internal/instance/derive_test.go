@@ -16,9 +16,14 @@ import (
 // secret is text of the cluster, which visitors must not see.
 const secret = "node-7.internal"
 
+// terminated has a message of the cluster, or what the container said last.
 func terminated(code int32, reason string) corev1.ContainerState {
+	message := secret
+	if reason == "Error" || reason == "OOMKilled" {
+		message = "no such module"
+	}
 	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-		ExitCode: code, Reason: reason, Message: secret, FinishedAt: metav1.NewTime(kubetest.Noon.Add(time.Minute)),
+		ExitCode: code, Reason: reason, Message: message, FinishedAt: metav1.NewTime(kubetest.Noon.Add(time.Minute)),
 	}}
 }
 

@@ -39,7 +39,7 @@ func Failure(pod *corev1.Pod) (reason, detail string) {
 		f = phaseFailed(pod, nil)
 	}
 	if f.detail == "" || f.detail == f.reason {
-		return f.reason, f.message
+		return f.reason, withLastWords(f.message, f.words)
 	}
 	return f.reason, strings.TrimPrefix(f.detail, f.reason+": ")
 }
@@ -65,7 +65,8 @@ func exited(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.Conta
 
 // failedByEnd is the finding of a failure by the end of a container.
 func failedByEnd(pod *corev1.Pod, ended *corev1.ContainerStateTerminated, reason, message string, at time.Time) finding {
-	f := failed(reason, message, detailOf(ended.Reason, ended.Message), endFault(pod, ended), at)
+	f := failed(reason, message, endDetail(pod, ended), endFault(pod, ended), at)
+	f.words = LastWords(pod, ended)
 	if f.fault == FaultChance {
 		f.message += " If it ends again, tell the author of the template."
 	}

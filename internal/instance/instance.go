@@ -32,10 +32,12 @@ type Instance struct {
 	// what to do, or about what a starting one is waiting for. For a deployed instance,
 	// it says that its container was restarted, or that its node is silent; else it is
 	// empty.
-	// It has no text of the cluster, a registry or the application, apart from names of
-	// containers and images, which templates choose. It is clipped by Clip.
+	// It has no text of the cluster or a registry, apart from names of containers and images,
+	// which templates choose. It is clipped by Clip. Of a container that ended with an error,
+	// its LastWords follow, on lines of their own.
 	Message string
-	// Detail is what the scheduler, the kubelet or the container said, clipped by Clip.
+	// Detail is what the scheduler or the kubelet said, or a container that ended without an
+	// error, clipped by Clip.
 	// It can name nodes, addresses and Secrets, so only holders of the API key, logs and
 	// tombstones get it. It is empty if they said nothing beyond Reason.
 	Detail string
@@ -107,7 +109,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	}
 	warnings = inOrder(pod, warnings)
 	f := deriveStatus(pod, warnings, now, startTimeout)
-	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, Clip(f.message), f.detail, f.fault, f.failedAt
+	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, withLastWords(Clip(f.message), f.words), f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
 	if inst.Status == StatusDeployed {
 		inst.Address = PodAddress(pod)

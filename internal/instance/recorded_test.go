@@ -89,7 +89,7 @@ func TestRecorded(t *testing.T) {
 		{"command-not-found-never", 0, StatusFailed, "StartError", FaultTemplate, "its command does not exist", "no such file or directory"},
 		{"working-directory-invalid", 0, StatusFailed, "RunContainerError", FaultTemplate, "cannot be started", ""},
 
-		{"exit-3", 0, StatusFailed, "Error", FaultTemplate, "container app exited with code 3", "the reason"},
+		{"exit-3", 0, StatusFailed, "Error", FaultTemplate, "tell the author of the template. The container's last output:\nthe reason", "Error"},
 		{"exit-3-helper-runs", 0, StatusFailed, "Error", FaultTemplate, "container app exited with code 3", ""},
 		{"sidecar-is-killed", 0, StatusFailed, "Error", FaultTemplate, "container app exited with code 3", ""},
 		{"exit-0", 0, StatusDeleted, "Completed", "", "ended by itself", ""},

@@ -29,10 +29,12 @@ func Statuses() []Status {
 func (s Status) Settled() bool { return s != StatusPending && s != StatusDeploying }
 
 // finding is what a pod and its Warning Events say about an instance: its status, and
-// the fields of Instance of the same names.
+// the fields of Instance of the same names. The words are those of LastWords, which end the
+// message.
 type finding struct {
 	status                  Status
 	reason, message, detail string
+	words                   string
 	fault                   Fault
 	failedAt                time.Time
 }
@@ -60,7 +62,9 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	}
 	trouble := troubleOf(pod, warnings, now)
 	if trouble.final {
-		return failed(trouble.reason, trouble.message, trouble.detail, trouble.fault, trouble.since)
+		f := failed(trouble.reason, trouble.message, trouble.detail, trouble.fault, trouble.since)
+		f.words = trouble.words
+		return f
 	}
 	if at := StartEnds(pod, startTimeout); !now.Before(at) {
 		return timedOut(trouble, startTimeout, at)
@@ -69,7 +73,7 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if pod.Spec.NodeName == "" {
 		status = StatusPending
 	}
-	return finding{status: status, message: trouble.message, detail: trouble.detail, fault: trouble.fault}
+	return finding{status: status, message: trouble.message, detail: trouble.detail, words: trouble.words, fault: trouble.fault}
 }
 
 // deployed is the finding of an instance that serves, or that served when its node fell
@@ -94,7 +98,9 @@ func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding
 		message += " Its last step was:"
 	}
 	message += " " + trouble.message
-	return failed(ReasonStartTimeout, message, trouble.detail, fault, at)
+	f := failed(ReasonStartTimeout, message, trouble.detail, fault, at)
+	f.words = trouble.words
+	return f
 }
 
 // deleting is the finding of a pod that is being deleted. The cluster says why it does

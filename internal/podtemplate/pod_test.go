@@ -113,6 +113,28 @@ func TestNewPodTakesAway(t *testing.T) {
 	}
 }
 
+// A container with a message of its own keeps its policy. The API server has filled in the
+// policy File of all others.
+func TestNewPodLetsFailuresSpeak(t *testing.T) {
+	file, logs := corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError
+	for _, test := range []struct {
+		path         string
+		policy, want corev1.TerminationMessagePolicy
+	}{
+		{"", "", logs}, {corev1.TerminationMessagePathDefault, file, logs}, {"/dev/termination-log", logs, logs},
+		{"/tmp/why", file, file}, {"/tmp/why", logs, logs},
+	} {
+		own := corev1.Container{Name: "x", TerminationMessagePath: test.path, TerminationMessagePolicy: test.policy}
+		pod := newPod(t, kubetest.Template("jupyter", func(template *corev1.PodTemplate) {
+			spec := &template.Template.Spec
+			spec.InitContainers, spec.Containers = []corev1.Container{own}, append(spec.Containers, own)
+		}))
+		if got := []corev1.TerminationMessagePolicy{pod.Spec.InitContainers[0].TerminationMessagePolicy, pod.Spec.Containers[1].TerminationMessagePolicy}; got[0] != test.want || got[1] != test.want {
+			t.Errorf("%s, %s: got %s", test.path, test.policy, got)
+		}
+	}
+}
+
 func TestNewPodIsReadBack(t *testing.T) {
 	for _, name := range []string{"jupyter", strings.Repeat("long-name.", 20) + "x"} {
 		pod := newPod(t, kubetest.Template(name))
