@@ -216,9 +216,14 @@ func (a *app) newAPI(proxyPort string) *API {
 	return &API{
 		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Admin: a.admin, Locations: locator.Locations,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
-		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
-		Metrics: a.metrics, Log: a.log,
+		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout, KeepAlive: a.activity.KeepAlive,
+		Warnings: a.endWarnings(), Metrics: a.metrics, Log: a.log,
 	}
+}
+
+// endWarnings say when clients are warned of the end of an instance.
+func (a *app) endWarnings() protocol.Warnings {
+	return protocol.Warnings{Before: a.config.CullWarning, Now: a.now}
 }
 
 // public is what answers on the public port: the instances, and our own pages.

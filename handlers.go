@@ -5,7 +5,9 @@ import (
 	_ "embed"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +36,9 @@ type InstanceLauncher interface {
 }
 
 var (
-	_ InstanceReader   = (*Cache)(nil)
-	_ InstanceLauncher = (*launch.Launcher)(nil)
+	_ InstanceReader    = (*Cache)(nil)
+	_ InstanceLauncher  = (*launch.Launcher)(nil)
+	_ TemplatePreloader = (*preload.Preloader)(nil)
 )
 
 // API is the Binder deploy API: it parses, authorises, calls and encodes.
@@ -44,12 +47,13 @@ type API struct {
 	Launcher  InstanceLauncher
 	Preloader TemplatePreloader
 	Admin     *admin.Admin
-	Locations func(requestHost string) func(id string) string // where instances are
-	// Client tells whose limits a launch counts for, as launch.Request.Client.
-	Client         func(*http.Request) string
-	Keys           *keys.Keys
-	MinCullTimeout time.Duration // the shortest and the longest that a launch can ask for
-	MaxCullTimeout time.Duration
+	Locations func(requestHost string) func(id string) string                   // where instances are
+	Client    func(*http.Request) string                                        // as launch.Request.Client
+	KeepAlive func(ctx context.Context, id string, timeout time.Duration) error // as activity.Tracker.KeepAlive
+	Keys      *keys.Keys
+	Warnings  protocol.Warnings
+	// These are the shortest and the longest that a client can ask for.
+	MinCullTimeout, MaxCullTimeout time.Duration
 	// AllowOrigins are the origins whose pages may call the API from a browser.
 	AllowOrigins []string
 	// IsOurs reports whether the pages of a request's own host may launch; nil means that
@@ -76,14 +80,15 @@ var openAPI []byte
 // endpoints are the handlers of each path. All other paths are "/", which has none.
 func (a *API) endpoints() map[string]methods {
 	return map[string]methods{
-		"/applications":                 {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
-		"/applications/{template}":      {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
-		"/applications/{template}/{id}": {http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)},
-		"/preload/{template}":           {http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)},
-		"/admin":                        {http.MethodGet: pages.ServeAdmin},
-		"/admin/state":                  {http.MethodGet: a.authorised(a.Admin.ServeState)},
-		"/openapi.json":                 {http.MethodGet: protocol.NewDocument(openAPI).Serve},
-		"/":                             nil,
+		"/applications":                            {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
+		"/applications/{template}":                 {http.MethodPost: a.deploy, http.MethodGet: a.authorised(a.statusAll)},
+		"/applications/{template}/{id}":            {http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)},
+		"/applications/{template}/{id}/keep-alive": {http.MethodPost: a.keepAlive},
+		"/preload/{template}":                      {http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)},
+		"/admin":                                   {http.MethodGet: pages.ServeAdmin},
+		"/admin/state":                             {http.MethodGet: a.authorised(a.Admin.ServeState)},
+		"/openapi.json":                            {http.MethodGet: protocol.NewDocument(openAPI).Serve},
+		"/":                                        nil,
 	}
 }
 
@@ -94,7 +99,9 @@ func (a *API) Routes() http.Handler {
 	for pattern, m := range a.endpoints() {
 		mux.Handle(pattern, a.Metrics.Instrument("api", pattern, a.serve(m)))
 	}
-	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(a.refuseOtherSite))
+	refuse := a.Metrics.Instrument("api", "/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protocol.WriteError(w, r, a.Log, protocol.OtherSite())
+	}))
 	plain := protocol.TrimSlash(a.plainPaths(mux))
 	atOurs := protocol.RefuseOtherSites(a.AllowOrigins, a.IsOurs, refuse, plain)
 	// The admin page stops instances at whatever host an operator reaches it, such as that of
@@ -114,14 +121,6 @@ func (a *API) Routes() http.Handler {
 			return
 		}
 		shared.ServeHTTP(w, r)
-	})
-}
-
-// refuseOtherSite answers a request that a page of another site made a browser send.
-func (a *API) refuseOtherSite(w http.ResponseWriter, r *http.Request) {
-	protocol.WriteError(w, r, a.Log, &protocol.Error{
-		Code: http.StatusForbidden, Type: protocol.TypeUnauthorized,
-		Message: "a page of another site sent this request: only pages of the origins in --cors-allow-origin may",
 	})
 }
 
@@ -157,18 +156,7 @@ func (a *API) serve(m methods) http.Handler {
 
 func (a *API) notAllowed(m methods) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if m == nil {
-			return &protocol.Error{Code: http.StatusNotFound, Type: protocol.TypeMalformedRequest, Message: "there is no such endpoint: " + r.URL.Path}
-		}
-		var allowed []string
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
-			if _, ok := m[method]; ok {
-				allowed = append(allowed, method)
-			}
-		}
-		allow := strings.Join(allowed, ", ")
-		w.Header().Set("Allow", allow)
-		return &protocol.Error{Code: http.StatusMethodNotAllowed, Type: protocol.TypeMalformedRequest, Message: "the method must be one of " + allow}
+		return protocol.NotAllowed(w, r.URL.Path, slices.Collect(maps.Keys(m)))
 	}
 }
 
@@ -185,19 +173,9 @@ func (a *API) authorised(next handler) handler {
 
 // deploy launches an instance of the template that the path or the body names.
 func (a *API) deploy(w http.ResponseWriter, r *http.Request) error {
-	req, err := protocol.ReadDeployRequest(w, r, a.MinCullTimeout, a.MaxCullTimeout)
+	req, err := protocol.ReadDeployRequest(w, r, r.PathValue("template"), a.MinCullTimeout, a.MaxCullTimeout)
 	if err != nil {
 		return err
-	}
-	inPath := r.PathValue("template")
-	switch {
-	case inPath == "" && req.TemplateName == "":
-		return protocol.Malformed("template-name is missing: give it in the body, or in the path as /applications/<template-name>")
-	case inPath == "":
-	case req.TemplateName != "" && req.TemplateName != inPath:
-		return protocol.Malformed("template-name is %q in the path and %q in the body", inPath, req.TemplateName)
-	default:
-		req.TemplateName = inPath
 	}
 	idempotencyKey, err := protocol.ReadIdempotencyKey(r)
 	if err != nil {
@@ -236,8 +214,12 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if protocol.AcceptsEvents(r) {
-		protocol.StreamEvents(w, r, a.Instances, inst.ID, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			event := protocol.NewProgressEvent(inst, a.Locations(r.Host)(inst.ID))
+		watch, err := protocol.ReadWatch(r)
+		if err != nil {
+			return err
+		}
+		protocol.StreamEvents(w, r, a.Instances, inst.ID, watch, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
+			event := a.Warnings.Event(inst, a.Locations(r.Host)(inst.ID))
 			event.Detail = a.detail(inst, r)
 			return event
 		})
@@ -299,6 +281,26 @@ func (a *API) stop(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// keepAlive gives an instance more time. Like the status, it needs no key.
+func (a *API) keepAlive(w http.ResponseWriter, r *http.Request) error {
+	timeout, err := protocol.ReadKeepAlive(w, r, a.MinCullTimeout, a.MaxCullTimeout)
+	if err != nil {
+		return err
+	}
+	inst, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	if err := a.KeepAlive(r.Context(), inst.ID, timeout); err != nil {
+		return err
+	}
+	if later, known := a.Instances.Instance(inst.ID); known {
+		inst = later
+	}
+	a.answerStatus(w, r, inst)
+	return nil
+}
+
 // answerStatus answers with the description of an instance.
 func (a *API) answerStatus(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
 	status := protocol.NewStatusResponse(inst, a.Locations(r.Host)(inst.ID))
@@ -320,8 +322,6 @@ type TemplatePreloader interface {
 	Status(ctx context.Context, template string) (progress preload.Progress, known bool, err error)
 }
 
-var _ TemplatePreloader = (*preload.Preloader)(nil)
-
 // preload begins to pull the images of the path's template onto all nodes.
 func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 	template, err := a.Preloader.Preload(r.Context(), r.PathValue("template"))
@@ -338,13 +338,13 @@ func (a *API) preload(w http.ResponseWriter, r *http.Request) error {
 // object if the template was never preloaded.
 func (a *API) preloadStatus(w http.ResponseWriter, r *http.Request) error {
 	progress, known, err := a.Preloader.Status(r.Context(), r.PathValue("template"))
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !known {
+	case known:
+		protocol.WriteJSON(w, http.StatusOK, protocol.NewPreloadStatus(progress))
+	default:
 		protocol.WriteJSON(w, http.StatusOK, struct{}{})
-		return nil
 	}
-	protocol.WriteJSON(w, http.StatusOK, protocol.NewPreloadStatus(progress))
 	return nil
 }

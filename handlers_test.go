@@ -247,6 +247,38 @@ func TestStopRequest(t *testing.T) {
 	}
 }
 
+func TestKeepAliveRequest(t *testing.T) {
+	c, want := oneOfEach(t)
+	api := newTestAPI(c.Cache, &fakeLauncher{})
+	var asked []string
+	var fails error
+	api.KeepAlive = func(_ context.Context, id string, timeout time.Duration) error {
+		asked = append(asked, id+" "+timeout.String())
+		return fails
+	}
+	routes := api.Routes()
+	target := "/applications/jupyter/" + kubetest.ID(2) + "/keep-alive"
+	public := regexp.MustCompile(`, "detail": "[^"]*"`).ReplaceAllString(want[1], "")
+	wantJSON(t, ask(routes, "POST", target, ""), public)
+	wantJSON(t, ask(routes, "POST", target, `{"cullTimeout": "120000", "template-name": "ignored"}`), public)
+	wantEqual(t, "asked for", strings.Join(asked, ", "), kubetest.ID(2)+" 0s, "+kubetest.ID(2)+" 2m0s")
+	fails = instance.ErrEnded
+	for _, row := range []struct {
+		method, target, body string
+		code                 int
+		says                 string
+	}{
+		{"POST", target, "", 410, "the instance has ended"},
+		{"POST", target, `{"cull-timeout": 1}`, 422, "cull-timeout must be at least"},
+		{"POST", "/applications/other/" + kubetest.ID(2) + "/keep-alive", "", 404, "noRecord"},
+		{"GET", target, "", 405, "the method must be one of POST"},
+	} {
+		if res := ask(routes, row.method, row.target, row.body); res.Code != row.code || !strings.Contains(res.Body.String(), row.says) {
+			t.Errorf("%s %s %s: got %d %s", row.method, row.target, row.body, res.Code, res.Body)
+		}
+	}
+}
+
 func TestNoRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCache(t, time.Now, kubetest.Pod(kubetest.ID(1), time.Now()))

@@ -79,6 +79,9 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	} {
 		var names, required []string
 		for field := range reflect.TypeOf(value).Fields() {
+			if !field.IsExported() {
+				continue
+			}
 			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			names = append(names, name)
 			if options != "omitempty" {
@@ -105,7 +108,8 @@ func TestOpenAPIHasEveryValue(t *testing.T) {
 	}{
 		{"statuses", schemas.at("InstanceStatus", "enum"), texts(instance.Statuses())},
 		{"faults", schemas.at("Fault", "enum"), texts([]instance.Fault{instance.FaultTemplate, instance.FaultCluster, instance.FaultVisitor, instance.FaultChance})},
-		{"sources", property("Status", "last-activity-source"), texts([]instance.Source{instance.SourceLaunch, instance.SourceHTTP, instance.SourceWebSocket, instance.SourceProbe})},
+		{"sources", property("Status", "last-activity-source"), texts([]instance.Source{instance.SourceLaunch, instance.SourceHTTP, instance.SourceWebSocket, instance.SourceProbe, instance.SourceKeepAlive})},
+		{"sources in events", property("ProgressEvent", "last-activity-source"), property("Status", "last-activity-source").texts()},
 		{"sources of the admin page", property("AdminInstance", "last-activity-source"), property("Status", "last-activity-source").texts()},
 		{"preload statuses", property("PreloadStatus", "status"), texts([]preload.Status{preload.Loading, preload.Completed, preload.Failed})},
 		{"limits", property("LimitError", "limit"), admission.LimitNames()},

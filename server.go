@@ -166,9 +166,10 @@ func (a *app) clientOf(r *http.Request) string {
 func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	own := pages.New(pages.Deps{
 		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
-		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Draining: a.draining, Log: a.log,
+		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
+		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})
-	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress()}
+	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress(), pages.SessionPrefix: own.Session()}
 	if !a.config.LaunchPage {
 		return all
 	}

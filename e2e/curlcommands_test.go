@@ -33,6 +33,8 @@ func TestCurlCommands(t *testing.T) {
 			}
 			output := script.RunCommand(t, shell, block, command)
 			switch {
+			case strings.Contains(command, "/keep-alive"):
+				assert.Regexp(t, `"last-activity-source": ?"keep-alive"`, output)
 			case strings.Contains(command, " -X POST "):
 				id := regexp.MustCompile(`"id": ?"([0-9a-f]{32})"`).FindStringSubmatch(output)
 				require.NotNil(t, id, "%s\n%s", command, output)

@@ -144,6 +144,9 @@ type Config struct {
 	// MaxCullTimeout is the longest cull timeout that a launch can ask for, and at least
 	// CullTimeout; the default is 24 hours.
 	MaxCullTimeout time.Duration
+	// CullWarning is how long before its end clients that follow an instance are warned of
+	// that; the default is 10 minutes, and 0 means never.
+	CullWarning time.Duration
 	// MaxAge is how long an instance can live, however active; 0 means no limit. The
 	// default is 12 hours. A limit ends instances that are in use; without one, a program
 	// that uses an instance keeps its place.
@@ -315,36 +318,5 @@ func (c *Config) validate(m *mistakes) {
 	}
 	if !slices.Contains(logFormats, c.LogFormat) {
 		m.add(fmt.Errorf("--log-format is %q: it must be auto, json or text", c.LogFormat), "log-format")
-	}
-}
-
-func (c *Config) validateDurations(m *mistakes) {
-	for _, d := range []struct {
-		flag  string
-		value time.Duration
-		least time.Duration
-		rule  string
-	}{
-		{"cull-timeout", c.CullTimeout, 1, "be positive, such as 1h"},
-		{"min-cull-timeout", c.MinCullTimeout, 1, "be positive, such as 1m"},
-		{"max-cull-timeout", c.MaxCullTimeout, 1, "be positive, such as 24h"},
-		{"cull-interval", c.CullInterval, 1, "be positive, such as 30s"},
-		{"start-timeout", c.StartTimeout, 1, "be positive, such as 5m"},
-		{"proxy-idle-timeout", c.ProxyIdleTimeout, 1, "be positive, such as 5m"},
-		{"max-age", c.MaxAge, 0, "not be negative: 12h, or 0 for no limit"},
-		{"shutdown-delay", c.ShutdownDelay, 0, "not be negative: 5s, or 0 for none"},
-		{"drain-timeout", c.DrainTimeout, 0, "not be negative: 20s, or 0 for none"},
-	} {
-		if d.value < d.least {
-			m.add(fmt.Errorf("--%s is %s: it must %s", d.flag, d.value, d.rule), d.flag)
-		}
-	}
-	if c.MinCullTimeout > c.CullTimeout {
-		m.add(fmt.Errorf("--min-cull-timeout (%s) must not be longer than --cull-timeout (%s)", c.MinCullTimeout, c.CullTimeout),
-			"min-cull-timeout", "cull-timeout")
-	}
-	if c.MaxCullTimeout < c.CullTimeout {
-		m.add(fmt.Errorf("--max-cull-timeout (%s) must not be shorter than --cull-timeout (%s)", c.MaxCullTimeout, c.CullTimeout),
-			"max-cull-timeout", "cull-timeout")
 	}
 }

@@ -114,30 +114,6 @@ func (c *Config) templateFlags(f *flag.FlagSet) {
 			"Change it if nodes cannot pull from registry.k8s.io")
 }
 
-func (c *Config) lifetimeFlags(f *flag.FlagSet) {
-	f.Var(newDuration(&c.CullTimeout, time.Hour), "cull-timeout",
-		"how long an instance can be idle before it is deleted, unless its launch or its template says otherwise")
-	f.Var(newDuration(&c.MinCullTimeout, time.Minute), "min-cull-timeout",
-		"the shortest cull timeout that a launch can ask for. It must not be longer than --cull-timeout. "+
-			"An instance's activity is written at most once in a twelfth of it")
-	f.Var(newDuration(&c.MaxCullTimeout, 24*time.Hour), "max-cull-timeout",
-		"the longest cull timeout that a launch can ask for. It must not be shorter than --cull-timeout")
-	f.Var(newDuration(&c.MaxAge, 12*time.Hour), "max-age",
-		"how long an instance can live, however active; 0 means no limit. A template can set a shorter limit for its instances")
-	f.Var(newDuration(&c.CullInterval, 30*time.Second), "cull-interval",
-		"how often the culler runs. An instance can outlive its end by this long")
-	f.Var(newShare(&c.MaxFailedShare, 0.2), "max-failed-share",
-		"`share` of the instances, from 0 to 1, that one run of the culler can delete because they have failed; but 10 in any case. "+
-			"If more fail at the same time, the cause is rather not theirs, and they may come back")
-	f.Var(newDuration(&c.StartTimeout, 5*time.Minute), "start-timeout",
-		"how long an instance can take to become ready before it counts as failed. The pull of its image counts too")
-	f.Var(newDuration(&c.ShutdownDelay, 5*time.Second), "shutdown-delay",
-		"how long to keep serving after SIGTERM, while /readyz fails, until load balancers send no more requests")
-	f.Var(newDuration(&c.DrainTimeout, 20*time.Second), "drain-timeout",
-		"how long running requests can take to finish after --shutdown-delay. The pod's terminationGracePeriodSeconds "+
-			"must be longer than both together plus 10 seconds")
-}
-
 func (c *Config) loggingFlags(f *flag.FlagSet) {
 	f.StringVar(&c.LogFormat, "log-format", "auto",
 		"`format` of the log on stderr: json, text, or auto, which is text on a terminal and else json")

@@ -11,6 +11,7 @@
 package instance
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
+
+// ErrEnded is the error of what cannot be done with an instance that has ended, or ends.
+var ErrEnded = errors.New("the instance has ended")
 
 // Instance is what is known about one launched container. It is computed from a pod
 // or a tombstone each time that it is needed, and is not stored.
@@ -67,6 +71,8 @@ type Instance struct {
 	// CullAt is when the instance is due to end, as idle or too old, if it is not
 	// used again.
 	CullAt time.Time
+	// Expires says that CullAt is the end of its max age, which no use puts off.
+	Expires bool
 	// Token is shown to the application by the proxy.
 	Token Token
 	// Unsure says that the address may belong to another instance by now: nobody may be sent
@@ -90,6 +96,12 @@ type Instance struct {
 func (i Instance) Alive() bool {
 	return i.Status != StatusFailed && i.Status != StatusDeleted
 }
+
+// IsSettled reports whether a client that waits for the launch has its answer.
+func (i Instance) IsSettled() bool { return i.Status.Settled() }
+
+// HasEnded reports whether the instance can neither be used nor become usable.
+func (i Instance) HasEnded() bool { return !i.Alive() }
 
 // FromPod returns the instance of a pod. warnings are its Warning Events, as SlimWarning
 // leaves them. An instance that has waited for startTimeout or longer at the time now,

@@ -5,10 +5,11 @@ type Source string
 
 // What counts as activity.
 const (
-	SourceLaunch    Source = "launch"    // it was launched, or claimed from the pool
-	SourceHTTP      Source = "http"      // a request, or bytes of its body or its answer
-	SourceWebSocket Source = "websocket" // a WebSocket was opened, or carried a data frame
-	SourceProbe     Source = "probe"     // the application said that it is, or was, at work
+	SourceLaunch    Source = "launch"     // it was launched, or claimed from the pool
+	SourceHTTP      Source = "http"       // a request, or bytes of its body or its answer
+	SourceWebSocket Source = "websocket"  // a WebSocket was opened, or carried a data frame
+	SourceProbe     Source = "probe"      // the application said that it is, or was, at work
+	SourceKeepAlive Source = "keep-alive" // somebody asked for more time
 )
 
 // EndReason is why an instance ended: the reason of its tombstone, and the value of

@@ -112,7 +112,8 @@ func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time)
 	}
 	inst.LastActivity = last
 	inst.Source = instance.Source(pod.Annotations[instance.ActivitySourceAnnotation])
-	inst.CullAt, _ = r.DueEnd(pod, last, now)
+	end, reason := r.DueEnd(pod, last, now)
+	inst.CullAt, inst.Expires = end, reason == instance.EndExpired
 }
 
 // Window returns the times around now from which and until which the clock alone changes

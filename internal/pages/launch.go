@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -29,9 +30,10 @@ type Instances interface {
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (inst instance.Instance, known bool)
 }
 
-// Launcher launches instances.
+// Launcher launches and stops instances.
 type Launcher interface {
 	Launch(ctx context.Context, req launch.Request) (id string, err error)
+	Stop(ctx context.Context, template, id string) error
 }
 
 // Templates finds templates. An error is turned into a page by protocol.AnswerFor.
@@ -54,6 +56,16 @@ type Deps struct {
 	FrameAncestors []string
 	// Layout says where instances are.
 	Layout origin.Layout
+	// KeepAlive gives an instance more time, as activity.Tracker does.
+	KeepAlive func(ctx context.Context, id string, timeout time.Duration) error
+	// LastUse tells an instance's cull timeout, as activity.Cache does.
+	LastUse func(id string) (written time.Time, cullTimeout time.Duration, ok bool)
+	// MinCullTimeout and MaxCullTimeout are those that a visitor may ask for.
+	MinCullTimeout, MaxCullTimeout time.Duration
+	// Warnings say when visitors are warned of the end of their instance.
+	Warnings protocol.Warnings
+	// Now is the clock by which pages count down.
+	Now func() time.Time
 	// Draining is done when streams must end, because the server stops.
 	Draining context.Context
 	// Log gets the errors that are this service's fault.
@@ -77,9 +89,7 @@ func (p *Pages) Launch() http.Handler {
 	mux.HandleFunc("GET "+LaunchPrefix+"{template}/{id}", p.open)
 	mux.HandleFunc(LaunchPrefix, func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, NothingHereNotice()) })
 	// Another site must not start instances in the names of its visitors.
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { crossOriginNotice().Serve(w, r) }))
-	return protection.Handler(mux)
+	return onlyOurs(mux, crossOriginNotice("Not launched", "Another site asked to launch this in your name. Only this service's own pages can launch."))
 }
 
 // showLaunchPage serves the page that a link leads to. It launches nothing, because
@@ -97,7 +107,38 @@ func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view := launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"}
+	if own, has := p.ownInstance(r, name); has {
+		view.Back, view.Session, view.Button = p.deps.Layout.BaseURL(own)+path, SessionPrefix+own, "Start another"
+	}
 	writePage(w, http.StatusOK, launchTemplate, view, neverFramed)
+}
+
+// instanceCookie holds the id of the instance that a visitor has launched last, at the launch
+// page of its template only. Scripts do not get it.
+const instanceCookie = "binder-instance"
+
+// ownInstance returns the living instance of a template that a visitor has launched before.
+//
+// The answer shows its id, which is all that guards it. If instances share our origin, scripts
+// in others could ask for this page and read it. Only a browser's window gets it, then: scripts
+// can neither forge these fields (Fetch Metadata) nor look into a window of ours (COOP), and no
+// frame shows it. Over plain HTTP, browsers do not send them.
+func (p *Pages) ownInstance(r *http.Request, template string) (id string, has bool) {
+	cookie, err := r.Cookie(instanceCookie)
+	inWindow := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	if err != nil || !instance.ValidID(cookie.Value) || !inWindow && !p.deps.Layout.Apart() {
+		return "", false
+	}
+	inst, known := p.deps.Instances.Await(r.Context(), cookie.Value, func(instance.Instance, bool) bool { return true })
+	return inst.ID, known && inst.Template == template && inst.Alive()
+}
+
+// remember sets the cookie. It can outlive its instance, which does not count any more then.
+func remember(w http.ResponseWriter, template, id string) {
+	http.SetCookie(w, &http.Cookie{
+		Name: instanceCookie, Value: id, Path: LaunchPrefix + url.PathEscape(template),
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int((30 * 24 * time.Hour).Seconds()),
+	})
 }
 
 // launch launches an instance and redirects the visitor to it. A browser applies the
@@ -125,6 +166,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
 	setOwnHeaders(w.Header())
+	remember(w, name, id)
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -180,15 +222,21 @@ func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path st
 
 // Progress returns the handler of all paths that begin with ProgressPrefix:
 // /progress/<id> streams the changes of an instance to the page that shows them.
-// Anyone who knows an id can read them. They have no location, because the page is
+// Anyone who knows an id can read them. With ?watch=true they go on until the instance ends,
+// for its session page. They have no location, because the page is
 // there already. The page of an instance with an origin of its own asks across origins, so
 // that origin may (Fetch standard, CORS).
 func (p *Pages) Progress() http.Handler {
-	describe := func(inst instance.Instance) protocol.ProgressEvent { return protocol.NewProgressEvent(inst, "") }
+	describe := func(inst instance.Instance) protocol.ProgressEvent { return p.deps.Warnings.Event(inst, "") }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
 		if !instance.ValidID(id) || r.Method != http.MethodGet {
 			NothingHereNotice().Serve(w, r)
+			return
+		}
+		watch, err := protocol.ReadWatch(r)
+		if err != nil {
+			p.answer(w, r, badLinkNotice(err))
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
@@ -201,7 +249,7 @@ func (p *Pages) Progress() http.Handler {
 		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
 			w.Header().Set("Access-Control-Allow-Origin", asker)
 		}
-		protocol.StreamEvents(w, r, p.deps.Instances, id, p.deps.Draining, describe)
+		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, describe)
 	})
 }
 

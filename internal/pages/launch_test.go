@@ -27,7 +27,7 @@ import (
 // site is a Launcher and a source of Templates, which has jupyter and a/b?c.
 type site struct {
 	launchErr, templateErr error
-	launched               []string
+	launched, stopped      []string
 	client                 string // of the last launch
 	log                    *kubetest.LogBuffer
 }
@@ -36,6 +36,11 @@ func (s *site) Launch(_ context.Context, req launch.Request) (string, error) {
 	s.launched = append(s.launched, req.Template)
 	s.client = req.Client
 	return kubetest.ID(1), s.launchErr
+}
+
+func (s *site) Stop(_ context.Context, template, id string) error {
+	s.stopped = append(s.stopped, template+"/"+id)
+	return s.launchErr
 }
 
 func (s *site) Template(_ context.Context, name string) (*corev1.PodTemplate, error) {

@@ -70,7 +70,7 @@ func StartingNotice(inst instance.Instance) Notice {
 		Plain: "This instance is starting. Try again in a moment.",
 		progress: &progressView{
 			Title: "Starting " + inst.Template, Template: inst.Template,
-			Phase: inst.Status, Message: inst.Message, Events: ProgressPrefix + inst.ID,
+			Phase: inst.Status, Message: inst.Message, Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID,
 		},
 	}
 }
@@ -145,7 +145,7 @@ func (n Notice) At(layout origin.Layout) Notice {
 	}
 	if n.progress != nil {
 		progress := *n.progress
-		progress.Events = layout.Main(progress.Events)
+		progress.Events, progress.Session = layout.Main(progress.Events), layout.Main(progress.Session)
 		progress.hosts = layout.Public[:1]
 		n.progress = &progress
 	}
@@ -222,15 +222,17 @@ func OverNotice(inst instance.Instance) Notice {
 	return n
 }
 
-// crossOriginNotice is for a launch that another site's page asked for.
-func crossOriginNotice() Notice {
-	const rule = "Only this service's own pages can launch."
-	return Notice{
-		Code: http.StatusForbidden, Plain: rule,
-		Title: "Not launched",
-		Text:  "Another site asked to launch this in your name. " + rule,
+// crossOriginNotice is for what another site's page asked for.
+func crossOriginNotice(title, text string) Notice {
+	return Notice{Code: http.StatusForbidden, Plain: text, Title: title, Text: text, unframed: true}
+}
 
-		unframed: true,
+// notChangedNotice is for a form of the session page that could not be carried out.
+func notChangedNotice(inst instance.Instance, answer *protocol.Error) Notice {
+	return Notice{
+		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
+		Title: inst.Template + " was not changed", Text: "The instance is as it was.", Message: answer.Message,
+		Link: SessionPrefix + inst.ID, LinkText: "Back", unframed: true,
 	}
 }
 

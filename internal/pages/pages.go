@@ -33,6 +33,7 @@ var (
 	progressTemplate = parsePage("progress.html")
 	openTemplate     = parsePage("open.html")
 	noticeTemplate   = parsePage("notice.html")
+	sessionTemplate  = parsePage("session.html")
 	adminTemplate    = parsePage("admin.html")
 
 	loadPolicy = contentSecurityPolicy()
@@ -44,6 +45,8 @@ type launchView struct {
 	Template string
 	Path     string // the deep link
 	Button   string
+	Back     string // the address of the visitor's own instance; "" if there is none
+	Session  string // that of its session page
 }
 
 // progressView is what the page of a starting instance shows.
@@ -53,6 +56,7 @@ type progressView struct {
 	Phase    instance.Status
 	Message  string
 	Events   string // the address that streams its changes
+	Session  string // that of its session page
 
 	hosts []string // of Events, if it is not the page's own
 }
@@ -150,7 +154,8 @@ func contentSecurityPolicy() string {
 	return strings.Join([]string{
 		"default-src 'none'",
 		fmt.Sprintf("style-src %s %s", hash("style.css"), hash("admin.css")),
-		fmt.Sprintf("script-src %s %s %s %s", hash("launch.js"), hash("progress.js"), hash("notice.js"), hash("admin.js")),
+		fmt.Sprintf("script-src %s %s %s %s %s",
+			hash("launch.js"), hash("progress.js"), hash("notice.js"), hash("session.js"), hash("admin.js")),
 		"img-src data:", // the icon, which is empty
 		"form-action 'self'",
 		"base-uri 'none'",

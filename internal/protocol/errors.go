@@ -1,11 +1,13 @@
 package protocol
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,6 +67,27 @@ func Malformed(format string, args ...any) *Error {
 	return &Error{Code: http.StatusUnprocessableEntity, Type: TypeMalformedRequest, Message: fmt.Sprintf(format, args...)}
 }
 
+// OtherSite returns the answer to a request that a page of another site made a browser send.
+func OtherSite() *Error {
+	return &Error{
+		Code: http.StatusForbidden, Type: TypeUnauthorized,
+		Message: "a page of another site sent this request: only pages of the origins in --cors-allow-origin may",
+	}
+}
+
+// NotAllowed returns the answer to a request whose method a path does not have, and sets the
+// field Allow. A path without methods does not exist.
+func NotAllowed(w http.ResponseWriter, path string, methods []string) *Error {
+	if len(methods) == 0 {
+		return &Error{Code: http.StatusNotFound, Type: TypeMalformedRequest, Message: "there is no such endpoint: " + path}
+	}
+	order := []string{http.MethodGet, http.MethodPost, http.MethodDelete}
+	slices.SortFunc(methods, func(a, b string) int { return cmp.Compare(slices.Index(order, a), slices.Index(order, b)) })
+	allow := strings.Join(methods, ", ")
+	w.Header().Set("Allow", allow)
+	return &Error{Code: http.StatusMethodNotAllowed, Type: TypeMalformedRequest, Message: "the method must be one of " + allow}
+}
+
 // AnswerFor returns the answer to a request that failed with err. Texts of the API
 // server are not in it: clients are not told about the cluster.
 func AnswerFor(err error) *Error {
@@ -83,6 +106,8 @@ func AnswerFor(err error) *Error {
 		}
 	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
+	case errors.Is(err, instance.ErrEnded):
+		return &Error{Code: http.StatusGone, Type: typeNoRecord, Message: err.Error()}
 	case errors.Is(err, launch.ErrUnsure):
 		return &Error{Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly, Message: err.Error()}
 	case errors.As(err, &refusal):

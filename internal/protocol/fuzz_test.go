@@ -20,7 +20,7 @@ func FuzzReadDeployRequest(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		got, err := readBody(strings.NewReader(body))
+		got, err := readDeploy(strings.NewReader(body))
 		if len(body) > MaxBody {
 			if err == nil {
 				t.Errorf("a body of %d bytes is accepted", len(body))

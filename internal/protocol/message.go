@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"cmp"
+	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
@@ -26,6 +27,12 @@ type ProgressEvent struct {
 	RestartReason string `json:"restart-reason,omitempty"`
 	// Location is where a deployed instance is, without a scheme.
 	Location string `json:"location,omitempty"`
+	// These are as in StatusResponse.
+	LastActivity       string          `json:"last-activity,omitempty"`
+	LastActivitySource instance.Source `json:"last-activity-source,omitempty"`
+	CullAt             string          `json:"cull-at,omitempty"`
+
+	warning bool // the name of the event is warning
 }
 
 // NewProgressEvent returns the event that describes an instance. location is sent
@@ -38,6 +45,32 @@ func NewProgressEvent(inst instance.Instance, location string) ProgressEvent {
 	if inst.Status == instance.StatusDeployed {
 		// A deployed instance may have no message, but people read nothing else of an event.
 		event.Message, event.Location = cmp.Or(inst.Message, "Ready."), location
+	}
+	event.LastActivity, event.LastActivitySource, event.CullAt = activityOf(inst)
+	return event
+}
+
+// Warnings say when clients are warned of the end of an instance.
+type Warnings struct {
+	Before time.Duration // the end; 0 turns them off
+	Now    func() time.Time
+}
+
+// Event returns an event about an instance, which is a warning if the instance is due to end
+// within Before. One that is in use gets none, however short its cull timeout is: it is warned
+// once half of the time since its last use is over.
+func (w Warnings) Event(inst instance.Instance, location string) ProgressEvent {
+	event := NewProgressEvent(inst, location)
+	if w.Before == 0 || inst.Status != instance.StatusDeployed || inst.CullAt.IsZero() {
+		return event
+	}
+	since, message := inst.LastActivity, "The instance will be deleted soon if it is not used."
+	if inst.Expires {
+		since, message = inst.Launched, "The instance will be deleted soon, because its time is up."
+	}
+	before := min(w.Before, inst.CullAt.Sub(since)/2)
+	if event.warning = !w.Now().Before(inst.CullAt.Add(-before)); event.warning {
+		event.Message = message
 	}
 	return event
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +38,23 @@ func AwaitSettled(w http.ResponseWriter, r *http.Request, instances Awaiter, id 
 	})
 	w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	return inst, known
+}
+
+// ReadWatch reads whether the parameter watch asks for a stream that goes on until the
+// instance ends, as Kubernetes' parameter of that name does. The error is an *Error.
+func ReadWatch(r *http.Request) (bool, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return false, Malformed("the query is not a list of parameters")
+	}
+	if !query.Has("watch") {
+		return false, nil
+	}
+	watch, err := strconv.ParseBool(query.Get("watch"))
+	if err != nil || len(query["watch"]) > 1 {
+		return false, Malformed("watch is %.40q: it must be true or false, once", query.Get("watch"))
+	}
+	return watch, nil
 }
 
 // PreferredWait reads from Prefer headers (RFC 7240) how long a client is willing to

@@ -37,10 +37,36 @@ type DeployRequest struct {
 	CullTimeout time.Duration
 }
 
-// ReadDeployRequest reads the body of a deploy request. No body is the same as an
-// empty object. shortest and longest are the cull timeouts that a client may ask for.
+// ReadDeployRequest reads a deploy request. inPath is the template that its path names, or "":
+// then the body must. shortest and longest are the cull timeouts that a client may ask for.
 // Every error is an *Error.
-func ReadDeployRequest(w http.ResponseWriter, r *http.Request, shortest, longest time.Duration) (DeployRequest, error) {
+func ReadDeployRequest(w http.ResponseWriter, r *http.Request, inPath string, shortest, longest time.Duration) (DeployRequest, error) {
+	req, err := readBody(w, r, shortest, longest)
+	switch {
+	case err != nil:
+		return DeployRequest{}, err
+	case inPath == "" && req.TemplateName == "":
+		return DeployRequest{}, Malformed("template-name is missing: give it in the body, or in the path as /applications/<template-name>")
+	case inPath == "":
+		return req, nil
+	case req.TemplateName != "" && req.TemplateName != inPath:
+		return DeployRequest{}, Malformed("template-name is %q in the path and %q in the body", inPath, req.TemplateName)
+	}
+	req.TemplateName = inPath
+	return req, nil
+}
+
+// ReadKeepAlive reads a request to keep an instance alive, and returns the cull timeout that
+// it asks for; 0 if it asks for none. shortest and longest are those that it may ask for. Every
+// error is an *Error.
+func ReadKeepAlive(w http.ResponseWriter, r *http.Request, shortest, longest time.Duration) (time.Duration, error) {
+	req, err := readBody(w, r, shortest, longest)
+	return req.CullTimeout, err
+}
+
+// readBody reads the body of a request about one instance. No body is the same as an empty
+// object.
+func readBody(w http.ResponseWriter, r *http.Request, shortest, longest time.Duration) (DeployRequest, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return DeployRequest{}, &Error{

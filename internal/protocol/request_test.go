@@ -17,8 +17,24 @@ const (
 	testMaxTimeout = 24 * time.Hour
 )
 
-func readBody(body io.Reader) (DeployRequest, error) {
-	return ReadDeployRequest(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/applications", body), testMinTimeout, testMaxTimeout)
+func readDeploy(body io.Reader) (DeployRequest, error) {
+	return readBody(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/applications", body), testMinTimeout, testMaxTimeout)
+}
+
+func TestWhichTemplate(t *testing.T) {
+	for _, test := range []struct{ path, body, want, says string }{
+		{"jupyter", "", "jupyter", ""}, {"jupyter", `{"template-name": "jupyter"}`, "jupyter", ""}, {"", `{"template-name": "jupyter"}`, "jupyter", ""},
+		{"", "", "", "template-name is missing"}, {"a", `{"template-name": "b"}`, "", `template-name is "a" in the path and "b" in the body`}, {"a", "[", "", "not a JSON object"},
+	} {
+		got, err := ReadDeployRequest(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(test.body)), test.path, testMinTimeout, testMaxTimeout)
+		if got.TemplateName != test.want || (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%q, %s: got %+v, %v", test.path, test.body, got, err)
+		}
+	}
+	timeout, err := ReadKeepAlive(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"cull-timeout": 60000}`)), testMinTimeout, testMaxTimeout)
+	if err != nil || timeout != time.Minute {
+		t.Errorf("to keep alive: got %s, %v", timeout, err)
+	}
 }
 
 func TestReadDeployRequest(t *testing.T) {
@@ -40,7 +56,7 @@ func TestReadDeployRequest(t *testing.T) {
 		`{"template-name": "caf\u00e9/\"1\""}`:                                         {TemplateName: `café/"1"`},
 		`{"template-name": "a", "padding": "` + strings.Repeat("x", MaxBody-37) + `"}`: {TemplateName: "a"},
 	} {
-		if got, err := readBody(strings.NewReader(body)); err != nil || got != want {
+		if got, err := readDeploy(strings.NewReader(body)); err != nil || got != want {
 			t.Errorf("%.80s: got %+v, %v, want %+v", body, got, err, want)
 		}
 	}
@@ -71,15 +87,15 @@ func TestReadDeployRequestRefuses(t *testing.T) {
 		`{"cullTimeout": 60000, "cull-timeout": null}`:                                 "cull-timeout is given twice",
 		`{"cullTimeout": true, "template-name": "jupyter"}`:                            "cull-timeout must be a positive number",
 	} {
-		got, err := readBody(strings.NewReader(body))
+		got, err := readDeploy(strings.NewReader(body))
 		wantMalformed(t, err, says)
 		if got != (DeployRequest{}) {
 			t.Errorf("%s: got %+v with the error", body, got)
 		}
 	}
-	_, err := readBody(iotest.ErrReader(io.ErrUnexpectedEOF))
+	_, err := readDeploy(iotest.ErrReader(io.ErrUnexpectedEOF))
 	wantMalformed(t, err, "could not be read")
-	_, err = readBody(strings.NewReader(strings.Repeat(" ", MaxBody+1)))
+	_, err = readDeploy(strings.NewReader(strings.Repeat(" ", MaxBody+1)))
 	if answer := AnswerFor(err); answer.Code != http.StatusRequestEntityTooLarge || answer.Type != TypeMalformedRequest {
 		t.Errorf("a body that is one byte too long: got %#v, want 413 malformedRequest", err)
 	}

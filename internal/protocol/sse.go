@@ -32,20 +32,26 @@ func AcceptsEvents(r *http.Request) bool {
 // StreamEvents sends server-sent events (section 9.2 of the HTML standard) about an
 // instance: one for its present state and one for each change. describe makes the
 // events. The stream ends with the event that says how the launch ended: deployed,
-// failed or deleted. It ends early when draining is done: the client then connects
-// to another replica, which starts with the present state.
-func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id string,
+// failed or deleted; if watch is true, with the one that says how the instance ended. It
+// ends early when draining is done: the client then connects to another replica, which
+// starts with the present state.
+func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id string, watch bool,
 	draining context.Context, describe func(instance.Instance) ProgressEvent) {
 	ctx, end := BeginEvents(w, r, draining)
 	defer end()
-	_ = StreamChanges(ctx, w, instances, id, describe, encodeEvent) // the client has gone, or comes back
+	last := instance.Instance.IsSettled
+	if watch {
+		last = instance.Instance.HasEnded
+	}
+	_ = StreamChanges(ctx, w, instances, id, last, describe, encodeEvent) // the client has gone, or comes back
 }
 
 // StreamChanges sends an event for the present state of an instance, and one for each change
-// of what describe says of it, until the launch has ended. It is an error if the client has
+// of what describe says of it, until one with the last state was sent. What describe says can
+// change with time: it is asked again each keepAlivePeriod. It is an error if the client has
 // gone, if ctx is done, or if the instance is not known.
 func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, instances Awaiter, id string,
-	describe func(instance.Instance) E, encode func(E) string) error {
+	last func(instance.Instance) bool, describe func(instance.Instance) E, encode func(E) string) error {
 	var sent E
 	for {
 		period, stop := context.WithTimeout(ctx, keepAlivePeriod)
@@ -66,7 +72,7 @@ func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, ins
 		if err := SendNow(w, text); err != nil {
 			return err
 		}
-		if inst.Status.Settled() {
+		if last(inst) {
 			return nil
 		}
 	}
@@ -138,11 +144,15 @@ func BeginEvents(w http.ResponseWriter, r *http.Request, draining context.Contex
 
 // encodeEvent returns an event as it is sent.
 func encodeEvent(event ProgressEvent) string {
+	name := "progress"
+	if event.warning {
+		name = "warning"
+	}
 	data, err := json.Marshal(event)
 	if err != nil { // impossible: its fields are strings
 		panic(err)
 	}
-	return fmt.Sprintf("event: progress\ndata: %s\n\n", data)
+	return fmt.Sprintf("event: %s\ndata: %s\n\n", name, data)
 }
 
 // SendNow writes a text and flushes it. It gives up after eventWriteTimeout.

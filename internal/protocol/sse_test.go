@@ -32,13 +32,18 @@ type stream struct {
 // openStream begins to stream the events of an instance.
 func openStream(t *testing.T, world *kubetest.World, stuck bool) *stream {
 	t.Helper()
+	return openWatch(t, world, stuck, false)
+}
+
+func openWatch(t *testing.T, world *kubetest.World, stuck, watch bool) *stream {
+	t.Helper()
 	s := &stream{ResponseWriter: httptest.NewRecorder(), stuck: stuck}
 	ctx, goAway := context.WithCancel(t.Context())
 	draining, drain := context.WithCancel(t.Context())
 	s.goAway, s.drain = goAway, drain
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
 	go func() {
-		StreamEvents(s, r, world, kubetest.ID(1), draining, func(inst instance.Instance) ProgressEvent {
+		StreamEvents(s, r, world, kubetest.ID(1), watch, draining, func(inst instance.Instance) ProgressEvent {
 			return NewProgressEvent(inst, "binder.example/user/"+inst.ID)
 		})
 		s.ended = true
@@ -117,6 +122,70 @@ func TestStreamEvents(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A client that watches is told of a deployed instance too, until it has ended, and is warned
+// before, though nothing changes but the clock.
+func TestWatchGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := startingWorld()
+		s := openWatch(t, world, false, true)
+		s.want(t, startingEvent)
+		becomes(t, world)
+		s.want(t, readyEvent)
+		becomes(t, world, kubetest.Deleting)
+		s.want(t, `{"phase":"deleted","message":"The instance is being deleted.","reason":"Deleting"}`)
+		s.wantEnd(t)
+	})
+	if got := encodeEvent(ProgressEvent{Phase: "deployed", warning: true}); !strings.HasPrefix(got, "event: warning\ndata: {") {
+		t.Errorf("a warning is sent as %q", got)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	noon := kubetest.Noon
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	idle := instance.Instance{Status: instance.StatusDeployed, Launched: at(-600), LastActivity: noon, CullAt: at(60)}
+	change := func(change func(*instance.Instance)) instance.Instance { inst := idle; change(&inst); return inst }
+	expiring := change(func(i *instance.Instance) { i.Expires, i.LastActivity = true, at(55) })
+	for _, test := range []struct {
+		name   string
+		inst   instance.Instance
+		before int // minutes
+		now    int
+		says   string // "" for no warning
+	}{
+		{"early", idle, 10, 49, ""},
+		{"soon", idle, 10, 50, "if it is not used"},
+		{"over", idle, 10, 61, "if it is not used"},
+		{"off", idle, 0, 61, ""},
+		{"used again", change(func(i *instance.Instance) { i.LastActivity, i.CullAt = at(50), at(110) }), 10, 51, ""},
+		{"short timeout, in use", change(func(i *instance.Instance) { i.CullAt = at(8) }), 10, 3, ""},
+		{"short timeout, half over", change(func(i *instance.Instance) { i.CullAt = at(8) }), 10, 4, "if it is not used"},
+		{"too old soon, in use", expiring, 10, 56, "its time is up"},
+		{"too old later", expiring, 10, 49, ""},
+		{"starting", change(func(i *instance.Instance) { i.Status = instance.StatusDeploying }), 10, 59, ""},
+		{"no time known", change(func(i *instance.Instance) { i.CullAt = time.Time{} }), 10, 59, ""},
+	} {
+		warnings := Warnings{Before: time.Duration(test.before) * time.Minute, Now: func() time.Time { return at(test.now) }}
+		got := warnings.Event(test.inst, "here")
+		if got.warning != (test.says != "") || got.warning && !strings.Contains(got.Message, test.says) || (got.CullAt == "") != test.inst.CullAt.IsZero() {
+			t.Errorf("%s: got %+v", test.name, got)
+		}
+	}
+}
+
+func TestReadWatch(t *testing.T) {
+	for query, want := range map[string]bool{"": false, "x=1": false, "watch=true": true, "watch=1": true, "watch=false": false} {
+		if got, err := ReadWatch(httptest.NewRequest(http.MethodGet, "/?"+query, nil)); err != nil || got != want {
+			t.Errorf("%q: got %t, %v", query, got, err)
+		}
+	}
+	for _, query := range []string{"watch", "watch=yes", "watch=true&watch=false", "watch=%zz"} {
+		if _, err := ReadWatch(httptest.NewRequest(http.MethodGet, "/?"+query, nil)); err == nil {
+			t.Errorf("%q is accepted", query)
+		}
+	}
 }
 
 func TestStreamEventsEnds(t *testing.T) {

@@ -34,9 +34,15 @@ func NewStatusResponse(inst instance.Instance, location string) StatusResponse {
 	if inst.Status == instance.StatusDeployed {
 		response.Location = location
 	}
-	if inst.Alive() && !inst.CullAt.IsZero() {
-		response.LastActivity, response.LastActivitySource = instance.FormatTime(inst.LastActivity), inst.Source
-		response.CullAt = instance.FormatTime(inst.CullAt)
-	}
+	response.LastActivity, response.LastActivitySource, response.CullAt = activityOf(inst)
 	return response
+}
+
+// activityOf returns when an instance was last used, how, and when it is due to end, as clients
+// are told; nothing of one that has ended, or of which that is not known.
+func activityOf(inst instance.Instance) (last string, source instance.Source, cullAt string) {
+	if !inst.Alive() || inst.CullAt.IsZero() {
+		return "", "", ""
+	}
+	return instance.FormatTime(inst.LastActivity), inst.Source, instance.FormatTime(inst.CullAt)
 }

@@ -1,0 +1,58 @@
+'use strict';
+// Shows the time that is left as a countdown, and what changes. When the instance has
+// ended, the page loads again, and then says why.
+(() => {
+  const session = document.getElementById('session');
+  const message = document.getElementById('message');
+  const left = document.getElementById('left');
+  const source = document.getElementById('source');
+  const lastUse = document.getElementById('last-use');
+  const address = document.getElementById('address');
+  const sources = JSON.parse(document.getElementById('sources').textContent);
+  address.textContent = address.href;
+  // The visitor's clock may be wrong.
+  const ahead = Date.now() - Date.parse(session.dataset.now);
+  let end = left === null ? NaN : Date.parse(document.getElementById('cull-at').dateTime);
+  const two = (n) => String(n).padStart(2, '0');
+  const show = () => {
+    if (Number.isNaN(end)) {
+      return;
+    }
+    const seconds = Math.max(0, Math.round((end + ahead - Date.now()) / 1000));
+    const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+    left.textContent = seconds === 0 ? 'it ends now' : `${h}:${two(m)}:${two(s)}`;
+  };
+  const showUse = (time) => {
+    lastUse.dateTime = time;
+    lastUse.textContent = new Date(time).toLocaleTimeString(undefined, { timeStyle: 'short' });
+  };
+  if (left !== null) {
+    showUse(lastUse.dateTime);
+    show();
+    setInterval(show, 1000);
+  }
+  const events = new EventSource(session.dataset.events);
+  const follow = (event) => {
+    const state = JSON.parse(event.data);
+    if (state.phase === 'failed' || state.phase === 'deleted' || (left === null) !== (state['cull-at'] === undefined)) {
+      events.close();
+      location.reload();
+      return;
+    }
+    message.textContent = event.type === 'warning' || state.message !== 'Ready.' ? state.message : '';
+    message.classList.toggle('warning', event.type === 'warning');
+    if (left !== null) {
+      end = Date.parse(state['cull-at']);
+      showUse(state['last-activity']);
+      source.textContent = sources[state['last-activity-source']] ?? state['last-activity-source'];
+      show();
+    }
+  };
+  events.addEventListener('progress', follow);
+  events.addEventListener('warning', follow);
+  events.addEventListener('error', () => {
+    if (events.readyState === EventSource.CLOSED) { // the browser does not reconnect
+      setTimeout(() => location.reload(), 5000);
+    }
+  });
+})();

@@ -1,0 +1,191 @@
+package pages
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+)
+
+// SessionPrefix is what the paths of session pages begin with.
+const SessionPrefix = "/session/"
+
+// What the forms of a session page ask for.
+const (
+	actionExtend = "extend"
+	actionStop   = "stop"
+)
+
+// Session returns the handler of all paths that begin with SessionPrefix: /session/<id> tells
+// how long an instance still lives, and can give it more time or stop it. Who knows the id may
+// do both, as who uses the instance. No frame shows it, or another site could make visitors
+// stop their instances by clicks.
+func (p *Pages) Session() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+SessionPrefix+"{id}", p.showSession)
+	mux.HandleFunc("POST "+SessionPrefix+"{id}", p.changeSession)
+	mux.HandleFunc(SessionPrefix, func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, NothingHereNotice()) })
+	return onlyOurs(mux, crossOriginNotice("Not changed", "Another site asked to change this instance in your name. Only this service's own pages can."))
+}
+
+// onlyOurs refuses what a page of another site makes a browser post.
+func onlyOurs(next http.Handler, refusal Notice) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refusal.Serve(w, r) }))
+	return protection.Handler(next)
+}
+
+// sessionView is what the session page shows.
+type sessionView struct {
+	Title    string
+	ID       string
+	Template string
+	Status   instance.Status
+	Message  string
+	Address  string    // of the instance
+	Events   string    // the address that streams its changes
+	Now      time.Time // by the server's clock, which the visitor's may not agree with
+	CullAt   time.Time // zero if it is not known
+	Expires  bool      // whatever happens
+	LastUse  time.Time
+	Source   instance.Source
+	Sources  map[instance.Source]string // in words
+	Timeout  string                     // in words
+	Choices  []choice
+}
+
+// choice is a cull timeout that a visitor can ask for.
+type choice struct{ Value, Label string }
+
+// showSession serves the page.
+func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
+	inst, found := p.living(w, r)
+	if !found {
+		return
+	}
+	_, timeout, _ := p.deps.LastUse(inst.ID)
+	writePage(w, http.StatusOK, sessionTemplate, sessionView{
+		Title: "Your " + inst.Template, ID: inst.ID, Template: inst.Template, Status: inst.Status, Message: inst.Message,
+		Address: p.deps.Layout.BaseURL(inst.ID), Events: ProgressPrefix + inst.ID + "?watch=true",
+		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.Expires, LastUse: inst.LastActivity,
+		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),
+		Choices: choices(timeout, p.deps.MinCullTimeout, p.deps.MaxCullTimeout),
+	}, neverFramed)
+}
+
+// living returns the instance of a request. If there is none, or it has ended, it answers
+// with a notice that says so.
+func (p *Pages) living(w http.ResponseWriter, r *http.Request) (inst instance.Instance, found bool) {
+	id := r.PathValue("id")
+	if !instance.ValidID(id) {
+		p.answer(w, r, NothingHereNotice())
+		return instance.Instance{}, false
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
+	defer cancel()
+	inst, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known })
+	switch {
+	case !known:
+		p.answer(w, r, MissingNotice(inst.Unsure))
+	case inst.Status == instance.StatusFailed:
+		p.answer(w, r, FailedNotice(inst))
+	case inst.HasEnded():
+		p.answer(w, r, OverNotice(inst))
+	default:
+		return inst, true
+	}
+	return instance.Instance{}, false
+}
+
+// changeSession does what a form of the page asks for, and leads back to the page, so that a
+// reload repeats nothing.
+func (p *Pages) changeSession(w http.ResponseWriter, r *http.Request) {
+	if err := parseForm(w, r); err != nil {
+		p.answer(w, r, badFormNotice(err))
+		return
+	}
+	inst, found := p.living(w, r)
+	if !found {
+		return
+	}
+	var err error
+	switch action := r.PostForm.Get("action"); action {
+	case actionExtend:
+		err = p.extend(r, inst.ID)
+	case actionStop:
+		err = p.deps.Launcher.Stop(r.Context(), inst.Template, inst.ID)
+	default:
+		err = protocol.Malformed("action is %.40q: it must be %s or %s", action, actionExtend, actionStop)
+	}
+	if err != nil {
+		answer := protocol.AnswerFor(err)
+		protocol.LogFailure(r, p.deps.Log, answer, err)
+		p.answer(w, r, notChangedNotice(inst, answer))
+		return
+	}
+	setOwnHeaders(w.Header())
+	w.Header().Set("Location", SessionPrefix+inst.ID)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// extend gives an instance more time: its cull timeout from now on, or the one that the form
+// names, in whole seconds.
+func (p *Pages) extend(r *http.Request, id string) error {
+	var timeout time.Duration
+	if asked := r.PostForm.Get("timeout"); asked != "" {
+		seconds, err := strconv.ParseInt(asked, 10, 32)
+		timeout = time.Duration(seconds) * time.Second
+		if _, present, _ := p.deps.LastUse(id); err != nil || timeout != present && (timeout < p.deps.MinCullTimeout || timeout > p.deps.MaxCullTimeout) {
+			return protocol.Malformed("timeout is %.40q: it must be a number of seconds from %d to %d",
+				asked, int(p.deps.MinCullTimeout.Seconds()), int(p.deps.MaxCullTimeout.Seconds()))
+		}
+	}
+	return p.deps.KeepAlive(r.Context(), id, timeout)
+}
+
+// choices returns the cull timeouts that a visitor is offered: the present one, and longer
+// ones that are allowed.
+func choices(present, shortest, longest time.Duration) []choice {
+	var offered []choice
+	if present%time.Second == 0 && present > 0 {
+		offered = append(offered, choice{"", inWords(present)})
+	}
+	for _, hours := range []time.Duration{1, 2, 4, 8, 12, 24} {
+		if d := hours * time.Hour; d > present && d >= shortest && d <= longest {
+			offered = append(offered, choice{strconv.Itoa(int(d.Seconds())), inWords(d)})
+		}
+	}
+	return offered
+}
+
+// inWords returns a duration as people write it.
+func inWords(d time.Duration) string {
+	count := func(n time.Duration, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return fmt.Sprintf("%d %ss", n, unit)
+	}
+	switch {
+	case d >= time.Hour && d%time.Hour == 0:
+		return count(d/time.Hour, "hour")
+	case d >= time.Minute && d%time.Minute == 0:
+		return count(d/time.Minute, "minute")
+	}
+	return count(d.Round(time.Second)/time.Second, "second")
+}
+
+// sourcesInWords says for each Source what the last use was.
+func sourcesInWords() map[instance.Source]string {
+	return map[instance.Source]string{
+		instance.SourceLaunch:    "the launch",
+		instance.SourceHTTP:      "a request",
+		instance.SourceWebSocket: "a message over a WebSocket",
+		instance.SourceProbe:     "work that the application has told of",
+		instance.SourceKeepAlive: "a request for more time",
+	}
+}
