@@ -1,0 +1,69 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// TestSessionPage follows a visitor who extends an instance, comes back to it by the launch
+// link, sees that somebody has stopped it, and stops another one.
+func TestSessionPage(t *testing.T) {
+	t.Parallel()
+	b := openBrowser(t)
+	b.open(browserHost + "/launch/echo")
+	instance := b.awaitInstance("echo", "/")
+	instance.AwaitDeployed(t)
+	session := browserHost + "/session/" + instance.ID
+	b.open(session)
+	assert.Equal(t, "Your echo", b.text("h1"))
+	b.await(pageWait, `/^\d+:\d\d:\d\d$/.test(document.getElementById('left').textContent)`)
+	b.screenshot("session")
+	eval[bool](b, `(document.getElementById('timeout').value = '7200', true)`)
+	b.click("form button")
+	b.await(pageWait, `/^2:\d\d:\d\d$/.test(document.getElementById('left')?.textContent)`) // and the lag
+	assert.Equal(t, "a request for more time", b.text("#source"))
+	annotations := instance.Pod(t).Annotations
+	assert.Equal(t, "2h0m0s", annotations["binder-project.org/cull-timeout"])
+	assert.Equal(t, "keep-alive", annotations["binder-project.org/last-activity-source"])
+
+	b.open(browserHost + "/launch/echo?path=a")
+	assert.Equal(t, "Go back to it", b.text("main a.button"))
+	b.screenshot("back")
+	b.click("main a.button")
+	b.await(pageWait, `location.pathname === '/user/`+instance.ID+`/a'`)
+	scripted := eval[string](b, `fetch('/launch/echo').then((answer) => answer.text())`)
+	assert.NotContains(t, scripted, instance.ID, "scripts of other instances could read it too")
+
+	b.open(session)
+	answer := suite.API.Do(t, http.MethodDelete, "/applications/echo/"+instance.ID, "", "Authorization", suite.API.Key())
+	require.Equal(t, http.StatusOK, answer.Code)
+	b.awaitHeading("echo was stopped") // by itself
+
+	b.open(browserHost + "/launch/echo") // which launches, because nothing lives
+	another := b.awaitInstance("echo", "/")
+	another.AwaitDeployed(t)
+	b.open(browserHost + "/session/" + another.ID)
+	b.click("details:last-of-type summary")
+	b.click("button.danger")
+	b.awaitHeading("echo was stopped")
+	another.AwaitEnd(t, removalMargin, "Stopped")
+	b.wantNoPageErrors()
+}
+
+// TestWatchWarns checks that a client which follows an instance is warned of its end, and then
+// told of it.
+func TestWatchWarns(t *testing.T) {
+	t.Parallel()
+	instance := suite.Launch(t, "echo", 30*time.Second)
+	events := string(suite.API.WithExtraTimeout(harness.StartTimeout+time.Minute+removalMargin).
+		Do(t, http.MethodGet, "/applications/echo/"+instance.ID+"?watch=true", "", "Accept", "text/event-stream").Body)
+	assert.Regexp(t, `(?s)event: progress\ndata: \{"phase":"deployed".*event: warning\ndata: \{"phase":"deployed",[^\n]*"cull-at":"[^\n]*\n.*event: progress\ndata: \{"phase":"deleted"`, events)
+}
