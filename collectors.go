@@ -22,6 +22,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/pool"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
@@ -237,8 +238,8 @@ func (c *collector) collectPools(templates []*corev1.PodTemplate, send send) {
 func (c *Cache) countPools(templates []*corev1.PodTemplate) map[string]admin.Pool {
 	pools := map[string]admin.Pool{}
 	for _, template := range templates {
-		if size, err := podtemplate.PoolSize(template); err == nil && size > 0 {
-			pools[template.Name] = admin.Pool{Size: size}
+		if bounds, _ := podtemplate.PoolSize(template); bounds.Most > 0 {
+			pools[template.Name] = admin.Pool{Size: pool.Size(c, template, c.now())}
 		}
 	}
 	for _, template := range c.WarmTemplates() {

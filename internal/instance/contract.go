@@ -116,9 +116,12 @@ const (
 	// MaxInstancesAnnotation is how many instances of the template may exist at once.
 	// The launcher reads it.
 	MaxInstancesAnnotation = "binder-project.org/max-instances"
-	// PoolSizeAnnotation is how many pods of the template are kept warm. The pool
-	// reads it.
+	// PoolSizeAnnotation is how many pods of the template are kept warm, or from how many
+	// to how many. The pool reads it.
 	PoolSizeAnnotation = "binder-project.org/pool-size"
+	// PoolScheduleAnnotation is how many are kept warm at least at which times, if
+	// PoolSizeAnnotation is a range. The pool reads it.
+	PoolScheduleAnnotation = "binder-project.org/pool-schedule"
 	// SpecsAnnotation names the repositories that the template is for, as BinderHub's
 	// clients do, one a line. Package podtemplate finds templates by it.
 	SpecsAnnotation = "binder-project.org/specs"

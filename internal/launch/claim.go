@@ -43,7 +43,7 @@ const (
 // was read.
 func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outcome claimOutcome, err error) {
 	template := launch.template
-	if size, err := podtemplate.PoolSize(template); size == 0 || err != nil {
+	if size, err := podtemplate.PoolSize(template); size.Most == 0 || err != nil {
 		return "", noPool, nil // an Event on the template reports an invalid size
 	}
 	warm := l.deps.Cache.WarmPods(template.Name)

@@ -10,9 +10,6 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
-// maxPoolSize bounds a pool: a typing error must not fill the cluster.
-const maxPoolSize = 1000
-
 // annotation describes one template annotation.
 type annotation struct {
 	key string
@@ -35,6 +32,7 @@ func annotationTable() []annotation {
 		{key: instance.MaxInstancesAnnotation, check: check(parseMaxInstances), preventsLaunch: true},
 		{key: instance.TokenHeaderAnnotation, check: check(parseTokenHeader), preventsLaunch: true, copied: true},
 		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
+		{key: instance.PoolScheduleAnnotation, check: check(parsePoolSchedule)},
 		{key: instance.SpecsAnnotation, check: check(parseSpecs)},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
@@ -94,11 +92,6 @@ func MaxInstances(template *corev1.PodTemplate) (most int, limited bool, err err
 	return most, limited, err
 }
 
-// PoolSize returns how many pods of a template are kept warm.
-func PoolSize(template *corev1.PodTemplate) (int, error) {
-	return parseAnnotation(template, instance.PoolSizeAnnotation, parsePoolSize)
-}
-
 // cullTimeout returns how long an instance may be idle; 0 if the template does not
 // say.
 func cullTimeout(template *corev1.PodTemplate) (time.Duration, error) {
@@ -154,14 +147,6 @@ func parseMaxInstances(value string) (int, error) {
 		return 0, invalid(value, "a whole number from 0 on")
 	}
 	return most, nil
-}
-
-func parsePoolSize(value string) (int, error) {
-	size, err := strconv.Atoi(value)
-	if err != nil || size < 0 || size > maxPoolSize {
-		return 0, invalid(value, fmt.Sprintf("a whole number from 0 to %d", maxPoolSize))
-	}
-	return size, nil
 }
 
 // parseTokenHeader returns the valid value as it is.

@@ -27,7 +27,9 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/max-instances", "whole number from 0 on", true, []string{"0", "1", "250"}, []string{"", "many", "-1", "1.5"}},
 	{"binder-project.org/token-header", "a header field with the token in it", true, []string{"Authorization: token $(BINDER_TOKEN)", "x-key:$(BINDER_TOKEN)"},
 		[]string{"", "$(BINDER_TOKEN)", "X-Key: secret", "X Key: $(BINDER_TOKEN)", "X: $(BINDER_TOKEN)$(BINDER_TOKEN)", "X: $(BINDER_TOKEN)\r\nY: z", "Cookie: a=$(BINDER_TOKEN)", "host: $(BINDER_TOKEN)"}},
-	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000"}, []string{"", "two", "-1", "1001", "1.5"}},
+	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000", "2..20", "3..3"}, []string{"", "two", "-1", "1001", "1.5", "2..", "..2", "3..2", "0..1001", "1..2..3", "1 .. 2"}},
+	{"binder-project.org/pool-schedule", "such as Mon-Fri 08:00-18:00 Europe/Berlin 10", false, []string{"Mon 00:00-24:00 UTC 0", "Sat-Mon,Wed 22:00-02:00 Asia/Tokyo 5;\n"},
+		[]string{"", ";", "Mon", "Monday 08:00-18:00 UTC 1", "Mon 8:00-18:00 UTC 1", "Mon 08:00 UTC 1", "Mon 08:00-24:01 UTC 1", "Mon 08:00-18:00 Local 1", "Mon 08:00-18:00 ../x 1", "Mon 08:00-18:00 UTC 1001", "Mon 08:00-18:00 UTC 1 1"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
 	{"binder-project.org/idle-requests", "regular expression", false, []string{"POST events/poll"}, []string{"(", "a)|(b"}},
@@ -115,14 +117,9 @@ func TestNumbers(t *testing.T) {
 		{"no limit", maxInstances, declares(), -1},
 		{"a pause", maxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "0"), 0},
 		{"a limit", maxInstances, kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "250"), 250},
-		{"no pool", podtemplate.PoolSize, declares(), 0},
-		{"a pool", podtemplate.PoolSize, kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "3"), 3},
 	} {
 		if got, err := test.read(kubetest.Template("t", test.change)); err != nil || got != test.want {
 			t.Errorf("%s: got %d, %v; want %d", test.name, got, err, test.want)
 		}
-	}
-	if size, err := podtemplate.PoolSize(allInvalid("t")); err == nil || size != 0 {
-		t.Errorf("an invalid pool size is %d, %v", size, err)
 	}
 }

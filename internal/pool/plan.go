@@ -30,6 +30,8 @@ const (
 // view is all that planPool decides by.
 type view struct {
 	size     int           // how many warm pods the template asks for
+	spare    int           // how many more it keeps if they are there
+	follows  bool          // the size follows the launches
 	hash     string        // of the template's current version
 	pods     []*corev1.Pod // the template's warm pods
 	failures failures
@@ -120,7 +122,7 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 		}
 	}
 	slices.SortFunc(good, bestFirst)
-	keep := min(len(good), v.size)
+	keep := min(len(good), v.size+v.spare)
 	for _, pod := range good[keep:] {
 		p.remove = append(p.remove, removal{pod, removeSurplus})
 	}
@@ -132,9 +134,12 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 // are the pods that stay.
 func (p *plan) fill(v view, kept []*corev1.Pod, now time.Time, startTimeout time.Duration) {
 	if v.size == 0 {
+		if v.follows {
+			p.lookAgain = resync
+		}
 		return
 	}
-	missing, starting := v.size-len(kept), startsUntil(kept, now)
+	missing, starting := max(0, v.size-len(kept)), startsUntil(kept, now)
 	p.demand = v.demand.next(v.pods, kept, now)
 	mayGrow := p.failures.pauseEnd()
 	if at := p.demand.refillAt(); at.After(mayGrow) {

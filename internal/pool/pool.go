@@ -37,8 +37,8 @@ const (
 type Cache interface {
 	podtemplate.Source
 	PodTemplates() []*corev1.PodTemplate
-	// WarmPods returns a template's warm pods, own writes included.
-	WarmPods(template string) []*corev1.Pod
+	// Launches tells what the size of a pool follows. Its warm pods include own writes.
+	Launches
 	// Warnings returns the Warning Events of a pod.
 	Warnings(pod *corev1.Pod) []*corev1.Event
 	// WarmTemplates returns the names of the templates that have warm pods.
@@ -122,6 +122,7 @@ type term struct {
 type memory struct {
 	failures failures
 	demand   demand
+	sized    sized
 }
 
 func (t *term) recall(template string) memory {
@@ -133,7 +134,7 @@ func (t *term) recall(template string) memory {
 func (t *term) remember(template string, m memory) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.failures.count == 0 && m.demand.load == 0 && len(m.demand.kept) == 0 {
+	if m.failures.count == 0 && m.demand.load == 0 && len(m.demand.kept) == 0 && m.sized.at.IsZero() {
 		delete(t.memories, template)
 		return
 	}

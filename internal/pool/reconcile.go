@@ -26,7 +26,8 @@ func (t *term) reconcile(ctx context.Context, name string) (again time.Duration,
 		return 0, err
 	}
 	before := t.recall(name)
-	todo := planPool(t.look(name, template, before), t.deps.Now(), t.deps.StartTimeout)
+	seen, size := t.look(name, template, before)
+	todo := planPool(seen, t.deps.Now(), t.deps.StartTimeout)
 	refused, err := t.carryOut(ctx, template, todo)
 	if refused != nil {
 		todo.failures = todo.failures.withOneMore(t.deps.Now())
@@ -35,19 +36,26 @@ func (t *term) reconcile(ctx context.Context, name string) (again time.Duration,
 	if todo.failures.last.After(before.failures.last) {
 		t.reportFailure(ctx, name, todo.failures, refused)
 	}
-	t.remember(name, memory{todo.failures, todo.demand})
+	t.remember(name, memory{todo.failures, todo.demand, size})
 	return todo.lookAgain, err
 }
 
 // look gathers what planPool decides by. template is nil if there is none of the name.
 // A template whose pool size is not valid has no pool; an Event on it says so.
-func (t *term) look(name string, template *corev1.PodTemplate, before memory) view {
-	v := view{pods: t.deps.Cache.WarmPods(name), failures: before.failures, demand: before.demand, warnings: t.deps.Cache.Warnings}
-	if template != nil {
-		v.hash = podtemplate.Hash(template)
-		v.size, _ = podtemplate.PoolSize(template) // 0 with an error
+func (t *term) look(name string, template *corev1.PodTemplate, before memory) (v view, size sized) {
+	v = view{pods: t.deps.Cache.WarmPods(name), failures: before.failures, demand: before.demand, warnings: t.deps.Cache.Warnings}
+	if template == nil {
+		return v, sized{}
 	}
-	return v
+	v.hash = podtemplate.Hash(template)
+	bounds, _ := podtemplate.PoolSize(template) // 0 with an error
+	if bounds.IsFixed() {
+		v.size = bounds.Most
+		return v, sized{}
+	}
+	size = before.sized.next(t.deps.Cache, template, t.deps.Now())
+	v.size, v.spare, v.follows = bounds.Within(size.size), spare(size.size), true
+	return v, size
 }
 
 // reportFailure tells of a failure that made the pool pause. refused is the cause if
