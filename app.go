@@ -229,7 +229,7 @@ func (a *app) endWarnings() protocol.Warnings {
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handler {
 	a.proxy = proxy.New(proxy.Deps{
-		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens,
+		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens, UsualStart: a.cache.pods.UsualStart,
 		ShareWith: a.config.CORSAllowOrigins, Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
 		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.log,
 	})

@@ -169,11 +169,11 @@ func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})
-	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress(), pages.SessionPrefix: own.Session()}
+	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress(), pages.SessionPrefix: own.Session(), pages.StartPath: own.Start(nil)}
 	if !a.config.LaunchPage {
 		return all
 	}
-	all[pages.LaunchPrefix] = own.Launch()
+	all[pages.StartPath], all[pages.LaunchPrefix] = own.Start(a.cache.PodTemplates), own.Launch()
 	if a.config.BinderHub {
 		hub := binderhub.New(binderhub.Deps{
 			Instances: a.cache, Launcher: a.launcher, Templates: templates, PodTemplates: a.cache.PodTemplates,

@@ -92,7 +92,9 @@ func TestPagesWhileStarting(t *testing.T) {
 	instance := b.awaitInstance("echo-late", "/")
 	b.await(pageWait, `document.getElementById('message')?.textContent === 'Starting the application.'`)
 	assert.Equal(t, "Starting echo-late", b.text("h1"))
-	assert.Equal(t, "Start", b.text("li[aria-current=step]"))
+	assert.Equal(t, "Start", b.text("li[aria-current=step] .step"))
+	assert.Equal(t, "done", b.text("li[data-phase=pending] .state"))
+	assert.Regexp(t, `^Launched \d:\d\d ago$`, b.text("#elapsed"))
 	b.screenshot("starting")
 	loads := b.loadCount()
 
@@ -126,7 +128,7 @@ func TestPagesNotFound(t *testing.T) {
 	b := openBrowser(t)
 	for path, want := range map[string]string{
 		"/user/" + unknownID + "/":       "No such instance",
-		"/launch/nowhere":                "There is no nowhere",
+		"/launch/nowhere":                "There is nothing to launch by this name",
 		"/launch/echo?path=..%2F":        "This link is not right",
 		"/launch/echo/tree":              "Not found",
 		"/launch/echo?path=%2F%2Fa.test": "This link is not right",

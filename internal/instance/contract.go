@@ -122,6 +122,10 @@ const (
 	// PoolScheduleAnnotation is how many are kept warm at least at which times, if
 	// PoolSizeAnnotation is a range. The pool reads it.
 	PoolScheduleAnnotation = "binder-project.org/pool-schedule"
+	// TitleAnnotation and DescriptionAnnotation are what people read of the template, in a
+	// line each. The pages show them.
+	TitleAnnotation       = "binder-project.org/title"
+	DescriptionAnnotation = "binder-project.org/description"
 	// SpecsAnnotation names the repositories that the template is for, as BinderHub's
 	// clients do, one a line. Package podtemplate finds templates by it.
 	SpecsAnnotation = "binder-project.org/specs"

@@ -77,12 +77,22 @@ func visible(r rune) rune {
 	return r
 }
 
+// beforeLastWords stands between the sentences of a message and the last words of a container.
+const beforeLastWords = " The container's last output:\n"
+
 // withLastWords adds to a message what a container said last.
 func withLastWords(message, words string) string {
 	if words == "" {
 		return message
 	}
-	return message + " The container's last output:\n" + words
+	return message + beforeLastWords + words
+}
+
+// CutLastWords splits a message into its sentences and the last words of a container; "" if it
+// has none.
+func CutLastWords(message string) (sentences, words string) {
+	sentences, words, _ = strings.Cut(message, beforeLastWords)
+	return sentences, words
 }
 
 // endDetail is the cluster's text about the end of a container, without its last words.

@@ -211,7 +211,7 @@ func creatingMessage(pod *corev1.Pod) string {
 			if waiting.Reason == "PodInitializing" && initRuns(pod) {
 				return "Preparing the application."
 			}
-			return fmt.Sprintf("Pulling image %s.", Clip(status.Image))
+			return fmt.Sprintf("Fetching the image %s, unless the node has it.", Clip(status.Image))
 		}
 	}
 	return "Preparing the pod on its node."

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
@@ -102,11 +104,13 @@ func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	if _, err := p.deps.Templates.Template(r.Context(), name); err != nil {
+	template, err := p.deps.Templates.Template(r.Context(), name)
+	if err != nil {
 		p.refuse(w, r, name, path, err)
 		return
 	}
-	view := launchView{Title: "Launch " + name, Template: name, Path: path, Button: "Launch"}
+	title, description := podtemplate.Texts(template)
+	view := launchView{Title: "Launch " + cmp.Or(title, name), Template: name, Name: title, Description: description, Path: path, Button: "Launch"}
 	if own, has := p.ownInstance(r, name); has {
 		view.Back, view.Session, view.Button = p.deps.Layout.BaseURL(own)+path, SessionPrefix+own, "Start another"
 	}

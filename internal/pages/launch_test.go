@@ -84,7 +84,7 @@ func TestLaunchPageRefuses(t *testing.T) {
 		code                 int
 		says                 string
 	}{
-		{"GET", "/launch/nowhere", "", 404, "There is no nowhere"},
+		{"GET", "/launch/nowhere", "", 404, "no template with the name nowhere"},
 		{"GET", "/launch/", "", 404, "Not found"},
 		{"GET", "/launch/jupyter/x/y", "", 404, "Not found"},
 		{"DELETE", "/launch/jupyter", "", 404, "Not found"},
@@ -177,7 +177,7 @@ func TestLaunchPageFails(t *testing.T) {
 		{"over a limit", &admission.Refusal{Limit: admission.ClientInstances, Max: 10, RetryAfter: time.Minute}, 429, true, "at most 10 instances", false},
 		{"the API server is away", secret, 503, true, "try again shortly", true},
 		{"bad template", &podtemplate.Error{Template: "nowhere", Err: secret}, 500, false, "will not help", true},
-		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "nowhere"), 404, false, "There is no nowhere", false},
+		{"unknown template", fmt.Errorf("%w: %q", podtemplate.ErrUnknown, "nowhere"), 404, false, "no template with the name nowhere", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, s := newSite()

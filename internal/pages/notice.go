@@ -24,6 +24,8 @@ type Notice struct {
 	// Reason is the failure or the end in one word, for who reports it. Message is a
 	// further detail, in plain words.
 	Reason, Message string
+	// Output is what a container that failed said last, in lines.
+	Output string
 	// When is the time at which the instance ended; zero if it is not known.
 	When time.Time
 	// Template is what the page's button launches; "" for no button. Path is the deep
@@ -39,6 +41,11 @@ type Notice struct {
 	// our own.
 	FrameAncestors []string
 
+	// again says that the page's button is for the same launch once more, which can succeed
+	// after RetryAfter: then a script presses it.
+	again bool
+	// asked says that the notice answers a GET, which loading the page again repeats.
+	asked bool
 	// unframed keeps the page out of all frames.
 	unframed bool
 	// progress, if it is not nil, makes the page that shows the progress of a launch,
@@ -53,6 +60,7 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.setRetryAfter(w)
+	n.asked = r.Method == http.MethodGet
 	ancestors := framedBy(n.FrameAncestors)
 	if n.unframed {
 		ancestors = neverFramed
@@ -62,6 +70,22 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writePage(w, n.Code, noticeTemplate, n, ancestors)
+}
+
+// Retry returns after how many seconds the page launches by itself; 0 for never.
+func (n Notice) Retry() int {
+	if !n.again || n.Template == "" {
+		return 0
+	}
+	return int(n.RetryAfter.Seconds())
+}
+
+// Reload returns after how many seconds the page loads again by itself; 0 for never.
+func (n Notice) Reload() int {
+	if !n.asked || n.Template != "" {
+		return 0
+	}
+	return int(n.RetryAfter.Seconds())
 }
 
 // ServePlain writes the plain text.

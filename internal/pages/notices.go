@@ -52,7 +52,7 @@ func MissingNotice(unsure bool) Notice {
 			Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 			Plain: "This instance cannot be found at the moment. Try again shortly.",
 			Title: "This instance cannot be found at the moment",
-			Text:  "The service does not know at the moment whether there is an instance at this address. Nothing is lost. Load this page again in a moment.",
+			Text:  "The service does not know at the moment whether there is an instance at this address. Nothing is lost. This page loads again by itself.",
 		}
 	}
 	return Notice{
@@ -62,26 +62,13 @@ func MissingNotice(unsure bool) Notice {
 	}
 }
 
-// StartingNotice is for an instance that is not ready yet. Browsers get a page that
-// shows its progress and opens the instance when it is ready.
-func StartingNotice(inst instance.Instance) Notice {
-	return Notice{
-		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
-		Plain: "This instance is starting. Try again in a moment.",
-		progress: &progressView{
-			Title: "Starting " + inst.Template, Template: inst.Template,
-			Phase: inst.Status, Message: inst.Message, Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID,
-		},
-	}
-}
-
 // UnsureNotice is for an instance whose address may belong to another by now.
 func UnsureNotice(inst instance.Instance) Notice {
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 		Plain: "This instance cannot be reached at the moment. Try again shortly.",
 		Title: inst.Template + " cannot be reached at the moment",
-		Text:  "The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. Load this page again in a moment.",
+		Text:  "The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. This page loads again by itself.",
 	}
 }
 
@@ -89,8 +76,9 @@ func UnsureNotice(inst instance.Instance) Notice {
 func FailedNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + failureText(inst),
-		Title: inst.Template + " failed", Text: failureText(inst), Reason: inst.Reason,
+		Title: inst.Template + " failed", Reason: inst.Reason,
 	}
+	n.Text, n.Output = instance.CutLastWords(failureText(inst))
 	n.offerLaunch(inst)
 	return n
 }
@@ -208,7 +196,8 @@ func OverNotice(inst instance.Instance) Notice {
 		n.Text = "This instance was stopped on request." + lost
 	case string(instance.EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
-		n.Text, n.Message = failureText(inst), ""
+		n.Text, n.Output = instance.CutLastWords(failureText(inst))
+		n.Message = ""
 	case string(instance.EndCompleted):
 		n.Title = inst.Template + " has ended"
 		n.Text, n.Message = "The application in this instance was quit, or ended by itself."+lost, ""
@@ -261,14 +250,14 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	}
 	switch {
 	case answer.Code == http.StatusNotFound:
-		n.Title = "There is no " + template
-		n.Text = "There is no template with this name here. The link may be old, or the name may be misspelt."
+		n.Title, n.Message = "There is nothing to launch by this name", ""
+		n.Text = "This service has no template with the name " + template + ". The link may be old, or the name may be misspelt."
 	case answer.Limit != "":
-		n.Text = "This service limits how many instances there can be, so that there are some for everybody."
-		n.Template, n.Path, n.Button = template, path, tryAgain
+		n.Text = "All places are taken: this service limits how many instances there can be, so that there are some for everybody."
+		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true
 	case answer.RetryAfter > 0:
-		n.Text = "This was not possible just now."
-		n.Template, n.Path, n.Button = template, path, tryAgain
+		n.Text = "The service is busy, or does not reach its cluster at the moment. Nothing was launched."
+		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true
 	default:
 		n.Text = "Something is wrong on our side. Trying again will not help for now."
 	}

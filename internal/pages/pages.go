@@ -17,8 +17,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // pageFiles are the pages and what they need. Style and scripts are inlined, so that
@@ -34,6 +32,7 @@ var (
 	openTemplate     = parsePage("open.html")
 	noticeTemplate   = parsePage("notice.html")
 	sessionTemplate  = parsePage("session.html")
+	startTemplate    = parsePage("start.html")
 	adminTemplate    = parsePage("admin.html")
 
 	loadPolicy = contentSecurityPolicy()
@@ -43,22 +42,13 @@ var (
 type launchView struct {
 	Title    string
 	Template string
+	Name     string // the template's title; "" if it has none
 	Path     string // the deep link
 	Button   string
 	Back     string // the address of the visitor's own instance; "" if there is none
 	Session  string // that of its session page
-}
 
-// progressView is what the page of a starting instance shows.
-type progressView struct {
-	Title    string
-	Template string
-	Phase    instance.Status
-	Message  string
-	Events   string // the address that streams its changes
-	Session  string // that of its session page
-
-	hosts []string // of Events, if it is not the page's own
+	Description string // of the template
 }
 
 // openView is what the page shows that leads from a launch to the instance.

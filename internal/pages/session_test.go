@@ -75,7 +75,7 @@ func TestSessionPage(t *testing.T) {
 	over.Status, over.Reason = instance.StatusDeleted, "Culled"
 	wantPage(t, serve(newSession(over).pages.Session(), "GET", address, ""), 410, "closed because it was not used")
 	over.Status, over.Message = instance.StatusFailed, "It failed. The container's last output:\n<b>no module</b>"
-	wantPage(t, serve(newSession(over).pages.Session(), "GET", address, ""), 502, "last output:\n&lt;b&gt;no module&lt;/b&gt;")
+	wantPage(t, serve(newSession(over).pages.Session(), "GET", address, ""), 502, "<p>It failed.</p>", "<pre>&lt;b&gt;no module&lt;/b&gt;</pre>")
 	wantPage(t, serve(newSession(living()).pages.Session(), "GET", "/session/"+kubetest.ID(2), ""), 404, "No such instance")
 	wantPage(t, serve(newSession(living()).pages.Session(), "GET", "/session/x", ""), 404, "Not found")
 }

@@ -3,7 +3,10 @@ package podtemplate
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -34,6 +37,8 @@ func annotationTable() []annotation {
 		{key: instance.PoolSizeAnnotation, check: check(parsePoolSize)},
 		{key: instance.PoolScheduleAnnotation, check: check(parsePoolSchedule)},
 		{key: instance.SpecsAnnotation, check: check(parseSpecs)},
+		{key: instance.TitleAnnotation, check: check(parseText(maxTitle))},
+		{key: instance.DescriptionAnnotation, check: check(parseText(maxDescription))},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
 		{key: instance.IdleRequestsAnnotation, check: checkIdlePaths, copied: true},
@@ -90,6 +95,31 @@ func MaxInstances(template *corev1.PodTemplate) (most int, limited bool, err err
 	_, limited = template.Annotations[instance.MaxInstancesAnnotation]
 	most, err = parseAnnotation(template, instance.MaxInstancesAnnotation, parseMaxInstances)
 	return most, limited, err
+}
+
+// The longest title and description, in characters.
+const (
+	maxTitle       = 80
+	maxDescription = 500
+)
+
+// Texts returns what people read of a template: its title and its description. One that is
+// missing or not valid is "".
+func Texts(template *corev1.PodTemplate) (title, description string) {
+	title, _ = parseAnnotation(template, instance.TitleAnnotation, parseText(maxTitle))
+	description, _ = parseAnnotation(template, instance.DescriptionAnnotation, parseText(maxDescription))
+	return title, description
+}
+
+// parseText returns a function that reads a text of one line.
+func parseText(most int) func(value string) (string, error) {
+	return func(value string) (string, error) {
+		unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+		if n := utf8.RuneCountInString(value); n == 0 || n > most || !utf8.ValidString(value) || strings.ContainsFunc(value, unprintable) {
+			return "", invalid(value, fmt.Sprintf("a text of one line, of 1 to %d characters", most))
+		}
+		return value, nil
+	}
 }
 
 // cullTimeout returns how long an instance may be idle; 0 if the template does not

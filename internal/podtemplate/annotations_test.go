@@ -30,6 +30,8 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/pool-size", "from 0 to 1000", false, []string{"0", "1000", "2..20", "3..3"}, []string{"", "two", "-1", "1001", "1.5", "2..", "..2", "3..2", "0..1001", "1..2..3", "1 .. 2"}},
 	{"binder-project.org/pool-schedule", "such as Mon-Fri 08:00-18:00 Europe/Berlin 10", false, []string{"Mon 00:00-24:00 UTC 0", "Sat-Mon,Wed 22:00-02:00 Asia/Tokyo 5;\n"},
 		[]string{"", ";", "Mon", "Monday 08:00-18:00 UTC 1", "Mon 8:00-18:00 UTC 1", "Mon 08:00 UTC 1", "Mon 08:00-24:01 UTC 1", "Mon 08:00-18:00 Local 1", "Mon 08:00-18:00 ../x 1", "Mon 08:00-18:00 UTC 1001", "Mon 08:00-18:00 UTC 1 1"}},
+	{"binder-project.org/title", "of 1 to 80 characters", false, []string{"Machine learning – ein Überblick", "1"}, []string{"", "a\nb", "a\u202eb", "\xff"}},
+	{"binder-project.org/description", "of 1 to 500 characters", false, []string{"What it is <for>", "1"}, []string{"", "a\x00"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
 	{"binder-project.org/idle-requests", "regular expression", false, []string{"POST events/poll"}, []string{"(", "a)|(b"}},
@@ -121,5 +123,21 @@ func TestNumbers(t *testing.T) {
 		if got, err := test.read(kubetest.Template("t", test.change)); err != nil || got != test.want {
 			t.Errorf("%s: got %d, %v; want %d", test.name, got, err, test.want)
 		}
+	}
+}
+
+func TestTexts(t *testing.T) {
+	with := func(title, description string) *corev1.PodTemplate {
+		return kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.TitleAnnotation, title), kubetest.WithTemplateAnnotation(instance.DescriptionAnnotation, description))
+	}
+	longest, most := strings.Repeat("é", 80), strings.Repeat("é", 500)
+	if title, description := podtemplate.Texts(with(longest, most)); title != longest || description != most {
+		t.Errorf("got %q, %q", title, description)
+	}
+	if title, description := podtemplate.Texts(with(longest+"x", most+"x")); title != "" || description != "" {
+		t.Errorf("what is too long is %q, %q", title, description)
+	}
+	if title, description := podtemplate.Texts(kubetest.Template("t")); title != "" || description != "" {
+		t.Errorf("what is missing is %q, %q", title, description)
 	}
 }

@@ -191,7 +191,8 @@ func TestHash(t *testing.T) {
 	change("the image", func(template *corev1.PodTemplate) { template.Template.Spec.Containers[0].Image = "jupyter:2" }, true)
 	change("a label", func(template *corev1.PodTemplate) { template.Template.Labels = map[string]string{"a": "b"} }, true)
 	for _, row := range annotationRows {
-		onlyTemplate := row.key == instance.MaxInstancesAnnotation || row.key == instance.PoolSizeAnnotation || row.key == instance.PoolScheduleAnnotation
+		onlyTemplate := row.key == instance.MaxInstancesAnnotation || row.key == instance.PoolSizeAnnotation || row.key == instance.PoolScheduleAnnotation ||
+			row.key == instance.TitleAnnotation || row.key == instance.DescriptionAnnotation
 		change(row.key, kubetest.WithTemplateAnnotation(row.key, "1"), !onlyTemplate)
 	}
 	change("the resourceVersion", func(template *corev1.PodTemplate) { template.ResourceVersion = "2" }, false)

@@ -44,6 +44,8 @@ type Deps struct {
 	// IsAPIKey reports whether the value of an Authorization header holds the API
 	// key. No application may see it.
 	IsAPIKey func(authorization string) bool
+	// UsualStart returns how long a start of a template usually takes; 0 if that is not known.
+	UsualStart func(template string) time.Duration
 	// LaunchPage says whether the page of an ended instance has a button that
 	// launches a new one.
 	LaunchPage bool
@@ -85,6 +87,9 @@ type Proxy struct {
 func New(deps Deps) *Proxy {
 	if deps.Enter == nil {
 		deps.Enter = func(string) (func(), bool) { return func() {}, true }
+	}
+	if deps.UsualStart == nil {
+		deps.UsualStart = func(string) time.Duration { return 0 }
 	}
 	if deps.Metrics == nil {
 		deps.Metrics = noMetrics{}
@@ -141,7 +146,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case inst.Status == instance.StatusFailed:
 		p.turnAway(w, r, inst.Template, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
-		p.turnAway(w, r, inst.Template, pages.StartingNotice(inst))
+		p.turnAway(w, r, inst.Template, pages.StartingNotice(inst, p.now(), p.deps.UsualStart(inst.Template)))
 	case inst.Unsure:
 		if !isWebSocket(r.Header) {
 			p.toucher(inst, r)() // the visitor asks for it, so it is in use

@@ -1,23 +1,44 @@
 'use strict';
-// The page shows each step. When the launch has ended, it loads the same address
-// again, which then shows the application or says why there is none.
+// The page shows each step and the time that has passed. When the launch has ended, it loads
+// the same address again, which then shows the application or says why there is none.
 (() => {
   const progress = document.getElementById('progress');
   const message = document.getElementById('message');
+  const elapsed = document.getElementById('elapsed');
+  const began = performance.now() - elapsed.dataset.seconds * 1000;
+  const tick = () => {
+    const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
+    elapsed.textContent = `Launched ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} ago`;
+  };
+  tick();
+  setInterval(tick, 1000);
   // Another replica may be a moment behind and serve this page again. After a reload,
   // the page pauses before the next one.
   const [navigation] = performance.getEntriesByType('navigation');
   const pause = navigation && navigation.type === 'reload' ? 2000 : 0;
-  const events = new EventSource(progress.dataset.events);
-  events.addEventListener('progress', (event) => {
-    const step = JSON.parse(event.data);
-    message.textContent = step.message;
+  const show = (phase) => {
+    let state = 'done';
     for (const item of progress.children) {
-      if (item.dataset.phase === step.phase) {
+      const current = item.dataset.phase === phase;
+      if (current) {
+        state = 'now';
         item.setAttribute('aria-current', 'step');
       } else {
         item.removeAttribute('aria-current');
       }
+      item.dataset.state = state;
+      item.querySelector('.state').textContent = state;
+      if (current) {
+        state = 'next';
+      }
+    }
+  };
+  const events = new EventSource(progress.dataset.events);
+  events.addEventListener('progress', (event) => {
+    const step = JSON.parse(event.data);
+    message.textContent = step.message;
+    if ([...progress.children].some((item) => item.dataset.phase === step.phase)) {
+      show(step.phase);
     }
     if (step.phase !== 'pending' && step.phase !== 'deploying') {
       events.close();

@@ -1,0 +1,76 @@
+package pages
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// progressView is what the page of a starting instance shows.
+type progressView struct {
+	Title        string
+	Template     string
+	Steps        []step
+	Message      string
+	Elapsed      int    // seconds since the launch
+	ElapsedWords string // the same
+	Usual        string // how long a start usually takes; "" if that is not known
+	Events       string // the address that streams its changes
+	Session      string // that of its session page
+
+	hosts []string // of Events, if it is not the page's own
+}
+
+// step is one step of a launch: State is done, now or next.
+type step struct {
+	Phase        instance.Status
+	Label, State string
+}
+
+// steps returns the steps of a launch that is in a phase.
+func steps(phase instance.Status) []step {
+	all := []step{{Phase: instance.StatusPending, Label: "Find a node"}, {Phase: instance.StatusDeploying, Label: "Start"}, {Phase: instance.StatusDeployed, Label: "Open"}}
+	present := slices.IndexFunc(all, func(s step) bool { return s.Phase == phase })
+	for i := range all {
+		switch {
+		case i < present:
+			all[i].State = "done"
+		case i == present:
+			all[i].State = "now"
+		default:
+			all[i].State = "next"
+		}
+	}
+	return all
+}
+
+// StartingNotice is for an instance that is not ready yet. Browsers get a page that
+// shows its progress and opens the instance when it is ready. usual is how long a start of its
+// template usually takes; 0 if that is not known.
+func StartingNotice(inst instance.Instance, now time.Time, usual time.Duration) Notice {
+	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
+	view := &progressView{
+		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst.Status), Message: inst.Message,
+		Elapsed: int(elapsed.Seconds()), ElapsedWords: inWords(elapsed), Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID,
+	}
+	if usual > 0 {
+		view.Usual = inWords(roughly(usual))
+	}
+	return Notice{
+		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
+		Plain: "This instance is starting. Try again in a moment.", progress: view,
+	}
+}
+
+// roughly rounds a duration as people do who do not know it exactly.
+func roughly(d time.Duration) time.Duration {
+	switch {
+	case d < 10*time.Second:
+		return max(d.Round(time.Second), time.Second)
+	case d < 2*time.Minute:
+		return d.Round(5 * time.Second)
+	}
+	return d.Round(time.Minute)
+}

@@ -1,0 +1,33 @@
+package podstore
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+)
+
+// startsRead is of how many of a template's newest instances UsualStart reads the pods.
+const startsRead = 20
+
+// UsualStart returns how long it takes until an instance of a template is ready that was not
+// launched from a pool: the median of those that live, or 0 if none of them tells.
+func (s *Store) UsualStart(template string) time.Duration {
+	const atOnce = 2 * time.Second // times of pods are cut to seconds
+	records := slices.DeleteFunc(s.OfTemplate(template), func(r *Record) bool {
+		return !r.IsInstance || !r.IsServing || r.launched.Sub(r.Created).Abs() > atOnce
+	})
+	slices.SortFunc(records, func(a, b *Record) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.name, b.name)) })
+	var took []time.Duration
+	for _, r := range records[:min(len(records), startsRead)] {
+		if d := instance.ReadyChangedAt(r.Pod()).Sub(r.Created); d > 0 {
+			took = append(took, d)
+		}
+	}
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[(len(took)-1)/2]
+}

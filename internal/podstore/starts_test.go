@@ -1,0 +1,40 @@
+package podstore
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+)
+
+func TestUsualStart(t *testing.T) {
+	store := New(testRules(), func() time.Time { return kubetest.Noon })
+	if got := store.UsualStart(kubetest.TemplateName); got != 0 {
+		t.Errorf("without instances: got %s", got)
+	}
+	add := func(n int, age, start time.Duration, changes ...func(*corev1.Pod)) {
+		created := kubetest.Noon.Add(-age)
+		changes = append([]func(*corev1.Pod){kubetest.ReadySince(created.Add(start))}, changes...)
+		if err := store.Add(store.Record(kubetest.Pod(kubetest.ID(n), created, changes...))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(1, time.Hour, 5*time.Second)
+	add(2, time.Hour, 9*time.Second)
+	add(3, 2*time.Hour, time.Hour)                                                                                                             // it was restarted
+	add(4, time.Hour, time.Second, kubetest.Broken)                                                                                            // it does not serve
+	add(5, time.Hour, time.Second, kubetest.WithAnnotation(instance.LaunchedAnnotation, instance.FormatTime(kubetest.Noon.Add(-time.Minute)))) // from a pool
+	add(6, time.Hour, -time.Second)                                                                                                            // by a clock that is behind
+	if got := store.UsualStart(kubetest.TemplateName); got != 9*time.Second {
+		t.Errorf("got %s, want the median", got)
+	}
+	for i := range startsRead { // newer ones
+		add(100+i, time.Minute, 20*time.Second)
+	}
+	if got := store.UsualStart(kubetest.TemplateName); got != 20*time.Second {
+		t.Errorf("got %s, want that of the newest", got)
+	}
+}
