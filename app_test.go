@@ -98,7 +98,10 @@ func TestAppServes(t *testing.T) {
 	}
 	want(apiServer, "POST", "/applications/rstudio", 404, "registryError")
 	want(proxyServer, "GET", user+"/tree?token="+testAPIKey, 200, user+`/tree with ""`)
-	for _, path := range []string{"/", "/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user"} {
+	want(proxyServer, "GET", "/", 200, "<h1>Binder</h1>")
+	want(proxyServer, "GET", "/session/"+kubetest.ID(1), 200, "Your jupyter")
+	want(proxyServer, "POST", "/", 404, "")
+	for _, path := range []string{"/api/routes", "/applications", "/applications/jupyter", "/metrics", "/healthz", "/user"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			want(proxyServer, method, path, 404, "")
 		}

@@ -219,7 +219,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		protocol.StreamEvents(w, r, a.Instances, inst.ID, watch, a.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			event := a.Warnings.Event(inst, a.Locations(r.Host)(inst.ID))
+			event := a.Warnings.For(watch).Event(inst, a.Locations(r.Host)(inst.ID))
 			event.Detail = a.detail(inst, r)
 			return event
 		})

@@ -262,6 +262,10 @@ func TestKeepAliveRequest(t *testing.T) {
 	wantJSON(t, ask(routes, "POST", target, ""), public)
 	wantJSON(t, ask(routes, "POST", target, `{"cullTimeout": "120000", "template-name": "ignored"}`), public)
 	wantEqual(t, "asked for", strings.Join(asked, ", "), kubetest.ID(2)+" 0s, "+kubetest.ID(2)+" 2m0s")
+	fails = instance.ErrTooSoon
+	if res := ask(routes, "POST", target, ""); res.Code != 429 || res.Header().Get("Retry-After") != "5" || !strings.Contains(res.Body.String(), `"limit":"keep-alive"`) {
+		t.Errorf("too soon: got %d %v %s", res.Code, res.Header(), res.Body)
+	}
 	fails = instance.ErrEnded
 	for _, row := range []struct {
 		method, target, body string

@@ -165,7 +165,7 @@ func (a *app) clientOf(r *http.Request) string {
 // what it begins with, which ends with a slash.
 func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates,
+		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
 		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})

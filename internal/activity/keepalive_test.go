@@ -2,6 +2,8 @@ package activity
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +31,7 @@ func TestKeepAlive(t *testing.T) {
 		"with a longer timeout":    {40 * time.Minute, 4 * time.Hour, nil, 1, "4h0m0s"},
 		"with the present timeout": {40 * time.Minute, time.Hour, nil, 1, ""},
 		"again at once":            {4 * time.Second, 0, nil, 0, ""},
-		"again, but longer":        {4 * time.Second, 2 * time.Hour, nil, 1, "2h0m0s"},
+		"used, and then longer":    {4 * time.Second, 2 * time.Hour, nil, 1, "2h0m0s"},
 		"again, as long":           {4 * time.Second, 2 * time.Hour, kubetest.WithAnnotation(instance.CullTimeoutAnnotation, "2h"), 0, "2h"},
 		"the last use is mangled":  {0, 0, kubetest.WithAnnotation(instance.LastActivityAnnotation, "x"), 1, ""},
 		"the last use is ahead":    {-time.Hour, 0, nil, 1, ""},
@@ -95,5 +97,53 @@ func TestKeepAliveMeetsOthers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// However often somebody asks, at once or one after another, there is a write each 5 seconds.
+func TestKeepAliveIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := kubetest.NewWorld(time.Now, nil, podUsed(1, time.Hour, time.Now()))
+		tracker := newTracker(world)
+		var asking sync.WaitGroup
+		var refused atomic.Int64
+		for i := range 200 { // 20 at a time, for 5 seconds, with another timeout each time
+			asking.Go(func() {
+				time.Sleep(time.Duration(i/20) * 500 * time.Millisecond)
+				switch err := tracker.KeepAlive(t.Context(), kubetest.ID(1), time.Hour+time.Duration(i+1)*time.Minute); {
+				case errors.Is(err, instance.ErrTooSoon):
+					refused.Add(1)
+				case err != nil:
+					t.Error(err)
+				}
+			})
+		}
+		asking.Wait()
+		wantWrites(t, world, 1)
+		if refused.Load() != 199 {
+			t.Errorf("%d are refused, want 199", refused.Load())
+		}
+		if err := tracker.KeepAlive(t.Context(), kubetest.ID(1), 0); err != nil { // noted, and written when it is due
+			t.Error(err)
+		}
+		time.Sleep(keepAlivePause)
+		if err := tracker.KeepAlive(t.Context(), kubetest.ID(1), 2*time.Hour); err != nil {
+			t.Error(err)
+		}
+		wantWrites(t, world, 2)
+	})
+}
+
+// What is over gets no more time, although its pod is still there.
+func TestKeepAliveOfWhatIsOver(t *testing.T) {
+	for name, change := range map[string]func(*corev1.Pod){
+		"failed": kubetest.Broken, "completed": kubetest.Completed,
+		"too old": kubetest.WithAnnotation(instance.MaxAgeAnnotation, "30m"),
+	} {
+		world := kubetest.NewWorld(func() time.Time { return kubetest.Noon }, nil, podUsed(1, time.Hour, kubetest.Noon, change))
+		if err := newTracker(world).KeepAlive(t.Context(), kubetest.ID(1), 0); !errors.Is(err, instance.ErrEnded) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		wantWrites(t, world, 0)
 	}
 }

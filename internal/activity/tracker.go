@@ -89,6 +89,10 @@ type Tracker struct {
 
 	mu   sync.Mutex
 	last map[string]use // by id; a use that is written, or has no pod, is dropped
+	// keeping are the ids that KeepAlive is at work for.
+	keeping map[string]struct{}
+
+	writers chan struct{} // one for each write of KeepAlive
 }
 
 // use is when an instance was used, and how.
@@ -102,7 +106,7 @@ func New(deps Deps) *Tracker {
 	if deps.Written == nil {
 		deps.Written = func(time.Time) {}
 	}
-	return &Tracker{deps: deps, last: map[string]use{}}
+	return &Tracker{deps: deps, last: map[string]use{}, keeping: map[string]struct{}{}, writers: make(chan struct{}, kube.Writers)}
 }
 
 // Touch notes that an instance is in use now.

@@ -103,13 +103,11 @@ func (b *BinderHub) mayLaunch(r *http.Request) bool {
 
 // address returns the address of a path at the host that a request was sent to.
 func address(r *http.Request, path string) string {
-	scheme := "http"
-	// Servers in a row append to the field.
-	first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
-	if r.TLS != nil || strings.EqualFold(strings.TrimSpace(first), "https") {
-		scheme = "https"
+	scheme := "http://"
+	if protocol.IsHTTPS(r) {
+		scheme = "https://"
 	}
-	return scheme + "://" + r.Host + path
+	return scheme + r.Host + path
 }
 
 // stream is the answer to one request to build.

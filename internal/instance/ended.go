@@ -19,13 +19,13 @@ func ended(pod *corev1.Pod, warnings []*corev1.Event) (f finding, over bool) {
 	if serving := servingStatus(pod); serving != nil && serving.State.Terminated != nil &&
 		(isOver(pod, serving) || pod.Status.Phase == corev1.PodFailed) {
 		if serving.State.Terminated.ExitCode == 0 {
-			return completed(serving.State.Terminated), true
+			return completed(pod, serving.State.Terminated), true
 		}
 		return exited(pod, serving, serving.State.Terminated, warnings), true
 	}
 	switch pod.Status.Phase {
 	case corev1.PodSucceeded:
-		return completed(nil), true
+		return completed(pod, nil), true
 	case corev1.PodFailed:
 		return phaseFailed(pod, warnings), true
 	}
@@ -39,16 +39,16 @@ func Failure(pod *corev1.Pod) (reason, detail string) {
 		f = phaseFailed(pod, nil)
 	}
 	if f.detail == "" || f.detail == f.reason {
-		return f.reason, withLastWords(f.message, f.words)
+		return f.reason, withLastOutput(f.message, f.output)
 	}
 	return f.reason, strings.TrimPrefix(f.detail, f.reason+": ")
 }
 
 // completed is the finding of an application that ended by itself. ended can be nil.
-func completed(ended *corev1.ContainerStateTerminated) finding {
+func completed(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) finding {
 	f := finding{status: StatusDeleted, reason: ReasonCompleted, message: "The application ended by itself."}
 	if ended != nil {
-		f.detail = Clip(ended.Message)
+		f.detail = Clip(withoutSecrets(pod, ended.Message))
 	}
 	return f
 }
@@ -66,7 +66,7 @@ func exited(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.Conta
 // failedByEnd is the finding of a failure by the end of a container.
 func failedByEnd(pod *corev1.Pod, ended *corev1.ContainerStateTerminated, reason, message string, at time.Time) finding {
 	f := failed(reason, message, endDetail(pod, ended), endFault(pod, ended), at)
-	f.words = LastWords(pod, ended)
+	f.output = LastOutput(pod, ended)
 	if f.fault == FaultChance {
 		f.message += " If it ends again, tell the author of the template."
 	}

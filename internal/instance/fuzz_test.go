@@ -61,9 +61,9 @@ func FuzzFromPod(f *testing.F) {
 		if inst.Reason == "" && !inst.Alive() || len(inst.Reason) > 64 || strings.ContainsAny(inst.Reason, " \n<") {
 			t.Errorf("%s, with the reason %q", inst.Status, inst.Reason)
 		}
-		message, words, _ := strings.Cut(inst.Message, " The container's last output:\n")
-		for _, text := range []string{message, words, inst.Detail, inst.RestartReason} {
-			if utf8.RuneCountInString(text) > 513 || !utf8.ValidString(text) {
+		sentences, output := CutLastOutput(inst.Message)
+		for _, text := range []string{sentences, strings.TrimPrefix(output, "…"), inst.Detail, inst.RestartReason} {
+			if utf8.RuneCountInString(text) > 512 || !utf8.ValidString(text) {
 				t.Errorf("%d characters: %q", utf8.RuneCountInString(text), text)
 			}
 		}

@@ -20,8 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// ErrEnded is the error of what cannot be done with an instance that has ended, or ends.
-var ErrEnded = errors.New("the instance has ended")
+// What can be wrong with a request about an instance.
+var (
+	// ErrEnded is the error of what cannot be done with an instance that has ended, or ends.
+	ErrEnded = errors.New("the instance has ended")
+	// ErrTooSoon is the error of a change that follows too soon after another one.
+	ErrTooSoon = errors.New("the instance was changed a moment ago; try again in 5 seconds")
+)
 
 // Instance is what is known about one launched container. It is computed from a pod
 // or a tombstone each time that it is needed, and is not stored.
@@ -38,7 +43,7 @@ type Instance struct {
 	// empty.
 	// It has no text of the cluster or a registry, apart from names of containers and images,
 	// which templates choose. It is clipped by Clip. Of a container that ended with an error,
-	// its LastWords follow, on lines of their own.
+	// its LastOutput follows, on lines of its own.
 	Message string
 	// Detail is what the scheduler or the kubelet said, or a container that ended without an
 	// error, clipped by Clip.
@@ -121,7 +126,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	}
 	warnings = inOrder(pod, warnings)
 	f := deriveStatus(pod, warnings, now, startTimeout)
-	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, withLastWords(Clip(f.message), f.words), f.detail, f.fault, f.failedAt
+	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, withLastOutput(Clip(f.message), f.output), f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
 	if inst.Status == StatusDeployed {
 		inst.Address = PodAddress(pod)

@@ -29,12 +29,12 @@ func Statuses() []Status {
 func (s Status) Settled() bool { return s != StatusPending && s != StatusDeploying }
 
 // finding is what a pod and its Warning Events say about an instance: its status, and
-// the fields of Instance of the same names. The words are those of LastWords, which end the
+// the fields of Instance of the same names. The output is that of LastOutput, which ends the
 // message.
 type finding struct {
 	status                  Status
 	reason, message, detail string
-	words                   string
+	output                  string
 	fault                   Fault
 	failedAt                time.Time
 }
@@ -63,7 +63,7 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	trouble := troubleOf(pod, warnings, now)
 	if trouble.final {
 		f := failed(trouble.reason, trouble.message, trouble.detail, trouble.fault, trouble.since)
-		f.words = trouble.words
+		f.output = trouble.output
 		return f
 	}
 	if at := StartEnds(pod, startTimeout); !now.Before(at) {
@@ -73,7 +73,7 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if pod.Spec.NodeName == "" {
 		status = StatusPending
 	}
-	return finding{status: status, message: trouble.message, detail: trouble.detail, words: trouble.words, fault: trouble.fault}
+	return finding{status: status, message: trouble.message, detail: trouble.detail, output: trouble.output, fault: trouble.fault}
 }
 
 // deployed is the finding of an instance that serves, or that served when its node fell
@@ -99,7 +99,7 @@ func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding
 	}
 	message += " " + trouble.message
 	f := failed(ReasonStartTimeout, message, trouble.detail, fault, at)
-	f.words = trouble.words
+	f.output = trouble.output
 	return f
 }
 

@@ -17,7 +17,7 @@ const listenGrace = 30 * time.Second
 // usual steps of a start.
 type trouble struct {
 	reason, message, detail string // the message is a sentence
-	words                   string // of LastWords
+	output                  string // of LastOutput
 	fault                   Fault
 	final                   bool      // it will not be Ready without a change
 	since                   time.Time // when it became final; zero if nothing says
@@ -151,7 +151,7 @@ func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 		message = "The application waits for another container that ended and is started again: "
 	}
 	return trouble{
-		reason: "CrashLoopBackOff", message: message + words + ".", detail: endDetail(pod, ended), words: LastWords(pod, ended),
+		reason: "CrashLoopBackOff", message: message + words + ".", detail: endDetail(pod, ended), output: LastOutput(pod, ended),
 		fault: endFault(pod, ended), final: final, since: ended.FinishedAt.Time,
 	}
 }

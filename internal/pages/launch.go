@@ -58,6 +58,8 @@ type Deps struct {
 	FrameAncestors []string
 	// Layout says where instances are.
 	Layout origin.Layout
+	// NoLaunchPage says that visitors cannot launch: then no page has a button for that.
+	NoLaunchPage bool
 	// KeepAlive gives an instance more time, as activity.Tracker does.
 	KeepAlive func(ctx context.Context, id string, timeout time.Duration) error
 	// LastUse tells an instance's cull timeout, as activity.Cache does.
@@ -124,23 +126,43 @@ const instanceCookie = "binder-instance"
 // ownInstance returns the living instance of a template that a visitor has launched before.
 //
 // The answer shows its id, which is all that guards it. If instances share our origin, scripts
-// in others could ask for this page and read it. Only a browser's window gets it, then: scripts
-// can neither forge these fields (Fetch Metadata) nor look into a window of ours (COOP), and no
-// frame shows it. Over plain HTTP, browsers do not send them.
+// in others could ask for this page and read it. Then only a browser's window gets it, and only
+// if no page of our origin led there: scripts cannot forge these fields (Fetch Metadata), and
+// between windows of different origins the browser cuts what they have of each other (COOP). No
+// frame shows the page. Over plain HTTP, browsers do not send these fields.
+//
+// A script of another instance could set a second cookie of the name: two that differ tell
+// nothing.
 func (p *Pages) ownInstance(r *http.Request, template string) (id string, has bool) {
-	cookie, err := r.Cookie(instanceCookie)
-	inWindow := r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	if err != nil || !instance.ValidID(cookie.Value) || !inWindow && !p.deps.Layout.Apart() {
+	if from := r.Header.Get("Sec-Fetch-Site"); !p.deps.Layout.Apart() && (!isWindow(r) || from == "same-origin" || from == "") {
 		return "", false
 	}
-	inst, known := p.deps.Instances.Await(r.Context(), cookie.Value, func(instance.Instance, bool) bool { return true })
-	return inst.ID, known && inst.Template == template && inst.Alive()
+	for _, cookie := range r.CookiesNamed(instanceCookie) {
+		if !instance.ValidID(cookie.Value) || id != "" && id != cookie.Value {
+			return "", false
+		}
+		id = cookie.Value
+	}
+	if id == "" {
+		return "", false
+	}
+	inst, known := p.deps.Instances.Await(r.Context(), id, func(instance.Instance, bool) bool { return true })
+	return id, known && inst.Template == template && inst.Alive()
 }
 
-// remember sets the cookie. It can outlive its instance, which does not count any more then.
-func remember(w http.ResponseWriter, template, id string) {
+// isWindow reports whether a browser is going to show the answer in a window or tab, and says so.
+func isWindow(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// remember sets the cookie, if a window has launched: a launch by a script of another instance
+// must not take its place. It can outlive its instance, which does not count any more then.
+func remember(w http.ResponseWriter, r *http.Request, template, id string) {
+	if !isWindow(r) {
+		return
+	}
 	http.SetCookie(w, &http.Cookie{
-		Name: instanceCookie, Value: id, Path: LaunchPrefix + url.PathEscape(template),
+		Name: instanceCookie, Value: id, Path: LaunchPrefix + url.PathEscape(template), Secure: protocol.IsHTTPS(r),
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int((30 * 24 * time.Hour).Seconds()),
 	})
 }
@@ -152,7 +174,7 @@ func remember(w http.ResponseWriter, template, id string) {
 func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
 	if err := parseForm(w, r); err != nil {
-		p.answer(w, r, badFormNotice(err))
+		p.answer(w, r, badFormNotice("Not launched", err))
 		return
 	}
 	path, err := deepLink(r.PostForm)
@@ -170,7 +192,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
 	setOwnHeaders(w.Header())
-	remember(w, name, id)
+	remember(w, r, name, id)
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -206,6 +228,9 @@ func linkOf(r *http.Request) (string, error) {
 // frame shows only the latter: our own pages alone can send a form, and the notice of an
 // instance in a frame has one.
 func (p *Pages) answer(w http.ResponseWriter, r *http.Request, n Notice) {
+	if p.deps.NoLaunchPage {
+		n.Template = ""
+	}
 	n.FrameAncestors = p.deps.FrameAncestors
 	n.unframed = n.unframed || r.Method != http.MethodPost
 	n.Serve(w, r)
@@ -231,7 +256,6 @@ func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path st
 // there already. The page of an instance with an origin of its own asks across origins, so
 // that origin may (Fetch standard, CORS).
 func (p *Pages) Progress() http.Handler {
-	describe := func(inst instance.Instance) protocol.ProgressEvent { return p.deps.Warnings.Event(inst, "") }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
 		if !instance.ValidID(id) || r.Method != http.MethodGet {
@@ -240,7 +264,7 @@ func (p *Pages) Progress() http.Handler {
 		}
 		watch, err := protocol.ReadWatch(r)
 		if err != nil {
-			p.answer(w, r, badLinkNotice(err))
+			p.answer(w, r, badRequestNotice("This address is not right", err.Error()+"."))
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
@@ -253,7 +277,9 @@ func (p *Pages) Progress() http.Handler {
 		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
 			w.Header().Set("Access-Control-Allow-Origin", asker)
 		}
-		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, describe)
+		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
+			return p.deps.Warnings.For(watch).Event(inst, "")
+		})
 	})
 }
 

@@ -78,7 +78,7 @@ func FailedNotice(inst instance.Instance) Notice {
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + failureText(inst),
 		Title: inst.Template + " failed", Reason: inst.Reason,
 	}
-	n.Text, n.Output = instance.CutLastWords(failureText(inst))
+	n.Text, n.Output = instance.CutLastOutput(failureText(inst))
 	n.offerLaunch(inst)
 	return n
 }
@@ -196,7 +196,7 @@ func OverNotice(inst instance.Instance) Notice {
 		n.Text = "This instance was stopped on request." + lost
 	case string(instance.EndFailed):
 		n.Title = inst.Template + " failed and was deleted"
-		n.Text, n.Output = instance.CutLastWords(failureText(inst))
+		n.Text, n.Output = instance.CutLastOutput(failureText(inst))
 		n.Message = ""
 	case string(instance.EndCompleted):
 		n.Title = inst.Template + " has ended"
@@ -218,23 +218,30 @@ func crossOriginNotice(title, text string) Notice {
 
 // notChangedNotice is for a form of the session page that could not be carried out.
 func notChangedNotice(inst instance.Instance, answer *protocol.Error) Notice {
-	return Notice{
+	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
 		Title: inst.Template + " was not changed", Text: "The instance is as it was.", Message: answer.Message,
 		Link: SessionPrefix + inst.ID, LinkText: "Back", unframed: true,
 	}
+	if answer.Code >= http.StatusInternalServerError { // the cluster has not answered, or late
+		n.Title, n.Text = inst.Template+" may not have been changed", "The cluster did not say whether it was done. Look again in a moment."
+	}
+	return n
+}
+
+// badRequestNotice is for a request of our own pages that is not right.
+func badRequestNotice(title, text string) Notice {
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: title, Text: text}
 }
 
 // badLinkNotice is for a launch link that deepLink refused.
 func badLinkNotice(err error) Notice {
-	text := "The address of this launch link is not right: " + err.Error() + "."
-	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "This link is not right", Text: text}
+	return badRequestNotice("This link is not right", "The address of this launch link is not right: "+err.Error()+".")
 }
 
 // badFormNotice is for a form that parseForm refused.
-func badFormNotice(err error) Notice {
-	const text = "The form could not be read, or it is larger than 64 KiB."
-	n := Notice{Code: http.StatusBadRequest, Plain: text, Title: "Not launched", Text: text}
+func badFormNotice(title string, err error) Notice {
+	n := badRequestNotice(title, "The form could not be read, or it is larger than 64 KiB.")
 	if isTooLarge(err) {
 		n.Code = http.StatusRequestEntityTooLarge
 	}

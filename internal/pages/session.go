@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -21,8 +22,8 @@ const (
 )
 
 // Session returns the handler of all paths that begin with SessionPrefix: /session/<id> tells
-// how long an instance still lives, and can give it more time or stop it. Who knows the id may
-// do both, as who uses the instance. No frame shows it, or another site could make visitors
+// how long an instance still lives, and can give it more time or stop it. Anyone who knows the
+// id may do both, and use the instance. No frame shows it, or another site could make visitors
 // stop their instances by clicks.
 func (p *Pages) Session() http.Handler {
 	mux := http.NewServeMux()
@@ -44,9 +45,9 @@ type sessionView struct {
 	Title    string
 	ID       string
 	Template string
-	Status   instance.Status
 	Message  string
-	Address  string    // of the instance
+	Warning  bool      // the message warns of the end
+	Address  string    // of the instance, with scheme and host
 	Events   string    // the address that streams its changes
 	Now      time.Time // by the server's clock, which the visitor's may not agree with
 	CullAt   time.Time // zero if it is not known
@@ -68,13 +69,26 @@ func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, timeout, _ := p.deps.LastUse(inst.ID)
+	message, warning := p.deps.Warnings.Of(inst)
 	writePage(w, http.StatusOK, sessionTemplate, sessionView{
-		Title: "Your " + inst.Template, ID: inst.ID, Template: inst.Template, Status: inst.Status, Message: inst.Message,
-		Address: p.deps.Layout.BaseURL(inst.ID), Events: ProgressPrefix + inst.ID + "?watch=true",
+		Title: "Your " + inst.Template, ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
+		Address: p.absolute(r, p.deps.Layout.BaseURL(inst.ID)), Events: ProgressPrefix + inst.ID + "?watch=true",
 		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.Expires, LastUse: inst.LastActivity,
 		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),
 		Choices: choices(timeout, p.deps.MinCullTimeout, p.deps.MaxCullTimeout),
 	}, neverFramed)
+}
+
+// absolute returns the address that a reference without a scheme has for a visitor.
+func (p *Pages) absolute(r *http.Request, reference string) string {
+	scheme := "http:"
+	if protocol.IsHTTPS(r) {
+		scheme = "https:"
+	}
+	if strings.HasPrefix(reference, "//") {
+		return scheme + reference
+	}
+	return scheme + "//" + r.Host + reference
 }
 
 // living returns the instance of a request. If there is none, or it has ended, it answers
@@ -105,7 +119,7 @@ func (p *Pages) living(w http.ResponseWriter, r *http.Request) (inst instance.In
 // reload repeats nothing.
 func (p *Pages) changeSession(w http.ResponseWriter, r *http.Request) {
 	if err := parseForm(w, r); err != nil {
-		p.answer(w, r, badFormNotice(err))
+		p.answer(w, r, badFormNotice("Not changed", err))
 		return
 	}
 	inst, found := p.living(w, r)

@@ -55,7 +55,7 @@ func TestSessionPage(t *testing.T) {
 	address := "/session/" + kubetest.ID(1)
 	page := serve(newSession(living()).pages.Session(), "GET", address, "")
 	wantPage(t, page, 200, "<title>Your jupyter</title>", `data-events="/progress/`+kubetest.ID(1)+`?watch=true"`,
-		`datetime="2026-01-02T13:00:00Z">13:00 UTC<`, "a message over a WebSocket", `href="/user/`+kubetest.ID(1)+`/">Open it`,
+		`datetime="2026-01-02T13:00:00Z">2 January, 13:00 UTC<`, "a message over a WebSocket", `href="http://example.com/user/`+kubetest.ID(1)+`/">Open it`,
 		`<option value="">1 hour</option><option value="7200">2 hours</option><option value="14400">4 hours</option><option value="28800">8 hours</option></select>`,
 		"After 1 hour without use", `value="stop"`)
 	wantFrames(t, "the session page", page, neverFramed)
@@ -63,7 +63,7 @@ func TestSessionPage(t *testing.T) {
 	expiring := living()
 	expiring.Expires = true
 	page = serve(newSession(expiring).pages.Session(), "GET", address, "")
-	wantPage(t, page, 200, "however much it is used")
+	wantPage(t, page, 200, "even if it is in use")
 	if strings.Contains(page.Body.String(), "<select") {
 		t.Error("more time is offered, which there is not")
 	}
@@ -113,11 +113,19 @@ func TestSessionChanges(t *testing.T) {
 		}
 	}
 
+	over := living()
+	over.Status = instance.StatusDeleted
+	closed := newSession(over)
+	closed.pages.deps.NoLaunchPage = true
+	if page := serve(closed.pages.Session(), "GET", address, "").Body.String(); strings.Contains(page, "<form") {
+		t.Errorf("a new instance is offered, though visitors cannot launch: %s", page)
+	}
+
 	s := newSession(living())
 	wantPage(t, serve(s.pages.Session(), "POST", address, "action=stop", "Sec-Fetch-Site", "cross-site"), 403, "in your name")
 	wantPage(t, serve(s.pages.Session(), "POST", "/session/"+kubetest.ID(2), "action=stop"), 404, "No such instance")
 	s.err = errors.New("10.0.0.1: refused")
-	if w := serve(s.pages.Session(), "POST", address, "action=extend"); w.Code != 503 || strings.Contains(w.Body.String(), "10.0.0.1") || !strings.Contains(w.Body.String(), "jupyter was not changed") {
+	if w := serve(s.pages.Session(), "POST", address, "action=extend"); w.Code != 503 || strings.Contains(w.Body.String(), "10.0.0.1") || !strings.Contains(w.Body.String(), "jupyter may not have been changed") {
 		t.Errorf("got %d: %s", w.Code, w.Body)
 	}
 	if len(s.site.stopped) != 0 {
@@ -142,7 +150,7 @@ func TestBackToMine(t *testing.T) {
 		"of another template": {other, kubetest.ID(1), false},
 		"no id":               {living(), "<script>", false},
 	} {
-		w := serve(newSession(test.inst).pages.Launch(), "GET", "/launch/jupyter?path=tree", "", "Cookie", instanceCookie+"="+test.cookie, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+		w := serve(newSession(test.inst).pages.Launch(), "GET", "/launch/jupyter?path=tree", "", "Cookie", instanceCookie+"="+test.cookie, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none")
 		page := w.Body.String()
 		if back := strings.Contains(page, `href="/user/`+kubetest.ID(1)+`/tree">Go back to it`); w.Code != 200 || back != test.back {
 			t.Errorf("%s: got %d, %s", name, w.Code, page)
@@ -152,17 +160,29 @@ func TestBackToMine(t *testing.T) {
 		}
 	}
 
-	for _, header := range [][]string{nil, {"Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, {"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}} {
+	for _, header := range [][]string{
+		nil, {"Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "none"},
+		{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "same-origin"}, // opened by a script, which keeps hold of the window
+	} {
 		w := serve(newSession(living()).pages.Launch(), "GET", "/launch/jupyter", "", append(header, "Cookie", instanceCookie+"="+kubetest.ID(1))...)
 		if strings.Contains(w.Body.String(), kubetest.ID(1)) {
 			t.Errorf("with %q, a script of another instance could read the id", header)
 		}
 	}
 
+	window := []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "cross-site"}
+	twice := serve(newSession(living()).pages.Launch(), "GET", "/launch/jupyter", "", append(window, "Cookie", instanceCookie+"="+kubetest.ID(1)+"; "+instanceCookie+"="+kubetest.ID(2))...)
+	if strings.Contains(twice.Body.String(), "Go back") {
+		t.Error("a planted cookie leads to another instance")
+	}
+
 	h, _ := newSite()
-	w := serve(h, "POST", "/launch/"+url.PathEscape("a/b?c"), "")
+	if got := serve(h, "POST", "/launch/jupyter", "", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin").Header()["Set-Cookie"]; got != nil {
+		t.Errorf("a launch by a script set %q", got)
+	}
+	w := serve(h, "POST", "/launch/"+url.PathEscape("a/b?c"), "", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "same-origin", "X-Forwarded-Proto", "https")
 	cookies := (&http.Response{Header: w.Header()}).Cookies()
-	if len(cookies) != 1 || cookies[0].Value != kubetest.ID(1) || cookies[0].Path != "/launch/a%2Fb%3Fc" || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteLaxMode {
+	if len(cookies) != 1 || cookies[0].Value != kubetest.ID(1) || cookies[0].Path != "/launch/a%2Fb%3Fc" || !cookies[0].HttpOnly || !cookies[0].Secure || cookies[0].SameSite != http.SameSiteLaxMode {
 		t.Errorf("the launch set %+v", cookies)
 	}
 	s := &site{launchErr: launch.ErrBusy}

@@ -38,7 +38,7 @@ func NewPod(template *corev1.PodTemplate, id, token string) (*corev1.Pod, error)
 	spec.EnableServiceLinks = new(false)
 	setEnvironment(spec, id, token, template.Name)
 	addReadinessProbe(spec, port)
-	letFailuresSpeak(spec)
+	setTerminationMessagePolicy(spec)
 	if annotations[instance.DefaultContainerAnnotation] == "" {
 		annotations[instance.DefaultContainerAnnotation] = ServingContainer(spec, port).Name
 	}
@@ -56,11 +56,11 @@ func NewPod(template *corev1.PodTemplate, id, token string) (*corev1.Pod, error)
 	}, nil
 }
 
-// letFailuresSpeak makes the kubelet put the end of a container's log into the pod's status
+// setTerminationMessagePolicy makes the kubelet put the end of a container's log into the pod's status
 // when the container fails and has written no termination message. So the visitor can be told,
 // and nobody needs the right to read logs. The API server fills in the policy File, so a
 // container has a policy of its own if it has another, or a terminationMessagePath of its own.
-func letFailuresSpeak(spec *corev1.PodSpec) {
+func setTerminationMessagePolicy(spec *corev1.PodSpec) {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			c := &containers[i]

@@ -115,7 +115,7 @@ func TestNewPodTakesAway(t *testing.T) {
 
 // A container with a message of its own keeps its policy. The API server has filled in the
 // policy File of all others.
-func TestNewPodLetsFailuresSpeak(t *testing.T) {
+func TestNewPodSetsTerminationMessagePolicy(t *testing.T) {
 	file, logs := corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError
 	for _, test := range []struct {
 		path         string

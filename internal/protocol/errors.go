@@ -25,6 +25,8 @@ const (
 	typeNoRecord      = "noRecord"
 	// TypeBadKubeRequest means that the cluster refused the request or did not answer.
 	TypeBadKubeRequest = "badKubeRequest"
+	// limitKeepAlive is the Limit of changes of one instance that follow too soon.
+	limitKeepAlive = "keep-alive"
 	// typeLimitReached means that a launch is over a limit, which Error.Limit names. The
 	// protocol has no name for that.
 	typeLimitReached = "limitReached"
@@ -108,6 +110,8 @@ func AnswerFor(err error) *Error {
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
 	case errors.Is(err, instance.ErrEnded):
 		return &Error{Code: http.StatusGone, Type: typeNoRecord, Message: err.Error()}
+	case errors.Is(err, instance.ErrTooSoon):
+		return &Error{Code: http.StatusTooManyRequests, Type: typeLimitReached, Limit: limitKeepAlive, RetryAfter: retryShortly, Message: err.Error()}
 	case errors.Is(err, launch.ErrUnsure):
 		return &Error{Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly, Message: err.Error()}
 	case errors.As(err, &refusal):

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -117,4 +118,10 @@ func isHostname(host string) bool {
 		}
 	}
 	return true
+}
+
+// IsHTTPS reports whether a client has come by HTTPS, to this server or to one in front of it.
+func IsHTTPS(r *http.Request) bool {
+	first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // servers in a row append to the field
+	return r.TLS != nil || strings.EqualFold(strings.TrimSpace(first), "https")
 }

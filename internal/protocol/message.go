@@ -56,21 +56,37 @@ type Warnings struct {
 	Now    func() time.Time
 }
 
+// For returns the warnings of a client that watches, or none.
+func (w Warnings) For(watch bool) Warnings {
+	if !watch {
+		w.Before = 0
+	}
+	return w
+}
+
 // Event returns an event about an instance, which is a warning if the instance is due to end
 // within Before. One that is in use gets none, however short its cull timeout is: it is warned
 // once half of the time since its last use is over.
 func (w Warnings) Event(inst instance.Instance, location string) ProgressEvent {
 	event := NewProgressEvent(inst, location)
+	if message, due := w.Of(inst); due {
+		event.Message, event.warning = message, true
+	}
+	return event
+}
+
+// Of returns the message of an instance, and whether it warns of its end.
+func (w Warnings) Of(inst instance.Instance) (message string, warns bool) {
 	if w.Before == 0 || inst.Status != instance.StatusDeployed || inst.CullAt.IsZero() {
-		return event
+		return inst.Message, false
 	}
 	since, message := inst.LastActivity, "The instance will be deleted soon if it is not used."
 	if inst.Expires {
 		since, message = inst.Launched, "The instance will be deleted soon, because its time is up."
 	}
 	before := min(w.Before, inst.CullAt.Sub(since)/2)
-	if event.warning = !w.Now().Before(inst.CullAt.Add(-before)); event.warning {
-		event.Message = message
+	if w.Now().Before(inst.CullAt.Add(-before)) {
+		return inst.Message, false
 	}
-	return event
+	return message, true
 }

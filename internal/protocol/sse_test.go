@@ -43,8 +43,15 @@ func openWatch(t *testing.T, world *kubetest.World, stuck, watch bool) *stream {
 	s.goAway, s.drain = goAway, drain
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
 	go func() {
+		began := time.Now()
+		warnings := Warnings{Before: time.Minute, Now: time.Now}.For(watch)
 		StreamEvents(s, r, world, kubetest.ID(1), watch, draining, func(inst instance.Instance) ProgressEvent {
-			return NewProgressEvent(inst, "binder.example/user/"+inst.ID)
+			if inst.Status == instance.StatusDeployed { // as package lifetime says
+				inst.LastActivity, inst.CullAt = began, began.Add(time.Hour)
+			}
+			event := warnings.Event(inst, "binder.example/user/"+inst.ID)
+			event.LastActivity, event.CullAt = "", ""
+			return event
 		})
 		s.ended = true
 	}()
@@ -133,13 +140,18 @@ func TestWatchGoesOn(t *testing.T) {
 		s.want(t, startingEvent)
 		becomes(t, world)
 		s.want(t, readyEvent)
+		time.Sleep(59*time.Minute - time.Second)
+		if got := strings.ReplaceAll(s.received(), keepAliveComment, ""); got != "" {
+			t.Errorf("too early: got %q", got)
+		}
+		time.Sleep(keepAlivePeriod)
+		if got := strings.ReplaceAll(s.received(), keepAliveComment, ""); !strings.HasPrefix(got, "event: warning\ndata: {") || strings.Count(got, "event:") != 1 {
+			t.Errorf("got %q, want a warning", got)
+		}
 		becomes(t, world, kubetest.Deleting)
 		s.want(t, `{"phase":"deleted","message":"The instance is being deleted.","reason":"Deleting"}`)
 		s.wantEnd(t)
 	})
-	if got := encodeEvent(ProgressEvent{Phase: "deployed", warning: true}); !strings.HasPrefix(got, "event: warning\ndata: {") {
-		t.Errorf("a warning is sent as %q", got)
-	}
 }
 
 func TestWarnings(t *testing.T) {

@@ -108,7 +108,7 @@ func ready(pod *corev1.Pod, at time.Time, took time.Duration) event {
 
 func failed(pod *corev1.Pod, at time.Time, inst instance.Instance) event {
 	e := ofPod(kindFailed, pod, at)
-	e.data.Reason, e.data.Message, e.data.Fault = inst.Reason, inst.Message, inst.Fault
+	e.data.Reason, e.data.Message, e.data.Fault = inst.Reason, sentences(inst), inst.Fault
 	return e
 }
 
@@ -118,10 +118,17 @@ func ended(tombstone *corev1.Event) event {
 	name := tombstone.InvolvedObject.Name
 	return event{kind: kindEnded, pod: tombstone.InvolvedObject.UID, name: name, at: inst.Ended, data: data{
 		Template: inst.Template, Pod: name, Launched: instance.FormatTime(inst.Launched),
-		Reason: inst.Reason, Message: inst.Message, Fault: inst.Fault,
+		Reason: inst.Reason, Message: sentences(inst), Fault: inst.Fault,
 		// A tombstone says the second only, so that an end can seem to be before its launch.
 		Lifetime: seconds(max(0, inst.Ended.Sub(inst.Launched))),
 	}}
+}
+
+// sentences returns the message of an instance without the last output of its container: that is
+// the application's, and not for other services.
+func sentences(inst instance.Instance) string {
+	text, _ := instance.CutLastOutput(inst.Message)
+	return text
 }
 
 // seconds returns a duration in seconds, to the millisecond.

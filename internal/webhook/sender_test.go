@@ -377,9 +377,10 @@ func TestClientIsConfined(t *testing.T) {
 
 // The largest event is small, even if JSON escapes its whole message.
 func TestEventsAreSmall(t *testing.T) {
-	inst := instance.Instance{Reason: strings.Repeat("R", 64), Message: instance.Clip(strings.Repeat("\u20ac<", 1000)), Fault: instance.FaultTemplate}
+	message := instance.Clip(strings.Repeat("\u20ac<", 1000)) + " The container's last output:\na password"
+	inst := instance.Instance{Reason: strings.Repeat("R", 64), Message: message, Fault: instance.FaultTemplate}
 	body, err := failed(testPod(), kubetest.Noon, inst).encode("binder-instances")
-	if err != nil || len(body) > 4<<10 {
-		t.Errorf("an event has %d bytes, %v", len(body), err)
+	if err != nil || len(body) > 4<<10 || strings.Contains(string(body), "password") {
+		t.Errorf("an event has %d bytes, %v: %s", len(body), err, body)
 	}
 }

@@ -7,9 +7,10 @@
   const left = document.getElementById('left');
   const source = document.getElementById('source');
   const lastUse = document.getElementById('last-use');
-  const address = document.getElementById('address');
   const sources = JSON.parse(document.getElementById('sources').textContent);
-  address.textContent = address.href;
+  // Another replica may be a moment behind. After a reload, the page pauses before the next one.
+  const [navigation] = performance.getEntriesByType('navigation');
+  const pause = navigation && navigation.type === 'reload' ? 5000 : 0;
   // The visitor's clock may be wrong.
   const ahead = Date.now() - Date.parse(session.dataset.now);
   let end = left === null ? NaN : Date.parse(document.getElementById('cull-at').dateTime);
@@ -24,7 +25,10 @@
   };
   const showUse = (time) => {
     lastUse.dateTime = time;
-    lastUse.textContent = new Date(time).toLocaleTimeString(undefined, { timeStyle: 'short' });
+    const date = new Date(time);
+    const today = date.toDateString() === new Date().toDateString();
+    lastUse.textContent = today ? date.toLocaleTimeString(undefined, { timeStyle: 'short' })
+      : date.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' });
   };
   if (left !== null) {
     showUse(lastUse.dateTime);
@@ -34,14 +38,17 @@
   const events = new EventSource(session.dataset.events);
   const follow = (event) => {
     const state = JSON.parse(event.data);
-    if (state.phase === 'failed' || state.phase === 'deleted' || (left === null) !== (state['cull-at'] === undefined)) {
+    if (state.phase === 'failed' || state.phase === 'deleted' || (left === null && state['cull-at'] !== undefined)) {
       events.close();
-      location.reload();
+      setTimeout(() => location.reload(), pause);
       return;
     }
-    message.textContent = event.type === 'warning' || state.message !== 'Ready.' ? state.message : '';
+    const text = event.type === 'warning' || state.message !== 'Ready.' ? state.message : '';
+    if (message.textContent !== text) { // or it is read out again
+      message.textContent = text;
+    }
     message.classList.toggle('warning', event.type === 'warning');
-    if (left !== null) {
+    if (left !== null && state['cull-at'] !== undefined) {
       end = Date.parse(state['cull-at']);
       showUse(state['last-activity']);
       source.textContent = sources[state['last-activity-source']] ?? state['last-activity-source'];

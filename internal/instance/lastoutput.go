@@ -10,33 +10,44 @@ import (
 )
 
 const (
-	// lastWordsSize is how much of the end of a container's output is shown, in bytes. A
+	// lastOutputSize is how much of the end of a container's output is shown, in bytes. A
 	// status is in every answer and list, and in an Event, so it must stay small.
-	lastWordsSize = 512
-	// lastWordsLines is how many lines of it are shown.
-	lastWordsLines = 12
+	lastOutputSize = 512
+	// mostOfLog is how much of a log the kubelet takes at most, in bytes
+	// (MaxContainerTerminationMessageLogLength in pkg/kubelet/container).
+	mostOfLog = 2048
+	// lastOutputLines is how many lines of it are shown.
+	lastOutputLines = 12
 )
 
 // terminalSequence matches what programs write to make a terminal show colours and the like
 // (ECMA-48): control sequences, control strings up to their end, and other escapes.
 var terminalSequence = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(\x07|\x1b\\)?|[ -/]*[0-~])`)
 
-// LastWords returns the end of what a container put out before it ended with an error, as
+// LastOutput returns the end of what a container put out before it ended with an error, as
 // plain text, or "" if nothing is known of that. It is the termination message: what the
 // container wrote to its terminationMessagePath, else the end of its log, if its policy is
 // FallbackToLogsOnError.
 // (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/)
 //
-// Only with these two reasons it is the container's. With others, it is a text of the kubelet
-// or the container runtime, which can name what visitors must not see.
+// With other reasons than these two, it can be a text of the container runtime, and the kubelet
+// says in its place what it could not read (pkg/kubelet/kuberuntime). Both can name what visitors
+// must not see.
 //
 // The pod's id and token are taken out: logs and Events have neither, and applications like to
 // print their address.
-func LastWords(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string {
+func LastOutput(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string {
 	if ended == nil || ended.ExitCode == 0 || ended.Reason != "Error" && ended.Reason != "OOMKilled" {
 		return ""
 	}
-	text := terminalSequence.ReplaceAllString(strings.ToValidUTF8(ended.Message, "\uFFFD"), "")
+	said := ended.Message
+	if strings.Contains(said, "Error on reading termination ") {
+		return ""
+	}
+	if _, rest, more := strings.Cut(said, "\n"); len(said) >= mostOfLog && more {
+		said = rest // the first line may be cut, in the middle of an id
+	}
+	text := terminalSequence.ReplaceAllString(strings.ToValidUTF8(said, "\uFFFD"), "")
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	for i, line := range lines {
 		line = strings.TrimRight(line, "\r")
@@ -44,13 +55,13 @@ func LastWords(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string {
 		lines[i] = strings.TrimRight(strings.Map(visible, line), " \t")
 	}
 	text = withoutSecrets(pod, strings.Trim(strings.Join(lines, "\n"), "\n"))
-	if lines = strings.Split(text, "\n"); len(lines) > lastWordsLines {
-		text = "…\n" + strings.Join(lines[len(lines)-lastWordsLines:], "\n")
+	if lines = strings.Split(text, "\n"); len(lines) > lastOutputLines {
+		text = "…\n" + strings.Join(lines[len(lines)-lastOutputLines:], "\n")
 	}
-	if len(text) <= lastWordsSize {
+	if len(text) <= lastOutputSize {
 		return text
 	}
-	text = text[len(text)-lastWordsSize:]
+	text = text[len(text)-lastOutputSize:]
 	for !utf8.RuneStart(text[0]) {
 		text = text[1:]
 	}
@@ -77,28 +88,28 @@ func visible(r rune) rune {
 	return r
 }
 
-// beforeLastWords stands between the sentences of a message and the last words of a container.
-const beforeLastWords = " The container's last output:\n"
+// beforeLastOutput stands between the sentences of a message and the last output of a container.
+const beforeLastOutput = " The container's last output:\n"
 
-// withLastWords adds to a message what a container said last.
-func withLastWords(message, words string) string {
-	if words == "" {
+// withLastOutput adds to a message the last output of a container.
+func withLastOutput(message, output string) string {
+	if output == "" {
 		return message
 	}
-	return message + beforeLastWords + words
+	return message + beforeLastOutput + output
 }
 
-// CutLastWords splits a message into its sentences and the last words of a container; "" if it
+// CutLastOutput splits a message into its sentences and the last output of a container; "" if it
 // has none.
-func CutLastWords(message string) (sentences, words string) {
-	sentences, words, _ = strings.Cut(message, beforeLastWords)
-	return sentences, words
+func CutLastOutput(message string) (sentences, output string) {
+	sentences, output, _ = strings.Cut(message, beforeLastOutput)
+	return sentences, output
 }
 
-// endDetail is the cluster's text about the end of a container, without its last words.
+// endDetail is the cluster's text about the end of a container, without its last output.
 func endDetail(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string {
-	if LastWords(pod, ended) != "" {
+	if LastOutput(pod, ended) != "" {
 		return detailOf(ended.Reason, "")
 	}
-	return detailOf(ended.Reason, ended.Message)
+	return detailOf(ended.Reason, withoutSecrets(pod, ended.Message))
 }
