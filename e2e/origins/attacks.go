@@ -194,6 +194,19 @@ func addressAttacks() []attack {
 			a.arrives("/led")
 			return strings.Contains(a.js(`document.referrer`), a.victim)
 		}},
+		{"learn its address from the launch page, which leads its visitor back to it", func(a *arena) bool {
+			launch := a.main("/launch/" + template)
+			a.open(launch) // the browser remembers the instance
+			if !a.within(patience, func() bool { return a.heading() == "page" }) {
+				a.t.Errorf("%s: the launch page has not launched: %q", a.mode.name, a.heading())
+			}
+			id := strings.Split(a.js(`location.pathname`), "/")[2]
+			a.open(a.answer(a.attacker, "Cross-Origin-Opener-Policy: same-origin")) // the launch page has it too
+			if strings.Contains(a.js(`fetch('`+launch+`').then((r) => r.text()).catch(() => '')`), id) {
+				return true
+			}
+			return a.js(inWindow(launch, `opened.document.documentElement.innerHTML.includes('`+id+`')`)) == "true"
+		}},
 		{"learn its address in a frame of it", func(a *arena) bool {
 			hostile := a.running(a.attacker, `
 				let above = '';
