@@ -260,7 +260,7 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 		n.Title, n.Message = "There is nothing to launch by this name", ""
 		n.Text = "This service has no template with the name " + template + ". The link may be old, or the name may be misspelt."
 	case answer.Limit != "":
-		n.Text = "All places are taken: this service limits how many instances there can be, so that there are some for everybody."
+		n.Text = "This service limits how many instances there can be, so that there are some for everybody."
 		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true
 	case answer.RetryAfter > 0:
 		n.Text = "The service is busy, or does not reach its cluster at the moment. Nothing was launched."

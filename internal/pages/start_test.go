@@ -47,7 +47,7 @@ func TestLaunchPageOfATitle(t *testing.T) {
 func TestPagesTryAgain(t *testing.T) {
 	h, s := newSite()
 	s.launchErr = &admission.Refusal{Limit: admission.AllInstances, Max: 10, RetryAfter: time.Minute}
-	wantPage(t, serve(h, "POST", "/launch/jupyter", "path=tree"), 429, `action="/launch/jupyter" data-retry="60"`, `id="retry"`, "All places are taken")
+	wantPage(t, serve(h, "POST", "/launch/jupyter", "path=tree"), 429, `action="/launch/jupyter" data-retry="60"`, `id="retry"`)
 	s.launchErr = &admission.Refusal{Limit: admission.AllInstances, Max: 10}
 	if body := serve(h, "POST", "/launch/jupyter", "").Body.String(); strings.Contains(body, "data-retry") {
 		t.Errorf("it tries again at once, for ever: %s", body)
