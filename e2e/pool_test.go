@@ -283,3 +283,17 @@ func TestConcurrentClaims(t *testing.T) {
 	}
 	awaitWarm(t, template, size, anyPod)
 }
+
+// TestPoolFollowsLaunches checks that a pool whose size is a range grows to what its template's
+// launches need. The leader looks again each 15 seconds.
+func TestPoolFollowsLaunches(t *testing.T) {
+	t.Parallel()
+	const template = "echo-follows"
+	newPool(t, template, 1)
+	setPoolSize(t, template, "1..5")
+	awaitWarm(t, template, 1, anyPod)
+	for range 3 {
+		suite.Launch(t, template, harness.LongTimeout)
+	}
+	awaitWarm(t, template, 3, anyPod)
+}

@@ -133,10 +133,10 @@ func planPool(v view, now time.Time, startTimeout time.Duration) plan {
 // fill decides how many of the missing pods are created now, and when to look again. kept
 // are the pods that stay.
 func (p *plan) fill(v view, kept []*corev1.Pod, now time.Time, startTimeout time.Duration) {
+	if v.follows {
+		defer func() { p.lookAgain = min(cmp.Or(p.lookAgain, followAgain), followAgain) }()
+	}
 	if v.size == 0 {
-		if v.follows {
-			p.lookAgain = resync
-		}
 		return
 	}
 	missing, starting := max(0, v.size-len(kept)), startsUntil(kept, now)

@@ -20,6 +20,9 @@ const (
 	lookBack = time.Hour
 	// sizeFor is how long a computed size holds: it is costly if there are many instances.
 	sizeFor = 10 * time.Second
+	// followAgain is how often a pool looks whether its launches ask for another size: no event
+	// tells it of those that it has not served.
+	followAgain = 15 * time.Second
 	// usualStart is how long a pod is taken to need until it is ready if none is there that
 	// tells, and longestStart is the most that is reckoned with.
 	usualStart   = 30 * time.Second
