@@ -46,7 +46,7 @@ func apiServerFaults() []Fault {
 		},
 		{Name: "watches are cut, and their versions have expired", Make: cutWatchesExpired, Hold: 5 * time.Second, Within: away, Harmless: served()},
 		{Name: "watches without bookmarks", Make: noBookmarks, Hold: 100 * time.Second /* longer than a watch may be silent */, Within: away, Harmless: served()},
-		{Name: "Events are refused", Make: inject("", Injection{Code: 403, Only: isEventWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
+		{Name: "Events are refused", Make: inject("", Injection{Code: 403, Only: isEventWrite}), Hold: 20 * time.Second, Within: away, Harmless: served(), Forgets: true},
 		{Name: "writes of pods conflict", Make: inject("", Injection{Code: 409, Share: 0.5, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		{Name: "answers to a third of the writes of pods are lost", Make: inject("", Injection{Lose: true, Share: 0.33, Only: isPodWrite}), Hold: 20 * time.Second, Within: away, Harmless: served()},
 		// Longer than a replica that says nothing counts as one that is there, and the timeout

@@ -54,6 +54,9 @@ type Fault struct {
 	// they need not notice it.
 	Unsure, Away bool
 	Blind        time.Duration
+	// Forgets says that nobody may remember an instance that ends meanwhile, as when Events are
+	// refused.
+	Forgets bool
 	// Short says that the fault is part of the short form of the suite.
 	Short bool
 }
@@ -105,6 +108,10 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 		w.Load.unsure.Store(&unsure{began, fault.Away, fault.Blind})
 		defer w.Load.unsure.Store(nil)
 	}
+	if fault.Forgets {
+		w.Load.forgets.Store(&span{first: began})
+		defer w.Load.forgets.Store(nil)
+	}
 	undo, err := fault.Make(ctx, w, random)
 	if err != nil {
 		if undo != nil {
@@ -119,6 +126,9 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 		}
 	}
 	undone := time.Now()
+	if fault.Forgets {
+		w.Load.forgets.Store(&span{began, undone})
+	}
 	well, err := w.awaitWell(ctx, undone, undone.Add(fault.Within+quiet))
 	if err != nil {
 		w.Ledger.Complain("it was not well after %s: %v", fault.Within, err)

@@ -230,6 +230,18 @@ func (l *Ledger) SawPod(said Pod, gone bool, now time.Time) {
 	}
 }
 
+// Deleted returns when the pod of an instance was deleted; zero if it was not.
+func (l *Ledger) Deleted(id string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pod := range l.pods {
+		if pod.ID == id {
+			return pod.Deleted
+		}
+	}
+	return time.Time{}
+}
+
 // order is the order of statuses. A failed instance whose pod becomes Ready again is deployed
 // again: docs/activity.md says when.
 var order = []string{"pending", "deploying", "deployed", "failed", "deleted"}

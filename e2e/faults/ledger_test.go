@@ -247,3 +247,22 @@ func TestRefusal(t *testing.T) {
 		assert.Equal(t, row.want, row.u.refusal(row.of, row.failure, at(row.at)), "%+v", row)
 	}
 }
+
+// An instance that ends while Events are refused may be forgotten; no other.
+func TestMayBeForgotten(t *testing.T) {
+	l := NewLoad(nil, NewLedger(), 1)
+	for id, deleted := range map[string]time.Time{"before": at(0), "in": at(10), "after": at(30), "alive": {}} {
+		l.ledger.SawPod(Pod{UID: id, ID: id, Deleted: deleted}, false, at(40))
+	}
+	if l.mayBeForgotten("in") {
+		t.Error("though there is no such fault")
+	}
+	for _, until := range []time.Time{{}, at(20)} {
+		l.forgets.Store(&span{at(5), until})
+		for id, want := range map[string]bool{"before": false, "in": true, "after": until.IsZero(), "alive": false, "unknown": false} {
+			if got := l.mayBeForgotten(id); got != want {
+				t.Errorf("%s, until %s: got %t", id, until, got)
+			}
+		}
+	}
+}

@@ -44,6 +44,9 @@ type Load struct {
 	otherVersion atomic.Bool
 	// unsure is what replicas may not know at present; nil if they know all.
 	unsure atomic.Pointer[unsure]
+	// forgets is when those that end may not be remembered; nil if all must be. Its end is zero
+	// while it lasts.
+	forgets atomic.Pointer[span]
 
 	running sync.WaitGroup
 	mu      sync.Mutex

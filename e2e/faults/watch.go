@@ -161,6 +161,10 @@ func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry)
 	if err != nil {
 		return "", false // as a replica that just went away
 	}
+	if answer.Code == http.StatusNotFound && l.mayBeForgotten(entry.ID) {
+		l.ledger.SawStatus(replica.Name, entry.ID, "deleted", "not remembered", l.now())
+		return "", false
+	}
 	l.noteOf(ctx, entry.ID, Polls, failureOf(answer.Code, nil))
 	switch {
 	case answer.Code == http.StatusNotFound && !l.ledger.Entry(entry.ID).Edited && !l.unsure.Load().isBlind(l.now()):
@@ -176,6 +180,17 @@ func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry)
 	}
 	l.ledger.SawStatus(replica.Name, entry.ID, got.Status, got.Reason, l.now())
 	return got.Status, true
+}
+
+// mayBeForgotten reports whether an instance has ended while its end could not be remembered.
+func (l *Load) mayBeForgotten(id string) bool {
+	during := l.forgets.Load()
+	if during == nil {
+		return false
+	}
+	const lag = 2 * time.Second // Kubernetes writes the time of a deletion in whole seconds, after the tombstone
+	deleted := l.ledger.Deleted(id)
+	return !deleted.IsZero() && deleted.After(during.first.Add(-lag)) && (during.last.IsZero() || deleted.Before(during.last.Add(lag)))
 }
 
 // visitAt visits an instance through a replica. A visit of the path "idle" does not count as
