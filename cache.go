@@ -133,6 +133,11 @@ func (c *Cache) Instances(template string) []instance.Instance {
 	return c.describeAll(c.ofTemplate(template))
 }
 
+// LaunchTimes returns when the instances of a template were launched, in no order.
+func (c *Cache) LaunchTimes(template string) []time.Time {
+	return podstore.LaunchTimes(c.ofTemplate(template))
+}
+
 // ClientInstances is Instances for those that a client has launched.
 func (c *Cache) ClientInstances(client string) []instance.Instance {
 	records := c.ownPods.Overlay(func() []*podstore.Record { return c.pods.OfClient(client) })
@@ -149,8 +154,7 @@ func (c *Cache) describeAll(records []*podstore.Record, tombstones []*corev1.Eve
 	at := c.moment()
 	describe := func(record *podstore.Record) instance.Instance { return c.describe(record, at) }
 	same := func(inst instance.Instance) instance.Instance { return inst }
-	all := make([]instance.Instance, 0, len(records)+len(tombstones))
-	return slices.AppendSeq(all, inOrder(records, tombstones, describe, same))
+	return slices.AppendSeq(make([]instance.Instance, 0, len(records)+len(tombstones)), inOrder(records, tombstones, describe, same))
 }
 
 // inOrder returns what is made of the records and the tombstones of instances, the oldest

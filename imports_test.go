@@ -47,7 +47,7 @@ func rooms() map[string][]string {
 
 		"protocol":  {"admission", "instance", "launch", "origin", "podtemplate", "preload"},
 		"admin":     {"instance", "protocol", "waiters"},
-		"pages":     {"instance", "launch", "origin", "podtemplate", "protocol"},
+		"pages":     {"admission", "instance", "launch", "origin", "podtemplate", "protocol"},
 		"binderhub": {"instance", "launch", "origin", "podtemplate", "protocol", "repospec"},
 		"proxy":     {"instance", "origin", "pages", "upstream"},
 

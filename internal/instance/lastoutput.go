@@ -68,13 +68,26 @@ func LastOutput(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string 
 	return "…" + text
 }
 
-// withoutSecrets replaces the id and the token of a pod in a text.
+// withoutSecrets replaces the id and the token of a pod in a text, which may have been cut in the
+// middle of one.
 func withoutSecrets(pod *corev1.Pod, text string) string {
-	if id := pod.Labels[IDLabel]; id != "" {
-		text = strings.ReplaceAll(text, id, "[id]")
+	text = withoutSecret(text, pod.Labels[IDLabel], "[id]")
+	return withoutSecret(text, pod.Annotations[TokenAnnotation], "[token]")
+}
+
+func withoutSecret(text, secret, name string) string {
+	const few = 8 // so many characters of it tell nothing
+	if len(secret) <= few {
+		return text
 	}
-	if token := pod.Annotations[TokenAnnotation]; token != "" {
-		text = strings.ReplaceAll(text, token, "[token]")
+	text = strings.ReplaceAll(text, secret, name)
+	for n := len(secret) - 1; n > few; n-- {
+		if rest, cut := strings.CutPrefix(text, secret[len(secret)-n:]); cut {
+			text = name + rest
+		}
+		if rest, cut := strings.CutSuffix(text, secret[:n]); cut {
+			text = rest + name
+		}
 	}
 	return text
 }

@@ -25,6 +25,7 @@ func TestLastOutput(t *testing.T) {
 		"a\x00b\a\u202ec\ufeff\u2028d\te":                                  "abcd\te",
 		"bad \xff bytes":                                                   "bad \uFFFD bytes",
 		"<script>alert(1)</script>":                                        "<script>alert(1)</script>", // the pages escape
+		anID[10:] + "/tree, and at /user/" + anID[:20]:                     "[id]/tree, and at /user/[id]",
 		"Error on reading termination log /var/lib/kubelet/pods/x: denied": "",
 		anID[5:] + strings.Repeat("\n", 2048) + "the rest":                 "the rest",
 		many:                               "…\n" + strings.TrimSpace(strings.Repeat("line\n", 12)),

@@ -93,6 +93,14 @@ func ReadyChangedAt(pod *corev1.Pod) time.Time {
 	return changed
 }
 
+// StartTook returns how long a pod took from its creation until it was Ready for the first time.
+// ok is false if the pod does not tell: it is not Ready, its container was restarted, or it has
+// become Ready later than a start may take, as after the silence of its node.
+func StartTook(pod *corev1.Pod, startTimeout time.Duration) (took time.Duration, ok bool) {
+	took = ReadyChangedAt(pod).Sub(pod.CreationTimestamp.Time)
+	return took, IsServing(pod) && Restarts(pod) == 0 && took >= 0 && took <= startTimeout
+}
+
 // ReportLag is how long the first status that a kubelet writes of a pod may take to arrive.
 // It carries the times at which things happened on the node, so it can tell of one from
 // before the end of the start timeout when that has passed.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +45,15 @@ func (w *World) Instances(template string) []instance.Instance {
 		}
 	}
 	return all
+}
+
+// LaunchTimes returns when a template's instances were launched.
+func (w *World) LaunchTimes(template string) []time.Time {
+	var times []time.Time
+	for _, inst := range w.Instances(template) {
+		times = append(times, inst.Launched)
+	}
+	return times
 }
 
 // ClientInstances returns the instances that a client has launched, and what tombstones

@@ -20,7 +20,7 @@ func apart() origin.Layout {
 // The pages at an instance's host ask the main address, and lead there.
 func TestNoticesAtAnInstance(t *testing.T) {
 	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter"}
-	starting := serveNotice(StartingNotice(inst, kubetest.Noon, 0).At(apart()), browserAccept)
+	starting := serveNotice(StartingNotice(inst, kubetest.Noon, nil).At(apart()), browserAccept)
 	wantPage(t, starting, 503, `data-events="//hub.example:8443/progress/`+kubetest.ID(1)+`"`)
 	if policy := starting.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "; connect-src 'self' hub.example:8443; ") {
 		t.Errorf("the page may not ask: %s", policy)
@@ -30,7 +30,7 @@ func TestNoticesAtAnInstance(t *testing.T) {
 	if strings.Contains(over.Body.String(), "<form") {
 		t.Error("the page has a form, which the main address would refuse")
 	}
-	here := StartingNotice(inst, kubetest.Noon, 0).At(origin.Layout{})
+	here := StartingNotice(inst, kubetest.Noon, nil).At(origin.Layout{})
 	wantPage(t, serveNotice(here, browserAccept), 503, `data-events="/progress/`+kubetest.ID(1)+`"`)
 }
 

@@ -114,7 +114,10 @@ func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 	title, description := podtemplate.Texts(template)
 	view := launchView{Title: "Launch " + cmp.Or(title, name), Template: name, Name: title, Description: description, Path: path, Button: "Launch"}
 	if own, has := p.ownInstance(r, name); has {
-		view.Back, view.Session, view.Button = p.deps.Layout.BaseURL(own)+path, SessionPrefix+own, "Start another"
+		view.Has, view.Button = true, "Start another"
+		if p.mayShowID(r) {
+			view.Back, view.Session = p.deps.Layout.BaseURL(own)+path, SessionPrefix+own
+		}
 	}
 	writePage(w, http.StatusOK, launchTemplate, view, neverFramed)
 }
@@ -123,20 +126,21 @@ func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 // page of its template only. Scripts do not get it.
 const instanceCookie = "binder-instance"
 
-// ownInstance returns the living instance of a template that a visitor has launched before.
-//
-// The answer shows its id, which is all that guards it. If instances share our origin, scripts
-// in others could ask for this page and read it. Then only a browser's window gets it, and only
-// if no page of our origin led there: scripts cannot forge these fields (Fetch Metadata), and
-// between windows of different origins the browser cuts what they have of each other (COOP). No
-// frame shows the page. Over plain HTTP, browsers do not send these fields.
-//
-// A script of another instance could set a second cookie of the name: two that differ tell
+// mayShowID reports whether an answer may show the id of its visitor's instance, which is all
+// that guards it. If instances share our origin, scripts in others could ask for our pages and
+// read them. Then only a browser's window gets it, and only if no page of our origin led there:
+// scripts cannot forge these fields (Fetch Metadata), and between windows of different origins
+// the browser cuts what they have of each other (COOP). No frame shows the page. Over plain
+// HTTP, browsers do not send these fields.
+func (p *Pages) mayShowID(r *http.Request) bool {
+	from := r.Header.Get("Sec-Fetch-Site")
+	return p.deps.Layout.Apart() || isWindow(r) && from != "same-origin" && from != ""
+}
+
+// ownInstance returns the living instance of a template that a visitor has launched before. A
+// script of another instance could set a second cookie of the name: two that differ tell
 // nothing.
 func (p *Pages) ownInstance(r *http.Request, template string) (id string, has bool) {
-	if from := r.Header.Get("Sec-Fetch-Site"); !p.deps.Layout.Apart() && (!isWindow(r) || from == "same-origin" || from == "") {
-		return "", false
-	}
 	for _, cookie := range r.CookiesNamed(instanceCookie) {
 		if !instance.ValidID(cookie.Value) || id != "" && id != cookie.Value {
 			return "", false
@@ -155,10 +159,10 @@ func isWindow(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
-// remember sets the cookie, if a window has launched: a launch by a script of another instance
-// must not take its place. It can outlive its instance, which does not count any more then.
-func remember(w http.ResponseWriter, r *http.Request, template, id string) {
-	if !isWindow(r) {
+// remember sets the cookie. If instances share our origin, only a window does: a launch by a
+// script of another instance must not take its place. It can outlive its instance, which does not count any more then.
+func (p *Pages) remember(w http.ResponseWriter, r *http.Request, template, id string) {
+	if !p.deps.Layout.Apart() && !isWindow(r) {
 		return
 	}
 	http.SetCookie(w, &http.Cookie{
@@ -192,7 +196,7 @@ func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 		location = LaunchPrefix + url.PathEscape(name) + "/" + id + "?" + url.Values{"path": {path}}.Encode()
 	}
 	setOwnHeaders(w.Header())
-	remember(w, r, name, id)
+	p.remember(w, r, name, id)
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }

@@ -66,15 +66,16 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		ancestors = neverFramed
 	}
 	if n.progress != nil {
-		writePage(w, n.Code, progressTemplate, n.progress, ancestors, n.progress.hosts...)
+		writePage(w, n.Code, progressTemplate, n.progress.withUsual(), ancestors, n.progress.hosts...)
 		return
 	}
 	writePage(w, n.Code, noticeTemplate, n, ancestors)
 }
 
-// Retry returns after how many seconds the page launches by itself; 0 for never.
+// Retry returns after how many seconds the page launches by itself; 0 for never. Only what has
+// launched does: a link launches nothing.
 func (n Notice) Retry() int {
-	if !n.again || n.Template == "" {
+	if !n.again || n.asked || n.Template == "" {
 		return 0
 	}
 	return int(n.RetryAfter.Seconds())
@@ -82,11 +83,14 @@ func (n Notice) Retry() int {
 
 // Reload returns after how many seconds the page loads again by itself; 0 for never.
 func (n Notice) Reload() int {
-	if !n.asked || n.Template != "" {
+	if !n.asked || n.Template != "" && !n.again {
 		return 0
 	}
 	return int(n.RetryAfter.Seconds())
 }
+
+// RetryWords returns the time of Retry as people write it.
+func (n Notice) RetryWords() string { return inWords(roughly(n.RetryAfter)) }
 
 // ServePlain writes the plain text.
 func (n Notice) ServePlain(w http.ResponseWriter) {

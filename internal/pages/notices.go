@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
@@ -166,13 +167,13 @@ func SlowBodyNotice() Notice {
 
 // BusyInstanceNotice is for a request to an instance that has as many under way as it may.
 func BusyInstanceNotice() Notice {
-	const text = "This instance has too many connections at the moment. Close some of its pages, and try again."
+	const text = "This instance has too many connections at the moment. Close some of its pages. A page that was loaded tries again by itself."
 	return Notice{Code: http.StatusServiceUnavailable, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
 }
 
 // BusyClientNotice is for a client that has as many requests under way as it may.
 func BusyClientNotice() Notice {
-	const text = "Your address has too many connections at the moment. Close some pages, and try again."
+	const text = "Your address has too many connections at the moment. Close some pages. A page that was loaded tries again by itself."
 	return Notice{Code: http.StatusTooManyRequests, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
 }
 
@@ -248,6 +249,19 @@ func badFormNotice(title string, err error) Notice {
 	return n
 }
 
+// limitText says why there is a limit of launches.
+func limitText(limit string) string {
+	switch limit {
+	case admission.Paused:
+		return "Nothing is launched at the moment, because the operator of this service has paused it."
+	case admission.LaunchRate:
+		return "This service limits how often one address can launch, so that there is room for everybody."
+	case admission.ClientInstances:
+		return "This service limits how many instances one address can have, so that there are some for everybody. Stop one that you do not need any more."
+	}
+	return "This service limits how many instances there can be. There is room again when others end."
+}
+
 // notLaunchedNotice is for a launch that failed. It has a button to try again if that
 // can help.
 func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
@@ -260,8 +274,10 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 		n.Title, n.Message = "There is nothing to launch by this name", ""
 		n.Text = "This service has no template with the name " + template + ". The link may be old, or the name may be misspelt."
 	case answer.Limit != "":
-		n.Text = "This service limits how many instances there can be, so that there are some for everybody."
-		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true
+		n.Text = limitText(answer.Limit)
+		// Of the others, somebody has to do something first.
+		n.again = answer.Limit == admission.AllInstances || answer.Limit == admission.TemplateInstances || answer.Limit == admission.LaunchRate
+		n.Template, n.Path, n.Button = template, path, tryAgain
 	case answer.RetryAfter > 0:
 		n.Text = "The service is busy, or does not reach its cluster at the moment. Nothing was launched."
 		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true

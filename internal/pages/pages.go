@@ -45,7 +45,8 @@ type launchView struct {
 	Name     string // the template's title; "" if it has none
 	Path     string // the deep link
 	Button   string
-	Back     string // the address of the visitor's own instance; "" if there is none
+	Has      bool   // the visitor has an instance of the template
+	Back     string // its address; "" if the page must not show it
 	Session  string // that of its session page
 
 	Description string // of the template

@@ -127,13 +127,13 @@ func TestNotices(t *testing.T) {
 		{"nothing here", NothingHereNotice(), 404, false, []string{"nothing at this address"}},
 		{"unknown", MissingNotice(false), 404, false, []string{"<title>No such instance</title>"}},
 		{"unknown at the moment", MissingNotice(true), 503, false, []string{"<title>This instance cannot be found at the moment</title>"}},
-		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node."), ended.Add(72*time.Second), 0), 503, false, []string{
+		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node."), ended.Add(72*time.Second), nil), 503, false, []string{
 			"<title>Starting jupyter</title>", "Waiting for a node.</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
 			`data-phase="pending" data-state="now" aria-current="step"><span class="step">Find a node</span> <span class="state">now</span>`,
 			`data-phase="deploying" data-state="next"`, `data-seconds="72">Launched 72 seconds ago</span>.</p>`, `href="/session/` + kubetest.ID(1) + `"`,
 		}},
-		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Fetching the image x."), ended, 23*time.Second), 503, false, []string{
+		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Fetching the image x."), ended.Add(time.Second), func() time.Duration { return 23 * time.Second }), 503, false, []string{
 			"Fetching the image x.", `data-phase="pending" data-state="done"`, `data-phase="deploying" data-state="now" aria-current="step"`, `data-phase="deployed" data-state="next"`,
 			"It usually takes about 25 seconds.",
 		}},
@@ -233,7 +233,7 @@ func TestFrames(t *testing.T) {
 		wantFrames(t, row.method+" "+row.target, serve(p.Launch(), row.method, row.target, "", row.header...), row.want)
 	}
 	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter"}
-	for name, n := range map[string]Notice{"starting": StartingNotice(inst, kubetest.Noon, 0), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": MissingNotice(false)} {
+	for name, n := range map[string]Notice{"starting": StartingNotice(inst, kubetest.Noon, nil), "failed": FailedNotice(inst), "over": OverNotice(inst), "unknown": MissingNotice(false)} {
 		wantFrames(t, name, serveNotice(n, browserAccept), "'self'")
 		n.FrameAncestors = origins
 		wantFrames(t, name, serveNotice(n, browserAccept), both)
@@ -243,7 +243,7 @@ func TestFrames(t *testing.T) {
 // TestPagesEscape: texts of pods and registries are shown and never run.
 func TestPagesEscape(t *testing.T) {
 	inst := instance.Instance{ID: kubetest.ID(1), Template: hostileText, Reason: hostileText, Message: hostileText, Ended: kubetest.Noon}
-	for name, notice := range map[string]Notice{"starting": StartingNotice(inst, kubetest.Noon, 0), "failed": FailedNotice(inst), "over": OverNotice(inst)} {
+	for name, notice := range map[string]Notice{"starting": StartingNotice(inst, kubetest.Noon, nil), "failed": FailedNotice(inst), "over": OverNotice(inst)} {
 		body := serveNotice(notice, browserAccept).Body.String()
 		if strings.Contains(body, "<img") || strings.Contains(body, "alert(\"x\")") || strings.Count(body, "<script>") > 1 {
 			t.Errorf("%s: the page runs what a pod wrote:\n%s", name, body)

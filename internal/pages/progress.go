@@ -14,13 +14,14 @@ type progressView struct {
 	Template     string
 	Steps        []step
 	Message      string
-	Elapsed      int    // seconds since the launch
+	Elapsed      int    // seconds since the launch; 0 if the instance may have been ready since
 	ElapsedWords string // the same
 	Usual        string // how long a start usually takes; "" if that is not known
 	Events       string // the address that streams its changes
 	Session      string // that of its session page
 
-	hosts []string // of Events, if it is not the page's own
+	hosts []string             // of Events, if it is not the page's own
+	usual func() time.Duration // tells Usual; it costs something
 }
 
 // step is one step of a launch: State is done, now or next.
@@ -47,21 +48,36 @@ func steps(phase instance.Status) []step {
 }
 
 // StartingNotice is for an instance that is not ready yet. Browsers get a page that
-// shows its progress and opens the instance when it is ready. usual is how long a start of its
-// template usually takes; 0 if that is not known.
-func StartingNotice(inst instance.Instance, now time.Time, usual time.Duration) Notice {
-	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
+// shows its progress and opens the instance when it is ready. usual returns how long a start of
+// its template usually takes; 0 if that is not known. It is asked for pages only.
+func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Duration) Notice {
 	view := &progressView{
 		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst.Status), Message: inst.Message,
-		Elapsed: int(elapsed.Seconds()), ElapsedWords: inWords(elapsed), Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID,
+		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
-	if usual > 0 {
-		view.Usual = inWords(roughly(usual))
+	if elapsed := now.Sub(inst.Launched).Truncate(time.Second); elapsed > 0 && elapsed < longestStart {
+		view.Elapsed, view.ElapsedWords = int(elapsed.Seconds()), inWords(elapsed)
 	}
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
 		Plain: "This instance is starting. Try again in a moment.", progress: view,
 	}
+}
+
+// longestStart is how long after its launch an instance that is not ready can still be starting.
+// After that, it was ready once, and its application starts again.
+const longestStart = time.Hour
+
+// withUsual returns the view with what costs something.
+func (v *progressView) withUsual() *progressView {
+	if v.Elapsed == 0 || v.usual == nil {
+		return v
+	}
+	told := *v
+	if usual := v.usual(); usual > 0 {
+		told.Usual = inWords(roughly(usual))
+	}
+	return &told
 }
 
 // roughly rounds a duration as people do who do not know it exactly.

@@ -168,6 +168,10 @@ func TestBackToMine(t *testing.T) {
 		if strings.Contains(w.Body.String(), kubetest.ID(1)) {
 			t.Errorf("with %q, a script of another instance could read the id", header)
 		}
+		wantPage(t, w, 200, "You have an instance of this already. To go back", ">Start another</button>")
+		if strings.Contains(w.Body.String(), "form.submit") {
+			t.Errorf("with %q, it launches by itself", header)
+		}
 	}
 
 	window := []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "cross-site"}

@@ -10,6 +10,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 func titled(name, title, description string) *corev1.PodTemplate {
@@ -48,6 +49,17 @@ func TestPagesTryAgain(t *testing.T) {
 	h, s := newSite()
 	s.launchErr = &admission.Refusal{Limit: admission.AllInstances, Max: 10, RetryAfter: time.Minute}
 	wantPage(t, serve(h, "POST", "/launch/jupyter", "path=tree"), 429, `action="/launch/jupyter" data-retry="60"`, `id="retry"`)
+	if body := serve(h, "GET", "/launch/nowhere", "").Body.String(); strings.Contains(body, "data-retry") {
+		t.Errorf("a link launches by itself: %s", body)
+	}
+	s.templateErr = podtemplate.ErrUnavailable
+	wantPage(t, serve(h, "GET", "/launch/nowhere?path=tree", ""), 503, `<meta http-equiv="refresh" content="5">`, `value="tree"`)
+	for _, limit := range []string{admission.Paused, admission.ClientInstances} {
+		s.launchErr = &admission.Refusal{Limit: limit, RetryAfter: time.Minute}
+		if body := serve(h, "POST", "/launch/jupyter", "").Body.String(); strings.Contains(body, "data-retry") || !strings.Contains(body, "Try again</button>") {
+			t.Errorf("%s: it tries again by itself, or cannot: %s", limit, body)
+		}
+	}
 	s.launchErr = &admission.Refusal{Limit: admission.AllInstances, Max: 10}
 	if body := serve(h, "POST", "/launch/jupyter", "").Body.String(); strings.Contains(body, "data-retry") {
 		t.Errorf("it tries again at once, for ever: %s", body)

@@ -5,8 +5,22 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
+
+// LaunchTimes returns when instances were launched, of which records and tombstones are left.
+func LaunchTimes(records []*Record, tombstones []*corev1.Event) []time.Time {
+	times := make([]time.Time, 0, len(records)+len(tombstones))
+	for _, r := range records {
+		times = append(times, r.launched)
+	}
+	for _, event := range tombstones {
+		times = append(times, instance.FromTombstone(event).Launched)
+	}
+	return times
+}
 
 // startsRead is of how many of a template's newest instances UsualStart reads the pods.
 const startsRead = 20
@@ -21,7 +35,7 @@ func (s *Store) UsualStart(template string) time.Duration {
 	slices.SortFunc(records, func(a, b *Record) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.name, b.name)) })
 	var took []time.Duration
 	for _, r := range records[:min(len(records), startsRead)] {
-		if d := instance.ReadyChangedAt(r.Pod()).Sub(r.Created); d > 0 {
+		if d, ok := instance.StartTook(r.Pod(), s.rules.StartTimeout); ok {
 			took = append(took, d)
 		}
 	}

@@ -70,6 +70,9 @@ func Problems(template *corev1.PodTemplate) []Problem {
 			problems = append(problems, Problem{a.key, named(a.key, err), a.preventsLaunch})
 		}
 	}
+	if problem := uselessSchedule(template); problem != nil {
+		problems = append(problems, Problem{instance.PoolScheduleAnnotation, problem, false})
+	}
 	return problems
 }
 

@@ -54,7 +54,7 @@ func TestAnnotations(t *testing.T) {
 	for _, row := range annotationRows {
 		for _, value := range slices.Concat(row.valid, row.invalid) {
 			valid := slices.Contains(row.valid, value)
-			template := kubetest.Template("t", kubetest.WithTemplateAnnotation(row.key, value))
+			template := kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.PoolSizeAnnotation, "2..20"), kubetest.WithTemplateAnnotation(row.key, value))
 			problems := podtemplate.Problems(template)
 			pod, err := podtemplate.NewPod(template, kubetest.ID(1), kubetest.Token)
 			if _, _, limit := podtemplate.MaxInstances(template); limit != nil {

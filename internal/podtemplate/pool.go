@@ -73,6 +73,23 @@ func PoolFloors(template *corev1.PodTemplate) (PoolSchedule, error) {
 	return parseAnnotation(template, instance.PoolScheduleAnnotation, parsePoolSchedule)
 }
 
+// uselessSchedule returns what is wrong with a valid schedule that has no effect.
+func uselessSchedule(template *corev1.PodTemplate) error {
+	schedule, wrong := PoolFloors(template)
+	bounds, err := PoolSize(template)
+	if wrong != nil || err != nil || len(schedule) == 0 {
+		return nil
+	}
+	most := slices.MaxFunc(schedule, func(a, b poolFloor) int { return a.size - b.size }).size
+	switch {
+	case bounds.IsFixed():
+		return named(instance.PoolScheduleAnnotation, fmt.Errorf("it has no effect, because %s is no range such as 2..20", instance.PoolSizeAnnotation))
+	case most > bounds.Most:
+		return named(instance.PoolScheduleAnnotation, fmt.Errorf("%d is more than the %d that %s allows", most, bounds.Most, instance.PoolSizeAnnotation))
+	}
+	return nil
+}
+
 // At returns how large the pool is at least at a time; 0 if the schedule does not say.
 func (s PoolSchedule) At(now time.Time) int {
 	least := 0

@@ -62,3 +62,22 @@ func TestPoolSchedule(t *testing.T) {
 		t.Errorf("51 lines: got %v, %v", floors, err)
 	}
 }
+
+// A schedule that has no effect is reported.
+func TestUselessSchedule(t *testing.T) {
+	for _, test := range []struct{ size, schedule, says string }{
+		{"2..20", "Mon 08:00-18:00 UTC 20", ""}, {"2..20", "Mon 08:00-18:00 UTC 1; Tue 08:00-18:00 UTC 21", "21 is more than the 20 that binder-project.org/pool-size allows"},
+		{"5", "Mon 08:00-18:00 UTC 5", "it has no effect"}, {"", "Mon 08:00-18:00 UTC 5", "it has no effect"}, {"2..20", "", ""},
+	} {
+		template := kubetest.Template("t")
+		for key, value := range map[string]string{instance.PoolSizeAnnotation: test.size, instance.PoolScheduleAnnotation: test.schedule} {
+			if value != "" {
+				template.Annotations[key] = value
+			}
+		}
+		problems := podtemplate.Problems(template)
+		if (len(problems) > 0) != (test.says != "") || len(problems) > 0 && (!strings.Contains(problems[0].Err.Error(), test.says) || problems[0].PreventsLaunch) {
+			t.Errorf("%q, %q: got %+v", test.size, test.schedule, problems)
+		}
+	}
+}

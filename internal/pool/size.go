@@ -34,8 +34,9 @@ const (
 
 // Launches is what Size asks the read model.
 type Launches interface {
-	// Instances returns a template's instances, also those that have ended of late.
-	Instances(template string) []instance.Instance
+	// LaunchTimes returns when a template's instances were launched, also of those that have
+	// ended of late.
+	LaunchTimes(template string) []time.Time
 	// WarmPods returns a template's warm pods.
 	WarmPods(template string) []*corev1.Pod
 }
@@ -48,12 +49,8 @@ func Size(from Launches, template *corev1.PodTemplate, now time.Time) int {
 		return bounds.Most
 	}
 	schedule, _ := podtemplate.PoolFloors(template) // nil with an error
-	var launches []time.Time
-	for _, inst := range from.Instances(template.Name) {
-		launches = append(launches, inst.Launched)
-	}
-	replaced := startsIn(from.WarmPods(template.Name), now) + longestWait + sizeFor
-	return bounds.Within(max(schedule.At(now), needed(launches, replaced, now)))
+	replaced := startsIn(from.WarmPods(template.Name), podtemplate.Hash(template)) + longestWait + sizeFor
+	return bounds.Within(max(schedule.At(now), needed(from.LaunchTimes(template.Name), replaced, now)))
 }
 
 // needed returns how many warm pods would have served all launches of the last hour, if each
@@ -74,23 +71,21 @@ func needed(launches []time.Time, replaced time.Duration, now time.Time) int {
 	return max(peak, int(math.Ceil(mean+2*math.Sqrt(mean))))
 }
 
-// startsIn returns how long a pod of a template needs until it is ready: as long as nine of
-// ten of its warm pods took, or have taken until now.
-func startsIn(pods []*corev1.Pod, now time.Time) time.Duration {
+// startsIn returns how long a pod of a version of a template needs until it is ready: as long as
+// most of its warm pods took that are ready. What others have taken until now does not count: a
+// pod that waits for a node, or ends, says nothing of a start.
+func startsIn(pods []*corev1.Pod, hash string) time.Duration {
 	var took []time.Duration
 	for _, pod := range pods {
-		switch {
-		case instance.IsServing(pod):
-			took = append(took, instance.ReadyChangedAt(pod).Sub(pod.CreationTimestamp.Time))
-		case now.Sub(pod.CreationTimestamp.Time) > usualStart:
-			took = append(took, now.Sub(pod.CreationTimestamp.Time))
+		if d, ok := instance.StartTook(pod, longestStart); ok && pod.Labels[instance.TemplateHashLabel] == hash {
+			took = append(took, d)
 		}
 	}
 	if len(took) == 0 {
 		return usualStart
 	}
 	slices.Sort(took)
-	return max(0, min(took[len(took)*9/10], longestStart))
+	return took[(len(took)-1)*9/10]
 }
 
 // sized is the size that a pool of a range had when it was last computed.

@@ -1,8 +1,11 @@
 package pool
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,22 +62,28 @@ func minutes(n int) func(func(time.Duration) bool) {
 
 func TestStartsIn(t *testing.T) {
 	now := kubetest.Noon
-	pod := func(age, start time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
-		return kubetest.Pod(kubetest.ID(1), now.Add(-age), append([]func(*corev1.Pod){kubetest.ReadySince(now.Add(start - age))}, changes...)...)
+	pod := func(start time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
+		created := now.Add(-2 * time.Hour)
+		return kubetest.Pod(kubetest.ID(1), created, append([]func(*corev1.Pod){kubetest.ReadySince(created.Add(start))}, changes...)...)
 	}
+	five := pod(5 * time.Second)
 	for name, test := range map[string]struct {
 		pods []*corev1.Pod
 		want time.Duration
 	}{
-		"none":                         {nil, usualStart},
-		"one":                          {[]*corev1.Pod{pod(time.Hour, 5*time.Second)}, 5 * time.Second},
-		"the slow ones count":          {[]*corev1.Pod{pod(time.Hour, 5*time.Second), pod(time.Hour, 40*time.Second)}, 40 * time.Second},
-		"only starting":                {[]*corev1.Pod{pod(10*time.Second, 0, kubetest.Starting)}, usualStart},
-		"starting for long":            {[]*corev1.Pod{pod(2*time.Minute, 0, kubetest.Starting)}, 2 * time.Minute},
-		"it was not ready for a while": {[]*corev1.Pod{pod(2*time.Hour, time.Hour)}, longestStart},
-		"by a clock that is behind":    {[]*corev1.Pod{pod(time.Hour, -time.Minute)}, 0},
+		"none":                      {nil, usualStart},
+		"one":                       {[]*corev1.Pod{five}, 5 * time.Second},
+		"one of two is slow":        {[]*corev1.Pod{pod(40 * time.Second), five}, 5 * time.Second},
+		"most are slow":             {[]*corev1.Pod{five, pod(40 * time.Second), pod(40 * time.Second)}, 40 * time.Second},
+		"only starting":             {[]*corev1.Pod{pod(0, kubetest.Starting)}, usualStart},
+		"being deleted":             {[]*corev1.Pod{pod(time.Minute, kubetest.Deleting), five}, 5 * time.Second},
+		"on a silent node":          {[]*corev1.Pod{pod(0, kubetest.OnSilentNode(now)), five}, 5 * time.Second},
+		"of an earlier version":     {[]*corev1.Pod{pod(time.Minute, kubetest.WithLabel(instance.TemplateHashLabel, "another")), five}, 5 * time.Second},
+		"not ready for a while":     {[]*corev1.Pod{pod(time.Hour), five}, 5 * time.Second},
+		"restarted":                 {[]*corev1.Pod{pod(time.Minute, func(p *corev1.Pod) { p.Status.ContainerStatuses[0].RestartCount = 1 }), five}, 5 * time.Second},
+		"by a clock that is behind": {[]*corev1.Pod{pod(-time.Minute)}, 0},
 	} {
-		if got := startsIn(test.pods, now); got != test.want {
+		if got := startsIn(test.pods, poolHash); got != test.want {
 			t.Errorf("%s: got %s, want %s", name, got, test.want)
 		}
 	}
@@ -235,11 +244,22 @@ func aDay(random *rand.Rand, midnight time.Time) (launches []time.Time) {
 // fixed sizes: it serves about as many launches warm as the largest, for a fraction of its pods.
 func TestDayOfLaunches(t *testing.T) {
 	launches := aDay(rand.New(rand.NewPCG(1, 2)), kubetest.Noon)
+	documented, err := os.ReadFile("../../docs/templates.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	run := func(bounds podtemplate.PoolBounds) (warm, podHours float64) {
 		d := &day{now: kubetest.Noon, starts: map[string]time.Time{}, view: view{hash: poolHash}}
 		d.run(bounds, 20*time.Second, launches)
 		warm, podHours = float64(d.warm)/float64(len(launches)), d.paid.Hours()
-		t.Logf("%2d..%2d: %.1f %% of %d launches warm, %.0f pod-hours, %d pods made", bounds.Least, bounds.Most, 100*warm, len(launches), podHours, d.made)
+		size := fmt.Sprint(bounds.Least)
+		if !bounds.IsFixed() {
+			size = fmt.Sprintf("%d..%d", bounds.Least, bounds.Most)
+		}
+		row := fmt.Sprintf("| `%s` | %.1f %% | %.0f |", size, 100*warm, podHours)
+		if !strings.Contains(string(documented), row) {
+			t.Errorf("docs/templates.md does not have the row %s, of %d launches", row, len(launches))
+		}
 		return warm, podHours
 	}
 	follows, paid := run(podtemplate.PoolBounds{Least: 2, Most: 30})

@@ -146,7 +146,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case inst.Status == instance.StatusFailed:
 		p.turnAway(w, r, inst.Template, pages.FailedNotice(inst))
 	case inst.Status != instance.StatusDeployed:
-		p.turnAway(w, r, inst.Template, pages.StartingNotice(inst, p.now(), p.deps.UsualStart(inst.Template)))
+		p.turnAway(w, r, inst.Template, pages.StartingNotice(inst, p.now(), func() time.Duration { return p.deps.UsualStart(inst.Template) }))
 	case inst.Unsure:
 		if !isWebSocket(r.Header) {
 			p.toucher(inst, r)() // the visitor asks for it, so it is in use

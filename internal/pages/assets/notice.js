@@ -1,6 +1,6 @@
 'use strict';
 // Shows times in the visitor's time zone and language, and tries again by itself what can
-// succeed later.
+// succeed later, while somebody looks at the page.
 for (const time of document.querySelectorAll('time')) {
   time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: 'long', timeStyle: 'short' });
 }
@@ -9,16 +9,31 @@ for (const time of document.querySelectorAll('time')) {
   if (form === null) {
     return;
   }
+  const button = form.querySelector('button');
   const message = document.getElementById('retry');
-  const due = performance.now() + form.dataset.retry * 1000;
+  // Many were refused at the same moment: they do not come back at the same moment.
+  let left = Math.ceil(form.dataset.retry * (1 + Math.random() / 4));
   const timer = setInterval(() => {
-    const seconds = Math.ceil((due - performance.now()) / 1000);
-    if (seconds > 0) {
-      message.textContent = `This page tries again by itself in ${seconds} seconds.`;
+    if (document.visibilityState !== 'visible') {
       return;
     }
+    left--;
+    if (left > 0) {
+      message.textContent = `This page tries again by itself in ${left > 90 ? `${Math.ceil(left / 60)} minutes` : `${left} s`}.`;
+      return;
+    }
+    form.requestSubmit();
+  }, 1000);
+  form.addEventListener('submit', () => {
     clearInterval(timer);
     message.textContent = 'Launching …';
-    form.submit();
-  }, 1000);
+    button.disabled = true;
+  });
+  addEventListener('pageshow', (event) => {
+    if (event.persisted) { // the visitor came back
+      clearInterval(timer);
+      message.textContent = '';
+      button.disabled = false;
+    }
+  });
 })();

@@ -5,13 +5,15 @@
   const progress = document.getElementById('progress');
   const message = document.getElementById('message');
   const elapsed = document.getElementById('elapsed');
-  const began = performance.now() - elapsed.dataset.seconds * 1000;
-  const tick = () => {
-    const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
-    elapsed.textContent = `Launched ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} ago`;
-  };
-  tick();
-  setInterval(tick, 1000);
+  if (elapsed !== null) {
+    const began = performance.now() - elapsed.dataset.seconds * 1000;
+    const tick = () => {
+      const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
+      elapsed.textContent = `Launched ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} ago`;
+    };
+    tick();
+    setInterval(tick, 1000);
+  }
   // Another replica may be a moment behind and serve this page again. After a reload,
   // the page pauses before the next one.
   const [navigation] = performance.getEntriesByType('navigation');
