@@ -250,7 +250,7 @@ func TestRefusal(t *testing.T) {
 
 // An instance that ends while Events are refused may be forgotten; no other.
 func TestMayBeForgotten(t *testing.T) {
-	l := NewLoad(nil, NewLedger(), 1)
+	l := &Load{ledger: NewLedger()}
 	for id, deleted := range map[string]time.Time{"before": at(0), "in": at(10), "after": at(30), "alive": {}} {
 		l.ledger.SawPod(Pod{UID: id, ID: id, Deleted: deleted}, false, at(40))
 	}
