@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
@@ -177,6 +178,23 @@ func (b *browser) await(within time.Duration, expression string) {
 			require.FailNow(b.t, "timed out", "%s is not true after %s (%v) at %s:\n%.2000s", expression, within, err, b.address(), text)
 		}
 		pause(b.ctx, 100*time.Millisecond)
+	}
+}
+
+// wantAccessible checks the present page with axe-core, in both themes, with all of it shown.
+func (b *browser) wantAccessible() {
+	b.t.Helper()
+	require.NoError(b.t, installFrontends())
+	axe, err := os.ReadFile(filepath.Join(frontends, "axe-core", "axe.min.js"))
+	require.NoError(b.t, err)
+	for _, scheme := range []string{"dark", "light"} {
+		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		found := eval[string](b, string(axe)+`;
+			document.querySelectorAll('details').forEach((details) => { details.open = true; });
+			axe.run().then((all) => all.violations.map((v) => v.help + ': ' + v.nodes.map((n) => n.target.join(' ')).join(', ')).join('\n'))`)
+		assert.Empty(b.t, found, "%s, %s", b.address(), scheme)
 	}
 }
 

@@ -77,6 +77,7 @@ func TestPagesAfterTheCull(t *testing.T) {
 	assert.Equal(t, "echo-short was closed because it was not used", b.text("h1"))
 	assert.Contains(t, b.text("dl"), "cull timeout is 6s")
 	b.screenshot("culled")
+	b.wantAccessible()
 	b.click("button")
 	b.await(pageWait, `!location.pathname.includes('`+instance.ID+`')`)
 	b.awaitInstance("echo-short", "/")
@@ -96,12 +97,14 @@ func TestPagesWhileStarting(t *testing.T) {
 	assert.Equal(t, "done", b.text("li[data-phase=pending] .state"))
 	assert.Regexp(t, `^Launched \d:\d\d ago$`, b.text("#elapsed"))
 	b.screenshot("starting")
+	b.wantAccessible()
 	loads := b.loadCount()
 
 	instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
 	b.await(pageWait, `document.querySelector('h1').textContent === 'echo-late failed'`)
 	assert.Contains(t, b.text("dl"), "StartTimeout")
 	b.screenshot("failed")
+	b.wantAccessible()
 	pause(b.ctx, 3*time.Second)
 	assert.Equal(t, loads+1, b.loadCount(), "documents loaded")
 	b.wantNoPageErrors()
@@ -137,6 +140,7 @@ func TestPagesNotFound(t *testing.T) {
 		assert.Equal(t, want, b.text("h1"), path)
 		if path == "/user/"+unknownID+"/" {
 			b.screenshot("unknown")
+			b.wantAccessible()
 		}
 	}
 	b.wantNoPageErrors()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -26,6 +27,7 @@ func TestSessionPage(t *testing.T) {
 	assert.Equal(t, "Your echo", b.text("h1"))
 	b.await(pageWait, `/^\d+:\d\d:\d\d$/.test(document.getElementById('left').textContent)`)
 	b.screenshot("session")
+	b.wantAccessible()
 	eval[bool](b, `(document.getElementById('timeout').value = '7200', true)`)
 	b.click("form button")
 	b.await(pageWait, `/^2:\d\d:\d\d$/.test(document.getElementById('left')?.textContent)`) // and the lag
@@ -37,6 +39,7 @@ func TestSessionPage(t *testing.T) {
 	b.open(browserHost + "/launch/echo?path=a")
 	assert.Equal(t, "Go back to it", b.text("main a.button"))
 	b.screenshot("back")
+	b.wantAccessible()
 	b.click("main a.button")
 	b.await(pageWait, `location.pathname === '/user/`+instance.ID+`/a'`)
 	scripted := eval[string](b, `fetch('/launch/echo').then((answer) => answer.text())`)
@@ -66,4 +69,23 @@ func TestWatchWarns(t *testing.T) {
 	events := string(suite.API.WithExtraTimeout(harness.StartTimeout+time.Minute+removalMargin).
 		Do(t, http.MethodGet, "/applications/echo/"+instance.ID+"?watch=true", "", "Accept", "text/event-stream").Body)
 	assert.Regexp(t, `(?s)event: progress\ndata: \{"phase":"deployed".*event: warning\ndata: \{"phase":"deployed",[^\n]*"cull-at":"[^\n]*\n.*event: progress\ndata: \{"phase":"deleted"`, events)
+}
+
+// TestStartPage follows a visitor from the start page, which offers templates with a title.
+func TestStartPage(t *testing.T) {
+	t.Parallel()
+	suite.CopyTemplate(t, "echo", "echo-titled", func(template *corev1.PodTemplate) {
+		template.Annotations = map[string]string{
+			"binder-project.org/port": "8888", "binder-project.org/title": "Echo, for all", "binder-project.org/description": "It answers with what it is asked.",
+		}
+	})
+	b := openBrowser(t)
+	b.open(browserHost + "/")
+	assert.Contains(t, b.text("main"), "Echo, for all\nIt answers with what it is asked.")
+	assert.NotContains(t, b.text("main"), "echo-warm", "it has no title")
+	b.screenshot("start")
+	b.wantAccessible()
+	b.click(`a[href="/launch/echo-titled"]`)
+	b.awaitInstance("echo-titled", "/")
+	b.wantNoPageErrors()
 }

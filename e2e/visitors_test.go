@@ -168,6 +168,7 @@ func TestRestartIsTold(t *testing.T) {
 	b.awaitHeading("echo was restarted")
 	assert.Contains(t, b.text("main"), "exited with code 3, and was started again, once.")
 	b.screenshot("restarted")
+	b.wantAccessible()
 	b.wantNoPageErrors()
 	b.click("a.button")
 	b.await(pageWait, `document.body.innerText.includes('"query":"x=1"')`)
