@@ -113,12 +113,14 @@ const ReportLag = 15 * time.Second
 // failed, as clients were told, unless it becomes Ready.
 func StartEnds(pod *corev1.Pod, startTimeout time.Duration) time.Time {
 	began, created := ReadyChangedAt(pod), pod.CreationTimestamp.Time
-	unreported := Condition(pod, corev1.PodReady) == nil
-	if unreported || began.Sub(created) >= startTimeout && !WasReady(pod) {
+	if Unreported(pod) || began.Sub(created) >= startTimeout && !WasReady(pod) {
 		return created.Add(startTimeout + ReportLag)
 	}
 	return began.Add(startTimeout)
 }
+
+// Unreported reports whether no kubelet has written of a pod yet.
+func Unreported(pod *corev1.Pod) bool { return Condition(pod, corev1.PodReady) == nil }
 
 // IsServing reports whether somebody who is given the pod can visit it at once.
 func IsServing(pod *corev1.Pod) bool {

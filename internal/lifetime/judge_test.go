@@ -135,6 +135,7 @@ func TestJudge(t *testing.T) {
 		says   string // part of the message and detail
 	}{
 		{"just launched", all(), 0, Keep, ""},
+		{"its cull timeout is over before its start has failed", all(kubetest.Unscheduled, timeout("1s")), 5*time.Minute + 14*time.Second, Keep, ""},
 		{"idle for its timeout, but a use may not be written yet", all(), time.Hour, Keep, ""},
 		{"completed", kubetest.Completed, 0, End, "ended by itself"},
 		{"too old and completed", all(kubetest.Completed, maxAge("1m")), time.Hour, End, "ended by itself"},

@@ -95,6 +95,9 @@ func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance.EndReason) {
 	timeout := r.CullTimeoutOf(pod)
 	idle := r.idleSince(pod, last).Add(timeout).Add(r.Lag(timeout)) // one by one: the sum of the durations can overflow
+	if failed := instance.StartEnds(pod, r.StartTimeout); instance.Unreported(pod) && idle.Before(failed) {
+		idle = failed // nobody could use it until then
+	}
 	if age := r.MaxAgeOf(pod); age > 0 {
 		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(idle) {
 			return launched.Add(age), instance.EndExpired
