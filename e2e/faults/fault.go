@@ -104,14 +104,7 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 		o.Held += time.Duration(random.Int64N(int64(time.Second)))
 	}
 	began := time.Now()
-	if fault.Unsure {
-		w.Load.unsure.Store(&unsure{began, fault.Away, fault.Blind})
-		defer w.Load.unsure.Store(nil)
-	}
-	if fault.Forgets {
-		w.Load.forgets.Store(&span{first: began})
-		defer w.Load.forgets.Store(nil)
-	}
+	defer w.expect(fault, began)()
 	undo, err := fault.Make(ctx, w, random)
 	if err != nil {
 		if undo != nil {
@@ -144,6 +137,20 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 	o.Findings = w.Ledger.Judge(bounds, well, time.Now(), fault.Ends)
 	o.RepeatedInLogs = w.repeatedInLogs(ctx, began)
 	return o, nil
+}
+
+// expect tells the load what the fault may cause, until end.
+func (w *World) expect(fault Fault, began time.Time) (end func()) {
+	if fault.Unsure {
+		w.Load.unsure.Store(&unsure{began, fault.Away, fault.Blind})
+	}
+	if fault.Forgets {
+		w.Load.forgets.Store(&span{first: began})
+	}
+	return func() {
+		w.Load.unsure.Store(nil)
+		w.Load.forgets.Store(nil)
+	}
 }
 
 // awaitWell waits until nothing has failed for a while after a time, and both replicas are
