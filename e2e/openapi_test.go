@@ -21,6 +21,8 @@ func notProvoked(operations map[string][]string) map[string]string {
 	reasons := map[string]string{
 		"stopInstance 503": "the API server would have to be away; TestLauncherFails has this answer",
 		"getInstance 503":  "the API server would have to be away; TestUnknownWhileBehind has this answer",
+
+		"keepInstanceAlive 503": "the API server would have to be away; TestKeepAliveMeetsOthers has the error",
 	}
 	for operation := range operations {
 		reasons[operation+" 421"] = "the service under test has no --instance-domain; TestAppAtEveryHost has this answer"
@@ -80,8 +82,16 @@ func TestEveryAnswerIsSeen(t *testing.T) {
 		{"GET", one, "", []string{"Accept", "text/event-stream"}, 200},
 		{"HEAD", one, "", nil, 200},
 		{"GET", "/applications/echo/" + unknownID, "", nil, 404},
+		{"GET", one + "?watch=maybe", "", []string{"Accept", "text/event-stream"}, 422},
+		{"POST", one + "/keep-alive", `{"cull-timeout": 3600000}`, nil, 200},
+		{"POST", one + "/keep-alive", `{"cull-timeout": 3660000}`, nil, 429},
+		{"POST", one + "/keep-alive", `{"cull-timeout": 0}`, nil, 422},
+		{"POST", one + "/keep-alive", large, nil, 413},
+		{"POST", one + "/keep-alive", "", elsewhere, 403},
+		{"POST", "/applications/echo/" + unknownID + "/keep-alive", "", nil, 404},
 		{"DELETE", one, "", nil, 403},
 		{"DELETE", one, "", key, 200},
+		{"POST", one + "/keep-alive", "", nil, 410},
 		{"DELETE", "/applications/echo/" + unknownID, "", key, 404},
 		{"GET", "/preload/" + preloaded, "", key, 200},
 		{"POST", "/preload/" + preloaded, "", nil, 403},

@@ -278,6 +278,9 @@ func (d *Document) checkSchema(name string, value []byte) error {
 func (d *Document) checkEvents(stream string) error {
 	for block := range strings.SplitSeq(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
 		data, ok := strings.CutPrefix(block, "event: progress\ndata: ")
+		if !ok {
+			data, ok = strings.CutPrefix(block, "event: warning\ndata: ")
+		}
 		if !ok && block != ":" {
 			return fmt.Errorf("the answer: %q is not described", block)
 		}
