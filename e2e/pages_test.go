@@ -24,7 +24,7 @@ func (b *browser) awaitInstance(template, path string) *harness.Instance {
 	b.t.Helper()
 	b.await(harness.StartTimeout+pageWait, `/^\/user\/[0-9a-f]{32}\//.test(location.pathname)`)
 	address := b.address()
-	match := regexp.MustCompile(`^` + regexp.QuoteMeta(browserHost) + `/user/([0-9a-f]{32})(/.*)$`).FindStringSubmatch(address)
+	match := regexp.MustCompile(`^(?:` + regexp.QuoteMeta(browserHost) + `|` + regexp.QuoteMeta(trustedHost) + `)/user/([0-9a-f]{32})(/.*)$`).FindStringSubmatch(address)
 	require.NotNil(b.t, match, address)
 	assert.Equal(b.t, path, match[2])
 	return suite.Adopt(b.t, template, match[1])

@@ -14,15 +14,19 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
 
+// trustedHost is the public host by an address that Chromium trusts as one of HTTPS: only to such
+// it tells who has led to a page, and only then the launch page leads back.
+const trustedHost = "http://" + harness.PublicHost
+
 // TestSessionPage follows a visitor who extends an instance, comes back to it by the launch
 // link, sees that somebody has stopped it, and stops another one.
 func TestSessionPage(t *testing.T) {
 	t.Parallel()
 	b := openBrowser(t)
-	b.open(browserHost + "/launch/echo")
+	b.open(trustedHost + "/launch/echo")
 	instance := b.awaitInstance("echo", "/")
 	instance.AwaitDeployed(t)
-	session := browserHost + "/session/" + instance.ID
+	session := trustedHost + "/session/" + instance.ID
 	b.open(session)
 	assert.Equal(t, "Your echo", b.text("h1"))
 	b.await(pageWait, `/^\d+:\d\d:\d\d$/.test(document.getElementById('left').textContent)`)
@@ -36,7 +40,7 @@ func TestSessionPage(t *testing.T) {
 	assert.Equal(t, "2h0m0s", annotations["binder-project.org/cull-timeout"])
 	assert.Equal(t, "keep-alive", annotations["binder-project.org/last-activity-source"])
 
-	b.open(browserHost + "/launch/echo?path=a")
+	b.open(trustedHost + "/launch/echo?path=a")
 	assert.Equal(t, "Go back to it", b.text("main a.button"))
 	b.screenshot("back")
 	b.wantAccessible()
@@ -50,10 +54,10 @@ func TestSessionPage(t *testing.T) {
 	require.Equal(t, http.StatusOK, answer.Code)
 	b.awaitHeading("echo was stopped") // by itself
 
-	b.open(browserHost + "/launch/echo") // which launches, because nothing lives
+	b.open(trustedHost + "/launch/echo") // which launches, because nothing lives
 	another := b.awaitInstance("echo", "/")
 	another.AwaitDeployed(t)
-	b.open(browserHost + "/session/" + another.ID)
+	b.open(trustedHost + "/session/" + another.ID)
 	b.click("details:last-of-type summary")
 	b.click("button.danger")
 	b.awaitHeading("echo was stopped")

@@ -133,9 +133,9 @@ func TestNotices(t *testing.T) {
 			`data-phase="pending" data-state="now" aria-current="step"><span class="step">Find a node</span> <span class="state">now</span>`,
 			`data-phase="deploying" data-state="next"`, `data-seconds="72">Launched 72 seconds ago</span>.</p>`, `href="/session/` + kubetest.ID(1) + `"`,
 		}},
-		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Fetching the image x."), ended.Add(time.Second), func() time.Duration { return 23 * time.Second }), 503, false, []string{
+		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Fetching the image x."), ended, func() time.Duration { return 23 * time.Second }), 503, false, []string{
 			"Fetching the image x.", `data-phase="pending" data-state="done"`, `data-phase="deploying" data-state="now" aria-current="step"`, `data-phase="deployed" data-state="next"`,
-			"It usually takes about 25 seconds.",
+			`data-seconds="0">Launched 0 seconds ago</span>. It usually takes about 25 seconds.`,
 		}},
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{
 			"<title>jupyter failed</title>", "ImagePullBackOff", "image x: not found", "Launch a new one",

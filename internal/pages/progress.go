@@ -14,7 +14,8 @@ type progressView struct {
 	Template     string
 	Steps        []step
 	Message      string
-	Elapsed      int    // seconds since the launch; 0 if the instance may have been ready since
+	Timed        bool   // it has not been ready since its launch, so these are shown
+	Elapsed      int    // seconds since the launch
 	ElapsedWords string // the same
 	Usual        string // how long a start usually takes; "" if that is not known
 	Events       string // the address that streams its changes
@@ -55,9 +56,8 @@ func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Dur
 		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst.Status), Message: inst.Message,
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
-	if elapsed := now.Sub(inst.Launched).Truncate(time.Second); elapsed > 0 && elapsed < longestStart {
-		view.Elapsed, view.ElapsedWords = int(elapsed.Seconds()), inWords(elapsed)
-	}
+	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
+	view.Timed, view.Elapsed, view.ElapsedWords = elapsed < longestStart, int(elapsed.Seconds()), inWords(elapsed)
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
 		Plain: "This instance is starting. Try again in a moment.", progress: view,
@@ -70,7 +70,7 @@ const longestStart = time.Hour
 
 // withUsual returns the view with what costs something.
 func (v *progressView) withUsual() *progressView {
-	if v.Elapsed == 0 || v.usual == nil {
+	if !v.Timed || v.usual == nil {
 		return v
 	}
 	told := *v

@@ -69,3 +69,12 @@ func TestPagesTryAgain(t *testing.T) {
 		t.Errorf("the page of an ended instance launches by itself: %s", body)
 	}
 }
+
+// An application that starts again after hours is not timed from its launch.
+func TestProgressOfARestart(t *testing.T) {
+	inst := instance.Instance{ID: kubetest.ID(1), Template: "jupyter", Status: instance.StatusDeploying, Launched: kubetest.Noon.Add(-3 * time.Hour)}
+	page := serveNotice(StartingNotice(inst, kubetest.Noon, func() time.Duration { return time.Second }), browserAccept).Body.String()
+	if strings.Contains(page, "data-seconds") || strings.Contains(page, "usually") {
+		t.Errorf("got %s", page)
+	}
+}
