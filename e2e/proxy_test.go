@@ -117,7 +117,7 @@ func TestProxyErrorPages(t *testing.T) {
 	t.Parallel()
 	t.Run("unknown", func(t *testing.T) {
 		t.Parallel()
-		for _, path := range []string{"/user/" + unknownID + "/", "/user/" + unknownID, "/user/1/", "/user/", "/"} {
+		for _, path := range []string{"/user/" + unknownID + "/", "/user/" + unknownID, "/user/1/", "/user/", "/nothing"} {
 			code, page := visit(t, http.MethodGet, "http://"+harness.PublicHost+path, nil)
 			assert.Equal(t, http.StatusNotFound, code, "%s: %s", path, page)
 		}
