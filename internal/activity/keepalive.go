@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// keepAlivePause is the most that lies between two writes that KeepAlive makes of an
-	// instance. Anyone who knows an id can ask at any rate.
+	// keepAlivePause is the least time between two writes that KeepAlive makes of an instance,
+	// unless uses of it are written more often than that. Anyone who knows an id can ask at any
+	// rate.
 	keepAlivePause = 5 * time.Second
 	// keepAliveTries is how often KeepAlive writes while others write to the same pod.
 	keepAliveTries = 5
@@ -57,7 +58,7 @@ func (t *Tracker) KeepAlive(ctx context.Context, id string, timeout time.Duratio
 // keepAlive makes one try, unless there is nothing to write.
 func (t *Tracker) keepAlive(ctx context.Context, pod *corev1.Pod, timeout time.Duration) error {
 	now, rules := t.deps.Now(), t.deps.Rules
-	if instance.FromPod(pod, nil, now, rules.StartTimeout).HasEnded() {
+	if !instance.FromPod(pod, nil, now, rules.StartTimeout).Alive() {
 		return instance.ErrEnded
 	}
 	// The culler deletes the version that it has judged. Who writes to a pod that is too old

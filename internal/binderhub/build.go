@@ -168,7 +168,7 @@ func (s *stream) launch(ctx context.Context) (err error) {
 // follow tells of the instance until its launch has ended. Then it waits for the client to go,
 // or for the end of this replica.
 func (s *stream) follow(ctx context.Context) {
-	if protocol.StreamChanges(ctx, s.w, s.hub.deps.Instances, s.id, instance.Instance.IsSettled, s.describe, s.encode) != nil {
+	if protocol.StreamChanges(ctx, s.w, s.hub.deps.Instances, s.id, instance.Status.Settled, s.describe, s.encode) != nil {
 		return // the client has gone, or comes back with the instance's id
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyFor)

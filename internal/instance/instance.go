@@ -98,15 +98,7 @@ type Instance struct {
 }
 
 // Alive reports whether the instance can be used, or may yet become usable.
-func (i Instance) Alive() bool {
-	return i.Status != StatusFailed && i.Status != StatusDeleted
-}
-
-// IsSettled reports whether a client that waits for the launch has its answer.
-func (i Instance) IsSettled() bool { return i.Status.Settled() }
-
-// HasEnded reports whether the instance can neither be used nor become usable.
-func (i Instance) HasEnded() bool { return !i.Alive() }
+func (i Instance) Alive() bool { return !i.Status.Over() }
 
 // FromPod returns the instance of a pod. warnings are its Warning Events, as SlimWarning
 // leaves them. An instance that has waited for startTimeout or longer at the time now,

@@ -28,6 +28,9 @@ func Statuses() []Status {
 // instance is deployed, has failed or has ended.
 func (s Status) Settled() bool { return s != StatusPending && s != StatusDeploying }
 
+// Over reports whether an instance can neither be used nor become usable.
+func (s Status) Over() bool { return s == StatusFailed || s == StatusDeleted }
+
 // finding is what a pod and its Warning Events say about an instance: its status, and
 // the fields of Instance of the same names. The output is that of LastOutput, which ends the
 // message.

@@ -107,7 +107,7 @@ func (p *Pages) living(w http.ResponseWriter, r *http.Request) (inst instance.In
 		p.answer(w, r, MissingNotice(inst.Unsure))
 	case inst.Status == instance.StatusFailed:
 		p.answer(w, r, FailedNotice(inst))
-	case inst.HasEnded():
+	case !inst.Alive():
 		p.answer(w, r, OverNotice(inst))
 	default:
 		return inst, true

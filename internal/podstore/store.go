@@ -22,7 +22,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/lifetime"
 )
 
@@ -300,7 +299,7 @@ func (s *Store) Count() (instances, warm int) {
 		case r.IsDeleting:
 		case r.IsWarm:
 			warm++
-		case r.IsInstance && r.Status() != instance.StatusFailed && r.Status() != instance.StatusDeleted:
+		case r.IsInstance && !r.Status().Over():
 			instances++
 		}
 	}

@@ -208,7 +208,7 @@ func (v view) hasFailed(pod *corev1.Pod, now time.Time, startTimeout time.Durati
 		warnings = v.warnings(pod)
 	}
 	status := instance.FromPod(pod, warnings, now, startTimeout).Status
-	return status == instance.StatusFailed || status == instance.StatusDeleted || instance.Restarts(pod) >= mostRestarts
+	return status.Over() || instance.Restarts(pod) >= mostRestarts
 }
 
 // bestFirst orders warm pods: those that serve first, then the older ones.

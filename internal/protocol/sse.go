@@ -39,9 +39,9 @@ func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id 
 	draining context.Context, describe func(instance.Instance) ProgressEvent) {
 	ctx, end := BeginEvents(w, r, draining)
 	defer end()
-	last := instance.Instance.IsSettled
+	last := instance.Status.Settled
 	if watch {
-		last = instance.Instance.HasEnded
+		last = instance.Status.Over
 	}
 	_ = StreamChanges(ctx, w, instances, id, last, describe, encodeEvent) // the client has gone, or comes back
 }
@@ -51,7 +51,7 @@ func StreamEvents(w http.ResponseWriter, r *http.Request, instances Awaiter, id 
 // change with time: it is asked again each keepAlivePeriod. It is an error if the client has
 // gone, if ctx is done, or if the instance is not known.
 func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, instances Awaiter, id string,
-	last func(instance.Instance) bool, describe func(instance.Instance) E, encode func(E) string) error {
+	last func(instance.Status) bool, describe func(instance.Instance) E, encode func(E) string) error {
 	var sent E
 	for {
 		period, stop := context.WithTimeout(ctx, keepAlivePeriod)
@@ -72,7 +72,7 @@ func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, ins
 		if err := SendNow(w, text); err != nil {
 			return err
 		}
-		if last(inst) {
+		if last(inst.Status) {
 			return nil
 		}
 	}
