@@ -22,7 +22,7 @@ const (
 	poolSize      = 3                      // of it
 	usedSlots     = 4                      // instances that are in use at any time
 	usedTimeout   = 30 * time.Second       // their cull timeout
-	steadyTimeout = 15 * time.Minute       // that of one of them
+	steadyTimeout = 7 * time.Minute        // that of one of them
 	shortTimeout  = 6 * time.Second        // of the others
 	churn         = 2 * time.Second        // between two launches of the others
 	churning      = 8                      // of the others that are not deployed yet, at most

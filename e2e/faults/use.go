@@ -27,7 +27,7 @@ const (
 )
 
 // keepSlotUsed launches an instance and uses it until ctx is done. If it ends, another follows.
-// That of the first slot has a timeout that no fault is as long as.
+// That of the first slot has a timeout that no outage is as long as.
 func (l *Load) keepSlotUsed(ctx context.Context, slot int) {
 	timeout := usedTimeout
 	if slot == 0 {
