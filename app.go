@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -30,7 +29,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/preload"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
-	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/queue"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/replicas"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
@@ -60,6 +59,8 @@ type app struct {
 	announce *launch.Announcer
 	replicas *replicas.Replicas
 	clients  *admission.Clients
+	queue    *queue.Queue
+	renewals leader.Renewals // of this replica's Lease, by the monotonic clock
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
@@ -109,18 +110,6 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 	return a, a.listen(templates)
 }
 
-// templates is where templates come from: the cluster first, then the registry, if
-// there is one.
-func (a *app) templates() podtemplate.Source {
-	if a.config.RegistryURL == "" {
-		return a.cache
-	}
-	return podtemplate.Chain{a.cache, registry.New(registry.Deps{
-		BaseURL: a.config.RegistryURL, Key: a.config.RegistryAPIKey, UserAgent: userAgent(),
-		Namespace: a.config.InstancesNamespace, Metrics: a.metrics, Log: a.log, Now: a.now,
-	})}
-}
-
 // makeWriters makes the parts that write to the API server.
 func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, random io.Reader) (err error) {
 	pods := a.client.CoreV1().Pods(a.config.InstancesNamespace)
@@ -147,6 +136,13 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
+	a.queue, err = queue.New(queue.Deps{
+		Pods: pods, Cache: a.cache, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches,
+		Leads: func() bool { return a.renewals.Sure(time.Now()) }, Touch: a.activity.Touch, Admitted: a.metrics.Admitted, Log: a.log, Now: a.now,
+	})
+	if err != nil {
+		return err
+	}
 	a.pool, err = pool.New(pool.Deps{
 		Pods: pods, Cache: a.cache, StartTimeout: a.config.StartTimeout, Metrics: a.metrics, Queues: a.metrics.Queues(), Log: a.log, Now: a.now, Random: random,
 	})
@@ -164,18 +160,6 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 		Events: a.client.CoreV1().Events(a.config.InstancesNamespace), Templates: a.cache, Log: a.log,
 	})
 	return err
-}
-
-// makeWebhook makes what tells a receiver of instances, if there is one.
-func (a *app) makeWebhook() launch.Reporter {
-	if a.config.WebhookURL == "" {
-		return nil
-	}
-	a.webhook = webhook.New(webhook.Deps{
-		URL: a.config.WebhookURL, Key: a.config.WebhookKey, Namespace: a.config.InstancesNamespace, UserAgent: userAgent(),
-		Ended: a.cache.Ended, Metrics: a.metrics, Log: a.log, Now: a.now, Random: rand.Float64,
-	})
-	return a.webhook
 }
 
 // listen opens all ports, so that one that is taken is an error at the start.
@@ -214,7 +198,7 @@ func (a *app) newAPI(proxyPort string) *API {
 		locator.PublicHost = layout.Public[0]
 	}
 	return &API{
-		Instances: a.cache, Launcher: a.launcher, Preloader: a.preload, Admin: a.admin, Locations: locator.Locations,
+		Instances: a.asked(), Launcher: a.launcher, Preloader: a.preload, Admin: a.admin, Locations: locator.Locations,
 		Client: a.clientOf, Keys: a.keys, AllowOrigins: a.config.CORSAllowOrigins, IsOurs: layout.IsMain, Draining: a.draining,
 		MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout, KeepAlive: a.activity.KeepAlive,
 		Warnings: a.endWarnings(), Metrics: a.metrics, Log: a.log,
@@ -229,7 +213,7 @@ func (a *app) endWarnings() protocol.Warnings {
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handler {
 	a.proxy = proxy.New(proxy.Deps{
-		Instances: a.cache, Touch: a.activity.Touch, IsAPIKey: a.keys.Opens, UsualStart: a.cache.pods.UsualStart,
+		Instances: a.asked(), Touch: a.activity.Touch, IsAPIKey: a.keys.Opens, UsualStart: a.cache.pods.UsualStart,
 		ShareWith: a.config.CORSAllowOrigins, Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
 		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.log,
 	})
@@ -296,15 +280,25 @@ func (a *app) run(ctx context.Context) error {
 func (a *app) lead(ctx context.Context) error {
 	return leader.Run(ctx, leader.Deps{
 		Leases: a.leading.CoordinationV1(), Namespace: a.config.Namespace, Lease: a.config.LeaseName, Identity: a.config.Identity,
-		Leading: a.metrics.Leading, Written: func() { a.hold.Contact(time.Now()) }, Answered: a.contact.Answered, Log: a.log,
+		Leading: a.metrics.Leading, Written: a.leaseWritten, Answered: a.contact.Answered, Log: a.log,
 	}, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		for _, run := range []func(context.Context){a.culler.Run, a.pool.Run, a.preload.Run, a.warnings.Run, a.webhook.ReportEnds, a.replicas.CleanUp} {
+		for _, run := range []func(context.Context){a.culler.Run, a.queue.Run, a.pool.Run, a.preload.Run, a.warnings.Run, a.webhook.ReportEnds, a.replicas.CleanUp} {
 			parts.Go(func() { run(ctx) })
 		}
 		parts.Wait()
 	})
 }
+
+// leaseWritten notes that this replica leads, and has contact with the API server.
+func (a *app) leaseWritten() {
+	now := time.Now() // by the monotonic clock
+	a.hold.Contact(now)
+	a.renewals.Renewed(now)
+}
+
+// asked is the read model for those outside.
+func (a *app) asked() asked { return asked{a.cache, a.queue} }
 
 // serve runs a server among the workers. One that breaks stops them all.
 func (a *app) serve(s *server, workers *sync.WaitGroup, stop context.CancelCauseFunc) {

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,6 +17,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podstore"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/queue"
 )
 
 // awaitPulse is how often a waiting client looks without having been woken. No event
@@ -82,6 +81,34 @@ func (c *Cache) describe(record *podstore.Record, at moment) instance.Instance {
 	return inst
 }
 
+// EachRecord returns the records of all pods that this service manages.
+func (c *Cache) EachRecord() []*podstore.Record { return c.recordsOfTemplate("") }
+
+// Queued reports whether an instance waits for a place.
+func (c *Cache) Queued(id string) bool {
+	record, ok := c.record(id)
+	return ok && record.IsQueued
+}
+
+// asked is the read model for those outside. Whoever asks about an instance that waits for a place
+// is told how many are before it, and keeps its place.
+type asked struct {
+	*Cache
+	queue *queue.Queue
+}
+
+// Instance is Cache.Instance.
+func (a asked) Instance(id string) (instance.Instance, bool) {
+	inst, known := a.Cache.Instance(id)
+	return a.queue.Answer(inst), known
+}
+
+// Await is Cache.Await. It looks every few seconds, and so keeps the place.
+func (a asked) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
+	inst, known := a.Cache.Await(ctx, id, func(inst instance.Instance, known bool) bool { return good(a.queue.Answer(inst), known) })
+	return a.queue.Answer(inst), known
+}
+
 // saysMore reports whether there is more to say of a pod than what its record says: its
 // Warning Events count, or it was found to listen.
 func (c *Cache) saysMore(record *podstore.Record) bool {
@@ -95,7 +122,7 @@ func (c *Cache) saysMore(record *podstore.Record) bool {
 func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 	at := c.moment()
 	records, ended := c.ofTemplate(template)
-	return inOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
+	return podstore.InOrder(records, ended, func(record *podstore.Record) *protocol.Encoded {
 		if encoded, ok := c.encoded(record, at.now); ok {
 			return encoded
 		}
@@ -105,10 +132,10 @@ func (c *Cache) EachEncoded(template string) iter.Seq[*protocol.Encoded] {
 
 // Encoded returns an instance of a template. ok is false if the template has none of that id, or
 // if it must be asked for by Instance: its pod alone does not say what it is, or is being
-// deleted, or the clock has passed a limit.
+// deleted, or waits for a place, or the clock has passed a limit.
 func (c *Cache) Encoded(template, id string) (encoded *protocol.Encoded, ok bool) {
 	record, ok := c.record(id)
-	if !ok || record.IsDeleting || record.Template() != template {
+	if !ok || record.IsDeleting || record.IsQueued || record.Template() != template {
 		return nil, false
 	}
 	return c.encoded(record, c.now())
@@ -154,35 +181,7 @@ func (c *Cache) describeAll(records []*podstore.Record, tombstones []*corev1.Eve
 	at := c.moment()
 	describe := func(record *podstore.Record) instance.Instance { return c.describe(record, at) }
 	same := func(inst instance.Instance) instance.Instance { return inst }
-	return slices.AppendSeq(make([]instance.Instance, 0, len(records)+len(tombstones)), inOrder(records, tombstones, describe, same))
-}
-
-// inOrder returns what is made of the records and the tombstones of instances, the oldest
-// instance first.
-func inOrder[T any](records []*podstore.Record, tombstones []*corev1.Event, ofRecord func(*podstore.Record) T, ofEnded func(instance.Instance) T) iter.Seq[T] {
-	podstore.SortByAge(records)
-	ended := make([]instance.Instance, 0, len(tombstones))
-	for _, event := range tombstones {
-		ended = append(ended, instance.FromTombstone(event))
-	}
-	slices.SortFunc(ended, func(a, b instance.Instance) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
-	})
-	return func(yield func(T) bool) {
-		next := 0 // of the ended
-		for _, record := range records {
-			for ; next < len(ended) && record.CompareAge(ended[next].Created, ended[next].ID) > 0; next++ {
-				if !yield(ofEnded(ended[next])) {
-					return
-				}
-			}
-			if !yield(ofRecord(record)) {
-				return
-			}
-		}
-		for ; next < len(ended) && yield(ofEnded(ended[next])); next++ {
-		}
-	}
+	return slices.AppendSeq(make([]instance.Instance, 0, len(records)+len(tombstones)), podstore.InOrder(records, tombstones, describe, same))
 }
 
 // each returns the records and the tombstones of instances, so that each instance is among

@@ -145,7 +145,7 @@ func (c *Culler) held(pod *corev1.Pod) bool {
 func (c *Culler) judge(pod *corev1.Pod, now time.Time) lifetime.Verdict {
 	warnings, held := c.deps.Cache.Warnings(pod), c.held(pod)
 	v := c.deps.Rules.Judge(pod, warnings, now, held)
-	if slowest, _ := c.deps.ReplicaClocks(now); v.Reason == instance.EndCulled && slowest.Before(now) {
+	if slowest, _ := c.deps.ReplicaClocks(now); (v.Reason == instance.EndCulled || v.Reason == instance.EndAbandoned) && slowest.Before(now) {
 		return c.deps.Rules.Judge(pod, warnings, slowest, held)
 	}
 	return v

@@ -154,11 +154,11 @@ func TestPausedLaunches(t *testing.T) {
 // The limits of all clients together bind holders of the API key as well.
 func TestLimitsOfAll(t *testing.T) {
 	for limit, flags := range map[string][]string{
-		"max-instances":          {"--max-instances=2"},
-		"template-max-instances": nil,
+		"max-instances":          {"--queue=false", "--max-instances=2"},
+		"template-max-instances": {"--queue=false"},
 	} {
 		template := kubetest.Template("jupyter")
-		if flags == nil {
+		if len(flags) == 1 {
 			kubetest.WithTemplateAnnotation(instance.MaxInstancesAnnotation, "2")(template)
 		}
 		a := startLimited(t, kubetest.NewServer(time.Now, template), flags...)

@@ -9,12 +9,13 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -29,8 +30,12 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/contact"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/registry"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -93,11 +98,35 @@ func runService(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	app, err := newApp(c, cluster, metrics, log, cluster.clock.Now, rand.Reader)
+	app, err := newApp(c, cluster, metrics, log, cluster.clock.Now, cryptorand.Reader)
 	if err != nil {
 		return err
 	}
 	return app.run(ctx)
+}
+
+// templates is where templates come from: the cluster first, then the registry, if
+// there is one.
+func (a *app) templates() podtemplate.Source {
+	if a.config.RegistryURL == "" {
+		return a.cache
+	}
+	return podtemplate.Chain{a.cache, registry.New(registry.Deps{
+		BaseURL: a.config.RegistryURL, Key: a.config.RegistryAPIKey, UserAgent: userAgent(),
+		Namespace: a.config.InstancesNamespace, Metrics: a.metrics, Log: a.log, Now: a.now,
+	})}
+}
+
+// makeWebhook makes what tells a receiver of instances, if there is one.
+func (a *app) makeWebhook() launch.Reporter {
+	if a.config.WebhookURL == "" {
+		return nil
+	}
+	a.webhook = webhook.New(webhook.Deps{
+		URL: a.config.WebhookURL, Key: a.config.WebhookKey, Namespace: a.config.InstancesNamespace, UserAgent: userAgent(),
+		Ended: a.cache.Ended, Metrics: a.metrics, Log: a.log, Now: a.now, Random: rand.Float64,
+	})
+	return a.webhook
 }
 
 // ignoreEnd turns the error of an end that was asked for into nil.

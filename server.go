@@ -143,7 +143,7 @@ func (a *app) gateDeps() gate.Deps {
 func (a *app) limits() admission.Limits {
 	return admission.Limits{
 		LaunchRate: a.config.LaunchRate, MaxPerClient: a.config.MaxInstancesPerClient, MaxInstances: a.config.MaxInstances,
-		Paused: a.config.PauseLaunches,
+		MaxQueued: a.config.QueueLength(), Paused: a.config.PauseLaunches,
 	}
 }
 
@@ -165,7 +165,7 @@ func (a *app) clientOf(r *http.Request) string {
 // what it begins with, which ends with a slash.
 func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	own := pages.New(pages.Deps{
-		Instances: a.cache, Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
+		Instances: a.asked(), Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
 		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})
@@ -176,7 +176,7 @@ func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	all[pages.StartPath], all[pages.LaunchPrefix] = own.Start(a.cache.PodTemplates), own.Launch()
 	if a.config.BinderHub {
 		hub := binderhub.New(binderhub.Deps{
-			Instances: a.cache, Launcher: a.launcher, Templates: templates, PodTemplates: a.cache.PodTemplates,
+			Instances: a.asked(), Launcher: a.launcher, Templates: templates, PodTemplates: a.cache.PodTemplates,
 			Client: a.clientOf, AllowOrigins: a.config.CORSAllowOrigins, Layout: a.layout(),
 			Pods: a.cache.pods, Quotas: a.cache.Quotas, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches, Healthy: func() bool { return !a.contact.Lost() },
 			Version: version, Draining: a.draining, Log: a.log,

@@ -2,6 +2,10 @@
 // each template, and of all instances together. The API and the launch page both launch
 // through it.
 //
+// Where launches can wait for a place within the limits of a template and of all, each of them
+// does, for a moment at least: only the leader gives places, so these limits are exact. Package
+// queue does that.
+//
 // Nothing is stored. Launches are counted from the pods of instances and from their
 // tombstones, so every replica counts the same and a restart forgets nothing. Only the
 // launches under way at this replica are counted in memory.
@@ -24,6 +28,9 @@ type Limits struct {
 	MaxPerClient int
 	// MaxInstances is how many living instances there can be in all.
 	MaxInstances int
+	// MaxQueued is how many launches can wait for a place within MaxInstances or their
+	// template's limit; with 0, those are refused that find none.
+	MaxQueued int
 	// Paused refuses all launches.
 	Paused bool
 }
@@ -71,6 +78,10 @@ func New(deps Deps) *Admission { return &Admission{deps: deps, places: map[*Plac
 
 // Place is the place of a launch under way. It counts as an instance until Release.
 type Place struct {
+	// Queued says that the instance must wait until the leader admits it, and Full that there is
+	// no room at present, as far as this replica knows.
+	Queued, Full bool
+
 	admission *Admission
 	request   Request
 	admitted  time.Time
@@ -92,46 +103,57 @@ func (p *Place) Release() {
 }
 
 // Admit returns a place for a launch, which the caller must release. The error is a
-// *Refusal if a limit is reached.
+// *Refusal if a limit is reached, and the launch cannot wait for a place.
 //
 // This replica's launches never exceed a limit together. Launches by several replicas at
-// the same time can: each replica counts the others' only once its watch delivers them.
+// the same time can, if they do not wait: each replica counts the others' only once its watch
+// delivers them.
 func (a *Admission) Admit(req Request) (*Place, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.deps.Now()
-	if refusal := a.check(req, now); refusal != nil {
+	if refusal := a.checkClient(req, now); refusal != nil {
 		return nil, refusal
 	}
 	place := &Place{admission: a, request: req, admitted: now}
+	full, waiting := a.room(req)
+	if queue := a.deps.Limits.MaxQueued; full != nil && waiting >= queue {
+		return nil, full
+	} else if queue > 0 {
+		place.Queued, place.Full = req.TemplateMax > 0 || a.deps.Limits.MaxInstances > 0, full != nil
+	}
 	a.places[place] = true
 	return place, nil
 }
 
-// check counts no more than the limits need. A client's own instances are counted first:
-// they are few, so refusing a client that floods costs little.
-func (a *Admission) check(req Request, now time.Time) *Refusal {
+// checkClient checks the limits of a launch's client. They come first: a client's own instances
+// are few, so refusing one that floods costs little.
+func (a *Admission) checkClient(req Request, now time.Time) *Refusal {
 	limits := a.deps.Limits
 	if limits.Paused || req.TemplatePaused {
 		return &Refusal{Paused, 0, retryWhenFull}
 	}
-	if req.Client != "" && (limits.LaunchRate > 0 || limits.MaxPerClient > 0) {
-		launches := a.count(req, a.deps.Instances.ClientInstances(req.Client), func(other Request) bool { return other.Client == req.Client })
-		if refusal := checkClient(limits, launches, now); refusal != nil {
-			return refusal
-		}
+	if req.Client == "" || limits.LaunchRate == 0 && limits.MaxPerClient == 0 {
+		return nil
 	}
+	launches := a.count(req, a.deps.Instances.ClientInstances(req.Client), func(other Request) bool { return other.Client == req.Client })
+	return checkClient(limits, launches, now)
+}
+
+// room checks the limits that launches can wait for. If one is reached, waiting is how many wait
+// for it. It counts no more than the limits need.
+func (a *Admission) room(req Request) (full *Refusal, waiting int) {
 	if req.TemplateMax > 0 {
 		launches := a.count(req, a.deps.Instances.Instances(req.Template), func(other Request) bool { return other.Template == req.Template })
 		if refusal := checkRoom(TemplateInstances, req.TemplateMax, launches); refusal != nil {
-			return refusal
+			return refusal, queuedOf(launches)
 		}
 	}
-	if limits.MaxInstances > 0 {
+	if most := a.deps.Limits.MaxInstances; most > 0 {
 		launches := a.count(req, a.deps.Instances.Instances(""), func(Request) bool { return true })
-		return checkRoom(AllInstances, limits.MaxInstances, launches)
+		return checkRoom(AllInstances, most, launches), queuedOf(launches)
 	}
-	return nil
+	return nil, 0
 }
 
 // count returns the launches of instances that the read model knows and, once each, of
@@ -142,13 +164,13 @@ func (a *Admission) count(req Request, known []instance.Instance, counts func(Re
 	for _, inst := range known {
 		if !seen[inst.ID] {
 			seen[inst.ID] = true
-			launches = append(launches, launch{inst.Launched, inst.Alive()})
+			launches = append(launches, launch{inst.Launched, inst.Alive(), inst.Reason == instance.ReasonQueued})
 		}
 	}
 	for place := range a.places {
 		if id := place.request.ID; counts(place.request) && (id == "" || !seen[id]) {
 			seen[id] = true
-			launches = append(launches, launch{place.admitted, true})
+			launches = append(launches, launch{place.admitted, true, place.Full})
 		}
 	}
 	return launches

@@ -88,6 +88,64 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// Where launches can wait, those are refused only that find no room in the queue either. The limits
+// of a client are none that anybody can wait for.
+func TestAdmitToTheQueue(t *testing.T) {
+	instances := &known{}
+	for n, inst := range []instance.Instance{
+		{Template: "full", Message: "ann", Status: instance.StatusDeployed},
+		{Template: "full", Message: "bob", Status: instance.StatusPending, Reason: instance.ReasonQueued},
+		{Template: "other", Message: "ann", Status: instance.StatusFailed},
+	} {
+		inst.ID = fmt.Sprint("id", n)
+		instances.all = append(instances.all, inst)
+	}
+	for _, row := range []struct {
+		name         string
+		limits       Limits
+		req          Request
+		want         string
+		queued, full bool
+	}{
+		{"no limit", Limits{MaxQueued: 1}, Request{Template: "full"}, "", false, false},
+		{"room", Limits{MaxQueued: 1}, Request{Template: "full", TemplateMax: 3}, "", true, false},
+		{"no room", Limits{MaxQueued: 2}, Request{Template: "full", TemplateMax: 2}, "", true, true},
+		{"no room for all", Limits{MaxQueued: 2, MaxInstances: 2}, Request{Template: "other"}, "", true, true},
+		{"a full queue", Limits{MaxQueued: 1}, Request{Template: "full", TemplateMax: 2}, TemplateInstances, false, false},
+		{"a full queue for all", Limits{MaxQueued: 1, MaxInstances: 2}, Request{Template: "other"}, AllInstances, false, false},
+		{"another template's queue", Limits{MaxQueued: 1}, Request{Template: "other", TemplateMax: 1}, "", true, false},
+		{"a client's limit", Limits{MaxQueued: 1, MaxPerClient: 1}, Request{Client: "bob", Template: "other"}, ClientInstances, false, false},
+		{"paused", Limits{MaxQueued: 5, Paused: true}, Request{Template: "other"}, Paused, false, false},
+	} {
+		place, err := newAdmission(row.limits, instances).Admit(row.req)
+		if got := limitOf(err); got != row.want {
+			t.Errorf("%s: refused by %q, want %q", row.name, got, row.want)
+		}
+		if err == nil && (place.Queued != row.queued || place.Full != row.full) {
+			t.Errorf("%s: queued %t, full %t", row.name, place.Queued, place.Full)
+		}
+	}
+}
+
+// Launches at once fill the queue, and not more.
+func TestQueueIsBounded(t *testing.T) {
+	a := newAdmission(Limits{MaxInstances: 2, MaxQueued: 3}, &known{})
+	var queued, full, refused int
+	for range 10 {
+		switch place, err := a.Admit(Request{Template: "jupyter"}); {
+		case err != nil:
+			refused++
+		case place.Full:
+			full++
+		case place.Queued:
+			queued++
+		}
+	}
+	if queued != 2 || full != 3 || refused != 5 {
+		t.Errorf("%d have room, %d wait, %d are refused", queued, full, refused)
+	}
+}
+
 // A launch under way counts once: from its admission until its release, and whether or
 // not the read model has its instance already.
 func TestLaunchesUnderWayCountOnce(t *testing.T) {

@@ -66,8 +66,9 @@ func (r *Refusal) Error() string {
 
 // launch is a launch as the limits count it.
 type launch struct {
-	at    time.Time
-	alive bool // its instance is, or is going to be
+	at     time.Time
+	alive  bool // its instance is, or is going to be
+	queued bool // it waits for a place
 }
 
 // checkClient decides on one more launch of a client, which has made these launches.
@@ -93,6 +94,16 @@ func checkRoom(limit string, most int, launches []launch) *Refusal {
 		return nil
 	}
 	return &Refusal{limit, most, retryWhenFull}
+}
+
+// queuedOf returns how many of the launches wait for a place.
+func queuedOf(launches []launch) (n int) {
+	for _, l := range launches {
+		if l.queued {
+			n++
+		}
+	}
+	return n
 }
 
 // wholeSeconds rounds a wait up to seconds. It is at most the window, even if another

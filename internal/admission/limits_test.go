@@ -13,7 +13,7 @@ var noon = time.Date(2026, time.January, 2, 12, 0, 0, 0, time.UTC)
 func ago(times ...time.Duration) []launch {
 	var launches []launch
 	for _, t := range times {
-		launches = append(launches, launch{noon.Add(-t), true})
+		launches = append(launches, launch{noon.Add(-t), true, false})
 	}
 	return launches
 }

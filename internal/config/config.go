@@ -181,6 +181,10 @@ type Config struct {
 	// MaxInstances is how many living instances there can be in all. The default 0 means
 	// no limit.
 	MaxInstances int
+	// Queue lets launches wait for a place that are beyond the limits of all instances or of their
+	// template, and MaxQueued is how many can wait for each; see QueueLength.
+	Queue     bool
+	MaxQueued int
 	// PauseLaunches refuses all launches.
 	PauseLaunches bool
 	// MaxConnections is how many connections of visitors the proxy holds, and

@@ -80,7 +80,7 @@ func defaults() Config {
 		CullTimeout:        time.Hour, MinCullTimeout: time.Minute, MaxCullTimeout: 24 * time.Hour, MaxAge: 12 * time.Hour,
 		CullWarning: 10 * time.Minute, CullInterval: 30 * time.Second, MaxFailedShare: 0.2, StartTimeout: 5 * time.Minute,
 		ShutdownDelay: 5 * time.Second, DrainTimeout: 20 * time.Second,
-		LaunchRate: 20, MaxInstancesPerClient: 10, ProxyIdleTimeout: 5 * time.Minute,
+		LaunchRate: 20, MaxInstancesPerClient: 10, Queue: true, MaxQueued: 1000, ProxyIdleTimeout: 5 * time.Minute,
 		LogFormat: "auto", LogLevel: slog.LevelInfo,
 	}
 }
@@ -135,6 +135,8 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"config":                       {"one.json", "other.json", "ConfigFile"},
 		"launch-rate":                  {"7", "8", "LaunchRate"},
 		"max-instances":                {"7", "8", "MaxInstances"},
+		"queue":                        {"false", "true", "Queue"},
+		"max-queued":                   {"7", "8", "MaxQueued"},
 		"trusted-proxies":              {"10.0.0.0/8", "fd00::/8", "TrustedProxies"},
 		"max-instances-per-client":     {"7", "8", "MaxInstancesPerClient"},
 		"pause-launches":               {"true", "false", "PauseLaunches"},

@@ -17,6 +17,11 @@ func (c *Config) limitFlags(f *flag.FlagSet) {
 		"`number` of living instances that a client can have; 0 means no limit. Launches with the API key do not count")
 	f.Var(newNumber(&c.MaxInstances, 0), "max-instances",
 		"`number` of living instances that there can be in all; 0 means no limit but the quota")
+	f.Var(newSwitch(&c.Queue, true), "queue",
+		"let launches wait for a place that are beyond --max-instances or their template's limit, in order of age; else refuse "+
+			"them, with 429")
+	f.Var(newNumber(&c.MaxQueued, 1000), "max-queued",
+		"`number` of launches that can wait for a place, of a template and in all; others get 429")
 	f.Var(newSwitch(&c.PauseLaunches, false), "pause-launches",
 		"refuse all launches, with 429. Instances that run go on")
 	f.Var(newNumber(&c.MaxConnections, 0), "max-connections",
@@ -50,6 +55,7 @@ func (c *Config) validateLimits(m *mistakes) {
 		{"launch-rate", c.LaunchRate, noLimit},
 		{"max-instances-per-client", c.MaxInstancesPerClient, noLimit},
 		{"max-instances", c.MaxInstances, noLimit},
+		{"max-queued", c.MaxQueued, "that none can wait"},
 		{"max-connections", c.MaxConnections, fromMemory},
 		{"max-connections-per-client", c.MaxConnectionsPerClient, fromMemory},
 		{"max-connections-per-instance", c.MaxConnectionsPerInstance, fromMemory},
@@ -58,6 +64,14 @@ func (c *Config) validateLimits(m *mistakes) {
 			m.add(fmt.Errorf("--%s is %d: it must not be negative; 0 means %s", limit.flag, limit.value, limit.zero), limit.flag)
 		}
 	}
+}
+
+// QueueLength is how many launches can wait for a place: MaxQueued, or 0 without a queue.
+func (c *Config) QueueLength() int {
+	if !c.Queue {
+		return 0
+	}
+	return c.MaxQueued
 }
 
 // networkList is a flag that can be repeated, or hold several networks at once.

@@ -83,6 +83,7 @@ func SlimSpec(pod *corev1.Pod) corev1.PodSpec {
 	slim := corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, RestartPolicy: pod.Spec.RestartPolicy,
 		ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds, // a claim can only shorten it
+		SchedulingGates:       pod.Spec.SchedulingGates,
 	}
 	own := func(c *corev1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
 	for i := range pod.Spec.InitContainers {

@@ -30,6 +30,10 @@ const (
 	// creates or claims the pod, and the tombstone writer copies it. The limits of each
 	// client are counted by it. A launch with the API key leaves none.
 	ClientLabel = "binder-project.org/client"
+	// QueueLabel is QueueWaiting on the pod of an instance that waits for a place within the
+	// limits, and QueueAdmitted once it has got one. The launcher writes the first when it
+	// creates or claims the pod, and the leader the second. A pod without it has not waited.
+	QueueLabel = "binder-project.org/queue"
 	// PreloadLabel is "true" on the DaemonSets that pull images, and on their pods.
 	// The preloader writes it. These objects have no id, so they are not instances.
 	PreloadLabel = "binder-project.org/preload"
@@ -44,8 +48,9 @@ const (
 	// the preloader and the tombstone writer write it. TemplateOf reads it.
 	TemplateNameAnnotation = "binder-project.org/template-name"
 	// LaunchedAnnotation is when the pod became an instance: when it was created for
-	// a launch, or claimed from the pool. The launcher writes it, and the culler
-	// replaces a wrong value. The tombstone writer copies it. The max age counts from it,
+	// a launch, or claimed from the pool; or when it got its place, if it has waited for one.
+	// The launcher writes it, and so does the leader with the place. The culler replaces a
+	// wrong value. The tombstone writer copies it. The max age counts from it,
 	// and so does the launch rate.
 	LaunchedAnnotation = "binder-project.org/launched"
 	// RestartsBeforeAnnotation is how often the container that serves was restarted while
@@ -136,6 +141,9 @@ const (
 	ManagerName = "binder-deploy-kubernetes"
 	// PoolWarm is the value of PoolLabel.
 	PoolWarm = "warm"
+	// QueueWaiting and QueueAdmitted are the values of QueueLabel.
+	QueueWaiting  = "waiting"
+	QueueAdmitted = "admitted"
 	// ReadyWhenListening is the value of ReadyWhenAnnotation.
 	ReadyWhenListening = "listening"
 )

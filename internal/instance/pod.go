@@ -76,12 +76,12 @@ func OnSilentNode(pod *corev1.Pod) bool {
 }
 
 // ReadyChangedAt returns when the pod became Ready, or stopped being so. For a pod
-// that was never Ready, it is when it reached a node; before that, its creation. So an
+// that was never Ready, it is when it reached a node; before that, BegunAt. So an
 // application that restarts after days has the whole start timeout again, and is not
 // taken for a launch that never finished. The same holds for one whose containers the
 // kubelet found not ready after it had been silent.
 func ReadyChangedAt(pod *corev1.Pod) time.Time {
-	changed := pod.CreationTimestamp.Time
+	changed := BegunAt(pod)
 	ready, containers := Condition(pod, corev1.PodReady), Condition(pod, corev1.ContainersReady)
 	if ready != nil && ready.LastTransitionTime.After(changed) {
 		changed = ready.LastTransitionTime.Time
@@ -93,11 +93,11 @@ func ReadyChangedAt(pod *corev1.Pod) time.Time {
 	return changed
 }
 
-// StartTook returns how long a pod took from its creation until it was Ready for the first time.
+// StartTook returns how long a pod took from BegunAt until it was Ready for the first time.
 // ok is false if the pod does not tell: it is not Ready, its container was restarted, or it has
 // become Ready later than a start may take, as after the silence of its node.
 func StartTook(pod *corev1.Pod, startTimeout time.Duration) (took time.Duration, ok bool) {
-	took = ReadyChangedAt(pod).Sub(pod.CreationTimestamp.Time)
+	took = ReadyChangedAt(pod).Sub(BegunAt(pod))
 	return took, IsServing(pod) && Restarts(pod) == 0 && took >= 0 && took <= startTimeout
 }
 
@@ -112,11 +112,11 @@ const ReportLag = 15 * time.Second
 // ReportLag longer, and one that has reached its node only after a whole start timeout stays
 // failed, as clients were told, unless it becomes Ready.
 func StartEnds(pod *corev1.Pod, startTimeout time.Duration) time.Time {
-	began, created := ReadyChangedAt(pod), pod.CreationTimestamp.Time
-	if Unreported(pod) || began.Sub(created) >= startTimeout && !WasReady(pod) {
-		return created.Add(startTimeout + ReportLag)
+	changed, begun := ReadyChangedAt(pod), BegunAt(pod)
+	if Unreported(pod) || changed.Sub(begun) >= startTimeout && !WasReady(pod) {
+		return begun.Add(startTimeout + ReportLag)
 	}
-	return began.Add(startTimeout)
+	return changed.Add(startTimeout)
 }
 
 // Unreported reports whether no kubelet has written of a pod yet.

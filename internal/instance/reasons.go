@@ -10,6 +10,7 @@ const (
 	SourceWebSocket Source = "websocket"  // a WebSocket was opened, or carried a data frame
 	SourceProbe     Source = "probe"      // the application said that it is, or was, at work
 	SourceKeepAlive Source = "keep-alive" // somebody asked for more time
+	SourceQueue     Source = "queue"      // somebody asked about its place in the queue
 )
 
 // EndReason is why an instance ended: the reason of its tombstone, and the value of
@@ -20,6 +21,7 @@ type EndReason string
 const (
 	EndCulled    EndReason = "Culled"        // idle for longer than its cull timeout
 	EndExpired   EndReason = "Expired"       // older than its max age, used or not
+	EndAbandoned EndReason = "Abandoned"     // waited for a place, and nobody asked about it any more
 	EndStopped   EndReason = "Stopped"       // a client asked for it
 	EndFailed    EndReason = "Failed"        // did not start, or broke down
 	EndCompleted EndReason = ReasonCompleted // ended by itself, without an error
@@ -28,7 +30,7 @@ const (
 
 // EndReasons returns every EndReason.
 func EndReasons() []EndReason {
-	return []EndReason{EndCulled, EndExpired, EndStopped, EndFailed, EndCompleted, EndGone}
+	return []EndReason{EndCulled, EndExpired, EndAbandoned, EndStopped, EndFailed, EndCompleted, EndGone}
 }
 
 // End is why an instance ended: what its tombstone says. Message, Detail and Fault are as
@@ -42,6 +44,7 @@ type End struct {
 // Reasons of an Instance that this service gives. All others are EndReasons, or come
 // from the kubelet.
 const (
+	ReasonQueued       = "Queued"       // it waits for a place within the limits
 	ReasonDeleting     = "Deleting"     // the pod is being deleted
 	ReasonCompleted    = "Completed"    // the application ended by itself, without an error
 	ReasonStartTimeout = "StartTimeout" // it was not Ready within the start timeout

@@ -60,6 +60,9 @@ func deriveStatus(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, star
 	if f, over := ended(pod, warnings); over {
 		return f
 	}
+	if IsQueued(pod) {
+		return queued()
+	}
 	if silent := OnSilentNode(pod); pod.Status.PodIP != "" && (silent || IsReady(pod)) {
 		return deployed(pod, warnings, silent)
 	}

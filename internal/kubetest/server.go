@@ -87,8 +87,8 @@ func (s *Server) complete(object runtime.Object) {
 	}
 }
 
-// patchPod applies a merge patch of labels, annotations and the active deadline, which can
-// only become earlier.
+// patchPod applies a merge patch of labels, annotations, the active deadline, which can only
+// become earlier, and scheduling gates, which can only be removed.
 func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error) {
 	pod, err := s.StoredPod(patch.GetName())
 	if err != nil {
@@ -99,7 +99,10 @@ func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error)
 			ResourceVersion     string
 			Labels, Annotations map[string]*string
 		}
-		Spec struct{ ActiveDeadlineSeconds *int64 }
+		Spec struct {
+			ActiveDeadlineSeconds *int64
+			SchedulingGates       []corev1.PodSchedulingGate
+		}
 	}
 	if err := json.Unmarshal(patch.GetPatch(), &body); err != nil {
 		return nil, err
@@ -109,6 +112,12 @@ func (s *Server) patchPod(patch k8stesting.PatchActionImpl) (*corev1.Pod, error)
 	}
 	pod.Labels = merge(pod.Labels, body.Metadata.Labels)
 	pod.Annotations = merge(pod.Annotations, body.Metadata.Annotations)
+	if gates := body.Spec.SchedulingGates; gates != nil {
+		if slices.ContainsFunc(gates, func(gate corev1.PodSchedulingGate) bool { return !slices.Contains(pod.Spec.SchedulingGates, gate) }) {
+			return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod.Name, nil)
+		}
+		pod.Spec.SchedulingGates = gates
+	}
 	if deadline, now := body.Spec.ActiveDeadlineSeconds, pod.Spec.ActiveDeadlineSeconds; deadline != nil {
 		if now != nil && *deadline > *now {
 			return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod.Name, nil)

@@ -90,6 +90,9 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitt
 	for key, value := range instance.LaunchLabels(launch.Client) {
 		labels[key] = value
 	}
+	if launch.place.Queued {
+		labels[instance.QueueLabel] = instance.QueueWaiting
+	}
 	launch.place.Expect(pod.Labels[instance.IDLabel])
 	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{"labels": labels, "annotations": annotations}, spec)
 	if err != nil {

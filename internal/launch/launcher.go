@@ -137,14 +137,15 @@ func New(deps Deps) (*Launcher, error) {
 }
 
 // Launch starts an instance and returns its id. It costs one write: the claim of a
-// warm pod, or the creation of a new one. The read model knows the instance when
+// warm pod, or the creation of a new one. Where launches can wait for a place, the instance has
+// to be admitted then. The read model knows the instance when
 // Launch returns, unless another replica created it and this replica's watch is late.
 //
 // The error wraps one of these:
 //   - podtemplate.ErrUnknown or podtemplate.ErrUnavailable: the template is not found.
 //   - *podtemplate.Error: no pod can be made of the template, or the API server
 //     refuses the pod. The operator must fix the template.
-//   - *admission.Refusal: a limit is reached.
+//   - *admission.Refusal: a limit is reached, and the launch cannot wait for a place.
 //   - ErrCapacity: a ResourceQuota is used up.
 //   - ErrBusy: too many launches are under way. The client can try again shortly.
 //   - Any other error: the API server did not answer, or the source of ids failed. The
@@ -171,17 +172,18 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		return "", err
 	}
 	defer launch.end()
-	id, outcome, err := l.claim(ctx, launch)
+	id, outcome := "", noPool
+	if !launch.place.Full { // a warm pod is not to wait in vain
+		id, outcome, err = l.claim(ctx, launch)
+	}
+	if err == nil && outcome != claimed {
+		id, err = l.createNew(ctx, launch)
+	}
 	if err != nil {
 		return "", err
 	}
-	if outcome != claimed {
-		if id, err = l.createNew(ctx, launch); err != nil {
-			return "", err
-		}
-	}
-	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed)
-	l.measure(id, &measured{began: began, warm: outcome == claimed})
+	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed, "waits", launch.place.Full)
+	l.measure(id, &measured{began: began, warm: outcome == claimed, waits: launch.place.Full})
 	return id, nil
 }
 
@@ -193,11 +195,11 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 	if _, known := l.deps.Cache.Instance(id); known {
 		return id, true, nil // even if it has ended: it is not launched again
 	}
-	err = l.createRepeatable(ctx, id, req)
+	waits, err := l.createRepeatable(ctx, id, req)
 	switch {
 	case err == nil:
-		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false)
-		l.measure(id, &measured{began: began})
+		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false, "waits", waits)
+		l.measure(id, &measured{began: began, waits: waits})
 		return id, false, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when
@@ -213,14 +215,15 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 }
 
 // createRepeatable creates the pod of a repeatable launch. The error is one that
-// apierrors.IsAlreadyExists recognizes if the pod exists.
-func (l *Launcher) createRepeatable(ctx context.Context, id string, req Request) error {
+// apierrors.IsAlreadyExists recognizes if the pod exists. waits says that there is no place for
+// the instance yet.
+func (l *Launcher) createRepeatable(ctx context.Context, id string, req Request) (waits bool, err error) {
 	launch, err := l.admit(ctx, req, id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer launch.end()
-	return l.create(ctx, launch, id)
+	return launch.place.Full, l.create(ctx, launch, id)
 }
 
 // createNew creates a pod with a random id, and returns the id.
@@ -259,6 +262,9 @@ func (l *Launcher) create(ctx context.Context, launch *admitted, id string) erro
 	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), launch.CullTimeout))
 	maps.Copy(pod.Labels, instance.LaunchLabels(launch.Client))
 	pod.Spec.ActiveDeadlineSeconds = l.deadline(pod, 0)
+	if launch.place.Queued {
+		instance.Enqueue(pod)
+	}
 	launch.place.Expect(id)
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()

@@ -20,8 +20,9 @@ type Reporter interface {
 
 // measured is a launch whose time is measured.
 type measured struct {
-	began time.Time
-	warm  bool // it claimed a warm pod
+	began time.Time // or when the instance got its place, if it has waited for one
+	warm  bool      // it claimed a warm pod
+	waits bool      // there was no place for it
 
 	mu       sync.Mutex
 	reported bool
@@ -69,6 +70,9 @@ func (l *Launcher) followLaunch(id string) {
 		l.report(launch, pod)
 	}
 	inst, known := l.deps.Cache.Instance(id)
+	if launch.waits && known && inst.Alive() && inst.Reason != instance.ReasonQueued {
+		launch.began, launch.waits = l.deps.Now(), false
+	}
 	if launch.done || !known || !inst.Status.Settled() {
 		return
 	}
@@ -133,7 +137,7 @@ func (l *Launcher) failed(inst instance.Instance, pod *corev1.Pod) {
 // endUndeployed counts a launch whose pod is gone, if the start timeout had passed: no event
 // reports that the timeout passes. A launch that was stopped earlier is not counted.
 func (l *Launcher) endUndeployed(template string, launch *measured) {
-	if launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
+	if !launch.waits && launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
 		l.deps.Metrics.LaunchFailed(template, instance.ReasonStartTimeout)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,6 +54,21 @@ type Deps struct {
 	Answered func()
 	// Log gets a line at the start and at the end of each term.
 	Log *slog.Logger
+}
+
+// Renewals tells whether this replica is sure to lead still. The zero value is ready for use, and
+// its methods may be called at the same time.
+type Renewals struct{ last atomic.Pointer[time.Time] }
+
+// Renewed notes that the Lease was written, as Deps.Written tells.
+func (r *Renewals) Renewed(now time.Time) { r.last.Store(&now) }
+
+// Sure reports whether what a leader does now is done before another one can lead, if it takes no
+// more than a few seconds: LeaseDuration counts from before the Lease was written, which takes up
+// to requestTimeout.
+func (r *Renewals) Sure(now time.Time) bool {
+	last := r.last.Load()
+	return last != nil && now.Sub(*last) < requestTimeout
 }
 
 // Run calls lead whenever this replica is elected, until ctx is done. The context that

@@ -90,6 +90,8 @@ func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 		age := r.MaxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
 		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Launched %s ago; its max age is %s.", lived, age)}
+	case reason == instance.EndAbandoned:
+		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("It waited for a free place, and nobody asked about it for %s.", now.Sub(last).Round(time.Second))}
 	}
 	idle := now.Sub(r.idleSince(pod, last)).Round(time.Second)
 	return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Not used for %s; its cull timeout is %s.", idle, r.CullTimeoutOf(pod))}
@@ -156,7 +158,7 @@ func (r Rules) FixWrongTimes(pod *corev1.Pod, now time.Time, held bool) (annotat
 		annotations[instance.LastActivityAnnotation] = instance.FormatTime(now)
 		annotations[instance.ActivitySourceAnnotation] = nil // the fix is not a use
 	}
-	if r.MaxAgeOf(pod) > 0 { // otherwise nothing depends on the launch time
+	if r.MaxAgeOf(pod) > 0 || pod.Labels[instance.QueueLabel] != "" { // otherwise nothing depends on the launch time
 		if _, err := launchedAt(pod, now); wrong(err) {
 			annotations[instance.LaunchedAnnotation] = instance.FormatTime(now)
 		}

@@ -44,6 +44,13 @@ func launched(value string) func(*corev1.Pod) {
 func reached(after time.Duration) func(*corev1.Pod) { // its node
 	return func(pod *corev1.Pod) { pod.Status.StartTime = new(metav1.NewTime(at(after))) }
 }
+func waiting(pod *corev1.Pod) { // for a place
+	kubetest.Unscheduled(pod)
+	instance.Enqueue(pod)
+}
+func admittedAt(after time.Duration) func(*corev1.Pod) {
+	return kubetest.All(launchedAt(after), func(pod *corev1.Pod) { pod.Labels[instance.QueueLabel] = instance.QueueAdmitted })
+}
 func brokenAt(after time.Duration) func(*corev1.Pod) {
 	return kubetest.All(kubetest.Broken, func(pod *corev1.Pod) {
 		pod.Status.ContainerStatuses[0].State.Terminated.FinishedAt = metav1.NewTime(at(after))
@@ -89,6 +96,12 @@ func TestJudgeEnds(t *testing.T) {
 		{"launch time unreadable, idle", launched(""), time.Hour + lag, instance.EndCulled, ""},
 		{"too old, last use unreadable", used("mangled"), 48 * time.Hour, instance.EndExpired, ""},
 		{"too old before it is Ready", all(kubetest.Starting, maxAge("1m")), time.Minute, instance.EndExpired, ""},
+
+		// Waiting for a place: only questions about it count.
+		{"nobody asks about its place", waiting, 3*time.Minute + 17*time.Second, instance.EndAbandoned, "nobody asked about it for 3m17s."},
+		{"asked about for long", all(waiting, timeout("1s"), maxAge("1m"), usedAt(72*time.Hour)), 72*time.Hour + 3*time.Minute + 17*time.Second, instance.EndAbandoned, ""},
+		{"its place came late", all(kubetest.Unscheduled, admittedAt(3*time.Hour)), 3*time.Hour + 6*time.Minute + 15*time.Second, instance.EndFailed, "StartTimeout"},
+		{"its place came late, and it is Ready", all(admittedAt(3*time.Hour), usedAt(3*time.Hour), kubetest.ReadySince(at(3*time.Hour+time.Minute))), 4*time.Hour + time.Minute + lag, instance.EndCulled, ""},
 
 		// Failed: kept for a minute, so that clients learn of it.
 		{"broke down", kubetest.Broken, time.Minute, instance.EndFailed, "container notebook exited with code 1. Launch a new one. If it ends again, tell the author of the template. (Error)"},

@@ -27,6 +27,9 @@ const (
 	// periods: an instance in constant use is written this many times in one cull
 	// timeout.
 	periods = 12
+	// QueuePatience is how long an instance keeps its place in the queue while nobody asks about
+	// it. Streams ask every few seconds, and so do programs that wait.
+	QueuePatience = 3 * time.Minute
 )
 
 // Rules are the server's settings about when instances end.
@@ -51,8 +54,12 @@ func (r Rules) Lag(cullTimeout time.Duration) time.Duration {
 }
 
 // CullTimeoutOf is how long an instance may be idle: the cull timeout on its pod, else
-// the server's. A value that is unreadable or not positive does not count.
+// the server's. A value that is unreadable or not positive does not count. While it waits for a
+// place, that is QueuePatience.
 func (r Rules) CullTimeoutOf(pod *corev1.Pod) time.Duration {
+	if instance.IsQueued(pod) {
+		return QueuePatience
+	}
 	if own, ok := positive(pod.Annotations[instance.CullTimeoutAnnotation]); ok {
 		return own
 	}
@@ -91,9 +98,13 @@ func lastUse(pod *corev1.Pod, now time.Time) (time.Time, error) {
 
 // DueEnd is when a working instance is due to end if it is not used after last,
 // and the reason. An instance ends once it has been idle for its cull timeout and
-// the Lag, so that none ends early; or at its max age, if that comes first.
+// the Lag, so that none ends early; or at its max age, if that comes first. One that waits
+// for a place ends once nobody has asked about it for as long.
 func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance.EndReason) {
 	timeout := r.CullTimeoutOf(pod)
+	if instance.IsQueued(pod) {
+		return last.Add(timeout).Add(r.Lag(timeout)), instance.EndAbandoned
+	}
 	idle := r.idleSince(pod, last).Add(timeout).Add(r.Lag(timeout)) // one by one: the sum of the durations can overflow
 	if failed := instance.StartEnds(pod, r.StartTimeout); instance.Unreported(pod) && idle.Before(failed) {
 		idle = failed // nobody could use it until then
@@ -140,7 +151,7 @@ func (r Rules) Window(inst instance.Instance, pod *corev1.Pod, now time.Time) (f
 	if launched, err := time.Parse(time.RFC3339, pod.Annotations[instance.LaunchedAnnotation]); err == nil {
 		turn(launched.Add(-clockSkew))
 	}
-	if inst.Status != instance.StatusDeployed && inst.Status != instance.StatusDeleted {
+	if inst.Status != instance.StatusDeployed && inst.Status != instance.StatusDeleted && inst.Reason != instance.ReasonQueued {
 		turn(instance.StartEnds(pod, r.StartTimeout)) // the start has failed
 	}
 	return from, until
@@ -156,15 +167,17 @@ func (r Rules) idleSince(pod *corev1.Pod, last time.Time) time.Time {
 }
 
 // usableSince is when somebody could first have used the instance: when it became
-// Ready, but at most a start timeout after it reached its node, for which it has as long.
+// Ready, but at most a start timeout after it reached its node, for which it has as long from
+// when it began.
 // Without that limit, a container that restarts again and again would never be idle.
 func (r Rules) usableSince(pod *corev1.Pod) time.Time {
-	latest := pod.CreationTimestamp.Add(r.StartTimeout)
+	begun := instance.BegunAt(pod)
+	latest := begun.Add(r.StartTimeout)
 	if reached := pod.Status.StartTime; reached != nil {
 		if later := reached.Add(r.StartTimeout); later.After(latest) {
 			latest = later
 		}
-		if most := pod.CreationTimestamp.Add(2 * r.StartTimeout); latest.After(most) { // the node's clock is ahead
+		if most := begun.Add(2 * r.StartTimeout); latest.After(most) { // the node's clock is ahead
 			latest = most
 		}
 	}

@@ -40,6 +40,7 @@ type instances struct {
 	poolFailures   *prometheus.CounterVec
 	ends           *prometheus.CounterVec
 	failures       *prometheus.CounterVec
+	waits          *prometheus.HistogramVec
 	lifetimes      *prometheus.HistogramVec
 }
 
@@ -68,6 +69,9 @@ func (m *Metrics) makeInstances(values Values) {
 		ends: m.byTemplate("binder_culls_total", "Instances that this replica ended, by template and reason.", "reason", values.Ends...),
 		failures: m.byTemplate("binder_failures_total",
 			"Failed instances that this replica ended, by template and the reason of the failure.", "reason", values.Failures...),
+		waits: m.timesByTemplate("binder_queue_wait_seconds",
+			"Time that launches waited for a place within the limits, for those that this replica has given one, which the leader does.",
+			[]float64{.05, .1, .5, 1, 5, 15, 60, 300, 900, 1800, 3600}, ""),
 		lifetimes: m.timesByTemplate("binder_instance_lifetime_seconds",
 			"Time from the launch of an instance to its end, for instances that this replica ended.",
 			[]float64{60, 300, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400}, ""),
@@ -175,6 +179,11 @@ func (m *Metrics) Claimed(template, result string) {
 
 // ClaimTook observes the time that the claim of a warm pod took.
 func (m *Metrics) ClaimTook(d time.Duration) { m.instances.claimDuration.Observe(d.Seconds()) }
+
+// Admitted observes how long a launch has waited that has got its place.
+func (m *Metrics) Admitted(template string, waited time.Duration) {
+	m.instances.waits.WithLabelValues(m.TemplateLabel(template)).Observe(waited.Seconds())
+}
 
 // PoolFailed counts a warm pool that stops growing for a while.
 func (m *Metrics) PoolFailed(template string) {

@@ -192,6 +192,9 @@ func OverNotice(inst instance.Instance) Notice {
 	case string(instance.EndExpired):
 		n.Title = inst.Template + " was closed because its time was up"
 		n.Text = "Instances of this kind are deleted at a fixed age, even if they are in use." + lost
+	case string(instance.EndAbandoned):
+		n.Title = inst.Template + " has lost its place in the queue"
+		n.Text = "All places were taken, and nobody asked about this one for a while. Nothing is lost: it had not started."
 	case string(instance.EndStopped):
 		n.Title = inst.Template + " was stopped"
 		n.Text = "This instance was stopped on request." + lost

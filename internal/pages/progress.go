@@ -15,6 +15,7 @@ type progressView struct {
 	Steps        []step
 	Message      string
 	Timed        bool   // it has not been ready since its launch, so these are shown
+	Queued       bool   // it waits for a place, and has not begun to start
 	Elapsed      int    // seconds since the launch
 	ElapsedWords string // the same
 	Usual        string // how long a start usually takes; "" if that is not known
@@ -27,13 +28,24 @@ type progressView struct {
 
 // step is one step of a launch: State is done, now or next.
 type step struct {
-	Phase        instance.Status
+	Phase        string // an instance.Status, or phaseQueued
 	Label, State string
 }
 
-// steps returns the steps of a launch that is in a phase.
-func steps(phase instance.Status) []step {
-	all := []step{{Phase: instance.StatusPending, Label: "Find a node"}, {Phase: instance.StatusDeploying, Label: "Start"}, {Phase: instance.StatusDeployed, Label: "Open"}}
+// phaseQueued is that of an instance that waits for a place; its status is pending.
+const phaseQueued = "queued"
+
+// steps returns the steps of a launch. Those that have not waited for a place have no such step.
+func steps(inst instance.Instance) []step {
+	all := []step{
+		{Phase: string(instance.StatusPending), Label: "Find a node"}, {Phase: string(instance.StatusDeploying), Label: "Start"},
+		{Phase: string(instance.StatusDeployed), Label: "Open"},
+	}
+	phase := string(inst.Status)
+	if inst.Reason == instance.ReasonQueued {
+		phase = phaseQueued
+		all = slices.Insert(all, 0, step{Phase: phase, Label: "Wait for a place"})
+	}
 	present := slices.IndexFunc(all, func(s step) bool { return s.Phase == phase })
 	for i := range all {
 		switch {
@@ -53,15 +65,24 @@ func steps(phase instance.Status) []step {
 // its template usually takes; 0 if that is not known. It is asked for pages only.
 func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Duration) Notice {
 	view := &progressView{
-		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst.Status), Message: inst.Message,
+		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst), Message: inst.Message,
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
+	view.Queued = inst.Reason == instance.ReasonQueued
 	view.Timed, view.Elapsed, view.ElapsedWords = elapsed < longestStart, int(elapsed.Seconds()), inWords(elapsed)
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
-		Plain: "This instance is starting. Try again in a moment.", progress: view,
+		Plain: plainProgress(inst), progress: view,
 	}
+}
+
+// plainProgress is what programs are told of an instance that is not ready.
+func plainProgress(inst instance.Instance) string {
+	if inst.Reason == instance.ReasonQueued {
+		return inst.Message + " Try again in a moment."
+	}
+	return "This instance is starting. Try again in a moment."
 }
 
 // longestStart is how long after its launch an instance that is not ready can still be starting.

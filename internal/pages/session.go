@@ -201,5 +201,6 @@ func sourcesInWords() map[instance.Source]string {
 		instance.SourceWebSocket: "a message over a WebSocket",
 		instance.SourceProbe:     "work that the application has told of",
 		instance.SourceKeepAlive: "a request for more time",
+		instance.SourceQueue:     "a question about its place",
 	}
 }

@@ -3,9 +3,14 @@ package podstore
 import (
 	"cmp"
 	"encoding/binary"
+	"iter"
 	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // CompareAge compares an instance with another, by when they were created, and then by their
@@ -49,5 +54,33 @@ func SortByAge(records []*Record) {
 	})
 	for i := range all {
 		records[i] = all[i].record
+	}
+}
+
+// InOrder returns what is made of the records and the tombstones of instances, the oldest
+// instance first.
+func InOrder[T any](records []*Record, tombstones []*corev1.Event, ofRecord func(*Record) T, ofEnded func(instance.Instance) T) iter.Seq[T] {
+	SortByAge(records)
+	ended := make([]instance.Instance, 0, len(tombstones))
+	for _, event := range tombstones {
+		ended = append(ended, instance.FromTombstone(event))
+	}
+	slices.SortFunc(ended, func(a, b instance.Instance) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return func(yield func(T) bool) {
+		next := 0 // of the ended
+		for _, record := range records {
+			for ; next < len(ended) && record.CompareAge(ended[next].Created, ended[next].ID) > 0; next++ {
+				if !yield(ofEnded(ended[next])) {
+					return
+				}
+			}
+			if !yield(ofRecord(record)) {
+				return
+			}
+		}
+		for ; next < len(ended) && yield(ofEnded(ended[next])); next++ {
+		}
 	}
 }

@@ -28,7 +28,7 @@ type Record struct {
 	stored atomic.Bool // the store has it, and no later version
 
 	// What the functions of package instance with these names say.
-	IsInstance, IsWarm, IsStray, IsServing bool
+	IsInstance, IsWarm, IsStray, IsServing, IsQueued bool
 
 	IsDeleting bool
 	// ByEvents says that Warning Events of the pod can change what is said of it.
@@ -81,7 +81,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, stripPrefix: inst.StripPrefix,
 		}),
 		IsInstance: instance.IsInstance(pod), IsWarm: instance.IsWarm(pod), IsStray: instance.IsStray(pod),
-		IsServing: instance.IsServing(pod), IsDeleting: pod.DeletionTimestamp != nil,
+		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), IsDeleting: pod.DeletionTimestamp != nil,
 		// A pod that serves or is being deleted does so whatever Events say. They only say
 		// why its container was restarted.
 		ByEvents: pod.DeletionTimestamp == nil && inst.Status != instance.StatusDeployed || inst.Restarts > 0,
@@ -188,6 +188,9 @@ func (r *Record) GetUID() types.UID { return types.UID(r.uid) }
 
 // GetResourceVersion returns the pod's resourceVersion.
 func (r *Record) GetResourceVersion() string { return r.version }
+
+// Launched returns when the pod became an instance.
+func (r *Record) Launched() time.Time { return r.launched }
 
 // Template returns the full name of the pod's template.
 func (r *Record) Template() string { return r.shared.Value().template }

@@ -75,7 +75,7 @@ func setTerminationMessagePolicy(spec *corev1.PodSpec) {
 // model finds the pod.
 func podLabels(template *corev1.PodTemplate, id string) map[string]string {
 	labels := copyOf(template.Template.Labels)
-	for _, key := range []string{instance.PoolLabel, instance.ClientLabel, instance.PreloadLabel, instance.PreloadNameLabel} {
+	for _, key := range []string{instance.PoolLabel, instance.ClientLabel, instance.QueueLabel, instance.PreloadLabel, instance.PreloadNameLabel} {
 		delete(labels, key)
 	}
 	labels[instance.ManagedByLabel] = instance.ManagerName

@@ -5,12 +5,16 @@
   const progress = document.getElementById('progress');
   const message = document.getElementById('message');
   const elapsed = document.getElementById('elapsed');
+  let queued = false; // an instance that waits for a place has not begun to start
+  let began = performance.now();
+  const tick = () => {
+    const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
+    const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+    elapsed.textContent = queued ? `Waiting for ${time}` : `Launched ${time} ago`;
+  };
   if (elapsed !== null) {
-    const began = performance.now() - elapsed.dataset.seconds * 1000;
-    const tick = () => {
-      const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
-      elapsed.textContent = `Launched ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} ago`;
-    };
+    began -= elapsed.dataset.seconds * 1000;
+    queued = elapsed.dataset.queued !== undefined;
     tick();
     setInterval(tick, 1000);
   }
@@ -39,8 +43,14 @@
   events.addEventListener('progress', (event) => {
     const step = JSON.parse(event.data);
     message.textContent = step.message;
-    if ([...progress.children].some((item) => item.dataset.phase === step.phase)) {
-      show(step.phase);
+    const waits = step.reason === 'Queued';
+    if (queued && !waits) {
+      queued = false;
+      began = performance.now();
+    }
+    const phase = waits ? 'queued' : step.phase;
+    if ([...progress.children].some((item) => item.dataset.phase === phase)) {
+      show(phase);
     }
     if (step.phase !== 'pending' && step.phase !== 'deploying') {
       events.close();
