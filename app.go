@@ -106,7 +106,8 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 	if err := errors.Join(a.cache.OnReplica(a.replicas.Changed, a.replicas.Gone), a.cache.onAdminState(a.admin.Changed), registerCollectors(m, a.cache, a.culler)); err != nil {
 		return nil, err
 	}
-	m.Register(unwrittenGauge(a.replicas.WrittenUntil, now))
+	m.Unwritten(a.replicas.WrittenUntil, now)
+	m.Queued(a.queue.Waiting)
 	return a, a.listen(templates)
 }
 

@@ -76,21 +76,6 @@ func registerCollectors(m *metrics.Metrics, cache *Cache, culler *Culler) error 
 	})
 }
 
-// unwrittenGauge tells since when a replica has had uses that it could not write: idle instances
-// stay for as long.
-func unwrittenGauge(writtenUntil, now func() time.Time) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "binder_activity_unwritten_seconds",
-		Help: "How long this replica has had uses that are due to be written and are not; a second or so if there is no trouble.",
-	}, func() float64 {
-		written := writtenUntil()
-		if written.IsZero() { // the cluster is still being read
-			return 0
-		}
-		return max(0, now().Sub(written).Seconds())
-	})
-}
-
 // boolGauge is 1 while value returns true.
 func boolGauge(name, help string, value func() bool) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return number(value()) })
@@ -282,6 +267,11 @@ func (c *Cache) adminState(ctx context.Context, limits admission.Limits, preload
 		}
 	}
 	alive := 0
+	for _, record := range records {
+		if record.IsQueued {
+			alive-- // it has no place yet
+		}
+	}
 	for name, count := range counts {
 		view := of(name)
 		view.Pending, view.Deploying = count[instance.StatusPending], count[instance.StatusDeploying]

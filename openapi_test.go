@@ -108,7 +108,7 @@ func TestOpenAPIHasEveryValue(t *testing.T) {
 	}{
 		{"statuses", schemas.at("InstanceStatus", "enum"), texts(instance.Statuses())},
 		{"faults", schemas.at("Fault", "enum"), texts([]instance.Fault{instance.FaultTemplate, instance.FaultCluster, instance.FaultVisitor, instance.FaultChance})},
-		{"sources", property("Status", "last-activity-source"), texts([]instance.Source{instance.SourceLaunch, instance.SourceHTTP, instance.SourceWebSocket, instance.SourceProbe, instance.SourceKeepAlive})},
+		{"sources", property("Status", "last-activity-source"), texts([]instance.Source{instance.SourceLaunch, instance.SourceHTTP, instance.SourceWebSocket, instance.SourceProbe, instance.SourceKeepAlive, instance.SourceQueue})},
 		{"sources in events", property("ProgressEvent", "last-activity-source"), property("Status", "last-activity-source").texts()},
 		{"sources of the admin page", property("AdminInstance", "last-activity-source"), property("Status", "last-activity-source").texts()},
 		{"preload statuses", property("PreloadStatus", "status"), texts([]preload.Status{preload.Loading, preload.Completed, preload.Failed})},
