@@ -34,13 +34,12 @@ func notProvoked(operations map[string][]string) map[string]string {
 // compares each with the document, as it does for all tests of the API.
 func TestEveryAnswerIsSeen(t *testing.T) {
 	t.Parallel()
-	const full, preloaded = "openapi-full", "openapi-preloaded"
-	suite.CopyTemplate(t, "echo", full, func(template *corev1.PodTemplate) {
-		template.Annotations["binder-project.org/max-instances"] = "1"
+	const paused, preloaded = "openapi-paused", "openapi-preloaded"
+	suite.CopyTemplate(t, "echo", paused, func(template *corev1.PodTemplate) {
+		template.Annotations["binder-project.org/max-instances"] = "0"
 	})
 	suite.CopyTemplate(t, "echo", preloaded)
-	replica := suite.Replicas(t)[0].API // the limit of the template is exact at one replica only
-	suite.LaunchAt(t, replica, full, harness.LongTimeout)
+	replica := suite.Replicas(t)[0].API
 	one := "/applications/echo/" + suite.LaunchAt(t, replica, "echo", harness.LongTimeout).ID
 	key := []string{"Authorization", suite.API.Key()}
 	elsewhere := append([]string{"Origin", "https://elsewhere.example", "Sec-Fetch-Site", "cross-site"}, key...)
@@ -61,7 +60,7 @@ func TestEveryAnswerIsSeen(t *testing.T) {
 		{"POST", "/applications", named("nowhere"), nil, 404},
 		{"POST", "/applications", large, nil, 413},
 		{"POST", "/applications", "", nil, 422},
-		{"POST", "/applications", named(full), nil, 429},
+		{"POST", "/applications", named(paused), nil, 429},
 		{"POST", "/applications", named(harness.RegistryBadLimit), nil, 500},
 		{"POST", "/applications", named(harness.RegistryBroken), nil, 503},
 		{"GET", "/applications", "", key, 200},
@@ -72,7 +71,7 @@ func TestEveryAnswerIsSeen(t *testing.T) {
 		{"POST", "/applications/nowhere", "", nil, 404},
 		{"POST", "/applications/echo", large, nil, 413},
 		{"POST", "/applications/echo", `{"cull-timeout": 0}`, nil, 422},
-		{"POST", "/applications/" + full, "", nil, 429},
+		{"POST", "/applications/" + paused, "", nil, 429},
 		{"POST", "/applications/" + harness.RegistryBadLimit, "", nil, 500},
 		{"POST", "/applications/" + harness.RegistryBroken, "", nil, 503},
 		{"GET", "/applications/echo", "", key, 200},

@@ -196,6 +196,9 @@ func TestFaults(t *testing.T) {
 	for _, name := range []string{simulated, recorded} {
 		suite.CopyTemplate(t, "echo", name, small, harness.OnSimulatedNodes)
 	}
+	suite.CopyTemplate(t, "echo", queued, small, harness.OnSimulatedNodes, func(made *corev1.PodTemplate) {
+		made.Annotations = map[string]string{maxInstances: fmt.Sprint(places)}
+	})
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	w := startWorld(t)

@@ -28,7 +28,7 @@ const (
 )
 
 // WatchPods notes in the ledger what the API server says of the service's pods with ids, apart
-// from those of the template simulated, until ctx is done. It asks the API server itself, past
+// from those of the templates simulated and queued, until ctx is done. It asks the API server itself, past
 // every fault between that and the service.
 //
 // An informer would wait for up to half a minute after an API server is back, and then not know
@@ -46,7 +46,7 @@ func (l *Load) WatchPods(ctx context.Context) {
 func (l *Load) followPods(ctx context.Context, pods map[types.UID]corev1.Pod) error {
 	client := l.suite.Kube.Client.CoreV1().Pods(harness.InstancesNamespace)
 	options := metav1.ListOptions{
-		LabelSelector:  managedByLabel + "=binder-deploy-kubernetes," + idLabel + "," + poolLabel + "!=warm," + templateLabel + "!=" + simulated,
+		LabelSelector:  managedByLabel + "=binder-deploy-kubernetes," + idLabel + "," + poolLabel + "!=warm," + templateLabel + " notin (" + simulated + "," + queued + ")",
 		TimeoutSeconds: new(int64(60)),
 	}
 	listing, cancel := context.WithTimeout(ctx, patience)

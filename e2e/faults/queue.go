@@ -1,0 +1,194 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	kubewatch "k8s.io/apimachinery/pkg/watch"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+const (
+	// queued is the template of which there can be no more than places instances. They are
+	// simulated, and the ledger does not know them.
+	queued   = "faults-queued"
+	places   = 50
+	visitors = 300
+	// stays is how long a visitor uses an instance before they stop it.
+	stays = 3 * time.Second
+	// overtaken is how much later than one that came after it an instance may get its place: several
+	// places are given at the same time, and one that the leader did not know yet comes later.
+	overtaken = 2 * time.Second
+
+	queueLabel   = "binder-project.org/queue"
+	maxInstances = "binder-project.org/max-instances"
+)
+
+// killLeaderOfQueue lets many visitors wait for few places, each of which stops their instance
+// after a while, and kills the leader in the middle of that. There must never be more instances
+// than places, nobody may overtake others, and everybody must get a place.
+func killLeaderOfQueue(ctx context.Context, w *World, random *rand.Rand) (undo func(context.Context) error, err error) {
+	s, err := w.simulate(ctx, queued)
+	if err != nil {
+		return nil, err
+	}
+	undo = func(ctx context.Context) error { return errors.Join(s.awaitGone(ctx, time.Minute), s.end(ctx)) }
+	line := &line{pods: map[string]*queuedPod{}}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	changes, err := s.pods.Watch(watching, s.selected())
+	if err != nil {
+		return undo, fmt.Errorf("watch the instances: %w", err)
+	}
+	var watcher, all sync.WaitGroup
+	watcher.Go(func() { line.follow(changes) })
+	var done atomic.Int64
+	for range visitors {
+		all.Go(func() {
+			if err := w.queueUp(ctx); err != nil {
+				w.Ledger.Complain("a visitor who waited for a place: %v", err)
+			}
+			done.Add(1)
+		})
+		pause(ctx, 10*time.Millisecond)
+	}
+	amid := visitors/4 + random.Int64N(visitors/4)
+	for done.Load() < amid && pause(ctx, 10*time.Millisecond) {
+		continue
+	}
+	if _, err = killLeader(ctx, w, random); err != nil {
+		return undo, err
+	}
+	all.Wait()
+	stop()
+	changes.Stop()
+	watcher.Wait()
+	if served := line.judge(w.Ledger); served != visitors {
+		w.Ledger.Complain("%d of %d visitors have got a place", served, visitors)
+	}
+	return undo, nil
+}
+
+// queueUp launches an instance, asks about it until it is deployed, and stops it after a while. What
+// is not answered, because the replica was killed, is tried again.
+func (w *World) queueUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	api := w.Load.api.OfOtherVersion() // to compare thousands of answers with docs/openapi.json takes long
+	ask := func(method, path, body string, header ...string) (status harness.Status, err error) {
+		for {
+			answer, err := api.Try(ctx, method, path, body, append(header, "Authorization", api.Key())...)
+			if err == nil && answer.Code == http.StatusOK {
+				return status, json.Unmarshal(answer.Body, &status)
+			}
+			if !pause(ctx, 500*time.Millisecond) {
+				return status, fmt.Errorf("%s %s: %d, %w", method, path, answer.Code, err)
+			}
+		}
+	}
+	launched, err := ask(http.MethodPost, "/applications/"+queued, "", "Idempotency-Key", fmt.Sprintf("%032x", rand.Uint64()))
+	if err != nil {
+		return err
+	}
+	path := "/applications/" + queued + "/" + launched.ID
+	for {
+		status, err := ask(http.MethodGet, path, "")
+		switch {
+		case err != nil:
+			return err
+		case status.Status == "failed" || status.Status == "deleted":
+			return fmt.Errorf("the instance is %s: %s %s", status.Status, status.Reason, status.Message)
+		case status.Status == "deployed":
+			pause(ctx, stays)
+			_, err = ask(http.MethodDelete, path, "")
+			return err
+		}
+		pause(ctx, 2*time.Second)
+	}
+}
+
+// line is what the API server says of the instances of the template queued.
+type line struct {
+	pods map[string]*queuedPod // by name
+	most int                   // instances with a place at the same time
+	long int                   // instances that waited at the same time
+}
+
+// queuedPod is an instance that waits, or has waited.
+type queuedPod struct {
+	came     time.Time // when it was launched
+	seen     time.Time // by the watch
+	admitted time.Time // zero until it has a place
+	ended    bool
+}
+
+// follow notes each change until the watch ends.
+func (l *line) follow(changes kubewatch.Interface) {
+	for change := range changes.ResultChan() {
+		pod, ok := change.Object.(*corev1.Pod)
+		if !ok {
+			return
+		}
+		l.note(pod, change.Type == kubewatch.Deleted || pod.DeletionTimestamp != nil)
+	}
+}
+
+func (l *line) note(pod *corev1.Pod, ended bool) {
+	launched, _ := time.Parse(time.RFC3339, pod.Annotations[launchedAt])
+	p := l.pods[pod.Name]
+	if p == nil {
+		p = &queuedPod{came: launched, seen: time.Now()}
+		l.pods[pod.Name] = p
+	}
+	if pod.Labels[queueLabel] == "admitted" && len(pod.Spec.SchedulingGates) == 0 && p.admitted.IsZero() {
+		p.admitted = launched
+	}
+	p.ended = p.ended || ended
+	waiting, admitted := 0, 0
+	for _, other := range l.pods {
+		switch {
+		case other.ended:
+		case other.admitted.IsZero():
+			waiting++
+		default:
+			admitted++
+		}
+	}
+	l.most, l.long = max(l.most, admitted), max(l.long, waiting)
+}
+
+// judge complains about what must not have been, and returns how many have got a place.
+func (l *line) judge(ledger *Ledger) (served int) {
+	for name, p := range l.pods {
+		if p.admitted.IsZero() {
+			continue
+		}
+		served++
+		for _, other := range l.pods { // that came earlier and got its place later
+			if other.came.Before(p.came) && other.seen.Add(overtaken).Before(p.admitted) && other.admitted.After(p.admitted.Add(overtaken)) {
+				ledger.Complain("%s came at %s and got its place at %s; another came at %s and got its place at %s", name,
+					p.came.Format(clockTime), p.admitted.Format(clockTime), other.came.Format(clockTime), other.admitted.Format(clockTime))
+				break
+			}
+		}
+	}
+	if l.most != places {
+		ledger.Complain("there were %d instances at the same time, for %d places", l.most, places)
+	}
+	if l.long < visitors/2 {
+		ledger.Complain("no more than %d of %d have waited at the same time", l.long, visitors)
+	}
+	return served
+}
+
+// clockTime is the layout of times within a day.
+const clockTime = "15:04:05.000"

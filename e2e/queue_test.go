@@ -1,0 +1,54 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+)
+
+// TestQueue follows visitors of a template with one place, by a page and by the API. Each is told
+// who is before them, and gets the place in turn.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	const template = "queue-echo"
+	suite.CopyTemplate(t, "echo", template, func(made *corev1.PodTemplate) {
+		made.Annotations["binder-project.org/max-instances"] = "1"
+	})
+	first := suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t)
+	b := openBrowser(t)
+	b.open(trustedHost + "/launch/" + template)
+	b.await(pageWait, `document.getElementById('message')?.textContent === 'Waiting for a free place: the next one is yours.'`)
+	second := b.awaitInstance(template, "/")
+	third := suite.Launch(t, template, harness.LongTimeout)
+	assert.Equal(t, "Wait for a place", eval[string](b, `document.querySelector('#progress [aria-current] .step').textContent`))
+	b.await(pageWait, `/^Waiting for \d+:\d\d$/.test(document.getElementById('elapsed').textContent)`)
+	b.wantAccessible()
+	b.screenshot("queue")
+	status := third.Status(t)
+	assert.Equal(t, []string{"pending", "Queued", "Waiting for a free place: 1 before you."}, []string{status.Status, status.Reason, status.Message})
+	pod := third.Pod(t)
+	assert.NotEmpty(t, pod.Spec.SchedulingGates)
+	assert.Empty(t, pod.Spec.NodeName)
+
+	stop := func(instance *harness.Instance) {
+		t.Helper()
+		answer := suite.API.Do(t, http.MethodDelete, "/applications/"+template+"/"+instance.ID, "", "Authorization", suite.API.Key())
+		require.Equal(t, http.StatusOK, answer.Code)
+	}
+	stop(first)
+	second.AwaitDeployed(t)
+	b.await(pageWait, `document.getElementById('progress') === null`) // the page has opened the instance
+	assert.Equal(t, "Queued", third.Status(t).Reason)
+	stop(second)
+	events := readEvents(t, suite.API, third)
+	wantPhases(t, events, "deployed")
+	assert.Empty(t, third.Pod(t).Spec.SchedulingGates)
+	b.wantNoPageErrors()
+}
