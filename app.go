@@ -67,6 +67,7 @@ type app struct {
 	webhook  *webhook.Sender // nil without a receiver
 	admin    *admin.Admin
 	health   *health
+	site     *pages.Site // how our pages look
 	proxy    *proxy.Proxy
 	servers  []*server // metrics, API, proxy
 	// draining is done when waiting clients must be let go.
@@ -88,6 +89,9 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 		Leases: k.leading.CoordinationV1().Leases(c.Namespace), Election: c.LeaseName, Identity: c.Identity, Log: log, Now: now, Local: time.Now,
 	})
 	var err error
+	if a.site, err = pages.Load(c.PagesDir); err != nil {
+		return nil, fmt.Errorf("--pages-dir: %w", err)
+	}
 	a.cache, err = NewCache(CacheDeps{
 		Client: k.client, Now: now, Contact: k.contact, Log: log, Election: c.LeaseName,
 		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
@@ -214,14 +218,14 @@ func (a *app) endWarnings() protocol.Warnings {
 // public is what answers on the public port: the instances, and our own pages.
 func (a *app) public(templates podtemplate.Source, public *gate.Gate) http.Handler {
 	a.proxy = proxy.New(proxy.Deps{
-		Instances: a.asked(), Touch: a.activity.Touch, IsAPIKey: a.keys.Opens, UsualStart: a.cache.pods.UsualStart,
+		Site: a.site, Instances: a.asked(), Touch: a.activity.Touch, IsAPIKey: a.keys.Opens, UsualStart: a.cache.pods.UsualStart,
 		ShareWith: a.config.CORSAllowOrigins, Layout: a.layout(), LaunchPage: a.config.LaunchPage, FrameAncestors: a.config.FrameAncestors, HideCookies: a.config.HideCookies,
 		IdleTimeout: a.config.ProxyIdleTimeout, Enter: public.Enter, Metrics: a.metrics, Log: a.log,
 	})
 	refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		proxy.AnswerEarly(w, r, func() { pages.BusyClientNotice().Serve(w, r) })
+		proxy.AnswerEarly(w, r, func() { a.site.Serve(w, r, pages.BusyClientNotice()) })
 	})
-	return public.Handler(routePublic(a.metrics, a.ownPages(templates), a.layout(), a.proxy), refuse)
+	return public.Handler(routePublic(a.metrics, a.site, a.ownPages(templates), a.layout(), a.proxy), refuse)
 }
 
 // run serves until ctx is done, and then ends in order: unready first, so that no new

@@ -114,7 +114,7 @@ func FuzzRoutePublic(f *testing.F) {
 		reached := false
 		instances := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })
 		answer := httptest.NewRecorder()
-		routePublic(newTestMetrics(), map[string]http.Handler{
+		routePublic(newTestMetrics(), pages.OrOwn(nil), map[string]http.Handler{
 			pages.LaunchPrefix: own.Launch(), pages.ProgressPrefix: own.Progress(), "/v2/": hub, "/repo/": hub, "/versions": hub,
 		}, origin.Layout{}, instances).ServeHTTP(answer, r)
 		sent := target

@@ -85,7 +85,7 @@ func (a *API) endpoints() map[string]methods {
 		"/applications/{template}/{id}":            {http.MethodGet: a.status, http.MethodDelete: a.authorised(a.stop)},
 		"/applications/{template}/{id}/keep-alive": {http.MethodPost: a.keepAlive},
 		"/preload/{template}":                      {http.MethodPost: a.authorised(a.preload), http.MethodGet: a.authorised(a.preloadStatus)},
-		"/admin":                                   {http.MethodGet: pages.ServeAdmin},
+		"/admin":                                   {http.MethodGet: pages.OrOwn(nil).ServeAdmin},
 		"/admin/state":                             {http.MethodGet: a.authorised(a.Admin.ServeState)},
 		"/openapi.json":                            {http.MethodGet: protocol.NewDocument(openAPI).Serve},
 		"/":                                        nil,

@@ -215,7 +215,7 @@ func TestRoutePublic(t *testing.T) {
 		if row.launchPage {
 			ours[pages.LaunchPrefix] = own.Launch()
 		}
-		res := ask(routePublic(m, ours, origin.Layout{}, instances), "GET", row.path, "")
+		res := ask(routePublic(m, pages.OrOwn(nil), ours, origin.Layout{}, instances), "GET", row.path, "")
 		if got := reached == row.path; res.Code != http.StatusOK || got != row.toInstance {
 			t.Errorf("%s with launch pages %t: got %d, the instances got %q; want them to get it: %t", row.path, row.launchPage, res.Code, reached, row.toInstance)
 		}

@@ -150,7 +150,7 @@ func TestBodiesOfOwnPages(t *testing.T) {
 			own := pages.New(pages.Deps{Instances: reader, Launcher: &fakeLauncher{}, Templates: reader, Client: func(*http.Request) string { return "" }, Draining: t.Context(), Log: kubetest.NoLog()})
 			layout := origin.Layout{Public: []string{"hub.example"}}
 			listener := newPipeListener()
-			server := newServer("proxy", listener, routePublic(newTestMetrics(), map[string]http.Handler{pages.LaunchPrefix: own.Launch(), pages.ProgressPrefix: own.Progress()}, layout, http.NotFoundHandler()), longRequests(), kubetest.NoLog())
+			server := newServer("proxy", listener, routePublic(newTestMetrics(), pages.OrOwn(nil), map[string]http.Handler{pages.LaunchPrefix: own.Launch(), pages.ProgressPrefix: own.Progress()}, layout, http.NotFoundHandler()), longRequests(), kubetest.NoLog())
 			served := make(chan error, 1)
 			go func() { served <- server.serve() }()
 			client, accepted := net.Pipe()

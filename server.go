@@ -93,10 +93,10 @@ const maxUnread = 256 << 10
 // ownPage bounds the requests of one of our own pages: net/http would wait for a body for as
 // long as the client likes. timeout is how long a body may take in all. The body has been
 // read, or its time is over, when the request ends: so the client's limits hold until then.
-func ownPage(next http.Handler, timeout time.Duration) http.Handler {
+func ownPage(site *pages.Site, next http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if notice, tooLarge := pages.HeadNotice(r); tooLarge {
-			proxy.AnswerEarly(w, r, func() { w.Header().Set("Connection", "close"); notice.Serve(w, r) })
+			proxy.AnswerEarly(w, r, func() { w.Header().Set("Connection", "close"); site.Serve(w, r, notice) })
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
@@ -165,7 +165,7 @@ func (a *app) clientOf(r *http.Request) string {
 // what it begins with, which ends with a slash.
 func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	own := pages.New(pages.Deps{
-		Instances: a.asked(), Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
+		Site: a.site, Instances: a.asked(), Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
 		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})
@@ -194,13 +194,13 @@ func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 //
 // Our own pages are only at the main address. Another name that leads here can be anyone's,
 // whose pages are then of the same origin (DNS rebinding), and could launch.
-func routePublic(m *metrics.Metrics, own map[string]http.Handler, layout origin.Layout, instances http.Handler) http.Handler {
+func routePublic(m *metrics.Metrics, site *pages.Site, own map[string]http.Handler, layout origin.Layout, instances http.Handler) http.Handler {
 	atMain := map[string]http.Handler{}
 	for path, next := range own {
-		next = ownPage(next, formTimeout)
+		next = ownPage(site, next, formTimeout)
 		atMain[path] = m.InstrumentProxy(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !layout.IsMain(r.Host) {
-				proxy.AnswerEarly(w, r, func() { pages.MisdirectedNotice().Serve(w, r) })
+				proxy.AnswerEarly(w, r, func() { site.Serve(w, r, pages.MisdirectedNotice()) })
 				return
 			}
 			next.ServeHTTP(w, r)

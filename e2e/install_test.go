@@ -3,15 +3,20 @@
 package e2e
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -69,6 +74,7 @@ func TestInstall(t *testing.T) {
 	i.secrets(t)
 	assert.Contains(t, i.run(t, "docs/operate.md", "Profiles"), "goroutine profile: total")
 	i.ownTemplate(t, dir)
+	i.ownPages(t, dir)
 	i.run(t, "docs/operate.md", "Uninstall")
 }
 
@@ -127,6 +133,31 @@ func (i *installation) ownTemplate(t *testing.T, dir string) {
 	forward := i.shell.Names.Replace(i.script.Blocks(t, "docs/operate.md", "Reach it")[0].Commands()[0]) + " >forwarding &\n"
 	i.shell.Names = strings.NewReplacer(append(i.names, "kubectl apply", forward+"kubectl apply")...)
 	assert.Regexp(t, `podtemplate/my-project created\n\{"id": ?"[0-9a-f]{32}"`, i.run(t, "docs/templates.md", "Templates"))
+}
+
+// ownPages gives the pages another style.
+func (i *installation) ownPages(t *testing.T, dir string) {
+	const style = "main { border-style: ridge }"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "style.css"), []byte(style), 0o600))
+	i.run(t, "docs/pages.md", "Your own look")
+	shows := func(address string) bool {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+net.JoinHostPort(address, "8000")+"/", nil)
+		require.NoError(t, err)
+		request.Host = "binder.example.org"
+		request.Header.Set("Accept", "text/html")
+		response, err := (&http.Client{Timeout: 5 * time.Second}).Do(request)
+		if err != nil { // the replica starts, or ends
+			return false
+		}
+		defer response.Body.Close()
+		page, err := io.ReadAll(response.Body)
+		return err == nil && strings.Contains(string(page), "<style>"+style+"</style>")
+	}
+	require.Eventually(t, func() bool {
+		pods, err := suite.Kube.Client.CoreV1().Pods(docsNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=binder-deploy-kubernetes"})
+		require.NoError(t, err)
+		return slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return shows(pod.Status.PodIP) })
+	}, time.Minute, time.Second)
 }
 
 // copyManifests copies manifests/ with other namespaces, so that the objects are not the

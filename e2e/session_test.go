@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/network"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -91,5 +93,31 @@ func TestStartPage(t *testing.T) {
 	b.wantAccessible()
 	b.click(`a[href="/launch/echo-titled"]`)
 	b.awaitInstance("echo-titled", "/")
+	b.wantNoPageErrors()
+}
+
+// TestLanguages opens pages as a browser asks for them that is in another language.
+func TestLanguages(t *testing.T) {
+	t.Parallel()
+	for tag, want := range map[string][2]string{
+		"de-DE,de;q=0.9": {"de", "echo starten"}, "ja": {"ja", "echo"}, "nl, en;q=0.5": {"en", "Launch echo"},
+	} {
+		response := fetch(t, http.MethodGet, trustedHost+"/launch/echo", nil, "Accept", "text/html", "Accept-Language", tag)
+		page, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		assert.Equal(t, want[0], response.Header.Get("Content-Language"))
+		assert.Contains(t, string(page), `<html lang="`+want[0]+`">`)
+		assert.Contains(t, string(page), want[1])
+	}
+	b := openBrowser(t)
+	call(b, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": "de"}})
+	b.open(trustedHost + "/launch/echo")
+	instance := b.awaitInstance("echo", "/")
+	instance.AwaitDeployed(t)
+	b.open(trustedHost + "/session/" + instance.ID)
+	assert.Equal(t, "Verbleibende Zeit", b.text("dt"))
+	b.await(pageWait, `/^\d+:\d\d:\d\d$/.test(document.getElementById('left').textContent)`)
+	b.wantAccessible()
+	b.screenshot("session-de")
 	b.wantNoPageErrors()
 }

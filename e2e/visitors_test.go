@@ -166,7 +166,7 @@ func TestRestartIsTold(t *testing.T) {
 	awaitRestart(t, instance, 1)
 	b.open(address)
 	b.awaitHeading("echo was restarted")
-	assert.Contains(t, b.text("main"), "exited with code 3, and was started again, once.")
+	assert.Contains(t, b.text("main"), "(exited with code 3). It was started again, once.")
 	b.screenshot("restarted")
 	b.wantAccessible()
 	b.wantNoPageErrors()

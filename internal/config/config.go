@@ -60,6 +60,8 @@ type Config struct {
 	// end stands for any ending. By default there are none. The cookie of a login in front
 	// of the service lets anyone who has it act as the visitor.
 	HideCookies []string
+	// PagesDir is a directory of files that replace some of those of our pages; "" for none.
+	PagesDir string
 	// LaunchPage says whether the proxy serves /launch/<template>; the default is true.
 	// With it, anyone who can reach the proxy can launch.
 	LaunchPage bool

@@ -105,6 +105,7 @@ func TestFlagsAndEnvironment(t *testing.T) {
 		"cors-allow-origin":            {"https://one:8443", "*", "CORSAllowOrigins"},
 		"frame-ancestors":              {"https://one:8443", "*", "FrameAncestors"},
 		"hide-cookie":                  {"one", "other", "HideCookies"},
+		"pages-dir":                    {"one", "other", "PagesDir"},
 		"launch-page":                  {"false", "true", "LaunchPage"},
 		"binderhub":                    {"false", "true", "BinderHub"},
 		"pprof":                        {"true", "false", "Pprof"},

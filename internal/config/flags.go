@@ -64,6 +64,9 @@ func (c *Config) listenFlags(f *flag.FlagSet) {
 	f.Var((*list)(&c.HideCookies), "hide-cookie",
 		"`name` of a cookie that no instance sees or sets, such as that of a login in front of this service. A star at the "+
 			"end stands for any ending. Repeat the flag, or separate several names by commas (default: none)")
+	f.StringVar(&c.PagesDir, "pages-dir", "",
+		"`directory` with files that replace those of the same names of the visitors' pages, such as style.css, start.html or "+
+			"language.de.json. They are read at the start (default: none)")
 	f.Var(newSwitch(&c.LaunchPage, true), "launch-page",
 		"serve the page that launches an instance and shows progress, /launch/<template>, on the proxy's address. "+
 			"With it, anyone who can reach the proxy can launch; --launch-page=false turns it off, and --binderhub with it")

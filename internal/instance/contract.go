@@ -131,6 +131,8 @@ const (
 	// line each. The pages show them.
 	TitleAnnotation       = "binder-project.org/title"
 	DescriptionAnnotation = "binder-project.org/description"
+	// IconAnnotation is a small picture of the template, as a data URL. The pages show it.
+	IconAnnotation = "binder-project.org/icon"
 	// SpecsAnnotation names the repositories that the template is for, as BinderHub's
 	// clients do, one a line. Package podtemplate finds templates by it.
 	SpecsAnnotation = "binder-project.org/specs"

@@ -8,7 +8,7 @@ import (
 )
 
 func TestAdminPage(t *testing.T) {
-	w := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = ServeAdmin(w, r) }), http.MethodGet, "/admin/", "")
+	w := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = ownSite().ServeAdmin(w, r) }), http.MethodGet, "/admin/", "")
 	wantPage(t, w, 200, "<h1>What runs</h1>", `<label for="key">API key</label>`, `type="password" autocomplete="off"`)
 	wantFrames(t, "the admin page", w, neverFramed)
 	policy, body := w.Header().Get("Content-Security-Policy"), w.Body.String()

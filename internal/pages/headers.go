@@ -1,9 +1,6 @@
 package pages
 
-import (
-	"fmt"
-	"net/http"
-)
+import "net/http"
 
 const (
 	// MaxHeader is the most bytes of a request's head, from its first line to its last
@@ -54,19 +51,19 @@ func headSize(r *http.Request) (size, fields int) {
 
 // tooManyFieldsNotice is for a request with too many header fields (RFC 6585, section 5).
 func tooManyFieldsNotice() Notice {
-	text := fmt.Sprintf("This request has more than %d header fields.", maxFields)
-	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text, Title: "This request is too large", Text: text}
+	text := say("This request has more than %d header fields.", maxFields)
+	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text.String(), Title: say("This request is too large"), Text: []phrase{text}}
 }
 
 // headTooLargeNotice is for a request with too large header fields (RFC 6585, section 5).
 func headTooLargeNotice() Notice {
-	text := fmt.Sprintf("The header fields of this request are larger than %d KiB, which is the most that an instance gets.", maxInstanceHeader>>10)
-	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text, Title: "This request is too large", Text: text}
+	text := say("The header fields of this request are larger than %d KiB, which is the most that an instance gets.", maxInstanceHeader>>10)
+	return Notice{Code: http.StatusRequestHeaderFieldsTooLarge, Plain: text.String(), Title: say("This request is too large"), Text: []phrase{text}}
 }
 
 // addressTooLongNotice is for a request whose address alone is too long (RFC 9110,
 // section 15.5.15).
 func addressTooLongNotice() Notice {
-	const text = "The address of this page is too long: an instance gets at most 64 KiB of address and header fields."
-	return Notice{Code: http.StatusRequestURITooLong, Plain: text, Title: "This address is too long", Text: text}
+	text := say("The address of this page is too long: an instance gets at most 64 KiB of address and header fields.")
+	return Notice{Code: http.StatusRequestURITooLong, Plain: text.String(), Title: say("This address is too long"), Text: []phrase{text}}
 }

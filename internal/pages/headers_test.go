@@ -45,15 +45,15 @@ func TestHeadNotice(t *testing.T) {
 			r.Header.Set("X-Field", fill[:row.field])
 		}
 		notice, tooLarge := HeadNotice(r)
-		if notice.Code != row.code || tooLarge != (row.code != 0) || !strings.Contains(notice.Text, row.says) {
-			t.Errorf("%s: got %t, %d, %q", row.name, tooLarge, notice.Code, notice.Text)
+		if notice.Code != row.code || tooLarge != (row.code != 0) || !strings.Contains(notice.Plain, row.says) {
+			t.Errorf("%s: got %t, %d, %q", row.name, tooLarge, notice.Code, notice.Plain)
 		}
 		if !tooLarge {
 			continue
 		}
 		w := httptest.NewRecorder()
 		r.Header.Set("Accept", browserAccept)
-		notice.Serve(w, r)
+		ownSite().Serve(w, r, notice)
 		wantPage(t, w, row.code, row.says)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -45,6 +46,8 @@ type Templates interface {
 
 // Deps are what the pages need.
 type Deps struct {
+	// Site is how the pages look; nil for our own.
+	Site *Site
 	// Instances tells the state of instances and waits for changes.
 	Instances Instances
 	// Launcher launches instances for visitors.
@@ -77,10 +80,13 @@ type Deps struct {
 }
 
 // Pages serves this service's own pages on the public port, beside the instances.
-type Pages struct{ deps Deps }
+type Pages struct {
+	deps Deps
+	site *Site
+}
 
 // New returns the pages.
-func New(d Deps) *Pages { return &Pages{d} }
+func New(d Deps) *Pages { return &Pages{d, OrOwn(d.Site)} }
 
 // Launch returns the handler of all paths that begin with LaunchPrefix:
 // /launch/<template> is the page that a badge in a README links to.
@@ -93,7 +99,7 @@ func (p *Pages) Launch() http.Handler {
 	mux.HandleFunc("GET "+LaunchPrefix+"{template}/{id}", p.open)
 	mux.HandleFunc(LaunchPrefix, func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, NothingHereNotice()) })
 	// Another site must not start instances in the names of its visitors.
-	return onlyOurs(mux, crossOriginNotice("Not launched", "Another site asked to launch this in your name. Only this service's own pages can launch."))
+	return p.onlyOurs(mux, crossOriginNotice(say("Not launched"), say("Another site asked to launch this in your name. Only this service's own pages can launch.")))
 }
 
 // showLaunchPage serves the page that a link leads to. It launches nothing, because
@@ -106,20 +112,20 @@ func (p *Pages) showLaunchPage(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	template, err := p.deps.Templates.Template(r.Context(), name)
+	found, err := p.deps.Templates.Template(r.Context(), name)
 	if err != nil {
 		p.refuse(w, r, name, path, err)
 		return
 	}
-	title, description := podtemplate.Texts(template)
-	view := launchView{Title: "Launch " + cmp.Or(title, name), Template: name, Name: title, Description: description, Path: path, Button: "Launch"}
+	title, description := podtemplate.Texts(found)
+	view := launchView{Title: say("Launch %s", cmp.Or(title, name)), Template: name, Name: title, Description: description, Icon: template.URL(podtemplate.Icon(found)), Path: path, Button: say("Launch")}
 	if own, has := p.ownInstance(r, name); has {
-		view.Has, view.Button = true, "Start another"
+		view.Has, view.Button = true, say("Start another")
 		if p.mayShowID(r) {
 			view.Back, view.Session = p.deps.Layout.BaseURL(own)+path, SessionPrefix+own
 		}
 	}
-	writePage(w, http.StatusOK, launchTemplate, view, neverFramed)
+	p.site.write(w, r, http.StatusOK, launchPage, view, neverFramed)
 }
 
 // instanceCookie holds the id of the instance that a visitor has launched last, at the launch
@@ -178,7 +184,7 @@ func (p *Pages) remember(w http.ResponseWriter, r *http.Request, template, id st
 func (p *Pages) launch(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("template")
 	if err := parseForm(w, r); err != nil {
-		p.answer(w, r, badFormNotice("Not launched", err))
+		p.answer(w, r, badFormNotice(say("Not launched"), err))
 		return
 	}
 	path, err := deepLink(r.PostForm)
@@ -215,8 +221,8 @@ func (p *Pages) open(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	view := openView{Title: "Opening " + name, Template: name, Address: p.deps.Layout.BaseURL(id) + path}
-	writePage(w, http.StatusOK, openTemplate, view, framedBy(p.deps.FrameAncestors))
+	view := openView{Title: say("Opening %s", name), Template: name, Address: p.deps.Layout.BaseURL(id) + path}
+	p.site.write(w, r, http.StatusOK, openPage, view, framedBy(p.deps.FrameAncestors))
 }
 
 // linkOf returns the deep link that the query of a request names.
@@ -237,7 +243,7 @@ func (p *Pages) answer(w http.ResponseWriter, r *http.Request, n Notice) {
 	}
 	n.FrameAncestors = p.deps.FrameAncestors
 	n.unframed = n.unframed || r.Method != http.MethodPost
-	n.Serve(w, r)
+	p.site.Serve(w, r, n)
 }
 
 // parseForm reads the form of a request, which is limited in size. The server limits its time.
@@ -263,26 +269,29 @@ func (p *Pages) Progress() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
 		if !instance.ValidID(id) || r.Method != http.MethodGet {
-			NothingHereNotice().Serve(w, r)
+			p.site.Serve(w, r, NothingHereNotice())
 			return
 		}
 		watch, err := protocol.ReadWatch(r)
 		if err != nil {
-			p.answer(w, r, badRequestNotice("This address is not right", err.Error()+"."))
+			p.answer(w, r, badRequestNotice(say("This address is not right"), quote(err.Error()+".")))
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
 		defer cancel()
 		if inst, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
-			MissingNotice(inst.Unsure).Serve(w, r)
+			p.site.Serve(w, r, MissingNotice(inst.Unsure))
 			return
 		}
+		language := p.site.language(r)
 		setOwnHeaders(w.Header())
 		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
 			w.Header().Set("Access-Control-Allow-Origin", asker)
 		}
 		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			return p.deps.Warnings.For(watch).Event(inst, "")
+			event := p.deps.Warnings.For(watch).Event(inst, "")
+			event.Message, _ = language.message(event.Message)
+			return event
 		})
 	})
 }

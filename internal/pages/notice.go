@@ -17,10 +17,9 @@ type Notice struct {
 	RetryAfter time.Duration
 	// Plain is the line of text.
 	Plain string
-	// Title is the heading of the page.
-	Title string
-	// Text explains what happened.
-	Text string
+	// Title is the heading of the page, and Text are sentences that explain what happened.
+	Title phrase
+	Text  []phrase
 	// Reason is the failure or the end in one word, for who reports it. Message is a
 	// further detail, in plain words.
 	Reason, Message string
@@ -30,13 +29,15 @@ type Notice struct {
 	When time.Time
 	// Template is what the page's button launches; "" for no button. Path is the deep
 	// link that the new instance opens at. Button is the button's text.
-	Template, Path, Button string
+	Template, Path string
+	Button         phrase
 	// LaunchPage is the address of the launch page, if it is at another host than this
 	// page; "" if there is none. Then a link that leads there takes the button's place:
 	// another host's form would look like one of another site.
 	LaunchPage string
 	// Link is an address that the page leads to; "" for none. LinkText is its text.
-	Link, LinkText string
+	Link     string
+	LinkText phrase
 	// FrameAncestors are the origins whose pages may show this one in a frame, besides
 	// our own.
 	FrameAncestors []string
@@ -53,8 +54,8 @@ type Notice struct {
 	progress *progressView
 }
 
-// Serve writes the page, or plain text to clients that do not accept HTML.
-func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
+// Serve writes a notice: a page, or plain text to clients that do not accept HTML.
+func (s *Site) Serve(w http.ResponseWriter, r *http.Request, n Notice) {
 	if !acceptsHTML(r) {
 		n.ServePlain(w)
 		return
@@ -66,10 +67,10 @@ func (n Notice) Serve(w http.ResponseWriter, r *http.Request) {
 		ancestors = neverFramed
 	}
 	if n.progress != nil {
-		writePage(w, n.Code, progressTemplate, n.progress.withUsual(), ancestors, n.progress.hosts...)
+		s.write(w, r, n.Code, progressPage, n.progress.withUsual(), ancestors, n.progress.hosts...)
 		return
 	}
-	writePage(w, n.Code, noticeTemplate, n, ancestors)
+	s.write(w, r, n.Code, noticePage, n, ancestors)
 }
 
 // Retry returns after how many seconds the page launches by itself; 0 for never. Only what has
@@ -90,7 +91,10 @@ func (n Notice) Reload() int {
 }
 
 // RetryWords returns the time of Retry as people write it.
-func (n Notice) RetryWords() string { return inWords(roughly(n.RetryAfter)) }
+func (n Notice) RetryWords() phrase { return inWords(roughly(n.RetryAfter)) }
+
+// HasEnded reports whether it is known when the instance ended.
+func (n Notice) HasEnded() bool { return !n.When.IsZero() }
 
 // ServePlain writes the plain text.
 func (n Notice) ServePlain(w http.ResponseWriter) {

@@ -28,21 +28,21 @@ const busyRetry = 5 * time.Second
 // NothingHereNotice is for addresses that do not exist.
 func NothingHereNotice() Notice {
 	const text = "There is nothing at this address."
-	return Notice{Code: http.StatusNotFound, Plain: text, Title: "Not found", Text: text}
+	return Notice{Code: http.StatusNotFound, Plain: text, Title: say("Not found"), Text: []phrase{say(text)}}
 }
 
 // MisdirectedNotice is for a request for our own pages that has come by another host than
 // the main address (RFC 9110, section 15.5.20).
 func MisdirectedNotice() Notice {
 	const text = "This service's own pages are not at this host."
-	return Notice{Code: http.StatusMisdirectedRequest, Plain: text, Title: "Not here", Text: text, unframed: true}
+	return Notice{Code: http.StatusMisdirectedRequest, Plain: text, Title: say("Not here"), Text: []phrase{say(text)}, unframed: true}
 }
 
 // NoTunnelNotice is for CONNECT: what follows it would be a tunnel to proxies in front of
 // this service, and requests to us (RFC 9110, section 9.3.6).
 func NoTunnelNotice() Notice {
 	const text = "This service opens no tunnels."
-	return Notice{Code: http.StatusMethodNotAllowed, Plain: text, Title: "Not allowed", Text: text}
+	return Notice{Code: http.StatusMethodNotAllowed, Plain: text, Title: say("Not allowed"), Text: []phrase{say(text)}}
 }
 
 // MissingNotice is for ids of which nothing is known. unsure says that other replicas may
@@ -52,14 +52,14 @@ func MissingNotice(unsure bool) Notice {
 		return Notice{
 			Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 			Plain: "This instance cannot be found at the moment. Try again shortly.",
-			Title: "This instance cannot be found at the moment",
-			Text:  "The service does not know at the moment whether there is an instance at this address. Nothing is lost. This page loads again by itself.",
+			Title: say("This instance cannot be found at the moment"),
+			Text:  []phrase{say("The service does not know at the moment whether there is an instance at this address. Nothing is lost. This page loads again by itself.")},
 		}
 	}
 	return Notice{
 		Code: http.StatusNotFound, Plain: "There is no such instance.",
-		Title: "No such instance",
-		Text:  "There is no instance at this address. It may have ended so long ago that nothing is known about it any more, or the address may be incomplete.",
+		Title: say("No such instance"),
+		Text:  []phrase{say("There is no instance at this address. It may have ended so long ago that nothing is known about it any more, or the address may be incomplete.")},
 	}
 }
 
@@ -68,8 +68,8 @@ func UnsureNotice(inst instance.Instance) Notice {
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 		Plain: "This instance cannot be reached at the moment. Try again shortly.",
-		Title: inst.Template + " cannot be reached at the moment",
-		Text:  "The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. This page loads again by itself.",
+		Title: say("%s cannot be reached at the moment", inst.Template),
+		Text:  []phrase{say("The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. This page loads again by itself.")},
 	}
 }
 
@@ -77,11 +77,17 @@ func UnsureNotice(inst instance.Instance) Notice {
 func FailedNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + failureText(inst),
-		Title: inst.Template + " failed", Reason: inst.Reason,
+		Title: say("%s failed", inst.Template), Reason: inst.Reason,
 	}
-	n.Text, n.Output = instance.CutLastOutput(failureText(inst))
+	n.setFailure(inst)
 	n.offerLaunch(inst)
 	return n
+}
+
+// setFailure says why an instance failed, and what its container said last.
+func (n *Notice) setFailure(inst instance.Instance) {
+	text, output := instance.CutLastOutput(failureText(inst))
+	n.Text, n.Output = []phrase{quote(text)}, output
 }
 
 // failureText says why an instance failed. Its message says what a visitor can do.
@@ -95,9 +101,9 @@ func (n *Notice) offerLaunch(inst instance.Instance) {
 	switch inst.Fault {
 	case instance.FaultTemplate:
 	case instance.FaultCluster:
-		n.Template, n.Button = inst.Template, tryAgain
+		n.Template, n.Button = inst.Template, say(tryAgain)
 	default:
-		n.Template, n.Button = inst.Template, launchAgain
+		n.Template, n.Button = inst.Template, say(launchAgain)
 	}
 }
 
@@ -147,34 +153,34 @@ func NoAnswerNotice(inst instance.Instance) Notice {
 	const text = "The instance did not answer."
 	return Notice{
 		Code: http.StatusBadGateway, Plain: text,
-		Title:    inst.Template + " does not answer",
-		Text:     "The instance exists, but the application in it did not answer. Load this page again; if that does not help, launch a new instance.",
-		Template: inst.Template, Button: launchAgain,
+		Title:    say("%s does not answer", inst.Template),
+		Text:     []phrase{say("The instance exists, but the application in it did not answer. Load this page again; if that does not help, launch a new instance.")},
+		Template: inst.Template, Button: say(launchAgain),
 	}
 }
 
 // BadBodyNotice is for a request whose body ended early or is malformed.
 func BadBodyNotice() Notice {
 	const text = "The body of the request ended early, or it is malformed."
-	return Notice{Code: http.StatusBadRequest, Plain: text, Title: "Bad request", Text: text}
+	return Notice{Code: http.StatusBadRequest, Plain: text, Title: say("Bad request"), Text: []phrase{say(text)}}
 }
 
 // SlowBodyNotice is for a request whose body did not go on in time.
 func SlowBodyNotice() Notice {
 	const text = "The body of the request did not arrive in time."
-	return Notice{Code: http.StatusRequestTimeout, Plain: text, Title: "Too slow", Text: text}
+	return Notice{Code: http.StatusRequestTimeout, Plain: text, Title: say("Too slow"), Text: []phrase{say(text)}}
 }
 
 // BusyInstanceNotice is for a request to an instance that has as many under way as it may.
 func BusyInstanceNotice() Notice {
 	const text = "This instance has too many connections at the moment. Close some of its pages. A page that was loaded tries again by itself."
-	return Notice{Code: http.StatusServiceUnavailable, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
+	return Notice{Code: http.StatusServiceUnavailable, RetryAfter: busyRetry, Plain: text, Title: say("Too many connections"), Text: []phrase{say(text)}}
 }
 
 // BusyClientNotice is for a client that has as many requests under way as it may.
 func BusyClientNotice() Notice {
 	const text = "Your address has too many connections at the moment. Close some pages. A page that was loaded tries again by itself."
-	return Notice{Code: http.StatusTooManyRequests, RetryAfter: busyRetry, Plain: text, Title: "Too many connections", Text: text}
+	return Notice{Code: http.StatusTooManyRequests, RetryAfter: busyRetry, Plain: text, Title: say("Too many connections"), Text: []phrase{say(text)}}
 }
 
 // OverNotice is for an instance that has ended. It says why.
@@ -184,68 +190,69 @@ func OverNotice(inst instance.Instance) Notice {
 		Reason: inst.Reason, Message: inst.Message, When: inst.Ended,
 	}
 	n.offerLaunch(inst)
-	const lost = " Everything in it is gone."
+	lost := say("Everything in it is gone.")
 	switch inst.Reason {
 	case string(instance.EndCulled):
-		n.Title = inst.Template + " was closed because it was not used"
-		n.Text = "An instance is deleted when nobody has used it for a while, to make room for others." + lost
+		n.Title = say("%s was closed because it was not used", inst.Template)
+		n.Text = []phrase{say("An instance is deleted when nobody has used it for a while, to make room for others."), lost}
 	case string(instance.EndExpired):
-		n.Title = inst.Template + " was closed because its time was up"
-		n.Text = "Instances of this kind are deleted at a fixed age, even if they are in use." + lost
+		n.Title = say("%s was closed because its time was up", inst.Template)
+		n.Text = []phrase{say("Instances of this kind are deleted at a fixed age, even if they are in use."), lost}
 	case string(instance.EndAbandoned):
-		n.Title = inst.Template + " has lost its place in the queue"
-		n.Text = "All places were taken, and nobody asked about this one for a while. Nothing is lost: it had not started."
+		n.Title = say("%s has lost its place in the queue", inst.Template)
+		n.Text = []phrase{say("All places were taken, and nobody asked about this one for a while. Nothing is lost: it had not started.")}
 	case string(instance.EndStopped):
-		n.Title = inst.Template + " was stopped"
-		n.Text = "This instance was stopped on request." + lost
+		n.Title = say("%s was stopped", inst.Template)
+		n.Text = []phrase{say("This instance was stopped on request."), lost}
 	case string(instance.EndFailed):
-		n.Title = inst.Template + " failed and was deleted"
-		n.Text, n.Output = instance.CutLastOutput(failureText(inst))
+		n.Title = say("%s failed and was deleted", inst.Template)
+		n.setFailure(inst)
 		n.Message = ""
 	case string(instance.EndCompleted):
-		n.Title = inst.Template + " has ended"
-		n.Text, n.Message = "The application in this instance was quit, or ended by itself."+lost, ""
+		n.Title = say("%s has ended", inst.Template)
+		n.Text, n.Message = []phrase{say("The application in this instance was quit, or ended by itself."), lost}, ""
 	case instance.ReasonDeleting:
-		n.Title = inst.Template + " is being deleted"
-		n.Text = "This instance has ended. In a moment this page can say why."
+		n.Title = say("%s is being deleted", inst.Template)
+		n.Text = []phrase{say("This instance has ended. In a moment this page can say why.")}
 	default:
-		n.Title = inst.Template + " is gone"
-		n.Text = "The cluster deleted this instance." + lost
+		n.Title = say("%s is gone", inst.Template)
+		n.Text = []phrase{say("The cluster deleted this instance."), lost}
 	}
 	return n
 }
 
 // crossOriginNotice is for what another site's page asked for.
-func crossOriginNotice(title, text string) Notice {
-	return Notice{Code: http.StatusForbidden, Plain: text, Title: title, Text: text, unframed: true}
+func crossOriginNotice(title, text phrase) Notice {
+	return Notice{Code: http.StatusForbidden, Plain: text.String(), Title: title, Text: []phrase{text}, unframed: true}
 }
 
 // notChangedNotice is for a form of the session page that could not be carried out.
 func notChangedNotice(inst instance.Instance, answer *protocol.Error) Notice {
 	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
-		Title: inst.Template + " was not changed", Text: "The instance is as it was.", Message: answer.Message,
-		Link: SessionPrefix + inst.ID, LinkText: "Back", unframed: true,
+		Title: say("%s was not changed", inst.Template), Text: []phrase{say("The instance is as it was.")}, Message: answer.Message,
+		Link: SessionPrefix + inst.ID, LinkText: say("Back"), unframed: true,
 	}
 	if answer.Code >= http.StatusInternalServerError { // the cluster has not answered, or late
-		n.Title, n.Text = inst.Template+" may not have been changed", "The cluster did not say whether it was done. Look again in a moment."
+		n.Title = say("%s may not have been changed", inst.Template)
+		n.Text = []phrase{say("The cluster did not say whether it was done. Look again in a moment.")}
 	}
 	return n
 }
 
 // badRequestNotice is for a request of our own pages that is not right.
-func badRequestNotice(title, text string) Notice {
-	return Notice{Code: http.StatusBadRequest, Plain: text, Title: title, Text: text}
+func badRequestNotice(title, text phrase) Notice {
+	return Notice{Code: http.StatusBadRequest, Plain: text.String(), Title: title, Text: []phrase{text}}
 }
 
 // badLinkNotice is for a launch link that deepLink refused.
 func badLinkNotice(err error) Notice {
-	return badRequestNotice("This link is not right", "The address of this launch link is not right: "+err.Error()+".")
+	return badRequestNotice(say("This link is not right"), say("The address of this launch link is not right: %s.", quote(err.Error())))
 }
 
 // badFormNotice is for a form that parseForm refused.
-func badFormNotice(title string, err error) Notice {
-	n := badRequestNotice(title, "The form could not be read, or it is larger than 64 KiB.")
+func badFormNotice(title phrase, err error) Notice {
+	n := badRequestNotice(title, say("The form could not be read, or it is larger than 64 KiB."))
 	if isTooLarge(err) {
 		n.Code = http.StatusRequestEntityTooLarge
 	}
@@ -253,16 +260,16 @@ func badFormNotice(title string, err error) Notice {
 }
 
 // limitText says why there is a limit of launches.
-func limitText(limit string) string {
+func limitText(limit string) phrase {
 	switch limit {
 	case admission.Paused:
-		return "Nothing is launched at the moment, because the operator of this service has paused it."
+		return say("Nothing is launched at the moment, because the operator of this service has paused it.")
 	case admission.LaunchRate:
-		return "This service limits how often one address can launch, so that there is room for everybody."
+		return say("This service limits how often one address can launch, so that there is room for everybody.")
 	case admission.ClientInstances:
-		return "This service limits how many instances one address can have, so that there are some for everybody. Stop one that you do not need any more."
+		return say("This service limits how many instances one address can have, so that there are some for everybody. Stop one that you do not need any more.")
 	}
-	return "This service limits how many instances there can be. There is room again when others end."
+	return say("This service limits how many instances there can be. There is room again when others end.")
 }
 
 // notLaunchedNotice is for a launch that failed. It has a button to try again if that
@@ -270,22 +277,22 @@ func limitText(limit string) string {
 func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
-		Title: template + " was not launched", Message: answer.Message,
+		Title: say("%s was not launched", template), Message: answer.Message,
 	}
 	switch {
 	case answer.Code == http.StatusNotFound:
-		n.Title, n.Message = "There is nothing to launch by this name", ""
-		n.Text = "This service has no template with the name " + template + ". The link may be old, or the name may be misspelt."
+		n.Title, n.Message = say("There is nothing to launch by this name"), ""
+		n.Text = []phrase{say("This service has no template with the name %s. The link may be old, or the name may be misspelt.", template)}
 	case answer.Limit != "":
-		n.Text = limitText(answer.Limit)
+		n.Text = []phrase{limitText(answer.Limit)}
 		// Of the others, somebody has to do something first.
 		n.again = answer.Limit == admission.AllInstances || answer.Limit == admission.TemplateInstances || answer.Limit == admission.LaunchRate
-		n.Template, n.Path, n.Button = template, path, tryAgain
+		n.Template, n.Path, n.Button = template, path, say(tryAgain)
 	case answer.RetryAfter > 0:
-		n.Text = "The service is busy, or does not reach its cluster at the moment. Nothing was launched."
-		n.Template, n.Path, n.Button, n.again = template, path, tryAgain, true
+		n.Text = []phrase{say("The service is busy, or does not reach its cluster at the moment. Nothing was launched.")}
+		n.Template, n.Path, n.Button, n.again = template, path, say(tryAgain), true
 	default:
-		n.Text = "Something is wrong on our side. Trying again will not help for now."
+		n.Text = []phrase{say("Something is wrong on our side. Trying again will not help for now.")}
 	}
 	return n
 }

@@ -38,7 +38,7 @@ func serve(h http.Handler, method, target, form string, header ...string) *httpt
 
 // serveNotice serves a notice to a browser, or to a client with another Accept header.
 func serveNotice(n Notice, accept string) *httptest.ResponseRecorder {
-	return serve(http.HandlerFunc(n.Serve), http.MethodGet, "/", "", "Accept", accept)
+	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ownSite().Serve(w, r, n) }), http.MethodGet, "/", "", "Accept", accept)
 }
 
 // wantOwnHeaders checks the headers of all our answers: they keep the address secret, and

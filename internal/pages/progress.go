@@ -10,15 +10,16 @@ import (
 
 // progressView is what the page of a starting instance shows.
 type progressView struct {
-	Title        string
+	Title        phrase
 	Template     string
 	Steps        []step
 	Message      string
 	Timed        bool   // it has not been ready since its launch, so these are shown
 	Queued       bool   // it waits for a place, and has not begun to start
 	Elapsed      int    // seconds since the launch
-	ElapsedWords string // the same
-	Usual        string // how long a start usually takes; "" if that is not known
+	ElapsedWords phrase // the same
+	Usual        phrase // how long a start usually takes
+	HasUsual     bool   // that is known
 	Events       string // the address that streams its changes
 	Session      string // that of its session page
 
@@ -28,8 +29,9 @@ type progressView struct {
 
 // step is one step of a launch: State is done, now or next.
 type step struct {
-	Phase        string // an instance.Status, or phaseQueued
-	Label, State string
+	Phase string // an instance.Status, or phaseQueued
+	Label phrase
+	State string
 }
 
 // phaseQueued is that of an instance that waits for a place; its status is pending.
@@ -38,13 +40,13 @@ const phaseQueued = "queued"
 // steps returns the steps of a launch. Those that have not waited for a place have no such step.
 func steps(inst instance.Instance) []step {
 	all := []step{
-		{Phase: string(instance.StatusPending), Label: "Find a node"}, {Phase: string(instance.StatusDeploying), Label: "Start"},
-		{Phase: string(instance.StatusDeployed), Label: "Open"},
+		{Phase: string(instance.StatusPending), Label: say("Find a node")}, {Phase: string(instance.StatusDeploying), Label: say("Start")},
+		{Phase: string(instance.StatusDeployed), Label: say("Open")},
 	}
 	phase := string(inst.Status)
 	if inst.Reason == instance.ReasonQueued {
 		phase = phaseQueued
-		all = slices.Insert(all, 0, step{Phase: phase, Label: "Wait for a place"})
+		all = slices.Insert(all, 0, step{Phase: phase, Label: say("Wait for a place")})
 	}
 	present := slices.IndexFunc(all, func(s step) bool { return s.Phase == phase })
 	for i := range all {
@@ -65,7 +67,7 @@ func steps(inst instance.Instance) []step {
 // its template usually takes; 0 if that is not known. It is asked for pages only.
 func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Duration) Notice {
 	view := &progressView{
-		Title: "Starting " + inst.Template, Template: inst.Template, Steps: steps(inst), Message: inst.Message,
+		Title: say("Starting %s", inst.Template), Template: inst.Template, Steps: steps(inst), Message: inst.Message,
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
@@ -96,7 +98,7 @@ func (v *progressView) withUsual() *progressView {
 	}
 	told := *v
 	if usual := v.usual(); usual > 0 {
-		told.Usual = inWords(roughly(usual))
+		told.Usual, told.HasUsual = inWords(roughly(usual)), true
 	}
 	return &told
 }

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/textproto"
@@ -30,7 +29,7 @@ const (
 //
 // If it has not answered, it returns the request for the application, which does not have
 // our parameter. RemoveRestartCookie removes the cookie.
-func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instance, frameAncestors []string) (forward *http.Request, answered bool) {
+func (s *Site) RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instance, frameAncestors []string) (forward *http.Request, answered bool) {
 	if inst.Restarts == 0 || !isPageLoad(r) {
 		return r, false
 	}
@@ -59,7 +58,7 @@ func RestartNotice(w http.ResponseWriter, r *http.Request, inst instance.Instanc
 	notice := restartedNotice(inst)
 	notice.FrameAncestors = frameAncestors
 	notice.Link = withQuery(path, strings.TrimPrefix(fmt.Sprintf("%s&%s=%d", query, restartParameter, inst.Restarts), "&"))
-	notice.Serve(w, r)
+	s.Serve(w, r, notice)
 	return nil, true
 }
 
@@ -154,17 +153,22 @@ func RemoveRestartCookie(h http.Header, id string) {
 // restartedNotice says that an instance's container was restarted, how often, and why.
 // RestartReason is in our own words.
 func restartedNotice(inst instance.Instance) Notice {
-	often := "once"
-	if inst.Restarts > 1 {
-		often = fmt.Sprintf("%d times so far", inst.Restarts)
-	}
 	n := Notice{
 		Code: http.StatusOK, Plain: "This instance was restarted.",
-		Title:    inst.Template + " was restarted",
-		LinkText: "Go on",
+		Title:    say("%s was restarted", inst.Template),
+		LinkText: say("Go on"),
 	}
-	n.Text = fmt.Sprintf("The application in this instance %s, and was started again, %s. What was running in it is gone. "+
-		"So are files that you made or changed in it, unless this kind of instance keeps them in a volume.",
-		cmp.Or(inst.RestartReason, "ended"), often)
+	often := say("It was started again, once.")
+	if inst.Restarts > 1 {
+		often = say("It was started again, %d times so far.", inst.Restarts)
+	}
+	ended := say("The application in this instance ended.")
+	if inst.RestartReason != "" {
+		ended = say("The application in this instance ended (%s).", quote(inst.RestartReason))
+	}
+	n.Text = []phrase{
+		ended, often,
+		say("What was running in it is gone. So are files that you made or changed in it, unless this kind of instance keeps them in a volume."),
+	}
 	return n
 }

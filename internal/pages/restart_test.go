@@ -40,7 +40,7 @@ func (v *visitor) visit(t testing.TB, method, rest string, header ...string) (fo
 		before := r.Header.Clone()
 		target := r.URL.String()
 		var answered bool
-		if forwarded, answered = RestartNotice(w, r, v.inst, []string{"https://hub.example"}); answered != (forwarded == nil) {
+		if forwarded, answered = ownSite().RestartNotice(w, r, v.inst, []string{"https://hub.example"}); answered != (forwarded == nil) {
 			t.Errorf("answered is %t, and the request %v", answered, forwarded)
 		}
 		if !answered { // as the proxy does
@@ -68,7 +68,7 @@ func TestRestartNoticeIsShownOnce(t *testing.T) {
 	}
 	v.inst.Restarts = 1
 	_, w := v.visit(t, "GET", "lab/tree/a%2Fb%7C.ipynb?x=1&y=%20", asPage()...)
-	wantPage(t, w, 200, "<title>jupyter was restarted</title>", "The application in this instance exited with code 3, and was started again, once.",
+	wantPage(t, w, 200, "<title>jupyter was restarted</title>", "The application in this instance ended (exited with code 3). It was started again, once.",
 		`<a class="button" href="/user/`+kubetest.ID(1)+`/lab/tree/a%2Fb%7C.ipynb?x=1&amp;y=%20&amp;binder-restarts=1">Go on</a>`)
 	wantFrames(t, "the notice", w, "'self' https://hub.example")
 	if got, want := w.Header().Get("Set-Cookie"), "binder-restarts-"+kubetest.ID(1)+"=1; Path=/user/"+kubetest.ID(1)+"/; HttpOnly; SameSite=Lax"; got != want {
@@ -85,7 +85,7 @@ func TestRestartNoticeIsShownOnce(t *testing.T) {
 	}
 	v.inst.Restarts, v.inst.RestartReason = 3, ""
 	_, w = v.visit(t, "GET", "", asPage()...)
-	wantPage(t, w, 200, "this instance ended, and was started again, 3 times so far", `href="/user/`+kubetest.ID(1)+`/?binder-restarts=3"`)
+	wantPage(t, w, 200, "this instance ended. It was started again, 3 times so far.", `href="/user/`+kubetest.ID(1)+`/?binder-restarts=3"`)
 	if strings.Contains(w.Body.String(), "<dl>") {
 		t.Errorf("the notice has empty details:\n%s", w.Body)
 	}

@@ -2,7 +2,6 @@ package pages
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,19 +29,19 @@ func (p *Pages) Session() http.Handler {
 	mux.HandleFunc("GET "+SessionPrefix+"{id}", p.showSession)
 	mux.HandleFunc("POST "+SessionPrefix+"{id}", p.changeSession)
 	mux.HandleFunc(SessionPrefix, func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, NothingHereNotice()) })
-	return onlyOurs(mux, crossOriginNotice("Not changed", "Another site asked to change this instance in your name. Only this service's own pages can."))
+	return p.onlyOurs(mux, crossOriginNotice(say("Not changed"), say("Another site asked to change this instance in your name. Only this service's own pages can.")))
 }
 
 // onlyOurs refuses what a page of another site makes a browser post.
-func onlyOurs(next http.Handler, refusal Notice) http.Handler {
+func (p *Pages) onlyOurs(next http.Handler, refusal Notice) http.Handler {
 	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refusal.Serve(w, r) }))
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.site.Serve(w, r, refusal) }))
 	return protection.Handler(next)
 }
 
 // sessionView is what the session page shows.
 type sessionView struct {
-	Title    string
+	Title    phrase
 	ID       string
 	Template string
 	Message  string
@@ -54,13 +53,16 @@ type sessionView struct {
 	Expires  bool      // whatever happens
 	LastUse  time.Time
 	Source   instance.Source
-	Sources  map[instance.Source]string // in words
-	Timeout  string                     // in words
+	Sources  map[instance.Source]phrase
+	Timeout  phrase
 	Choices  []choice
 }
 
 // choice is a cull timeout that a visitor can ask for.
-type choice struct{ Value, Label string }
+type choice struct {
+	Value string
+	Label phrase
+}
 
 // showSession serves the page.
 func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
@@ -70,8 +72,8 @@ func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
 	}
 	_, timeout, _ := p.deps.LastUse(inst.ID)
 	message, warning := p.deps.Warnings.Of(inst)
-	writePage(w, http.StatusOK, sessionTemplate, sessionView{
-		Title: "Your " + inst.Template, ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
+	p.site.write(w, r, http.StatusOK, sessionPage, sessionView{
+		Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
 		Address: p.absolute(r, p.deps.Layout.BaseURL(inst.ID)), Events: ProgressPrefix + inst.ID + "?watch=true",
 		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.Expires, LastUse: inst.LastActivity,
 		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),
@@ -119,7 +121,7 @@ func (p *Pages) living(w http.ResponseWriter, r *http.Request) (inst instance.In
 // reload repeats nothing.
 func (p *Pages) changeSession(w http.ResponseWriter, r *http.Request) {
 	if err := parseForm(w, r); err != nil {
-		p.answer(w, r, badFormNotice("Not changed", err))
+		p.answer(w, r, badFormNotice(say("Not changed"), err))
 		return
 	}
 	inst, found := p.living(w, r)
@@ -177,30 +179,31 @@ func choices(present, shortest, longest time.Duration) []choice {
 }
 
 // inWords returns a duration as people write it.
-func inWords(d time.Duration) string {
-	count := func(n time.Duration, unit string) string {
+func inWords(d time.Duration) phrase {
+	count := func(n time.Duration, one, many phrase) phrase {
 		if n == 1 {
-			return "1 " + unit
+			return one
 		}
-		return fmt.Sprintf("%d %ss", n, unit)
+		many.args = []any{int64(n)}
+		return many
 	}
 	switch {
 	case d >= time.Hour && d%time.Hour == 0:
-		return count(d/time.Hour, "hour")
+		return count(d/time.Hour, say("1 hour"), say("%d hours"))
 	case d >= time.Minute && d%time.Minute == 0:
-		return count(d/time.Minute, "minute")
+		return count(d/time.Minute, say("1 minute"), say("%d minutes"))
 	}
-	return count(d.Round(time.Second)/time.Second, "second")
+	return count(d.Round(time.Second)/time.Second, say("1 second"), say("%d seconds"))
 }
 
 // sourcesInWords says for each Source what the last use was.
-func sourcesInWords() map[instance.Source]string {
-	return map[instance.Source]string{
-		instance.SourceLaunch:    "the launch",
-		instance.SourceHTTP:      "a request",
-		instance.SourceWebSocket: "a message over a WebSocket",
-		instance.SourceProbe:     "work that the application has told of",
-		instance.SourceKeepAlive: "a request for more time",
-		instance.SourceQueue:     "a question about its place",
+func sourcesInWords() map[instance.Source]phrase {
+	return map[instance.Source]phrase{
+		instance.SourceLaunch:    say("the launch"),
+		instance.SourceHTTP:      say("a request"),
+		instance.SourceWebSocket: say("a message over a WebSocket"),
+		instance.SourceProbe:     say("work that the application has told of"),
+		instance.SourceKeepAlive: say("a request for more time"),
+		instance.SourceQueue:     say("a question about its place"),
 	}
 }

@@ -55,7 +55,7 @@ func TestSessionPage(t *testing.T) {
 	address := "/session/" + kubetest.ID(1)
 	page := serve(newSession(living()).pages.Session(), "GET", address, "")
 	wantPage(t, page, 200, "<title>Your jupyter</title>", `data-events="/progress/`+kubetest.ID(1)+`?watch=true"`,
-		`datetime="2026-01-02T13:00:00Z">2 January, 13:00 UTC<`, "a message over a WebSocket", `href="http://example.com/user/`+kubetest.ID(1)+`/">Open it`,
+		`datetime="2026-01-02T13:00:00Z">2 January 2026, 13:00 UTC<`, "a message over a WebSocket", `href="http://example.com/user/`+kubetest.ID(1)+`/">Open it`,
 		`<option value="">1 hour</option><option value="7200">2 hours</option><option value="14400">4 hours</option><option value="28800">8 hours</option></select>`,
 		"After 1 hour without use", `value="stop"`)
 	wantFrames(t, "the session page", page, neverFramed)
@@ -201,7 +201,7 @@ func TestInWords(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		time.Hour: "1 hour", 2 * time.Hour: "2 hours", 90 * time.Minute: "90 minutes", time.Minute: "1 minute", 6 * time.Second: "6 seconds",
 	} {
-		if got := inWords(d); got != want {
+		if got := inWords(d).String(); got != want {
 			t.Errorf("%s: got %q", d, got)
 		}
 	}

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,12 +17,15 @@ const StartPath = "/"
 
 // startView is what the start page shows.
 type startView struct {
-	Title  string
+	Title  phrase
 	Offers []offer
 }
 
 // offer is a template that the start page names.
-type offer struct{ Title, Description, Address string }
+type offer struct {
+	Title, Description, Address string
+	Icon                        template.URL // a data URL, or ""
+}
 
 // Start returns the handler of the start page. It offers those of the templates that have a
 // title: operators decide by that which are for everybody to see. templates is nil if visitors
@@ -29,23 +33,23 @@ type offer struct{ Title, Description, Address string }
 func (p *Pages) Start(templates func() []*corev1.PodTemplate) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			NothingHereNotice().Serve(w, r)
+			p.site.Serve(w, r, NothingHereNotice())
 			return
 		}
-		view := startView{Title: "Binder"}
+		view := startView{Title: say("Binder")}
 		if templates != nil {
 			view.Offers = offers(templates())
 		}
-		writePage(w, http.StatusOK, startTemplate, view, neverFramed)
+		p.site.write(w, r, http.StatusOK, startPage, view, neverFramed)
 	})
 }
 
 // offers returns the templates that have a title, by their titles.
 func offers(templates []*corev1.PodTemplate) []offer {
 	var all []offer
-	for _, template := range templates {
-		if title, description := podtemplate.Texts(template); title != "" {
-			all = append(all, offer{title, description, LaunchPrefix + url.PathEscape(template.Name)})
+	for _, t := range templates {
+		if title, description := podtemplate.Texts(t); title != "" {
+			all = append(all, offer{title, description, LaunchPrefix + url.PathEscape(t.Name), template.URL(podtemplate.Icon(t))})
 		}
 	}
 	slices.SortFunc(all, func(a, b offer) int { return strings.Compare(a.Title+a.Address, b.Title+b.Address) })

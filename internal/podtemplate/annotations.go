@@ -1,7 +1,9 @@
 package podtemplate
 
 import (
+	"encoding/base64"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +41,7 @@ func annotationTable() []annotation {
 		{key: instance.SpecsAnnotation, check: check(parseSpecs)},
 		{key: instance.TitleAnnotation, check: check(parseText(maxTitle))},
 		{key: instance.DescriptionAnnotation, check: check(parseText(maxDescription))},
+		{key: instance.IconAnnotation, check: check(parseIcon)},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
 		{key: instance.IdleRequestsAnnotation, check: checkIdlePaths, copied: true},
@@ -112,6 +115,31 @@ func Texts(template *corev1.PodTemplate) (title, description string) {
 	title, _ = parseAnnotation(template, instance.TitleAnnotation, parseText(maxTitle))
 	description, _ = parseAnnotation(template, instance.DescriptionAnnotation, parseText(maxDescription))
 	return title, description
+}
+
+// maxIcon is the longest icon, in bytes. The start page has one for each template.
+const maxIcon = 16 << 10
+
+// iconPattern matches the data URLs (RFC 2397) of pictures that browsers show in an img element.
+var iconPattern = regexp.MustCompile(`^data:image/(?:png|jpeg|webp|svg\+xml);base64,([A-Za-z0-9+/]+={0,2})$`)
+
+// Icon returns the picture of a template, as a data URL; "" if it is missing or not valid.
+func Icon(template *corev1.PodTemplate) string {
+	icon, _ := parseAnnotation(template, instance.IconAnnotation, parseIcon)
+	return icon
+}
+
+func parseIcon(value string) (string, error) {
+	data := iconPattern.FindStringSubmatch(value)
+	if data != nil && len(value) <= maxIcon {
+		if _, err := base64.StdEncoding.DecodeString(data[1]); err == nil {
+			return value, nil
+		}
+	}
+	if len(value) > 40 { // errors are for people
+		value = value[:40] + "…"
+	}
+	return "", invalid(value, fmt.Sprintf("a picture as data:image/png;base64,…, or jpeg, webp or svg+xml, of at most %d bytes", maxIcon))
 }
 
 // parseText returns a function that reads a text of one line.

@@ -32,6 +32,7 @@ var annotationRows = []annotationRow{
 		[]string{"", ";", "Mon", "Monday 08:00-18:00 UTC 1", "Mon 8:00-18:00 UTC 1", "Mon 08:00 UTC 1", "Mon 08:00-24:01 UTC 1", "Mon 08:00-18:00 Local 1", "Mon 08:00-18:00 ../x 1", "Mon 08:00-18:00 UTC 1001", "Mon 08:00-18:00 UTC 1 1"}},
 	{"binder-project.org/title", "of 1 to 80 characters", false, []string{"Machine learning – ein Überblick", "1"}, []string{"", "a\nb", "a\u202eb", "\xff"}},
 	{"binder-project.org/description", "of 1 to 500 characters", false, []string{"What it is <for>", "1"}, []string{"", "a\x00"}},
+	{"binder-project.org/icon", "a picture as data:image/png;base64,…", false, []string{"data:image/png;base64,iVBORw0KGgo="}, []string{"", "https://a.example/x.png"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},
 	{"binder-project.org/idle-requests", "regular expression", false, []string{"POST events/poll"}, []string{"(", "a)|(b"}},
@@ -139,5 +140,24 @@ func TestTexts(t *testing.T) {
 	}
 	if title, description := podtemplate.Texts(kubetest.Template("t")); title != "" || description != "" {
 		t.Errorf("what is missing is %q, %q", title, description)
+	}
+}
+
+func TestIcon(t *testing.T) {
+	const picture = "data:image/png;base64,iVBORw0KGgo="
+	for value, want := range map[string]string{
+		picture:                                                 picture,
+		"data:image/svg+xml;base64,PHN2Zy8+":                    "data:image/svg+xml;base64,PHN2Zy8+",
+		"data:text/html;base64,PHN2Zy8+":                        "",
+		"data:image/png,x":                                      "",
+		"data:image/png;base64,iVBORw0KGgo":                     "", // its end is missing
+		"https://elsewhere.example/logo.png":                    "",
+		"javascript:alert(1)":                                   "",
+		"data:image/png;base64,x\" onerror=":                    "",
+		"data:image/png;base64," + strings.Repeat("AAAA", 4096): "",
+	} {
+		if got := podtemplate.Icon(kubetest.Template("t", kubetest.WithTemplateAnnotation(instance.IconAnnotation, value))); got != want {
+			t.Errorf("%.60q: got %.60q", value, got)
+		}
 	}
 }

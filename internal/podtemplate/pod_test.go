@@ -192,7 +192,7 @@ func TestHash(t *testing.T) {
 	change("a label", func(template *corev1.PodTemplate) { template.Template.Labels = map[string]string{"a": "b"} }, true)
 	for _, row := range annotationRows {
 		onlyTemplate := row.key == instance.MaxInstancesAnnotation || row.key == instance.PoolSizeAnnotation || row.key == instance.PoolScheduleAnnotation ||
-			row.key == instance.TitleAnnotation || row.key == instance.DescriptionAnnotation
+			row.key == instance.TitleAnnotation || row.key == instance.DescriptionAnnotation || row.key == instance.IconAnnotation
 		change(row.key, kubetest.WithTemplateAnnotation(row.key, "1"), !onlyTemplate)
 	}
 	change("the resourceVersion", func(template *corev1.PodTemplate) { template.ResourceVersion = "2" }, false)

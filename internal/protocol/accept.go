@@ -33,6 +33,29 @@ func isWeightless(parameters string) bool {
 	return false
 }
 
+// maxLanguages is how many languages of a request count.
+const maxLanguages = 20
+
+// PreferredLanguage returns the language that a client likes best of those that are known, by the
+// values of Accept-Language (RFC 9110, section 12.5.4), or "" if it names none of them. Only the
+// beginnings of tags count, in small letters: who likes de-AT gets de.
+func PreferredLanguage(headers []string, known func(tag string) bool) (best string) {
+	most, left := 0.0, maxLanguages
+	for _, header := range headers {
+		for accepted := range strings.SplitSeq(header, ",") {
+			if left--; left < 0 {
+				return best
+			}
+			tag, parameters, _ := strings.Cut(accepted, ";")
+			primary, _, _ := strings.Cut(strings.ToLower(strings.Trim(tag, " \t")), "-")
+			if weight := weight(parameters); weight > most && known(primary) {
+				best, most = primary, weight
+			}
+		}
+	}
+	return best
+}
+
 // acceptsGzip reports whether a client wants an answer compressed by gzip, by the values of
 // Accept-Encoding (RFC 9110, section 12.5.3). It does if gzip, or else *, has a weight, and
 // not a smaller one than no compression ("identity") has been given.

@@ -36,6 +36,8 @@ type Instances interface {
 
 // Deps are what a Proxy needs.
 type Deps struct {
+	// Site is how our pages look; nil for our own files.
+	Site *pages.Site
 	// Instances finds the instance that a path names.
 	Instances Instances
 	// Touch is called whenever an instance is used. It must be fast: it is called for
@@ -75,6 +77,7 @@ type Deps struct {
 // instance's id can visit it; there is no other check.
 type Proxy struct {
 	deps     Deps
+	site     *pages.Site
 	idle     idleExpressions
 	pool     *upstream.Pool
 	buffers  upstream.Buffers
@@ -94,7 +97,7 @@ func New(deps Deps) *Proxy {
 	if deps.Metrics == nil {
 		deps.Metrics = noMetrics{}
 	}
-	return &Proxy{deps: deps, pool: upstream.NewPool(dialer(deps.IdleTimeout), time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
+	return &Proxy{deps: deps, site: pages.OrOwn(deps.Site), pool: upstream.NewPool(dialer(deps.IdleTimeout), time.Now, deps.IdleTimeout), now: time.Now, patience: halfClosedPatience}
 }
 
 // dialer returns a function that connects to a pod by its address, and by no proxy that the
@@ -173,7 +176,7 @@ func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Inst
 		return
 	}
 	defer leave()
-	r, answered := pages.RestartNotice(w, r, inst, p.deps.FrameAncestors)
+	r, answered := p.site.RestartNotice(w, r, inst, p.deps.FrameAncestors)
 	if answered {
 		p.deps.Metrics.Noticed(inst.Template, http.StatusOK)
 		return
@@ -264,5 +267,5 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, template string, 
 		n.ServePlain(w)
 		return
 	}
-	n.Serve(w, r)
+	p.site.Serve(w, r, n)
 }

@@ -28,7 +28,7 @@ func TestRestartIsTold(t *testing.T) {
 			page := []string{"Accept", "text/html", "Upgrade-Insecure-Requests", "1"}
 			const target, cookie = "a%2Fb%7C?x=1", "binder-restarts-"
 			res, body := p.get(t, base+target, page...)
-			if res.StatusCode != 200 || !strings.Contains(body, "ran out of memory, and was started again, 2 times so far") || p.touched(1) != 0 {
+			if res.StatusCode != 200 || !strings.Contains(body, "(ran out of memory). It was started again, 2 times so far") || p.touched(1) != 0 {
 				t.Errorf("got %d %s, and %d uses", res.StatusCode, body, p.touched(1))
 			}
 			want := own + "a%2Fb%7C?x=1 with the cookies "

@@ -3,11 +3,12 @@
 // submitted while its page loads adds no entry to the history, so the Back button does
 // not launch again.
 (() => {
+  const texts = JSON.parse(document.getElementById('texts').textContent);
   const form = document.getElementById('launch');
   const button = form.querySelector('button');
   const message = document.getElementById('message');
   const launch = () => {
-    message.textContent = 'Launching …';
+    message.textContent = texts['Launching …'];
     button.disabled = true;
     form.submit();
   };

@@ -5,6 +5,7 @@ for (const time of document.querySelectorAll('time')) {
   time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: 'long', timeStyle: 'short' });
 }
 (() => {
+  const texts = JSON.parse(document.getElementById('texts').textContent);
   const form = document.querySelector('form[data-retry]');
   if (form === null) {
     return;
@@ -19,14 +20,16 @@ for (const time of document.querySelectorAll('time')) {
     }
     left--;
     if (left > 0) {
-      message.textContent = `This page tries again by itself in ${left > 90 ? `${Math.ceil(left / 60)} minutes` : `${left} s`}.`;
+      message.textContent = left > 90
+        ? texts['This page tries again by itself in %s minutes.'].replace('%s', Math.ceil(left / 60))
+        : texts['This page tries again by itself in %s seconds.'].replace('%s', left);
       return;
     }
     form.requestSubmit();
   }, 1000);
   form.addEventListener('submit', () => {
     clearInterval(timer);
-    message.textContent = 'Launching …';
+    message.textContent = texts['Launching …'];
     button.disabled = true;
   });
   addEventListener('pageshow', (event) => {

@@ -2,6 +2,7 @@
 // The page shows each step and the time that has passed. When the launch has ended, it loads
 // the same address again, which then shows the application or says why there is none.
 (() => {
+  const texts = JSON.parse(document.getElementById('texts').textContent);
   const progress = document.getElementById('progress');
   const message = document.getElementById('message');
   const elapsed = document.getElementById('elapsed');
@@ -10,7 +11,7 @@
   const tick = () => {
     const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
     const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
-    elapsed.textContent = queued ? `Waiting for ${time}` : `Launched ${time} ago`;
+    elapsed.textContent = texts[queued ? 'Waiting for %s' : 'Launched %s ago'].replace('%s', time);
   };
   if (elapsed !== null) {
     began -= elapsed.dataset.seconds * 1000;
@@ -33,7 +34,7 @@
         item.removeAttribute('aria-current');
       }
       item.dataset.state = state;
-      item.querySelector('.state').textContent = state;
+      item.querySelector('.state').textContent = texts[state];
       if (current) {
         state = 'next';
       }

@@ -2,6 +2,7 @@
 // Shows the time that is left as a countdown, and what changes. When the instance has
 // ended, the page loads again, and then says why.
 (() => {
+  const texts = JSON.parse(document.getElementById('texts').textContent);
   const session = document.getElementById('session');
   const message = document.getElementById('message');
   const left = document.getElementById('left');
@@ -21,7 +22,7 @@
     }
     const seconds = Math.max(0, Math.round((end + ahead - Date.now()) / 1000));
     const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
-    left.textContent = seconds === 0 ? 'it ends now' : `${h}:${two(m)}:${two(s)}`;
+    left.textContent = seconds === 0 ? texts['it ends now'] : `${h}:${two(m)}:${two(s)}`;
   };
   const showUse = (time) => {
     lastUse.dateTime = time;

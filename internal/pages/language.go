@@ -1,0 +1,241 @@
+package pages
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+)
+
+// phrase is a text of our own pages, in English, as a format of package fmt with its arguments:
+// texts that are the same in all languages, and phrases. An English text of ours is also the key
+// by which its translations are found.
+type phrase struct {
+	english string
+	args    []any
+}
+
+func say(english string, args ...any) phrase { return phrase{english, args} }
+
+// quote is a phrase that is a text of package instance, or an error, which is translated if its
+// translation is known.
+func quote(text string) phrase { return say(quoted, text) }
+
+// quoted is the format of quote.
+const quoted = "%s"
+
+// String returns the phrase in English.
+func (p phrase) String() string { return english.text(p) }
+
+// language is a language of our pages.
+type language struct {
+	tag      string            // as in RFC 5646
+	texts    map[string]string // by the English text; nil for English
+	messages []messagePattern  // of the texts of package instance that have arguments
+}
+
+// messagePattern finds the arguments of a text, which was made by its format.
+type messagePattern struct {
+	english string
+	pattern *regexp.Regexp
+}
+
+// english is the language in which everything is said.
+var english = &language{tag: "en"}
+
+// language reads a language: the translations are a JSON object. Those of an operator's file come
+// first, and may be only some.
+func (f files) language(tag string) (*language, error) {
+	l := &language{tag: tag, texts: map[string]string{}}
+	name := "language." + tag + ".json"
+	own, err := f.own.ReadFile("assets/" + name)
+	if err == nil {
+		err = json.Unmarshal(own, &l.texts)
+	} else if errors.Is(err, fs.ErrNotExist) { // a language of an operator's
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := f.addOther(l, name); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, text := range messages() {
+		if strings.Contains(text, "%s") {
+			pattern := strings.ReplaceAll(regexp.QuoteMeta(text), "%s", "(.+)")
+			l.messages = append(l.messages, messagePattern{text, regexp.MustCompile("^" + pattern + "$")})
+		}
+	}
+	return l, nil
+}
+
+// addOther adds the translations of an operator's file.
+func (f files) addOther(l *language, name string) error {
+	if f.other == nil {
+		return nil
+	}
+	data, err := fs.ReadFile(f.other, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var texts map[string]string
+	if err := json.Unmarshal(data, &texts); err != nil {
+		return err
+	}
+	for english, text := range texts {
+		if !slices.Equal(verbs.FindAllString(text, -1), verbs.FindAllString(english, -1)) {
+			return fmt.Errorf("%q must have the same %%s and %%d, in the same order, as %q", text, english)
+		}
+	}
+	maps.Copy(l.texts, texts)
+	return nil
+}
+
+// verbs matches what stands for an argument in a format.
+var verbs = regexp.MustCompile(`%.?`)
+
+// messages are the texts of package instance that starting and running instances have most often.
+// All others stay in English.
+func messages() []string {
+	return []string{
+		"Waiting for a node.", "Preparing the pod on its node.", "Preparing the application.", "Starting the application.",
+		"Fetching the image %s, unless the node has it.", "Waiting for the rest of the instance.", "Ready.",
+		"Waiting for a free place.", "Waiting for a free place: the next one is yours.", "Waiting for a free place: %s before you.",
+		"The instance will be deleted soon if it is not used.", "The instance will be deleted soon, because its time is up.",
+		"Not used for %s; its cull timeout is %s.", "Launched %s ago; its max age is %s.", "Stopped by request.",
+		"The application ended by itself.", "The instance is being deleted.", "The pod was deleted from outside this service.",
+	}
+}
+
+// text returns a phrase, or an English text of ours, in the language. Numbers and other texts stay
+// as they are.
+func (l *language) text(said any) string {
+	switch said := said.(type) {
+	case phrase:
+		if said.english == quoted {
+			text, _ := l.message(fmt.Sprint(said.args...))
+			return text
+		}
+		args := make([]any, len(said.args))
+		for i, arg := range said.args {
+			if args[i] = arg; isPhrase(arg) {
+				args[i] = l.text(arg)
+			}
+		}
+		return fmt.Sprintf(l.translate(said.english), args...)
+	case string:
+		return l.translate(said)
+	}
+	return fmt.Sprint(said)
+}
+
+func isPhrase(v any) bool { _, is := v.(phrase); return is }
+
+func (l *language) translate(english string) string { return cmp.Or(l.texts[english], english) }
+
+// message translates a text of package instance. known is false if it stays in English.
+func (l *language) message(text string) (translated string, known bool) {
+	if translated, known := l.texts[text]; known || l.texts == nil {
+		return cmp.Or(translated, text), true
+	}
+	for _, m := range l.messages {
+		if found := m.pattern.FindStringSubmatch(text); found != nil {
+			args := make([]any, len(found)-1)
+			for i := range args {
+				args[i] = found[i+1]
+			}
+			return fmt.Sprintf(l.translate(m.english), args...), true
+		}
+	}
+	return text, false
+}
+
+// html returns a text as HTML. One that stays in English is marked as such, for those to whom it
+// is read out.
+func (l *language) html(said any) template.HTML {
+	english := false
+	if p, is := said.(phrase); is && p.english == quoted {
+		_, known := l.message(fmt.Sprint(p.args...))
+		english = !known
+	}
+	escaped := template.HTMLEscapeString(l.text(said))
+	if english {
+		escaped = `<span lang="en">` + escaped + "</span>"
+	}
+	return template.HTML(escaped)
+}
+
+// markup returns an English text of ours in the language, with arguments that are HTML, or are
+// escaped.
+func (l *language) markup(english string, args ...any) template.HTML {
+	for i, arg := range args {
+		if _, is := arg.(template.HTML); !is {
+			args[i] = l.html(arg)
+		}
+	}
+	return template.HTML(fmt.Sprintf(template.HTMLEscapeString(l.translate(english)), args...))
+}
+
+// functions are what templates say things with.
+func (l *language) functions() template.FuncMap {
+	return template.FuncMap{
+		"lang": func() string { return l.tag },
+		"t":    l.html,
+		"th":   l.markup,
+		"name": func(text string) template.HTML {
+			return template.HTML(`<span class="name">` + template.HTMLEscapeString(text) + "</span>")
+		},
+		"quote":  quote,
+		"moment": l.moment,
+		"texts": func(english ...string) map[string]string { // for scripts
+			all := map[string]string{}
+			for _, text := range english {
+				all[text] = l.translate(text)
+			}
+			return all
+		},
+		"sources": func(all map[instance.Source]phrase) map[instance.Source]string {
+			words := map[instance.Source]string{}
+			for source, said := range all {
+				words[source] = l.text(said)
+			}
+			return words
+		},
+	}
+}
+
+// moment is a time that scripts write in the visitor's own way. id is its element's, or "".
+func (l *language) moment(id string, at time.Time) template.HTML {
+	layout := "2006-01-02 15:04 UTC"
+	if l == english {
+		layout = "2 January 2006, 15:04 UTC"
+	}
+	if id != "" {
+		id = ` id="` + template.HTMLEscapeString(id) + `"`
+	}
+	at = at.UTC()
+	return template.HTML(fmt.Sprintf(`<time%s datetime="%s">%s</time>`, id, at.Format("2006-01-02T15:04:05Z"), at.Format(layout)))
+}
+
+// language returns the language that a browser prefers of ours, or English.
+func (s *Site) language(r *http.Request) *language {
+	index := func(tag string) int {
+		return slices.IndexFunc(s.languages, func(l *language) bool { return l.tag == tag })
+	}
+	tag := protocol.PreferredLanguage(r.Header.Values("Accept-Language"), func(tag string) bool { return index(tag) >= 0 })
+	return s.languages[max(index(tag), 0)]
+}

@@ -1,0 +1,87 @@
+package pages
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// writeFiles makes a directory with files.
+func writeFiles(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// An operator's files replace ours, the style may be used, and texts and languages are added. What
+// is left out stays ours.
+func TestLoad(t *testing.T) {
+	const style = "body { background: peachpuff }"
+	site, err := Load(writeFiles(t, map[string]string{
+		"style.css": style, "start.html": `{{define "main"}}<h1>School</h1><p>{{t "Try again"}}, {{t "Back"}}</p>{{end}}`,
+		"language.de.json": `{"Try again": "Und los"}`, "language.nl.json": `{"Try again": "Opnieuw", "%s failed": "%s is mislukt"}`,
+		"..data/style.css": "", "..2026_01_02/style.css": "", // as in a ConfigMap that is mounted
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(page *httptest.ResponseRecorder, parts ...string) {
+		t.Helper()
+		for _, part := range parts {
+			if !strings.Contains(page.Body.String(), part) {
+				t.Errorf("the page lacks %q:\n%s", part, page.Body)
+			}
+		}
+	}
+	start := New(Deps{Site: site}).Start(nil)
+	for language, said := range map[string]string{"": "<p>Try again, Back</p>", "de": "<p>Und los, Zurück</p>", "nl": "<p>Opnieuw, Back</p>"} {
+		page := serve(start, "GET", "/", "", "Accept-Language", language)
+		want(page, "<h1>School</h1>", said, "<style>"+style+"</style>")
+		sum := sha256.Sum256([]byte(style))
+		if policy := page.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
+			t.Errorf("the policy is %s", policy)
+		}
+	}
+	notice := serve(New(Deps{Site: site}).Session(), "GET", "/session/x", "", "Accept", browserAccept, "Accept-Language", "nl")
+	want(notice, `<html lang="nl">`, "There is nothing at this address.")
+}
+
+// A file that is not right is an error at the start, which names it.
+func TestLoadErrors(t *testing.T) {
+	for _, row := range []struct {
+		name, file, text string
+		want             []string
+	}{
+		{"of no page", "home.html", "", []string{`"home.html" replaces no file of the pages`, "start.html", "language.<tag>.json"}},
+		{"of the admin page", "admin.html", "", []string{`"admin.html" replaces no file`}},
+		{"no template", "start.html", "{{define", []string{"start.html"}},
+		{"a field that is not there", "start.html", `{{define "main"}}{{.Nothing}}{{end}}`, []string{"start.html", "Nothing"}},
+		{"a style that is not there", "layout.html", `{{style "other.css"}}`, []string{"other.css"}},
+		{"no translations", "language.de.json", "[]", []string{"language.de.json"}},
+		{"a translation without its argument", "language.de.json", `{"%s failed": "kaputt"}`, []string{"language.de.json", "kaputt", "%s failed"}},
+		{"too large", "style.css", strings.Repeat(" ", maxFile+1), []string{"style.css", "at most 1048576"}},
+	} {
+		_, err := Load(writeFiles(t, map[string]string{row.file: row.text}))
+		for _, part := range row.want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: the error %v lacks %q", row.name, err, part)
+			}
+		}
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a directory that is not there is no error")
+	}
+}
