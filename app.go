@@ -60,7 +60,6 @@ type app struct {
 	replicas *replicas.Replicas
 	clients  *admission.Clients
 	queue    *queue.Queue
-	renewals leader.Renewals // of this replica's Lease, by the monotonic clock
 	pool     *pool.Pool
 	preload  *preload.Preloader
 	warnings *podtemplate.Warnings
@@ -134,7 +133,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	a.announce = launch.NewAnnouncer(a.client.CoreV1().Events(a.config.InstancesNamespace))
 	a.launcher, err = launch.New(launch.Deps{
 		Pods: pods, Cache: a.cache, Templates: templates, Remover: remover(a.client),
-		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, Now: a.now}),
+		Admission:    admission.New(admission.Deps{Limits: a.limits(), Instances: a.cache, WaitingForTemplate: func() int { return a.queue.WaitingForTemplate() }, Now: a.now}),
 		RepeatableID: keys.NewSecret(a.config.Secret).InstanceID, MaxAge: rules.MaxAgeOf, StartTimeout: a.config.StartTimeout,
 		Metrics: a.metrics, Announce: a.announce.Deployed, Reporter: a.makeWebhook(), Log: a.log, Now: a.now, Random: random,
 	})
@@ -143,7 +142,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.queue, err = queue.New(queue.Deps{
 		Pods: pods, Cache: a.cache, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches,
-		Leads: func() bool { return a.renewals.Sure(time.Now()) }, Touch: a.activity.Touch, Admitted: a.metrics.Admitted, Log: a.log, Now: a.now,
+		Sure: a.isSure, CutOff: a.contact.Lost, MaxAge: rules.MaxAgeOf, Touch: a.activity.Touch, Admitted: a.metrics.Admitted, Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return err

@@ -99,14 +99,12 @@ type asked struct {
 
 // Instance is Cache.Instance.
 func (a asked) Instance(id string) (instance.Instance, bool) {
-	inst, known := a.Cache.Instance(id)
-	return a.queue.Answer(inst), known
+	return a.queue.Answer(a.Cache.Instance(id))
 }
 
 // Await is Cache.Await. It looks every few seconds, and so keeps the place.
 func (a asked) Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool) {
-	inst, known := a.Cache.Await(ctx, id, func(inst instance.Instance, known bool) bool { return good(a.queue.Answer(inst), known) })
-	return a.queue.Answer(inst), known
+	return a.queue.Answer(a.Cache.Await(ctx, id, func(inst instance.Instance, known bool) bool { return good(a.queue.Answer(inst, known)) }))
 }
 
 // saysMore reports whether there is more to say of a pod than what its record says: its

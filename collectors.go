@@ -268,7 +268,7 @@ func (c *Cache) adminState(ctx context.Context, limits admission.Limits, preload
 	}
 	alive := 0
 	for _, record := range records {
-		if record.IsQueued {
+		if record.IsQueued && !record.IsDeleting && !record.Status().Over() {
 			alive-- // it has no place yet
 		}
 	}

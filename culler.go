@@ -259,7 +259,7 @@ func (c *Culler) end(ctx context.Context, pod *corev1.Pod, v lifetime.Verdict) {
 }
 
 func (c *Culler) countEnd(pod *corev1.Pod, reason instance.EndReason) {
-	c.deps.Metrics.Ended(instance.TemplateOf(pod), string(reason), c.deps.Now().Sub(instance.LaunchedAt(pod)))
+	c.deps.Metrics.Ended(instance.TemplateOf(pod), string(reason), instance.Lived(pod, c.deps.Now()))
 }
 
 // fixWrongTimes replaces the wrong times on a pod by now. A time that is not in the future by

@@ -31,6 +31,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/leader"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/logging"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/metrics"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
@@ -148,6 +149,13 @@ type cluster struct {
 	contact *contact.Contact
 	// clock tells the API server's time.
 	clock *contact.Clock
+	// renewals are those of this replica's Lease.
+	renewals leader.Renewals
+}
+
+// isSure reports whether this replica leads, and knows of all that others did until a moment ago.
+func (k *cluster) isSure() bool {
+	return k.renewals.Sure(time.Now()) && !k.contact.Behind() && k.contact.Age() < contact.BehindAfter
 }
 
 // The rate of what the leader writes, per second. A sweep that ends many instances stays

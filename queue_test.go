@@ -24,7 +24,7 @@ func line(t testing.TB, server *kubetest.Server) (waiting, admitted []string) {
 	noError(t, err)
 	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool { return !instance.IsInstance(&pod) })
 	slices.SortFunc(pods, func(a, b corev1.Pod) int {
-		return cmp.Or(instance.LaunchedAt(&a).Compare(instance.LaunchedAt(&b)), strings.Compare(a.Labels[instance.IDLabel], b.Labels[instance.IDLabel]))
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), instance.LaunchedAt(&a).Compare(instance.LaunchedAt(&b)), strings.Compare(a.Labels[instance.IDLabel], b.Labels[instance.IDLabel]))
 	})
 	for i := range pods {
 		if id := pods[i].Labels[instance.IDLabel]; instance.IsQueued(&pods[i]) {

@@ -63,7 +63,10 @@ type Request struct {
 type Deps struct {
 	Limits    Limits
 	Instances Instances
-	Now       func() time.Time
+	// WaitingForTemplate returns how many of the instances that wait do so for a place of their
+	// template, so that they are in nobody else's way. nil means none.
+	WaitingForTemplate func() int
+	Now                func() time.Time
 }
 
 // Admission gives places to launches. Its methods may be called at the same time.
@@ -151,7 +154,14 @@ func (a *Admission) room(req Request) (full *Refusal, waiting int) {
 	}
 	if most := a.deps.Limits.MaxInstances; most > 0 {
 		launches := a.count(req, a.deps.Instances.Instances(""), func(Request) bool { return true })
-		return checkRoom(AllInstances, most, launches), queuedOf(launches)
+		others := 0 // that wait for a place of their template only
+		if waiting = queuedOf(launches); waiting > 0 && a.deps.WaitingForTemplate != nil {
+			others = min(a.deps.WaitingForTemplate(), waiting)
+		}
+		if full = checkRoom(AllInstances, most+others, launches); full != nil {
+			full.Max = most
+		}
+		return full, waiting - others
 	}
 	return nil, 0
 }

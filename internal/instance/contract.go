@@ -53,6 +53,10 @@ const (
 	// wrong value. The tombstone writer copies it. The max age counts from it,
 	// and so does the launch rate.
 	LaunchedAnnotation = "binder-project.org/launched"
+	// QueueTermAnnotation is when a leader began to give places, on the pods of instances that
+	// waited then. It writes it so that no write of the leader before, which may still be under
+	// way, succeeds any more. Nobody reads it.
+	QueueTermAnnotation = "binder-project.org/queue-term"
 	// RestartsBeforeAnnotation is how often the container that serves was restarted while
 	// the pod waited in the pool. A claim writes it if that is not 0. Those restarts are
 	// not the instance's.
@@ -119,7 +123,8 @@ const (
 	// Annotations on PodTemplates that are not copied to pods.
 
 	// MaxInstancesAnnotation is how many instances of the template may exist at once.
-	// The launcher reads it.
+	// The launcher reads it, and writes it to the pods of instances that wait for a place, for
+	// when the template is gone. The queue reads both.
 	MaxInstancesAnnotation = "binder-project.org/max-instances"
 	// PoolSizeAnnotation is how many pods of the template are kept warm, or from how many
 	// to how many. The pool reads it.

@@ -33,7 +33,7 @@ func TestQueuedPod(t *testing.T) {
 	if inst.Status != StatusPending || inst.Reason != ReasonQueued || inst.Message == "" || inst.Fault != "" {
 		t.Errorf("an hour later, it is %+v", inst)
 	}
-	metadata, spec := Admission(pod, late)
+	metadata, spec := Admission(pod, late, time.Hour)
 	patch, err := json.Marshal(map[string]any{"metadata": metadata, "spec": spec})
 	if err != nil {
 		t.Fatal(err)
@@ -73,8 +73,8 @@ func TestQueuedWarmPod(t *testing.T) {
 	if inst := FromPod(pod, nil, now, time.Minute); inst.Status != StatusPending || inst.Reason != ReasonQueued || inst.Address != "" {
 		t.Errorf("it is %+v", inst)
 	}
-	metadata, spec := Admission(pod, now)
-	if spec != nil || metadata["labels"] == nil {
+	metadata, spec := Admission(pod, now, time.Hour)
+	if spec["activeDeadlineSeconds"] != int64(3*3600) || metadata["labels"] == nil { // an hour old, its max age, and the margin
 		t.Errorf("its admission writes %v, %v", metadata, spec)
 	}
 	pod.Labels[QueueLabel] = QueueAdmitted

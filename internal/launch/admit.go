@@ -25,6 +25,7 @@ type admitted struct {
 	Request
 	template *corev1.PodTemplate
 	place    *admission.Place
+	most     int    // instances of the template; 0 for no limit
 	end      func() // must be called when the launch has succeeded or failed
 }
 
@@ -49,7 +50,7 @@ func (l *Launcher) admit(ctx context.Context, req Request, id string) (*admitted
 		place.Release()
 		return nil, err
 	}
-	return &admitted{req, template, place, func() {
+	return &admitted{req, template, place, most, func() {
 		<-l.writing
 		place.Release()
 	}}, nil

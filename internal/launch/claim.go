@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -79,7 +80,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitt
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
 	now, spec := l.deps.Now(), map[string]any{}
-	if deadline := l.deadline(pod, now.Sub(pod.CreationTimestamp.Time)); deadline != nil {
+	if deadline := instance.Deadline(pod, now.Sub(pod.CreationTimestamp.Time), l.deps.MaxAge(pod)); deadline != nil && !launch.place.Queued {
 		spec["activeDeadlineSeconds"] = *deadline
 	}
 	annotations := instance.LaunchAnnotations(now, launch.CullTimeout)
@@ -92,6 +93,7 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitt
 	}
 	if launch.place.Queued {
 		labels[instance.QueueLabel] = instance.QueueWaiting
+		maps.Copy(annotations, instance.QueueAnnotations(launch.most))
 	}
 	launch.place.Expect(pod.Labels[instance.IDLabel])
 	claimed, err := kube.PatchPod(ctx, l.deps.Pods, pod, map[string]any{"labels": labels, "annotations": annotations}, spec)

@@ -183,7 +183,7 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		return "", err
 	}
 	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed, "waits", launch.place.Full)
-	l.measure(id, &measured{began: began, warm: outcome == claimed, waits: launch.place.Full})
+	l.measure(id, &measured{began: began, warm: outcome == claimed})
 	return id, nil
 }
 
@@ -199,7 +199,7 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 	switch {
 	case err == nil:
 		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false, "waits", waits)
-		l.measure(id, &measured{began: began, waits: waits})
+		l.measure(id, &measured{began: began})
 		return id, false, nil
 	case apierrors.IsAlreadyExists(err):
 		// Another request with the same key created the pod. It is not known here when
@@ -261,8 +261,9 @@ func (l *Launcher) create(ctx context.Context, launch *admitted, id string) erro
 	}
 	maps.Copy(pod.Annotations, instance.LaunchAnnotations(l.deps.Now(), launch.CullTimeout))
 	maps.Copy(pod.Labels, instance.LaunchLabels(launch.Client))
-	pod.Spec.ActiveDeadlineSeconds = l.deadline(pod, 0)
+	pod.Spec.ActiveDeadlineSeconds = instance.Deadline(pod, 0, l.deps.MaxAge(pod))
 	if launch.place.Queued {
+		maps.Copy(pod.Annotations, instance.QueueAnnotations(launch.most))
 		instance.Enqueue(pod)
 	}
 	launch.place.Expect(id)
@@ -318,7 +319,7 @@ func (l *Launcher) Stop(ctx context.Context, template, id string) error {
 	}
 	l.deps.Cache.Wrote(instance.Deleted(pod, l.deps.Now()))
 	if !endedByOther {
-		l.deps.Metrics.Ended(template, string(instance.EndStopped), l.deps.Now().Sub(inst.Launched))
+		l.deps.Metrics.Ended(template, string(instance.EndStopped), instance.Lived(pod, l.deps.Now()))
 		l.deps.Log.InfoContext(ctx, "stopped", "pod", instance.PodName(id), "template", template)
 	}
 	return nil

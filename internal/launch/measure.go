@@ -18,11 +18,14 @@ type Reporter interface {
 	Failed(pod *corev1.Pod, inst instance.Instance)
 }
 
+// queueDelay is how long the leader's word may take for a launch that finds a place. That counts
+// as a part of the launch.
+const queueDelay = time.Second
+
 // measured is a launch whose time is measured.
 type measured struct {
-	began time.Time // or when the instance got its place, if it has waited for one
+	began time.Time // of the request; or when the instance got its place, if it has waited for one
 	warm  bool      // it claimed a warm pod
-	waits bool      // there was no place for it
 
 	mu       sync.Mutex
 	reported bool
@@ -52,7 +55,7 @@ func (l *Launcher) forget(pod *corev1.Pod) {
 	launch.mu.Lock()
 	defer launch.mu.Unlock()
 	l.report(launch, pod)
-	l.endUndeployed(instance.TemplateOf(pod), launch)
+	l.endUndeployed(instance.TemplateOf(pod), pod, launch)
 }
 
 // followLaunch notes how far a measured launch is. It is told of every version of an
@@ -70,8 +73,8 @@ func (l *Launcher) followLaunch(id string) {
 		l.report(launch, pod)
 	}
 	inst, known := l.deps.Cache.Instance(id)
-	if launch.waits && known && inst.Alive() && inst.Reason != instance.ReasonQueued {
-		launch.began, launch.waits = l.deps.Now(), false
+	if exists && instance.BegunAt(pod).Sub(launch.began) > queueDelay {
+		launch.began = instance.BegunAt(pod)
 	}
 	if launch.done || !known || !inst.Status.Settled() {
 		return
@@ -87,7 +90,7 @@ func (l *Launcher) followLaunch(id string) {
 	case inst.Status == instance.StatusFailed && exists && launch.deployed.IsZero():
 		l.failed(inst, pod)
 	default:
-		l.endUndeployed(inst.Template, launch)
+		l.endUndeployed(inst.Template, pod, launch)
 	}
 	launch.done = true
 	l.launching.Delete(id)
@@ -135,9 +138,13 @@ func (l *Launcher) failed(inst instance.Instance, pod *corev1.Pod) {
 }
 
 // endUndeployed counts a launch whose pod is gone, if the start timeout had passed: no event
-// reports that the timeout passes. A launch that was stopped earlier is not counted.
-func (l *Launcher) endUndeployed(template string, launch *measured) {
-	if !launch.waits && launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
+// reports that the timeout passes. A launch that was stopped earlier is not counted, nor one that
+// waited for a place to its end. pod is nil if there is none.
+func (l *Launcher) endUndeployed(template string, pod *corev1.Pod, launch *measured) {
+	if pod != nil && instance.IsQueued(pod) {
+		return
+	}
+	if launch.deployed.IsZero() && l.deps.Now().Sub(launch.began) >= l.deps.StartTimeout {
 		l.deps.Metrics.LaunchFailed(template, instance.ReasonStartTimeout)
 	}
 }

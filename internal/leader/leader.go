@@ -65,10 +65,15 @@ func (r *Renewals) Renewed(now time.Time) { r.last.Store(&now) }
 
 // Sure reports whether what a leader does now is done before another one can lead, if it takes no
 // more than a few seconds: LeaseDuration counts from before the Lease was written, which takes up
-// to requestTimeout.
+// to requestTimeout. Of the two clocks in now, one may have stood still, as while a machine sleeps,
+// and the other may have been set.
 func (r *Renewals) Sure(now time.Time) bool {
 	last := r.last.Load()
-	return last != nil && now.Sub(*last) < requestTimeout
+	if last == nil {
+		return false
+	}
+	since, byWall := now.Sub(*last), now.Round(0).Sub(last.Round(0))
+	return since < requestTimeout && byWall < requestTimeout && byWall > -time.Second
 }
 
 // Run calls lead whenever this replica is elected, until ctx is done. The context that

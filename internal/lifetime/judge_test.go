@@ -98,8 +98,8 @@ func TestJudgeEnds(t *testing.T) {
 		{"too old before it is Ready", all(kubetest.Starting, maxAge("1m")), time.Minute, instance.EndExpired, ""},
 
 		// Waiting for a place: only questions about it count.
-		{"nobody asks about its place", waiting, 3*time.Minute + 17*time.Second, instance.EndAbandoned, "nobody asked about it for 3m17s."},
-		{"asked about for long", all(waiting, timeout("1s"), maxAge("1m"), usedAt(72*time.Hour)), 72*time.Hour + 3*time.Minute + 17*time.Second, instance.EndAbandoned, ""},
+		{"nobody asks about its place", waiting, 6*time.Minute + 32*time.Second, instance.EndAbandoned, "nobody asked about it for 6m32s."},
+		{"asked about for long", all(waiting, timeout("1s"), maxAge("1m"), usedAt(72*time.Hour)), 72*time.Hour + 6*time.Minute + 32*time.Second, instance.EndAbandoned, ""},
 		{"its place came late", all(kubetest.Unscheduled, admittedAt(3*time.Hour)), 3*time.Hour + 6*time.Minute + 15*time.Second, instance.EndFailed, "StartTimeout"},
 		{"its place came late, and it is Ready", all(admittedAt(3*time.Hour), usedAt(3*time.Hour), kubetest.ReadySince(at(3*time.Hour+time.Minute))), 4*time.Hour + time.Minute + lag, instance.EndCulled, ""},
 

@@ -29,7 +29,7 @@ const (
 	periods = 12
 	// QueuePatience is how long an instance keeps its place in the queue while nobody asks about
 	// it. Streams ask every few seconds, and so do programs that wait.
-	QueuePatience = 3 * time.Minute
+	QueuePatience = 6 * time.Minute
 )
 
 // Rules are the server's settings about when instances end.

@@ -45,7 +45,9 @@ type Store[T Object] struct {
 
 	mu     sync.RWMutex
 	byName map[string]entry[T]
-	gone   *cache.LRUExpireCache // the UIDs of objects that the watch has reported as deleted
+	// sweepAt is how many there must be until those are dropped that are not needed any more.
+	sweepAt int
+	gone    *cache.LRUExpireCache // the UIDs of objects that the watch has reported as deleted
 }
 
 type entry[T Object] struct {
@@ -76,11 +78,15 @@ func (s *Store[T]) Add(object T) {
 		return // two writes were answered in the wrong order
 	}
 	s.byName[name] = entry[T]{object, s.now()}
+	if len(s.byName) < s.sweepAt {
+		return
+	}
 	for name := range s.byName { // few: the watch drops them within milliseconds
 		if _, ok := s.own(name); !ok {
 			delete(s.byName, name)
 		}
 	}
+	s.sweepAt = 2 * len(s.byName) // so that many at once, of an outage, cost little each
 }
 
 // Get returns the object of a name: the written one if it is newer than the cached one,

@@ -221,6 +221,17 @@ func OverNotice(inst instance.Instance) Notice {
 	return n
 }
 
+// waitingNotice is in place of the session page of an instance that waits for a place: it has no end
+// yet. address is the instance's, which shows more.
+func waitingNotice(inst instance.Instance, address string) Notice {
+	return Notice{
+		Code: http.StatusOK, RetryAfter: queuedRetry, Plain: inst.Message,
+		Title: say("%s waits for a place", inst.Template), Message: inst.Message,
+		Text: []phrase{say("It starts by itself when it has one. Leave a page of it open, or it loses its place.")},
+		Link: address, LinkText: say("Back"), unframed: true,
+	}
+}
+
 // crossOriginNotice is for what another site's page asked for.
 func crossOriginNotice(title, text phrase) Notice {
 	return Notice{Code: http.StatusForbidden, Plain: text.String(), Title: title, Text: []phrase{text}, unframed: true}

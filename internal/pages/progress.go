@@ -72,9 +72,13 @@ func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Dur
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
 	view.Queued = inst.Reason == instance.ReasonQueued
-	view.Timed, view.Elapsed, view.ElapsedWords = elapsed < longestStart, int(elapsed.Seconds()), inWords(elapsed)
+	view.Timed, view.Elapsed, view.ElapsedWords = view.Queued || elapsed < longestStart, int(elapsed.Seconds()), inWords(elapsed)
+	retry := time.Second
+	if view.Queued {
+		retry = queuedRetry
+	}
 	return Notice{
-		Code: http.StatusServiceUnavailable, RetryAfter: time.Second,
+		Code: http.StatusServiceUnavailable, RetryAfter: retry,
 		Plain: plainProgress(inst), progress: view,
 	}
 }
@@ -86,6 +90,9 @@ func plainProgress(inst instance.Instance) string {
 	}
 	return "This instance is starting. Try again in a moment."
 }
+
+// queuedRetry is when programs should ask again whose instance waits for a place.
+const queuedRetry = 10 * time.Second
 
 // longestStart is how long after its launch an instance that is not ready can still be starting.
 // After that, it was ready once, and its application starts again.

@@ -111,6 +111,8 @@ func (p *Pages) living(w http.ResponseWriter, r *http.Request) (inst instance.In
 		p.answer(w, r, FailedNotice(inst))
 	case !inst.Alive():
 		p.answer(w, r, OverNotice(inst))
+	case inst.Reason == instance.ReasonQueued && r.Method == http.MethodGet:
+		p.answer(w, r, waitingNotice(inst, p.deps.Layout.BaseURL(inst.ID)))
 	default:
 		return inst, true
 	}

@@ -28,7 +28,7 @@ type Record struct {
 	stored atomic.Bool // the store has it, and no later version
 
 	// What the functions of package instance with these names say.
-	IsInstance, IsWarm, IsStray, IsServing, IsQueued bool
+	IsInstance, IsWarm, IsStray, IsServing, IsQueued, IsGated bool
 
 	IsDeleting bool
 	// ByEvents says that Warning Events of the pod can change what is said of it.
@@ -81,7 +81,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, stripPrefix: inst.StripPrefix,
 		}),
 		IsInstance: instance.IsInstance(pod), IsWarm: instance.IsWarm(pod), IsStray: instance.IsStray(pod),
-		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), IsDeleting: pod.DeletionTimestamp != nil,
+		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), IsGated: instance.IsGated(pod), IsDeleting: pod.DeletionTimestamp != nil,
 		// A pod that serves or is being deleted does so whatever Events say. They only say
 		// why its container was restarted.
 		ByEvents: pod.DeletionTimestamp == nil && inst.Status != instance.StatusDeployed || inst.Restarts > 0,
@@ -162,6 +162,18 @@ func (r *Record) Status() instance.Status {
 		return r.other.Status
 	}
 	return instance.StatusDeployed
+}
+
+// MayRun reports whether the instance lives, or may yet: one whose start took too long can become
+// ready as long as its pod is there.
+func (r *Record) MayRun() bool {
+	switch r.Status() {
+	case instance.StatusDeleted:
+		return false
+	case instance.StatusFailed:
+		return r.other.Reason == instance.ReasonStartTimeout
+	}
+	return true
 }
 
 // StaysAt reports whether lifetime.Rules.Judge keeps the pod at the time now, if it has no

@@ -11,7 +11,12 @@ import (
 // Waiting is an instance that waits for a place.
 type Waiting struct {
 	ID, Template string
-	Since        time.Time
+	// Since is when it came, to a second, by the clock of the API server if that is known, and
+	// Launched by that of a replica.
+	Since, Launched time.Time
+
+	asked   time.Time // when somebody asked about it last; zero if that is not known
+	version string    // of its pod
 }
 
 // Room is how many instances there can be, and how many hold a place.
@@ -20,38 +25,53 @@ type Room struct {
 	Paused bool
 	Held   int
 	HeldOf map[string]int // by template
-	// MostOf returns how many instances of a template there can be.
-	MostOf func(template string) (most int, limited bool)
+	// MostOf returns how many instances there can be of the template of one that waits.
+	MostOf func(Waiting) (most int, limited bool)
 }
 
-// Decide returns which of the waiting get a place, in order of age, and for each of the others how
-// many get one before it. One that its template has no place for keeps nobody else waiting.
-func Decide(waiting []Waiting, room Room) (admitted []Waiting, ahead map[string]int) {
+// hold counts an instance of a template that holds a place.
+func (r *Room) hold(template string) {
+	r.Held++
+	r.HeldOf[template]++
+}
+
+// Decision says who gets a place.
+type Decision struct {
+	Admitted []Waiting      // in order of age
+	Ahead    map[string]int // by id: how many get a place before each of the others
+	// ForTemplate is how many of the others wait for a place of their template, and keep nobody
+	// else waiting.
+	ForTemplate int
+}
+
+// Decide decides which of the waiting get a place: the oldest for whom there is one.
+func Decide(waiting []Waiting, room Room) Decision {
 	waiting = slices.SortedFunc(slices.Values(waiting), func(a, b Waiting) int {
-		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.ID, b.ID))
+		return cmp.Or(a.Since.Compare(b.Since), a.Launched.Compare(b.Launched), strings.Compare(a.ID, b.ID))
 	})
 	held, heldOf := room.Held, maps.Clone(room.HeldOf)
 	if heldOf == nil {
 		heldOf = map[string]int{}
 	}
 	waits, waitsOf := 0, map[string]int{} // for a place in all, and for one of the template
-	ahead = map[string]int{}
+	d := Decision{Ahead: map[string]int{}}
 	for _, w := range waiting {
-		most, limited := room.MostOf(w.Template)
+		most, limited := room.MostOf(w)
 		switch {
 		case limited && heldOf[w.Template] >= most:
-			ahead[w.ID] = waitsOf[w.Template]
+			d.Ahead[w.ID] = waitsOf[w.Template]
+			d.ForTemplate++
 			waitsOf[w.Template]++
 			continue
 		case room.Paused, room.Most > 0 && held >= room.Most:
-			ahead[w.ID] = waits
+			d.Ahead[w.ID] = waits
 			waits++
 			waitsOf[w.Template]++
 		default:
-			admitted = append(admitted, w)
+			d.Admitted = append(d.Admitted, w)
 			held++
 		}
 		heldOf[w.Template]++ // of those that wait for a place in all, too: they come first
 	}
-	return admitted, ahead
+	return d
 }

@@ -21,7 +21,7 @@ func line(templates ...string) []Waiting {
 
 func TestDecide(t *testing.T) {
 	limits := map[string]int{"a": 2, "none": 0}
-	mostOf := func(template string) (int, bool) { most, limited := limits[template]; return most, limited }
+	mostOf := func(w Waiting) (int, bool) { most, limited := limits[w.Template]; return most, limited }
 	for _, row := range []struct {
 		name     string
 		waiting  []Waiting
@@ -42,17 +42,18 @@ func TestDecide(t *testing.T) {
 		{"more than there can be", line("b"), Room{Most: 1, Held: 5}, nil, map[string]int{"b0": 0}},
 		{"a template that is paused", line("none", "b"), Room{}, []string{"b1"}, map[string]int{"none0": 0}},
 		{"all are paused", line("b", "a"), Room{Paused: true}, nil, map[string]int{"b0": 0, "a1": 1}},
+		{"in the same second", []Waiting{{ID: "x", Launched: time.Unix(0, 2)}, {ID: "y", Launched: time.Unix(0, 1)}}, Room{Most: 1}, []string{"y"}, map[string]int{"x": 0}},
 		{"at the same time", []Waiting{{ID: "y"}, {ID: "x"}}, Room{Most: 1}, []string{"x"}, map[string]int{"y": 0}},
 	} {
 		row.room.MostOf = mostOf
 		held := maps.Clone(row.room.HeldOf)
 		var admitted []string
-		all, ahead := Decide(row.waiting, row.room)
-		for _, w := range all {
+		d := Decide(row.waiting, row.room)
+		for _, w := range d.Admitted {
 			admitted = append(admitted, w.ID)
 		}
-		if !slices.Equal(admitted, row.admitted) || !maps.Equal(ahead, row.ahead) {
-			t.Errorf("%s: admitted %v, ahead %v; want %v, %v", row.name, admitted, ahead, row.admitted, row.ahead)
+		if !slices.Equal(admitted, row.admitted) || !maps.Equal(d.Ahead, row.ahead) {
+			t.Errorf("%s: admitted %v, ahead %v; want %v, %v", row.name, admitted, d.Ahead, row.admitted, row.ahead)
 		}
 		if !maps.Equal(held, row.room.HeldOf) {
 			t.Errorf("%s: the room was changed", row.name)

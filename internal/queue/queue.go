@@ -4,7 +4,7 @@
 // An instance that waits is a pod with a scheduling gate, or one that was claimed from a pool and
 // has a label, so the queue is in the cluster like everything else. The leader alone gives places,
 // in order of age, by a write that names the version of the pod. So the limits hold across
-// replicas. A new leader reads the pods anew before it gives the first place.
+// replicas. A new leader reads the pods again before it gives the first place.
 //
 // It must never know HTTP, and never creates or deletes a pod: an instance that nobody waits for
 // any more is ended by the culler.
@@ -18,9 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kube"
@@ -36,7 +34,13 @@ const (
 	// instance begins to wait.
 	lookAgain = time.Second
 	// passPause is the least time between two looks while somebody waits: each counts all instances.
-	passPause = 20 * time.Millisecond
+	passPause = 100 * time.Millisecond
+	// askedWithin is how long ago somebody must have asked about an instance for it to get a place.
+	// Questions are written every half minute (lifetime.QueuePatience).
+	askedWithin = 90 * time.Second
+	// refusedPause is how long an instance gets no place whose admission the API server has refused:
+	// others come first meanwhile.
+	refusedPause = 30 * time.Second
 	// keptFor is how long places are remembered for those who ask. With thousands who wait, it
 	// costs something to count them.
 	keptFor = time.Second
@@ -72,9 +76,13 @@ type Deps struct {
 	Cache        Cache
 	MaxInstances int // in all; 0 means no limit
 	Paused       bool
-	// Leads reports whether this replica is sure to be the leader still: it has just renewed
-	// its Lease.
-	Leads func() bool
+	// Sure reports whether this replica is the leader still, and its picture of the pods is up to
+	// date. Nobody gets a place otherwise.
+	Sure func() bool
+	// CutOff reports whether this replica has no contact with the API server.
+	CutOff func() bool
+	// MaxAge is how long the instance of a pod may live; 0 means no limit.
+	MaxAge func(pod *corev1.Pod) time.Duration
 	// Touch is told that somebody has asked about an instance that waits.
 	Touch func(id string, source instance.Source)
 	// Admitted is told of an instance that has got a place, and how long it has waited.
@@ -112,16 +120,20 @@ func (q *Queue) wake(waits bool) {
 }
 
 // Answer returns what somebody is told who asks about an instance. One that waits keeps its place by
-// that, and they are told how many get a place before it.
-func (q *Queue) Answer(inst instance.Instance) instance.Instance {
-	if inst.Reason != instance.ReasonQueued {
-		return inst
+// that, and they are told how many get a place before it. A replica that is cut off cannot see to
+// that, so it knows of none that waits: another one does.
+func (q *Queue) Answer(inst instance.Instance, known bool) (instance.Instance, bool) {
+	switch {
+	case inst.Reason != instance.ReasonQueued:
+		return inst, known
+	case q.deps.CutOff():
+		return instance.Instance{Unsure: true}, false
 	}
 	q.deps.Touch(inst.ID, instance.SourceQueue)
-	if ahead, known := q.places()[inst.ID]; known {
+	if ahead, waits := q.places()[inst.ID]; waits {
 		inst.Message = instance.QueuedMessage(ahead)
 	}
-	return inst
+	return inst, known
 }
 
 // places returns for each instance that waits how many get a place before it.
@@ -129,8 +141,7 @@ func (q *Queue) places() map[string]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now := q.deps.Now(); q.ahead == nil || now.Sub(q.at).Abs() > keptFor {
-		_, q.ahead = Decide(q.look(context.Background()))
-		q.at = now
+		q.ahead, q.at = Decide(q.look(context.Background())).Ahead, now
 	}
 	return q.ahead
 }
@@ -141,143 +152,62 @@ func (q *Queue) Waiting() int {
 	return len(waiting)
 }
 
-// look returns who waits, and how much room there is, as far as this replica knows. An instance
-// that has failed holds its place until it is deleted or its pod says so: nobody knows of one
-// whose start took too long whether it runs.
+// WaitingForTemplate returns how many of them wait for a place of their template, and keep nobody
+// else waiting.
+func (q *Queue) WaitingForTemplate() int {
+	return Decide(q.look(context.Background())).ForTemplate
+}
+
+// look returns who waits, and how much room there is, as far as this replica knows.
 func (q *Queue) look(ctx context.Context) (waiting []Waiting, room Room) {
 	room = Room{Most: q.deps.MaxInstances, Paused: q.deps.Paused, HeldOf: map[string]int{}, MostOf: q.mostOf(ctx)}
 	for _, r := range q.deps.Cache.EachRecord() {
 		switch {
-		case !r.IsInstance || r.IsDeleting || r.Status().Over():
+		case !r.IsInstance || r.IsDeleting || !r.MayRun():
 		case r.IsQueued:
-			waiting = append(waiting, Waiting{r.ID, r.Template(), r.Launched()})
+			waiting = append(waiting, waitingOf(r))
 		default:
-			room.Held++
-			room.HeldOf[r.Template()]++
+			room.hold(r.Template())
 		}
 	}
 	return waiting, room
 }
 
-// mostOf returns Room.MostOf. A template of the registry has no limit, and neither has one that is
-// gone. If the limit is invalid, nobody gets a place until it is mended.
-func (q *Queue) mostOf(ctx context.Context) func(string) (int, bool) {
+// waitingOf returns what is known of an instance that waits. Its pod was created for it if it has
+// the gate.
+func waitingOf(r *podstore.Record) Waiting {
+	w := Waiting{
+		ID: r.ID, Template: r.Template(), Since: r.Launched().Truncate(time.Second), Launched: r.Launched(),
+		asked: r.LastActivity, version: r.GetResourceVersion(),
+	}
+	if r.IsGated {
+		w.Since = r.Created
+	}
+	return w
+}
+
+// mostOf returns Room.MostOf. A template of the registry has no limit. That of one which is gone is
+// on the pod, as it was at the launch. If it is invalid, nobody gets a place until it is mended.
+func (q *Queue) mostOf(ctx context.Context) func(Waiting) (int, bool) {
 	type limit struct {
-		most    int
-		limited bool
+		most           int
+		limited, known bool
 	}
 	known := map[string]limit{}
-	return func(name string) (int, bool) {
-		l, ok := known[name]
+	return func(w Waiting) (int, bool) {
+		l, ok := known[w.Template]
 		if !ok {
-			if template, err := q.deps.Cache.Template(ctx, name); err == nil {
+			if template, err := q.deps.Cache.Template(ctx, w.Template); err == nil {
+				l.known = true
 				if l.most, l.limited, err = podtemplate.MaxInstances(template); err != nil {
-					l = limit{0, true}
+					l.most, l.limited = 0, true
 				}
 			}
-			known[name] = l
+			known[w.Template] = l
+		}
+		if pod, exists := q.deps.Cache.Pod(w.ID); !l.known && exists {
+			return instance.QueuedMost(pod)
 		}
 		return l.most, l.limited
 	}
-}
-
-// Run gives places for one term of leading: until ctx is done.
-func (q *Queue) Run(ctx context.Context) {
-	if !q.takeOver(ctx) {
-		return
-	}
-	look := time.NewTimer(0)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-q.changed:
-		case <-look.C:
-		}
-		if q.pass(ctx) {
-			look.Reset(lookAgain)
-			time.Sleep(passPause)
-		}
-	}
-}
-
-// takeOver makes the cache have every place that the leader before has given. It reports false
-// if the term has ended before that.
-func (q *Queue) takeOver(ctx context.Context) bool {
-	for wait := takeover; ; wait = lookAgain {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(wait):
-		}
-		err := q.readPods(ctx)
-		if err == nil {
-			return true
-		}
-		q.deps.Log.WarnContext(ctx, "the pods could not be read, so those who wait get no place yet; will be tried again", "error", err)
-	}
-}
-
-// readPods reads all pods from the API server as they are now: the watch may be late.
-func (q *Queue) readPods(ctx context.Context) error {
-	opts := metav1.ListOptions{LabelSelector: instance.Selector().String(), Limit: pageSize}
-	for {
-		page, err := q.readPage(ctx, opts)
-		if err != nil {
-			return err
-		}
-		for i := range page.Items {
-			q.deps.Cache.Wrote(&page.Items[i])
-		}
-		if opts.Continue = page.Continue; opts.Continue == "" {
-			return nil
-		}
-	}
-}
-
-func (q *Queue) readPage(ctx context.Context, opts metav1.ListOptions) (*corev1.PodList, error) {
-	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
-	defer cancel()
-	return q.deps.Pods.List(ctx, opts)
-}
-
-// pass gives all places that are free. It reports whether somebody waits after that.
-func (q *Queue) pass(ctx context.Context) (wait bool) {
-	q.waits.Store(true) // so that a change after the look counts
-	waiting, room := q.look(ctx)
-	admitted, ahead := Decide(waiting, room)
-	var left atomic.Int64
-	workqueue.ParallelizeUntil(ctx, kube.Writers, len(admitted), func(i int) {
-		if !q.admit(ctx, admitted[i]) {
-			left.Add(1)
-		}
-	})
-	wait = len(ahead) > 0 || left.Load() > 0
-	q.waits.Store(wait)
-	return wait
-}
-
-// admit gives an instance its place. Nothing is written once the term may be over: the next
-// leader could give the same place to another. It reports whether it has one.
-func (q *Queue) admit(ctx context.Context, w Waiting) bool {
-	pod, exists := q.deps.Cache.Pod(w.ID)
-	if !exists || ctx.Err() != nil || !q.deps.Leads() {
-		return false
-	}
-	now := q.deps.Now()
-	metadata, spec := instance.Admission(pod, now)
-	writing, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
-	defer cancel()
-	log := q.deps.Log.With("pod", pod.Name, "template", w.Template)
-	switch written, err := kube.PatchPod(writing, q.deps.Pods, pod, metadata, spec); {
-	case err == nil:
-		q.deps.Cache.Wrote(written)
-		q.deps.Admitted(w.Template, max(0, now.Sub(w.Since)))
-		return true
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // it has changed, or has ended
-	default:
-		log.WarnContext(ctx, "an instance that waits was not given its place, will be tried again", "error", err)
-	}
-	return false
 }

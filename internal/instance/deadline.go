@@ -1,4 +1,4 @@
-package launch
+package instance
 
 import (
 	"math"
@@ -11,12 +11,13 @@ import (
 // culler ends it before that, unless the service is gone or cannot reach the API server.
 const deadlineMargin = time.Hour
 
-// deadline returns the active deadline of a pod that becomes an instance now and was made
+// Deadline returns the active deadline of a pod that becomes an instance now and was made
 // a while before: the seconds from the start of the pod on its node, after which the
-// kubelet ends it. It is nil if nothing limits the instance's age. A deadline that the
-// template's pod has stays if it is earlier; the API server accepts no later one.
-func (l *Launcher) deadline(pod *corev1.Pod, age time.Duration) *int64 {
-	own, maxAge := pod.Spec.ActiveDeadlineSeconds, l.deps.MaxAge(pod)
+// kubelet ends it. maxAge is that of the instance; 0 means no limit, and then the deadline is that
+// of the template, which can be nil. One that the template's pod has stays if it is earlier; the
+// API server accepts no later one.
+func Deadline(pod *corev1.Pod, age, maxAge time.Duration) *int64 {
+	own := pod.Spec.ActiveDeadlineSeconds
 	if maxAge <= 0 {
 		return own
 	}
