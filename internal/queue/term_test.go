@@ -22,7 +22,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
-// cluster is an API server, and a read model that knows of it what deliver has brought.
+// cluster is an API server, and a read model that knows of it what Wrote and add have told.
 type cluster struct {
 	Pods
 	server *kubetest.Server
@@ -80,18 +80,6 @@ func (c *cluster) Wrote(pod *corev1.Pod) {
 	c.seen[pod.Labels[instance.IDLabel]] = pod
 }
 
-// deliver brings the read model up to date.
-func (c *cluster) deliver(t *testing.T) {
-	t.Helper()
-	all, err := c.Pods.List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range all.Items {
-		c.Wrote(&all.Items[i])
-	}
-}
-
 // admitted returns which of the pods have a place, by the API server.
 func (c *cluster) admitted(t *testing.T) (numbers []int) {
 	t.Helper()
@@ -139,10 +127,7 @@ func newTerm(t *testing.T, pods ...*corev1.Pod) (*term, *cluster) {
 
 func (c *cluster) add(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
-	if _, err := c.server.Client.CoreV1().Pods(kubetest.Namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.deliver(t)
+	c.Wrote(c.server.PutPod(t, pod))
 }
 
 func wantAdmitted(t *testing.T, c *cluster, want ...int) {
@@ -166,11 +151,7 @@ func TestLostAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.answer = nil
-	older := waitingPod(1)
-	if _, err := c.server.Client.CoreV1().Pods(kubetest.Namespace).Create(t.Context(), older, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.Wrote(older) // the watch is late with the other
+	c.add(t, waitingPod(1)) // the watch is late with the other
 	term.pass(t.Context())
 	term.pass(t.Context())
 	wantAdmitted(t, c, 5)
