@@ -93,6 +93,9 @@ const (
 	// PortAnnotation is the port that the application listens on. On a pod it is
 	// always set; the proxy connects to it.
 	PortAnnotation = "binder-project.org/port"
+	// PortsAnnotation are ports of the pod that visitors reach too, separated by commas: each at a
+	// host of its own. Without an instance domain they cannot be reached.
+	PortsAnnotation = "binder-project.org/ports"
 	// StripPrefixAnnotation is "true" if the proxy takes /user/<id> off the path, for
 	// an application that cannot be given a base URL.
 	StripPrefixAnnotation = "binder-project.org/strip-prefix"

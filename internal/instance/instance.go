@@ -84,6 +84,8 @@ type Instance struct {
 	// there. Of an instance that is not known it says that there may be one all the same. It
 	// is false unless the read model sets it.
 	Unsure bool
+	// Ports is the value of PortsAnnotation. It can be invalid.
+	Ports string
 	// StripPrefix says that the application expects paths without /user/<id>.
 	StripPrefix bool
 	// IdlePaths is a regular expression of paths whose GETs do not count as use; see
@@ -112,6 +114,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		Token:       TokenOf(pod),
 		StripPrefix: pod.Annotations[StripPrefixAnnotation] == "true",
 		IdlePaths:   pod.Annotations[IdlePathsAnnotation],
+		Ports:       pod.Annotations[PortsAnnotation],
 
 		IdleRequests:    pod.Annotations[IdleRequestsAnnotation],
 		HeartbeatFrames: pod.Annotations[HeartbeatFramesAnnotation],

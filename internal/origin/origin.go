@@ -35,6 +35,10 @@ func label(id string) string { return id }
 // InstanceHost returns the host of an instance, with its port. It is for an Apart layout.
 func (l Layout) InstanceHost(id string) string { return label(id) + "." + l.Domain }
 
+// PortURL returns the reference by which a page of the main address leads to another port of an
+// instance. It is for an Apart layout.
+func (l Layout) PortURL(id, port string) string { return "//" + port + "-" + l.InstanceHost(id) + "/" }
+
 // BaseURL returns the reference by which a page of the main address leads to an instance.
 // It has no scheme, so that the visitor's stays (RFC 3986, section 4.2).
 func (l Layout) BaseURL(id string) string {
@@ -54,7 +58,8 @@ func (l Layout) Main(path string) string {
 }
 
 // OfInstances reports whether a host, as in the Host field, is in the domain of the
-// instances. Then id is the instance that is there, or "" if none can be. Names are
+// instances. Then id is the instance that is there, also with another port of its pod, or "" if
+// none can be. Names are
 // compared without case, port and the dot that can end them, so that no spelling of an
 // instance's host passes for the main address. An instance is only at the spelling that
 // browsers use: another one would be another origin, or a name that browsers never send.
@@ -70,10 +75,37 @@ func (l Layout) OfInstances(host string) (id string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	if bare, _ := splitPort(host); instance.ValidID(first) && strings.HasPrefix(bare, first+".") && !strings.HasSuffix(bare, ".") {
-		return first, true
+	if bare, _ := splitPort(host); !strings.HasPrefix(bare, first+".") || strings.HasSuffix(bare, ".") {
+		return "", true
 	}
-	return "", true
+	if _, id = cutInstancePort(first); !instance.ValidID(id) {
+		return "", true
+	}
+	return id, true
+}
+
+// Port returns which port of the pod of an instance a host is of, as in the Host field, and which
+// instance; port is "" for that of its application, and for all other hosts.
+func (l Layout) Port(host string) (id, port string) {
+	if id, ok := l.OfInstances(host); ok && id != "" {
+		first, _, _ := strings.Cut(host, ".")
+		port, _ = cutInstancePort(first)
+		return id, port
+	}
+	return "", ""
+}
+
+// cutInstancePort splits the first label of a host of an instance. A label with another text
+// before its id is none of an instance.
+func cutInstancePort(label string) (port, id string) {
+	port, id, found := strings.Cut(label, "-")
+	if !found {
+		return "", label
+	}
+	if ports, err := instance.ParsePorts(port); err != nil || len(ports) != 1 || ports[0] != port {
+		return "", ""
+	}
+	return port, id
 }
 
 // IsMain reports whether a host, as in the Host field, is the main address. If that is

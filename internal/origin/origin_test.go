@@ -23,6 +23,14 @@ func TestOfInstances(t *testing.T) {
 		id + ".users.example.org:8443":             {id, true},
 		id + ".users.example.org:80":               {id, true},
 		id + ".users.example.org:":                 {id, true},
+		"3000-" + id + ".users.example.org:8443":   {id, true},
+		"03000-" + id + ".users.example.org":       {"", true},
+		"0-" + id + ".users.example.org":           {"", true},
+		"65536-" + id + ".users.example.org":       {"", true},
+		"3000,80-" + id + ".users.example.org":     {"", true},
+		"-" + id + ".users.example.org":            {"", true},
+		"3000-3000-" + id + ".users.example.org":   {"", true},
+		"3000-" + id[1:] + ".users.example.org":    {"", true},
 		id + ".USERS.example.org":                  {id, true},
 		id + ".users.example.org.":                 {"", true},
 		id + ".users.example.org.:8443":            {"", true},
@@ -54,6 +62,25 @@ func TestOfInstances(t *testing.T) {
 		if _, ok := (Layout{}).OfInstances(host); ok {
 			t.Errorf("%q: is of instances without a domain", host)
 		}
+	}
+}
+
+// A port is part of the name of its host.
+func TestPort(t *testing.T) {
+	id := strings.Repeat("0a", 16)
+	for host, want := range map[string]string{
+		"3000-" + id + ".users.example.org:8443": "3000", id + ".users.example.org": "", "3000-" + id + ".example.org": "",
+		"3000-" + id + ".users.example.org.": "", "x-" + id + ".users.example.org": "",
+	} {
+		if there, got := apart().Port(host); got != want || want != "" && there != id {
+			t.Errorf("%q: port %q of %q", host, got, there)
+		}
+		if _, got := (Layout{}).Port(host); got != "" {
+			t.Errorf("%q: port %q without a domain", host, got)
+		}
+	}
+	if got, want := apart().PortURL(id, "3000"), "//3000-"+id+".users.example.org:8443/"; got != want {
+		t.Errorf("the address is %s, want %s", got, want)
 	}
 }
 

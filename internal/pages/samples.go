@@ -26,6 +26,7 @@ func samples() map[string]any {
 		sessionPage: sessionView{
 			Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, CullAt: time.Unix(3600, 0), LastUse: time.Unix(0, 0),
 			Source: instance.SourceHTTP, Sources: sourcesInWords(), Timeout: inWords(time.Hour), Choices: choices(time.Hour, 0, 24*time.Hour),
+			Ports: []portLink{{Port: "3000", Address: "/"}},
 		},
 		startPage: startView{Title: say("Binder"), Offers: []offer{{Title: "Algebra", Description: "Numbers", Address: "/", Icon: "data:,"}}},
 		adminPage: adminView{Title: quote("Binder: what runs")},

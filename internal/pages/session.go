@@ -56,7 +56,11 @@ type sessionView struct {
 	Sources  map[instance.Source]phrase
 	Timeout  phrase
 	Choices  []choice
+	Ports    []portLink
 }
+
+// portLink leads to another port of an instance.
+type portLink struct{ Port, Address string }
 
 // choice is a cull timeout that a visitor can ask for.
 type choice struct {
@@ -77,8 +81,20 @@ func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
 		Address: p.absolute(r, p.deps.Layout.BaseURL(inst.ID)), Events: ProgressPrefix + inst.ID + "?watch=true",
 		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.Expires, LastUse: inst.LastActivity,
 		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),
-		Choices: choices(timeout, p.deps.MinCullTimeout, p.deps.MaxCullTimeout),
+		Choices: choices(timeout, p.deps.MinCullTimeout, p.deps.MaxCullTimeout), Ports: p.ports(r, inst),
 	}, neverFramed)
+}
+
+// ports returns the other ports of an instance that can be reached.
+func (p *Pages) ports(r *http.Request, inst instance.Instance) (links []portLink) {
+	ports, err := instance.ParsePorts(inst.Ports)
+	if err != nil || !p.deps.Layout.Apart() {
+		return nil
+	}
+	for _, port := range ports {
+		links = append(links, portLink{port, p.absolute(r, p.deps.Layout.PortURL(inst.ID, port))})
+	}
+	return links
 }
 
 // absolute returns the address that a reference without a scheme has for a visitor.

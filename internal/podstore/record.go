@@ -62,6 +62,7 @@ type shared struct {
 	template, preload                   string
 	source, tokenName                   string
 	idlePaths, idleRequests, heartbeats string
+	ports                               string
 	stripPrefix                         bool
 }
 
@@ -78,7 +79,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 		Created: inst.Created, launched: inst.Launched, cullAt: inst.CullAt, CullTimeout: rules.CullTimeoutOf(pod),
 		shared: unique.Make(shared{
 			template: inst.Template, preload: pod.Labels[instance.PreloadNameLabel], source: string(inst.Source), tokenName: inst.Token.Name,
-			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, stripPrefix: inst.StripPrefix,
+			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, ports: inst.Ports, stripPrefix: inst.StripPrefix,
 		}),
 		IsInstance: instance.IsInstance(pod), IsWarm: instance.IsWarm(pod), IsStray: instance.IsStray(pod),
 		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), IsGated: instance.IsGated(pod), IsDeleting: pod.DeletionTimestamp != nil,
@@ -117,7 +118,7 @@ func detached(inst instance.Instance, r *Record) *instance.Instance {
 	all := r.shared.Value()
 	inst.ID, inst.Address, inst.Token = r.ID, r.endpoint, instance.Token{Name: all.tokenName, Value: r.token}
 	inst.Template, inst.Source = all.template, instance.Source(all.source)
-	inst.IdlePaths, inst.IdleRequests, inst.HeartbeatFrames = all.idlePaths, all.idleRequests, all.heartbeats
+	inst.IdlePaths, inst.IdleRequests, inst.HeartbeatFrames, inst.Ports = all.idlePaths, all.idleRequests, all.heartbeats, all.ports
 	inst.Reason, inst.Message, inst.Detail = strings.Clone(inst.Reason), strings.Clone(inst.Message), strings.Clone(inst.Detail)
 	inst.RestartReason = strings.Clone(inst.RestartReason)
 	return &inst
@@ -130,7 +131,7 @@ func (r *Record) simple() instance.Instance {
 		ID: r.ID, Template: all.template, Status: instance.StatusDeployed, Address: r.endpoint,
 		Created: r.Created, Launched: r.launched, CullAt: r.cullAt,
 		Token: instance.Token{Name: all.tokenName, Value: r.token}, StripPrefix: all.stripPrefix,
-		IdlePaths: all.idlePaths, IdleRequests: all.idleRequests, HeartbeatFrames: all.heartbeats,
+		IdlePaths: all.idlePaths, IdleRequests: all.idleRequests, HeartbeatFrames: all.heartbeats, Ports: all.ports,
 	}
 	if !r.cullAt.IsZero() {
 		inst.LastActivity, inst.Source = r.LastActivity, instance.Source(all.source)

@@ -42,6 +42,7 @@ func annotationTable() []annotation {
 		{key: instance.TitleAnnotation, check: check(parseText(maxTitle))},
 		{key: instance.DescriptionAnnotation, check: check(parseText(maxDescription))},
 		{key: instance.IconAnnotation, check: check(parseIcon)},
+		{key: instance.PortsAnnotation, check: checkPorts, copied: true},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
 		{key: instance.IdleRequestsAnnotation, check: checkIdlePaths, copied: true},
@@ -217,6 +218,13 @@ func parseTokenHeader(value string) (string, error) {
 		return "", fmt.Errorf("%w: %w", invalid(value, allowed), err)
 	}
 	return value, nil
+}
+
+func checkPorts(value string) error {
+	if _, err := instance.ParsePorts(value); err != nil {
+		return fmt.Errorf("%w: %w", invalid(value, fmt.Sprintf("ports from 1 to 65535, separated by commas, at most %d", instance.MaxPorts)), err)
+	}
+	return nil
 }
 
 func checkStripPrefix(value string) error {

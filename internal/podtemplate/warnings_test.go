@@ -130,7 +130,7 @@ func (o *operator) wantEvents(t *testing.T, logged int, want ...string) {
 	var got []string
 	for _, event := range o.events {
 		for _, row := range annotationRows {
-			if strings.Contains(event.Message, row.key) {
+			if strings.Contains(event.Message, row.key+":") {
 				got = append(got, event.InvolvedObject.Name+" "+row.key)
 			}
 		}
@@ -167,7 +167,7 @@ func TestWarningsAreEvents(t *testing.T) {
 				t.Errorf("got %+v", event)
 			}
 			for _, row := range annotationRows {
-				if strings.Contains(event.Message, row.key) && strings.Contains(event.Message, "not launched") != row.preventsLaunch {
+				if strings.Contains(event.Message, row.key+":") && strings.Contains(event.Message, "not launched") != row.preventsLaunch {
 					t.Errorf("the message is %q, want it to say whether the template is launched", event.Message)
 				}
 			}

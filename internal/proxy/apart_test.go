@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -103,6 +104,50 @@ func TestHostOfAnInstance(t *testing.T) {
 	}
 	if touched := p.touched(1); touched == 0 {
 		t.Error("the visits do not count")
+	}
+}
+
+// Another port of an instance has a host of its own, if the template opens it. All of its paths are
+// the application's, as they are.
+func TestPortsOfAnInstance(t *testing.T) {
+	inst := application(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Path", "the other application's") })
+	second := application(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Path", r.RequestURI)
+		w.Header().Set("X-Host", r.Host+" "+r.Header.Get("X-Forwarded-Prefix"))
+		w.Header().Set("Location", "/next")
+		w.Header().Set("Set-Cookie", "a=b; Path=/x; Domain=example")
+	})
+	_, port, err := net.SplitHostPort(second.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inst.Ports, inst.StripPrefix, inst.IdlePaths, inst.Restarts = "1, "+port, true, ".*", 1
+	p := startApart(t, inst)
+	id := kubetest.ID(1)
+	const domain = ".users.example:8443"
+	for target, want := range map[string]string{"/": "/", "/a//b%2F?x=/": "/a//b%2F?x=/", base + "x": base + "x", "/launch/jupyter": "/launch/jupyter", "/?binder-restarts=1": "/?binder-restarts=1"} {
+		host := port + "-" + id + domain
+		res := p.send(t, "GET", host, target, "Accept", "text/html", "Upgrade-Insecure-Requests", "1")
+		if got := res.Header.Get("X-Path"); res.StatusCode != 200 || got != want || res.Header.Get("X-Host") != host {
+			t.Errorf("%s: got %d, and the application %q at %q", target, res.StatusCode, got, res.Header.Get("X-Host"))
+		}
+		if res.Header.Get("Location") != "/next" || res.Header.Get("Set-Cookie") != "a=b; Path=/x" {
+			t.Errorf("%s: the header is %v", target, res.Header)
+		}
+	}
+	if p.touched(1) == 0 {
+		t.Error("the visits do not count")
+	}
+	for _, other := range []string{"2-" + id, port + "-" + kubetest.ID(2)} {
+		if res := p.send(t, "GET", other+domain, "/", "Accept", "text/html"); res.StatusCode != 404 || res.Header.Get("X-Path") != "" {
+			t.Errorf("%s: got %d %v", other, res.StatusCode, res.Header)
+		}
+	}
+	if res := p.send(t, "GET", "1-"+id+domain, "/", "Accept", "text/html"); res.StatusCode != 502 { // nothing listens
+		t.Errorf("a port at which nothing listens: got %d", res.StatusCode)
+	}
+	if res := p.send(t, "GET", port+"-"+id+".hub.example", "/"); res.Header.Get("X-Path") != "" {
+		t.Errorf("outside the domain: got %d %v", res.StatusCode, res.Header)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // mapping turns the addresses in an application's answer into those by which its
 // visitor reaches it, as nginx's proxy_redirect and proxy_cookie_path do.
 type mapping struct {
-	base     string // /user/<id>
+	base     string // /user/<id>; "" at the host of another port
 	prefix   string // the same, if it is taken off paths; else ""
 	pod      string // the pod's name
 	address  string // host:port of the application
@@ -35,9 +35,13 @@ func newMapping(r *http.Request, inst instance.Instance) mapping {
 	return m
 }
 
-// within says where other instances are.
+// within says where other instances are. At the host of another port, all paths are the
+// application's.
 func (m mapping) within(layout origin.Layout) mapping {
 	m.layout = layout
+	if _, port := layout.Port(m.host); port != "" {
+		m.base, m.prefix, m.doubleSlash = "", "", false
+	}
 	return m
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"syscall"
 	"time"
 
@@ -130,7 +131,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, rest, ok := splitUserPath(EscapedPath(r))
-	if p.deps.Layout.Apart() && p.answerElsewhere(w, r, id, ok) {
+	there, port := p.deps.Layout.Port(r.Host)
+	if port != "" { // all of its paths are the application's
+		id, rest, ok = there, "/", true
+	} else if p.deps.Layout.Apart() && p.answerElsewhere(w, r, id, ok) {
 		return
 	}
 	if !ok {
@@ -164,8 +168,28 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		AnswerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
+		if port != "" {
+			if inst, ok = atPort(inst, port); !ok {
+				p.turnAway(w, r, inst.Template, pages.NothingHereNotice())
+				return
+			}
+		}
 		p.enter(w, r, inst)
 	}
+}
+
+// atPort returns an instance as another port of its pod has it. Its template says nothing of what
+// that sends by itself, so all of it is use. ok is false if the template does not open the port.
+func atPort(inst instance.Instance, port string) (other instance.Instance, ok bool) {
+	ports, err := instance.ParsePorts(inst.Ports)
+	host, _, badAddress := net.SplitHostPort(inst.Address)
+	if err != nil || badAddress != nil || !slices.Contains(ports, port) {
+		return inst, false
+	}
+	inst.Address = net.JoinHostPort(host, port)
+	inst.StripPrefix, inst.IdlePaths, inst.IdleRequests, inst.HeartbeatFrames = false, "", "", ""
+	inst.Restarts = 0 // the application's pages tell of them
+	return inst, true
 }
 
 // enter forwards a request, unless there are too many at the instance.

@@ -61,7 +61,10 @@ func (c *cluster) Pod(id string) (*corev1.Pod, bool) {
 	return pod, known
 }
 
-func (c *cluster) Queued(id string) bool { pod, known := c.Pod(id); return known && instance.IsQueued(pod) }
+func (c *cluster) Queued(id string) bool {
+	pod, known := c.Pod(id)
+	return known && instance.IsQueued(pod)
+}
 
 func (c *cluster) EachRecord() (all []*podstore.Record) {
 	c.mu.Lock()
