@@ -168,13 +168,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		AnswerEarly(w, r, func() { http.Redirect(w, r, redirect, http.StatusTemporaryRedirect) })
 	default:
-		if port != "" {
-			if inst, ok = atPort(inst, port); !ok {
-				p.turnAway(w, r, inst.Template, pages.NothingHereNotice())
-				return
-			}
-		}
-		p.enter(w, r, inst)
+		p.enter(w, r, inst, port)
 	}
 }
 
@@ -192,8 +186,16 @@ func atPort(inst instance.Instance, port string) (other instance.Instance, ok bo
 	return inst, true
 }
 
-// enter forwards a request, unless there are too many at the instance.
-func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Instance) {
+// enter forwards a request, unless there are too many at the instance. port is that of the pod; ""
+// for that of its application.
+func (p *Proxy) enter(w http.ResponseWriter, r *http.Request, inst instance.Instance, port string) {
+	if port != "" {
+		other, open := atPort(inst, port)
+		if inst = other; !open {
+			p.turnAway(w, r, inst.Template, pages.NothingHereNotice())
+			return
+		}
+	}
 	leave, ok := p.deps.Enter(inst.ID)
 	if !ok {
 		p.turnAway(w, r, inst.Template, pages.BusyInstanceNotice())
