@@ -31,6 +31,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/proxy"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/queue"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/replicas"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/startlog"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/tombstone"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/webhook"
 )
@@ -47,28 +48,29 @@ const contactGap = 3 * leader.RetryPeriod
 type app struct {
 	config *config.Config
 	*cluster
-	keys     *keys.Keys
-	log      *slog.Logger
-	now      func() time.Time
-	metrics  *metrics.Metrics
-	cache    *Cache
-	hold     *lifetime.Hold
-	activity *activity.Tracker
-	culler   *Culler
-	launcher *launch.Launcher
-	announce *launch.Announcer
-	replicas *replicas.Replicas
-	clients  *admission.Clients
-	queue    *queue.Queue
-	pool     *pool.Pool
-	preload  *preload.Preloader
-	warnings *podtemplate.Warnings
-	webhook  *webhook.Sender // nil without a receiver
-	admin    *admin.Admin
-	health   *health
-	site     *pages.Site // how our pages look
-	proxy    *proxy.Proxy
-	servers  []*server // metrics, API, proxy
+	keys      *keys.Keys
+	log       *slog.Logger
+	now       func() time.Time
+	metrics   *metrics.Metrics
+	cache     *Cache
+	hold      *lifetime.Hold
+	activity  *activity.Tracker
+	culler    *Culler
+	launcher  *launch.Launcher
+	announce  *launch.Announcer
+	replicas  *replicas.Replicas
+	clients   *admission.Clients
+	queue     *queue.Queue
+	pool      *pool.Pool
+	preload   *preload.Preloader
+	warnings  *podtemplate.Warnings
+	webhook   *webhook.Sender // nil without a receiver
+	admin     *admin.Admin
+	health    *health
+	startLogs *startlog.Logs
+	site      *pages.Site // how our pages look
+	proxy     *proxy.Proxy
+	servers   []*server // metrics, API, proxy
 	// draining is done when waiting clients must be let go.
 	draining context.Context
 	drain    context.CancelFunc
@@ -160,6 +162,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	if err != nil {
 		return err
 	}
+	a.startLogs = startlog.New(startlog.Deps{Open: startlog.Opener(pods), Cache: a.cache, Log: a.log})
 	a.warnings, err = podtemplate.NewWarnings(podtemplate.Deps{
 		Events: a.client.CoreV1().Events(a.config.InstancesNamespace), Templates: a.cache, Log: a.log,
 	})

@@ -43,6 +43,7 @@ func rooms() map[string][]string {
 		"launch":      {"admission", "instance", "kube", "podtemplate"},
 		"webhook":     {"instance"},
 		"pool":        {"controller", "instance", "kube", "podtemplate"},
+		"startlog":    {"instance"},
 		"queue":       {"instance", "kube", "podstore", "podtemplate"},
 		"preload":     {"controller", "instance", "kube", "podtemplate"},
 

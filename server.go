@@ -166,7 +166,7 @@ func (a *app) clientOf(r *http.Request) string {
 func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 	own := pages.New(pages.Deps{
 		Site: a.site, Instances: a.asked(), Launcher: a.launcher, Client: a.clientOf, Templates: templates, NoLaunchPage: !a.config.LaunchPage,
-		KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
+		StartLog: a.startLogs.Follow, KeepAlive: a.activity.KeepAlive, LastUse: a.cache.LastUse, MinCullTimeout: a.config.MinCullTimeout, MaxCullTimeout: a.config.MaxCullTimeout,
 		Layout: a.layout(), FrameAncestors: a.config.FrameAncestors, Warnings: a.endWarnings(), Now: a.now, Draining: a.draining, Log: a.log,
 	})
 	all := map[string]http.Handler{pages.ProgressPrefix: own.Progress(), pages.SessionPrefix: own.Session(), pages.StartPath: own.Start(nil)}

@@ -83,6 +83,7 @@ func chartValues(t *testing.T, components ...string) map[string]any {
 		"horizontal-pod-autoscaler":   {"autoscaling": enabled()},
 		"ingress":                     {"ingress": enabled(), "publicHost": publicHost, "trustedProxies": proxies},
 		"monitoring":                  {"monitoring": enabled()},
+		"start-logs":                  {"startLogs": enabled()},
 		"instance-hosts":              {"publicHost": publicHost, "instanceDomain": domain},
 	}
 	values := map[string]any{}

@@ -26,6 +26,7 @@ func TestChartIsTheManifests(t *testing.T) {
 	for _, components := range [][]string{
 		{},
 		{"headroom"},
+		{"start-logs"},
 		{"horizontal-pod-autoscaler"},
 		{"monitoring"},
 		{"ingress"},

@@ -96,6 +96,9 @@ const (
 	// PortsAnnotation are ports of the pod that visitors reach too, separated by commas: each at a
 	// host of its own. Without an instance domain they cannot be reached.
 	PortsAnnotation = "binder-project.org/ports"
+	// LogsAnnotation is LogsOfStart if visitors see the log of the application until it is
+	// deployed. The service must have the right to read logs.
+	LogsAnnotation = "binder-project.org/logs"
 	// StripPrefixAnnotation is "true" if the proxy takes /user/<id> off the path, for
 	// an application that cannot be given a base URL.
 	StripPrefixAnnotation = "binder-project.org/strip-prefix"
@@ -154,6 +157,8 @@ const (
 	// QueueWaiting and QueueAdmitted are the values of QueueLabel.
 	QueueWaiting  = "waiting"
 	QueueAdmitted = "admitted"
+	// LogsOfStart is the value of LogsAnnotation.
+	LogsOfStart = "start"
 	// ReadyWhenListening is the value of ReadyWhenAnnotation.
 	ReadyWhenListening = "listening"
 )

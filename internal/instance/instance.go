@@ -84,6 +84,8 @@ type Instance struct {
 	// there. Of an instance that is not known it says that there may be one all the same. It
 	// is false unless the read model sets it.
 	Unsure bool
+	// ShowsLog says that the log of an instance that starts can be shown; see LogsAnnotation.
+	ShowsLog bool
 	// Ports is the value of PortsAnnotation. It can be invalid.
 	Ports string
 	// StripPrefix says that the application expects paths without /user/<id>.
@@ -123,8 +125,11 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	f := deriveStatus(pod, warnings, now, startTimeout)
 	inst.Status, inst.Reason, inst.Message, inst.Detail, inst.Fault, inst.FailedAt = f.status, f.reason, withLastOutput(Clip(f.message), f.output), f.detail, f.fault, f.failedAt
 	inst.Restarts, inst.RestartReason = restartsOf(pod, warnings)
-	if inst.Status == StatusDeployed {
+	switch inst.Status {
+	case StatusDeployed:
 		inst.Address = PodAddress(pod)
+	case StatusPending, StatusDeploying:
+		inst.ShowsLog = ShowsLog(pod)
 	}
 	return inst
 }

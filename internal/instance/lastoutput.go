@@ -47,15 +47,8 @@ func LastOutput(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string 
 	if _, rest, more := strings.Cut(said, "\n"); len(said) >= mostOfLog && more {
 		said = rest // the first line may be cut, in the middle of an id
 	}
-	text := terminalSequence.ReplaceAllString(strings.ToValidUTF8(said, "\uFFFD"), "")
-	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
-	for i, line := range lines {
-		line = strings.TrimRight(line, "\r")
-		line = line[strings.LastIndexByte(line, '\r')+1:] // as a progress bar is seen in the end
-		lines[i] = strings.TrimRight(strings.Map(visible, line), " \t")
-	}
-	text = withoutSecrets(pod, strings.Trim(strings.Join(lines, "\n"), "\n"))
-	if lines = strings.Split(text, "\n"); len(lines) > lastOutputLines {
+	text := strings.Trim(PlainOutput(pod, said), "\n")
+	if lines := strings.Split(text, "\n"); len(lines) > lastOutputLines {
 		text = "…\n" + strings.Join(lines[len(lines)-lastOutputLines:], "\n")
 	}
 	if len(text) <= lastOutputSize {
@@ -66,6 +59,31 @@ func LastOutput(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) string 
 		text = text[1:]
 	}
 	return "…" + text
+}
+
+// PlainOutput returns what a container of a pod put out, as plain text: without what is for
+// terminals, and without the pod's id and token.
+func PlainOutput(pod *corev1.Pod, said string) string {
+	text := terminalSequence.ReplaceAllString(strings.ToValidUTF8(said, "\uFFFD"), "")
+	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		line = strings.TrimRight(line, "\r")
+		line = line[strings.LastIndexByte(line, '\r')+1:] // as a progress bar is seen in the end
+		lines[i] = strings.TrimRight(strings.Map(visible, line), " \t")
+	}
+	return withoutSecrets(pod, strings.Join(lines, "\n"))
+}
+
+// ShowsLog reports whether visitors who wait for the instance of a pod may see its log.
+func ShowsLog(pod *corev1.Pod) bool { return pod.Annotations[LogsAnnotation] == LogsOfStart }
+
+// ReadableLog returns the container whose log visitors may see. ok is false if it has none yet.
+func ReadableLog(pod *corev1.Pod) (container string, ok bool) {
+	serving := servingStatus(pod)
+	if serving == nil || serving.State.Running == nil && serving.State.Terminated == nil {
+		return "", false
+	}
+	return serving.Name, ShowsLog(pod)
 }
 
 // withoutSecrets replaces the id and the token of a pod in a text, which may have been cut in the

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,6 +62,8 @@ type Deps struct {
 	Layout origin.Layout
 	// NoLaunchPage says that visitors cannot launch: then no page has a button for that.
 	NoLaunchPage bool
+	// StartLog shows the log of an instance that starts, as startlog.Logs.Follow does; nil for none.
+	StartLog func(ctx context.Context, id string, send func(lines string) error) error
 	// KeepAlive gives an instance more time, as activity.Tracker does.
 	KeepAlive func(ctx context.Context, id string, timeout time.Duration) error
 	// LastUse tells an instance's cull timeout, as activity.Cache does.
@@ -257,43 +258,6 @@ func (p *Pages) refuse(w http.ResponseWriter, r *http.Request, template, path st
 	answer := protocol.AnswerFor(err)
 	protocol.LogFailure(r, p.deps.Log, answer, err)
 	p.answer(w, r, notLaunchedNotice(template, path, answer))
-}
-
-// Progress returns the handler of all paths that begin with ProgressPrefix:
-// /progress/<id> streams the changes of an instance to the page that shows them.
-// Anyone who knows an id can read them. With ?watch=true they go on until the instance ends,
-// for its session page. They have no location, because the page is
-// there already. The page of an instance with an origin of its own asks across origins, so
-// that origin may (Fetch standard, CORS).
-func (p *Pages) Progress() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix)
-		if !instance.ValidID(id) || r.Method != http.MethodGet {
-			p.site.Serve(w, r, NothingHereNotice())
-			return
-		}
-		watch, err := protocol.ReadWatch(r)
-		if err != nil {
-			p.answer(w, r, badRequestNotice(say("This address is not right"), quote(err.Error()+".")))
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
-		defer cancel()
-		if inst, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
-			p.site.Serve(w, r, MissingNotice(inst.Unsure))
-			return
-		}
-		language := p.site.language(r)
-		setOwnHeaders(w.Header())
-		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
-			w.Header().Set("Access-Control-Allow-Origin", asker)
-		}
-		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
-			event := p.deps.Warnings.For(watch).Event(inst, "")
-			event.Message, _ = language.message(event.Message)
-			return event
-		})
-	})
 }
 
 // isTooLarge reports whether a body was larger than protocol.MaxBody.

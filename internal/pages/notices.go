@@ -141,6 +141,9 @@ func (n Notice) At(layout origin.Layout) Notice {
 	if n.progress != nil {
 		progress := *n.progress
 		progress.Events, progress.Session = layout.Main(progress.Events), layout.Main(progress.Session)
+		if progress.Log != "" {
+			progress.Log = layout.Main(progress.Log)
+		}
 		progress.hosts = layout.Public[:1]
 		n.progress = &progress
 	}

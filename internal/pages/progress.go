@@ -22,6 +22,7 @@ type progressView struct {
 	HasUsual     bool   // that is known
 	Events       string // the address that streams its changes
 	Session      string // that of its session page
+	Log          string // that of the log of its start; "" if that is not shown
 
 	hosts []string             // of Events, if it is not the page's own
 	usual func() time.Duration // tells Usual; it costs something
@@ -71,6 +72,9 @@ func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Dur
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)
+	if inst.ShowsLog {
+		view.Log = ProgressPrefix + inst.ID + logSuffix
+	}
 	view.Queued = inst.Reason == instance.ReasonQueued
 	view.Timed, view.Elapsed, view.ElapsedWords = view.Queued || elapsed < longestStart, int(elapsed.Seconds()), inWords(elapsed)
 	retry := time.Second

@@ -15,6 +15,8 @@ func samples() map[string]any {
 		ID: "0123456789abcdef0123456789abcdef", Template: "jupyter", Status: instance.StatusPending,
 		Reason: instance.ReasonQueued, Message: instance.QueuedMessage(3), Launched: time.Unix(0, 0), Ended: time.Unix(0, 0),
 	}
+	starting := inst
+	starting.ShowsLog = true
 	usual := func() time.Duration { return time.Minute }
 	over := OverNotice(inst).For("lab")
 	over.Output, over.again, over.RetryAfter, over.Link, over.LinkText = "Killed", true, time.Minute, "/", say("Back")
@@ -22,7 +24,7 @@ func samples() map[string]any {
 		launchPage:   launchView{Title: say("Launch %s", inst.Template), Template: inst.Template, Button: say("Start another"), Has: true, Back: "/", Session: "/", Path: "lab", Description: "Numbers"},
 		openPage:     openView{Title: say("Opening %s", inst.Template), Template: inst.Template, Address: "/"},
 		noticePage:   over,
-		progressPage: StartingNotice(inst, time.Unix(60, 0), usual).progress.withUsual(),
+		progressPage: StartingNotice(starting, time.Unix(60, 0), usual).progress.withUsual(),
 		sessionPage: sessionView{
 			Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, CullAt: time.Unix(3600, 0), LastUse: time.Unix(0, 0),
 			Source: instance.SourceHTTP, Sources: sourcesInWords(), Timeout: inWords(time.Hour), Choices: choices(time.Hour, 0, 24*time.Hour),

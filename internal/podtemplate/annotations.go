@@ -42,6 +42,7 @@ func annotationTable() []annotation {
 		{key: instance.TitleAnnotation, check: check(parseText(maxTitle))},
 		{key: instance.DescriptionAnnotation, check: check(parseText(maxDescription))},
 		{key: instance.IconAnnotation, check: check(parseIcon)},
+		{key: instance.LogsAnnotation, check: checkLogs, copied: true},
 		{key: instance.PortsAnnotation, check: checkPorts, copied: true},
 		{key: instance.StripPrefixAnnotation, check: checkStripPrefix, copied: true},
 		{key: instance.IdlePathsAnnotation, check: checkIdlePaths, copied: true},
@@ -218,6 +219,13 @@ func parseTokenHeader(value string) (string, error) {
 		return "", fmt.Errorf("%w: %w", invalid(value, allowed), err)
 	}
 	return value, nil
+}
+
+func checkLogs(value string) error {
+	if value != instance.LogsOfStart {
+		return invalid(value, instance.LogsOfStart)
+	}
+	return nil
 }
 
 func checkPorts(value string) error {

@@ -33,6 +33,7 @@ var annotationRows = []annotationRow{
 	{"binder-project.org/title", "of 1 to 80 characters", false, []string{"Machine learning – ein Überblick", "1"}, []string{"", "a\nb", "a\u202eb", "\xff"}},
 	{"binder-project.org/description", "of 1 to 500 characters", false, []string{"What it is <for>", "1"}, []string{"", "a\x00"}},
 	{"binder-project.org/icon", "a picture as data:image/png;base64,…", false, []string{"data:image/png;base64,iVBORw0KGgo="}, []string{"", "https://a.example/x.png"}},
+	{"binder-project.org/logs", "is not start", false, []string{"start"}, []string{"", "true", "Start"}},
 	{"binder-project.org/ports", "ports from 1 to 65535, separated by commas", false, []string{"3000", "8888, 3000,65535"}, []string{"", "http", "0", "65536", "03000", "3000,,1", "1,1", "1,2,3,4,5,6,7,8,9"}},
 	{"binder-project.org/strip-prefix", "true or false", false, []string{"true", "false"}, []string{"", "True", "yes", "1"}},
 	{"binder-project.org/idle-paths", "regular expression", false, []string{"poll"}, []string{"(", "[", "a)|(b"}},

@@ -27,7 +27,7 @@ func Hash(template *corev1.PodTemplate) string {
 	}
 	// Keys that are newer than the first release count only where they are set: a
 	// template that does without them keeps its hash.
-	for _, key := range []string{instance.IdleRequestsAnnotation, instance.HeartbeatFramesAnnotation, instance.TokenHeaderAnnotation, instance.PortsAnnotation} {
+	for _, key := range []string{instance.IdleRequestsAnnotation, instance.HeartbeatFramesAnnotation, instance.TokenHeaderAnnotation, instance.PortsAnnotation, instance.LogsAnnotation} {
 		if value, ok := template.Annotations[key]; ok {
 			parts = append(parts, key, value)
 		}

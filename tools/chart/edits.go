@@ -137,6 +137,10 @@ func components() []template {
 		{from: "components/ingress/ingress.yaml", when: ".Values.ingress.enabled", edits: ingress()},
 		{from: "components/monitoring/podmonitor.yaml", when: ".Values.monitoring.enabled", edits: monitoring()},
 		{from: "components/monitoring/prometheusrule.yaml", when: ".Values.monitoring.enabled", edits: append(monitoring(), edit{`namespace="binder"`, `namespace="` + release + `"`})},
+		{from: "components/start-logs/role.yaml", when: ".Values.startLogs.enabled", edits: []edit{
+			{"namespace: binder-instances\n", "namespace: " + instances + "\n"},
+			{"    namespace: binder\n", "    namespace: " + release + "\n"},
+		}},
 	}
 }
 

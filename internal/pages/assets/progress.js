@@ -40,6 +40,21 @@
       }
     }
   };
+  const log = document.getElementById('log');
+  if (log !== null) {
+    const lines = log.querySelector('pre');
+    const source = new EventSource(log.dataset.log);
+    source.addEventListener('log', (event) => {
+      const bottom = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 4;
+      log.hidden = false;
+      lines.textContent = `${lines.textContent}${event.data}\n`.slice(-20000);
+      if (bottom) {
+        lines.scrollTop = lines.scrollHeight;
+      }
+    });
+    source.addEventListener('end', () => source.close());
+    source.addEventListener('error', () => source.close()); // from the beginning, it would be shown twice
+  }
   const events = new EventSource(progress.dataset.events);
   events.addEventListener('progress', (event) => {
     const step = JSON.parse(event.data);

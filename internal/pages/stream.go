@@ -1,0 +1,75 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
+)
+
+// logSuffix is what the address of the log of a start ends with.
+const logSuffix = "/log"
+
+// Progress returns the handler of all paths that begin with ProgressPrefix:
+// /progress/<id> streams the changes of an instance to the page that shows them.
+// Anyone who knows an id can read them. With ?watch=true they go on until the instance ends,
+// for its session page. /progress/<id>/log streams the log of its start. They have no location, because the page is
+// there already. The page of an instance with an origin of its own asks across origins, so
+// that origin may (Fetch standard, CORS).
+func (p *Pages) Progress() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, log := strings.CutSuffix(strings.TrimPrefix(r.URL.EscapedPath(), ProgressPrefix), logSuffix)
+		if !instance.ValidID(id) || r.Method != http.MethodGet {
+			p.site.Serve(w, r, NothingHereNotice())
+			return
+		}
+		watch, err := protocol.ReadWatch(r)
+		if err != nil {
+			p.answer(w, r, badRequestNotice(say("This address is not right"), quote(err.Error()+".")))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), instance.WatchDelay)
+		defer cancel()
+		if inst, known := p.deps.Instances.Await(ctx, id, func(_ instance.Instance, known bool) bool { return known }); !known {
+			p.site.Serve(w, r, MissingNotice(inst.Unsure))
+			return
+		}
+		language := p.site.language(r)
+		setOwnHeaders(w.Header())
+		if asker := r.Header.Get("Origin"); p.deps.Layout.IsInstances(asker, id) {
+			w.Header().Set("Access-Control-Allow-Origin", asker)
+		}
+		if log {
+			p.streamLog(w, r, id)
+			return
+		}
+		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
+			event := p.deps.Warnings.For(watch).Event(inst, "")
+			event.Message, _ = language.message(event.Message)
+			return event
+		})
+	})
+}
+
+// streamLog sends the log of a start as server-sent events named log, and one named end after the
+// last. A browser connects again to a stream without that.
+func (p *Pages) streamLog(w http.ResponseWriter, r *http.Request, id string) {
+	if p.deps.StartLog == nil {
+		p.site.Serve(w, r, NothingHereNotice())
+		return
+	}
+	ctx, end := protocol.BeginEvents(w, r, p.deps.Draining)
+	defer end()
+	send := func(name, text string) error {
+		event := "event: " + name + "\n"
+		for line := range strings.SplitSeq(text, "\n") {
+			event += "data: " + line + "\n"
+		}
+		return protocol.SendNow(w, event+"\n")
+	}
+	if p.deps.StartLog(ctx, id, func(lines string) error { return send("log", lines) }) == nil || ctx.Err() == nil {
+		_ = send("end", "")
+	}
+}
