@@ -3,12 +3,16 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -50,5 +54,43 @@ func TestQueue(t *testing.T) {
 	events := readEvents(t, suite.API, third)
 	wantPhases(t, events, "deployed")
 	assert.Empty(t, third.Pod(t).Spec.SchedulingGates)
+	b.wantNoPageErrors()
+}
+
+// TestStartLog follows a visitor who sees what an application puts out until it is ready, where the
+// template and the service's rights allow it.
+func TestStartLog(t *testing.T) {
+	t.Parallel()
+	const template = "log-echo"
+	suite.CopyTemplate(t, "echo-late", template, func(made *corev1.PodTemplate) {
+		made.Annotations["binder-project.org/logs"] = "start"
+		made.Template.Spec.Containers[0].Env[0].Value = "20s"
+	})
+	var rights []*unstructured.Unstructured
+	for _, object := range (source{dir: "manifests", components: []string{"start-logs"}}).render(t) {
+		if !strings.HasSuffix(object.GetName(), "-start-logs") {
+			continue
+		}
+		data, err := json.Marshal(object.Object)
+		require.NoError(t, err)
+		data = bytes.ReplaceAll(data, []byte(`"binder-instances"`), []byte(`"`+harness.InstancesNamespace+`"`))
+		data = bytes.ReplaceAll(data, []byte(`"namespace":"binder"`), []byte(`"namespace":"`+harness.Namespace+`"`))
+		renamed := &unstructured.Unstructured{}
+		require.NoError(t, json.Unmarshal(data, &renamed.Object))
+		rights = append(rights, renamed)
+	}
+	require.Len(t, rights, 2)
+	t.Cleanup(func() { suite.Kube.Remove(t, rights) })
+	require.NoError(t, suite.Kube.Apply(t.Context(), rights))
+
+	b := openBrowser(t)
+	b.open(trustedHost + "/launch/" + template)
+	instance := b.awaitInstance(template, "/")
+	b.await(harness.StartTimeout, `document.querySelector('#log pre')?.textContent.includes('waiting for 20s')`)
+	assert.True(t, eval[bool](b, `!document.getElementById('log').hidden`))
+	b.wantAccessible()
+	b.screenshot("log")
+	instance.AwaitDeployed(t)
+	b.await(pageWait, `document.getElementById('progress') === null`)
 	b.wantNoPageErrors()
 }
