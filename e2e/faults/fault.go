@@ -147,10 +147,7 @@ func (w *World) expect(fault Fault, began time.Time) (end func()) {
 	if fault.Forgets {
 		w.Load.forgets.Store(&span{first: began})
 	}
-	return func() {
-		w.Load.unsure.Store(nil)
-		w.Load.forgets.Store(nil)
-	}
+	return func() { w.Load.unsure.Store(nil) } // what was forgotten stays so
 }
 
 // awaitWell waits until nothing has failed for a while after a time, and both replicas are

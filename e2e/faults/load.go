@@ -44,7 +44,7 @@ type Load struct {
 	otherVersion atomic.Bool
 	// unsure is what replicas may not know at present; nil if they know all.
 	unsure atomic.Pointer[unsure]
-	// forgets is when those that end may not be remembered; nil if all must be. Its end is zero
+	// forgets is when those that ended may not be remembered; nil if all must be. Its end is zero
 	// while it lasts.
 	forgets atomic.Pointer[span]
 
