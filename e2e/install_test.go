@@ -139,6 +139,7 @@ func (i *installation) ownTemplate(t *testing.T, dir string) {
 func (i *installation) ownPages(t *testing.T, dir string) {
 	const style = "main { border-style: ridge }"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "style.css"), []byte(style), 0o600))
+	i.shell.Names = strings.NewReplacer(i.names...)
 	i.run(t, "docs/pages.md", "Your own look")
 	shows := func(address string) bool {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+net.JoinHostPort(address, "8000")+"/", nil)

@@ -1,8 +1,10 @@
 'use strict';
 // Shows times in the visitor's time zone and language, and tries again by itself what can
 // succeed later, while somebody looks at the page.
+const { lang } = document.documentElement;
+const locale = navigator.languages.find((language) => language.startsWith(lang)) ?? lang;
 for (const time of document.querySelectorAll('time')) {
-  time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: 'long', timeStyle: 'short' });
+  time.textContent = new Date(time.dateTime).toLocaleString(locale, { dateStyle: 'long', timeStyle: 'short' });
 }
 (() => {
   const texts = JSON.parse(document.getElementById('texts').textContent);

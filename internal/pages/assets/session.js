@@ -3,6 +3,8 @@
 // ended, the page loads again, and then says why.
 (() => {
   const texts = JSON.parse(document.getElementById('texts').textContent);
+  const { lang } = document.documentElement;
+  const locale = navigator.languages.find((language) => language.startsWith(lang)) ?? lang;
   const session = document.getElementById('session');
   const message = document.getElementById('message');
   const left = document.getElementById('left');
@@ -28,8 +30,8 @@
     lastUse.dateTime = time;
     const date = new Date(time);
     const today = date.toDateString() === new Date().toDateString();
-    lastUse.textContent = today ? date.toLocaleTimeString(undefined, { timeStyle: 'short' })
-      : date.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+    lastUse.textContent = today ? date.toLocaleTimeString(locale, { timeStyle: 'short' })
+      : date.toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
   };
   if (left !== null) {
     showUse(lastUse.dateTime);
@@ -44,7 +46,7 @@
       setTimeout(() => location.reload(), pause);
       return;
     }
-    const text = event.type === 'warning' || state.message !== 'Ready.' ? state.message : '';
+    const text = event.type === 'warning' || state.message !== texts['Ready.'] ? state.message : '';
     if (message.textContent !== text) { // or it is read out again
       message.textContent = text;
     }
