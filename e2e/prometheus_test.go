@@ -123,7 +123,9 @@ func trafficTime(t *testing.T) time.Duration {
 func useService(t *testing.T, until time.Time) {
 	t.Helper()
 	const warm, broken = "echo-monitored", "echo-unstartable"
-	newPool(t, warm, 1)
+	newPool(t, warm, 1, func(template *corev1.PodTemplate) {
+		template.Annotations["binder-project.org/max-instances"] = "5" // so that the leader gives places
+	})
 	suite.CopyTemplate(t, "echo", broken, func(template *corev1.PodTemplate) {
 		template.Template.Spec.Containers[0].Command = []string{"/no-such-program"}
 	})

@@ -60,7 +60,9 @@ func run(ctx context.Context, delay time.Duration, args []string, listen func() 
 	if len(args) > 0 && !raw {
 		return 2, fmt.Errorf("the arguments are %q: only %s is known", args, rawArg)
 	}
-	fmt.Println("waiting for", delay)
+	if delay > 0 {
+		fmt.Println("waiting for", delay)
+	}
 	select {
 	case <-ctx.Done():
 		return 0, nil
