@@ -144,7 +144,7 @@ func (a *app) makeWriters(rules lifetime.Rules, templates podtemplate.Source, ra
 	}
 	a.queue, err = queue.New(queue.Deps{
 		Pods: pods, Cache: a.cache, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches,
-		Sure: a.isSure, CutOff: a.contact.Lost, MaxAge: rules.MaxAgeOf, Touch: a.activity.Touch, Admitted: a.metrics.Admitted, Log: a.log, Now: a.now,
+		Sure: a.isSure, CutOff: a.contact.Lost, AskedWithin: rules.Lag(lifetime.QueuePatience) + time.Minute, MaxAge: rules.MaxAgeOf, Touch: a.activity.Touch, Admitted: a.metrics.Admitted, Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return err

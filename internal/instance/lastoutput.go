@@ -68,14 +68,17 @@ func PlainOutput(pod *corev1.Pod, said string) string {
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	for i, line := range lines {
 		line = strings.TrimRight(line, "\r")
-		line = line[strings.LastIndexByte(line, '\r')+1:] // as a progress bar is seen in the end
-		lines[i] = strings.TrimRight(strings.Map(visible, line), " \t")
+		line = line[strings.LastIndexByte(line, '\r')+1:]                                    // as a progress bar is seen in the end
+		lines[i] = withoutSecrets(pod, strings.TrimRight(strings.Map(visible, line), " \t")) // any can be cut
 	}
-	return withoutSecrets(pod, strings.Join(lines, "\n"))
+	return strings.Join(lines, "\n")
 }
 
 // ShowsLog reports whether visitors who wait for the instance of a pod may see its log.
-func ShowsLog(pod *corev1.Pod) bool { return pod.Annotations[LogsAnnotation] == LogsOfStart }
+// One that was Ready has been used, and its log tells of that.
+func ShowsLog(pod *corev1.Pod) bool {
+	return pod.Annotations[LogsAnnotation] == LogsOfStart && !WasReady(pod)
+}
 
 // ReadableLog returns the container whose log visitors may see. ok is false if it has none yet.
 func ReadableLog(pod *corev1.Pod) (container string, ok bool) {

@@ -69,11 +69,14 @@ func Admission(pod *corev1.Pod, now time.Time, maxAge time.Duration) (metadata, 
 	return metadata, spec
 }
 
+// WasQueued reports whether the instance of a pod has got a place that it had to ask for.
+func WasQueued(pod *corev1.Pod) bool { return pod.Labels[QueueLabel] == QueueAdmitted }
+
 // BegunAt returns since when a pod starts: its creation, or when its instance got its place if
 // it has waited for one.
 func BegunAt(pod *corev1.Pod) time.Time {
 	created := pod.CreationTimestamp.Time
-	if pod.Labels[QueueLabel] != QueueAdmitted {
+	if !WasQueued(pod) {
 		return created
 	}
 	if launched := LaunchedAt(pod); launched.After(created) {

@@ -73,7 +73,7 @@ func (l *Launcher) followLaunch(id string) {
 		l.report(launch, pod)
 	}
 	inst, known := l.deps.Cache.Instance(id)
-	if exists && instance.BegunAt(pod).Sub(launch.began) > queueDelay {
+	if exists && instance.WasQueued(pod) && instance.BegunAt(pod).Sub(launch.began) > queueDelay {
 		launch.began = instance.BegunAt(pod)
 	}
 	if launch.done || !known || !inst.Status.Settled() {

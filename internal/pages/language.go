@@ -3,10 +3,8 @@ package pages
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"maps"
 	"net/http"
 	"regexp"
@@ -59,17 +57,12 @@ var english = &language{tag: "en"}
 func (f files) language(tag string) (*language, error) {
 	l := &language{tag: tag, texts: map[string]string{}}
 	name := "language." + tag + ".json"
-	own, err := f.own.ReadFile("assets/" + name)
-	if err == nil {
-		err = json.Unmarshal(own, &l.texts)
-	} else if errors.Is(err, fs.ErrNotExist) { // a language of an operator's
-		err = nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if err := f.addOther(l, name); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	for _, all := range []map[string]string{f.own, f.other} {
+		if text, exists := all[name]; exists {
+			if err := l.add(text); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
 	}
 	for _, text := range messages() {
 		if strings.Contains(text, "%s") {
@@ -80,20 +73,10 @@ func (f files) language(tag string) (*language, error) {
 	return l, nil
 }
 
-// addOther adds the translations of an operator's file.
-func (f files) addOther(l *language, name string) error {
-	if f.other == nil {
-		return nil
-	}
-	data, err := fs.ReadFile(f.other, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+// add adds the translations of a file.
+func (l *language) add(text string) error {
 	var texts map[string]string
-	if err := json.Unmarshal(data, &texts); err != nil {
+	if err := json.Unmarshal([]byte(text), &texts); err != nil {
 		return err
 	}
 	for english, text := range texts {
@@ -195,6 +178,7 @@ func (l *language) functions() template.FuncMap {
 	return template.FuncMap{
 		"lang": func() string { return l.tag },
 		"t":    l.html,
+		"text": l.text, // where there is no markup
 		"th":   l.markup,
 		"name": func(text string) template.HTML {
 			return template.HTML(`<span class="name">` + template.HTMLEscapeString(text) + "</span>")

@@ -2,23 +2,24 @@ package pages
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"html/template"
-	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 // ownFiles are the pages and what they need. Style and scripts are inlined, so that a page loads
@@ -75,15 +76,11 @@ func OrOwn(site *Site) *Site {
 // Load returns the Site of our own files, some of which those of a directory replace, unless that is
 // "". The error names a file that is none of the pages', or is not right.
 func Load(dir string) (*Site, error) {
-	files := files{own: ownFiles}
-	if dir != "" {
-		files.other = os.DirFS(dir)
-		if err := files.check(); err != nil {
-			return nil, fmt.Errorf("%s: %w", dir, err)
-		}
+	files, err := readFiles(dir)
+	if err != nil {
+		return nil, err
 	}
 	site := &Site{pages: map[string]page{}, policy: files.policy()}
-	var err error
 	if site.languages, err = files.languages(); err != nil {
 		return nil, err
 	}
@@ -108,104 +105,119 @@ func (s *Site) try() error {
 	return problems
 }
 
-// files are those of the pages: our own, and others that replace some of them.
-type files struct {
-	own   embed.FS
-	other fs.FS // nil for none
+// files are the texts of the files of the pages, by name: our own, and others that replace some of
+// them. They are read once: a page, its style and the policy belong together.
+type files struct{ own, other map[string]string }
+
+// readFiles reads our own files, and those of a directory unless that is "".
+func readFiles(dir string) (files, error) {
+	f := files{own: map[string]string{}, other: map[string]string{}}
+	entries, err := ownFiles.ReadDir("assets")
+	if err != nil {
+		return f, err
+	}
+	for _, entry := range entries {
+		data, err := ownFiles.ReadFile(path.Join("assets", entry.Name()))
+		if err != nil {
+			return f, err
+		}
+		f.own[entry.Name()] = string(data)
+	}
+	if dir == "" {
+		return f, nil
+	}
+	others, err := os.ReadDir(dir)
+	if err != nil {
+		return f, err
+	}
+	var problems error
+	for _, entry := range others {
+		if strings.HasPrefix(entry.Name(), "..") { // so the kubelet mounts a ConfigMap
+			continue
+		}
+		if err := f.readOther(dir, entry.Name()); err != nil {
+			problems = errors.Join(problems, fmt.Errorf("%s: %w", dir, err))
+		}
+	}
+	return f, problems
 }
 
-// check reports files that replace nothing. Those that begin with two dots are how the kubelet
-// mounts a ConfigMap.
-func (f files) check() error {
-	entries, err := fs.ReadDir(f.other, ".")
+// readOther reads a file of an operator's. Browsers see a line end as one character, and the policy
+// is of what they see.
+func (f files) readOther(dir, name string) error {
+	if !f.replaces(name) {
+		return fmt.Errorf("%q replaces no file of the pages: these are %s, and language.<tag>.json for other languages than English", name, strings.Join(f.replaceable(), ", "))
+	}
+	data, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
-	var known []string
-	ours, _ := fs.ReadDir(f.own, "assets")
-	for _, entry := range ours {
-		if !strings.HasPrefix(entry.Name(), "admin.") {
-			known = append(known, entry.Name())
-		}
+	text := strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r", "\n")
+	switch lower, kind := strings.ToLower(text), path.Ext(name); {
+	case len(data) > maxFile:
+		return fmt.Errorf("%s has %d bytes: it must have at most %d", name, len(data), maxFile)
+	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
+		return fmt.Errorf("%s is no text in UTF-8", name)
+	case kind == ".css" && strings.Contains(lower, "</style"), kind == ".js" && strings.Contains(lower, "</script"):
+		return fmt.Errorf("%s must not have the end tag of the element that it is in", name)
 	}
-	var problems error
-	for _, entry := range entries {
-		name := entry.Name()
-		switch {
-		case strings.HasPrefix(name, ".."):
-			continue
-		case languageFile.MatchString(name) || slices.Contains(known, name):
-			_, err := f.read(name)
-			problems = errors.Join(problems, err)
-			continue
-		}
-		problems = errors.Join(problems, fmt.Errorf("%q replaces no file of the pages: these are %s, and language.<tag>.json for other languages", name, strings.Join(known, ", ")))
-	}
-	return problems
+	f.other[name] = text
+	return nil
 }
 
-// read returns what is in a file: the other one, if there is one.
-func (f files) read(name string) (string, error) {
-	if f.other != nil {
-		data, err := fs.ReadFile(f.other, name)
-		switch {
-		case err == nil && len(data) > maxFile:
-			return "", fmt.Errorf("%s has %d bytes: it must have at most %d", name, len(data), maxFile)
-		case err == nil:
-			return string(data), nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return "", err
-		}
+// replaces reports whether a file of an operator's can have a name.
+func (f files) replaces(name string) bool {
+	if tag := languageFile.FindStringSubmatch(name); tag != nil {
+		return tag[1] != english.tag // English is in the pages themselves
 	}
-	data, err := fs.ReadFile(f.own, path.Join("assets", name))
-	return string(data), err
+	return slices.Contains(f.replaceable(), name)
 }
 
-// text is read for a file that exists in any case.
-func (f files) text(name string) string {
-	text, err := f.read(name)
-	if err != nil { // its own file is embedded, and the other one was read before
-		panic(err)
+// replaceable are the names of our own files, but those of the admin page.
+func (f files) replaceable() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(f.own)), func(name string) bool { return strings.HasPrefix(name, "admin.") })
+}
+
+// text returns what is in a file: the other one, if there is one. The error says that there is none.
+func (f files) text(name string) (string, error) {
+	if text, replaced := f.other[name]; replaced {
+		return text, nil
 	}
-	return text
+	text, known := f.own[name]
+	if !known {
+		return "", fmt.Errorf("there is no file %q", name)
+	}
+	return text, nil
 }
 
 // languages reads the translations. English comes first, and has none.
 func (f files) languages() ([]*language, error) {
 	tags := map[string]bool{}
-	for dir, all := range map[string]fs.FS{"assets": f.own, ".": f.other} {
-		if all == nil {
-			continue
-		}
-		names, err := fs.Glob(all, path.Join(dir, "language.*.json"))
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			if tag := languageFile.FindStringSubmatch(path.Base(name)); tag != nil {
+	for _, all := range []map[string]string{f.own, f.other} {
+		for name := range all {
+			if tag := languageFile.FindStringSubmatch(name); tag != nil {
 				tags[tag[1]] = true
 			}
 		}
 	}
 	all := []*language{english}
-	for tag := range tags {
+	for _, tag := range slices.Sorted(maps.Keys(tags)) {
 		l, err := f.language(tag)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, l)
 	}
-	slices.SortFunc(all[1:], func(a, b *language) int { return cmp.Compare(a.tag, b.tag) })
 	return all, nil
 }
 
 // page combines a page with the layout, in each language.
 func (f files) page(name string, languages []*language) (page, error) {
-	layout, err := f.read(layoutFile)
+	layout, err := f.text(layoutFile)
 	if err != nil {
 		return nil, err
 	}
-	content, err := f.read(name)
+	content, err := f.text(name)
 	if err != nil {
 		return nil, err
 	}
@@ -213,8 +225,8 @@ func (f files) page(name string, languages []*language) (page, error) {
 	for _, l := range languages {
 		parsed := template.New(layoutFile).Funcs(template.FuncMap{
 			"pathEscape": url.PathEscape,
-			"style":      func(name string) (template.CSS, error) { text, err := f.read(name); return template.CSS(text), err },
-			"script":     func(name string) (template.JS, error) { text, err := f.read(name); return template.JS(text), err },
+			"style":      func(name string) (template.CSS, error) { text, err := f.text(name); return template.CSS(text), err },
+			"script":     func(name string) (template.JS, error) { text, err := f.text(name); return template.JS(text), err },
 		}).Funcs(l.functions())
 		if parsed, err = parsed.Parse(layout); err != nil {
 			return nil, err
@@ -232,7 +244,8 @@ func (f files) page(name string, languages []*language) (page, error) {
 // page.
 func (f files) policy() string {
 	hash := func(name string) string {
-		sum := sha256.Sum256([]byte(f.text(name)))
+		text, _ := f.text(name) // these exist
+		sum := sha256.Sum256([]byte(text))
 		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	}
 	return strings.Join([]string{
@@ -251,8 +264,12 @@ func (f files) policy() string {
 // before anything is sent. After that, writing fails only when the client has gone, so that error
 // is ignored.
 func (s *Site) write(w http.ResponseWriter, r *http.Request, code int, name string, view any, ancestors string, sources ...string) {
+	s.writeIn(w, s.language(r), code, name, view, ancestors, sources...)
+}
+
+// writeIn is write in a language.
+func (s *Site) writeIn(w http.ResponseWriter, language *language, code int, name string, view any, ancestors string, sources ...string) {
 	var body bytes.Buffer
-	language := s.language(r)
 	h := w.Header()
 	setOwnHeaders(h)
 	if err := s.pages[name][language.tag].Execute(&body, view); err != nil { // only of a file of an operator's
@@ -270,8 +287,9 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, code int, name stri
 }
 
 // ServeAdmin answers with the admin page. There is nothing in it that needs the API key: its
-// script asks for the key, keeps it in memory, and reads the state with it. The error is nil.
-func (s *Site) ServeAdmin(w http.ResponseWriter, r *http.Request) error {
-	s.write(w, r, http.StatusOK, adminPage, adminView{Title: quote("Binder: what runs")}, neverFramed)
+// script asks for the key, keeps it in memory, and reads the state with it. It is in English. The
+// error is nil.
+func (s *Site) ServeAdmin(w http.ResponseWriter, _ *http.Request) error {
+	s.writeIn(w, english, http.StatusOK, adminPage, adminView{Title: quote("Binder: what runs")}, neverFramed)
 	return nil
 }

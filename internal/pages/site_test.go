@@ -59,6 +59,24 @@ func TestLoad(t *testing.T) {
 	want(notice, `<html lang="nl">`, "There is nothing at this address.")
 }
 
+// What is read at the start stays, whatever becomes of the files: the policy is of that. Line ends
+// are as browsers read them.
+func TestFilesAreReadOnce(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"style.css": "a {\r\n}"})
+	site, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "style.css"), []byte("b {}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	page := serve(New(Deps{Site: site}).Start(nil), "GET", "/", "")
+	sum := sha256.Sum256([]byte("a {\n}"))
+	if !strings.Contains(page.Body.String(), "<style>a {\n}</style>") || !strings.Contains(page.Header().Get("Content-Security-Policy"), base64.StdEncoding.EncodeToString(sum[:])) {
+		t.Errorf("got %v %s", page.Header(), page.Body)
+	}
+}
+
 // A file that is not right is an error at the start, which names it.
 func TestLoadErrors(t *testing.T) {
 	for _, row := range []struct {
@@ -72,6 +90,9 @@ func TestLoadErrors(t *testing.T) {
 		{"a style that is not there", "layout.html", `{{style "other.css"}}`, []string{"other.css"}},
 		{"no translations", "language.de.json", "[]", []string{"language.de.json"}},
 		{"a translation without its argument", "language.de.json", `{"%s failed": "kaputt"}`, []string{"language.de.json", "kaputt", "%s failed"}},
+		{"English", "language.en.json", "{}", []string{"language.en.json", "other languages than English"}},
+		{"no text", "start.html", "\xff", []string{"start.html is no text in UTF-8"}},
+		{"the end of its element", "style.css", "a{} </STYLE><script>", []string{"style.css must not have the end tag"}},
 		{"too large", "style.css", strings.Repeat(" ", maxFile+1), []string{"style.css", "at most 1048576"}},
 	} {
 		_, err := Load(writeFiles(t, map[string]string{row.file: row.text}))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
@@ -54,7 +55,7 @@ func (p *Pages) Progress() http.Handler {
 }
 
 // streamLog sends the log of a start as server-sent events named log, and one named end after the
-// last. A browser connects again to a stream without that.
+// last. A browser connects again to a stream without that, and gets the log from its beginning.
 func (p *Pages) streamLog(w http.ResponseWriter, r *http.Request, id string) {
 	if p.deps.StartLog == nil {
 		p.site.Serve(w, r, NothingHereNotice())
@@ -62,14 +63,24 @@ func (p *Pages) streamLog(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	ctx, end := protocol.BeginEvents(w, r, p.deps.Draining)
 	defer end()
-	send := func(name, text string) error {
-		event := "event: " + name + "\n"
-		for line := range strings.SplitSeq(text, "\n") {
-			event += "data: " + line + "\n"
-		}
-		return protocol.SendNow(w, event+"\n")
+	var mu sync.Mutex // the events and the comments between them come from two goroutines
+	send := func(event string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return protocol.SendNow(w, event)
 	}
-	if p.deps.StartLog(ctx, id, func(lines string) error { return send("log", lines) }) == nil || ctx.Err() == nil {
-		_ = send("end", "")
+	commenting, stop := context.WithCancel(ctx)
+	var comments sync.WaitGroup
+	defer comments.Wait()
+	defer stop()
+	comments.Go(func() { protocol.KeepAliveBy(commenting, send) })
+	err := p.deps.StartLog(ctx, id, func(lines string) error {
+		return send("event: log\ndata: " + strings.ReplaceAll(lines, "\n", "\ndata: ") + "\n\n")
+	})
+	if err != nil && ctx.Err() == nil {
+		p.deps.Log.DebugContext(ctx, "the log of a start is not shown", "pod", instance.PodName(id), "error", err)
+	}
+	if ctx.Err() == nil {
+		_ = send("event: end\ndata: \n\n")
 	}
 }

@@ -83,7 +83,12 @@ var errNotKnown = errors.New("the instance is not known")
 
 // KeepAlive sends comments until ctx is done or the client has gone.
 func KeepAlive(ctx context.Context, w http.ResponseWriter) {
-	for SendNow(w, keepAliveComment) == nil {
+	KeepAliveBy(ctx, func(text string) error { return SendNow(w, text) })
+}
+
+// KeepAliveBy is KeepAlive by a function that sends.
+func KeepAliveBy(ctx context.Context, send func(text string) error) {
+	for send(keepAliveComment) == nil {
 		select {
 		case <-time.After(keepAlivePeriod):
 		case <-ctx.Done():

@@ -214,10 +214,12 @@ func (m mapping) confineAddress(value string) string {
 	return scheme + "//" + host + "/"
 }
 
-// isOthers reports whether a host is that of another instance, whose id is in its name.
+// isOthers reports whether a host is that of another instance, whose id is in its name. The hosts of
+// an instance's ports know each other.
 func (m mapping) isOthers(host string) bool {
-	_, ofInstances := m.layout.OfInstances(host)
-	return ofInstances && !m.isPublic(host)
+	id, ofInstances := m.layout.OfInstances(host)
+	own, _ := m.layout.OfInstances(m.host)
+	return ofInstances && !m.isPublic(host) && (id == "" || id != own)
 }
 
 // confineOrigin hides the origin of another instance's page: its host has the id. "null" is

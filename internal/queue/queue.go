@@ -35,9 +35,6 @@ const (
 	lookAgain = time.Second
 	// passPause is the least time between two looks while somebody waits: each counts all instances.
 	passPause = 100 * time.Millisecond
-	// askedWithin is how long ago somebody must have asked about an instance for it to get a place.
-	// Questions are written every half minute (lifetime.QueuePatience).
-	askedWithin = 90 * time.Second
 	// refusedPause is how long an instance gets no place whose admission the API server has refused:
 	// others come first meanwhile.
 	refusedPause = 30 * time.Second
@@ -81,6 +78,9 @@ type Deps struct {
 	Sure func() bool
 	// CutOff reports whether this replica has no contact with the API server.
 	CutOff func() bool
+	// AskedWithin is how long ago somebody must have asked about an instance for it to get a place.
+	// It must be longer than it takes until a question is written.
+	AskedWithin time.Duration
 	// MaxAge is how long the instance of a pod may live; 0 means no limit.
 	MaxAge func(pod *corev1.Pod) time.Duration
 	// Touch is told that somebody has asked about an instance that waits.

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -97,9 +98,29 @@ func (t *term) readPage(ctx context.Context, opts metav1.ListOptions) (*corev1.P
 func (t *term) begin(ctx context.Context) error {
 	waiting, _ := t.look(ctx)
 	change := map[string]any{instance.QueueTermAnnotation: instance.FormatTime(t.deps.Now())}
-	return t.each(ctx, waiting, func(pod *corev1.Pod) (*corev1.Pod, error) {
-		return kube.Annotate(ctx, t.deps.Pods, pod, change)
+	err := t.each(ctx, waiting, func(pod *corev1.Pod) (*corev1.Pod, error) {
+		written, err := kube.Annotate(ctx, t.deps.Pods, pod, change)
+		if apierrors.IsConflict(err) { // somebody else has written, which is as good, if it is known
+			return t.readPod(ctx, pod.Name)
+		}
+		return written, err
 	})
+	clear(t.tries) // these gave nobody a place
+	return err
+}
+
+// readPod reads a pod as it is now.
+func (t *term) readPod(ctx context.Context, name string) (*corev1.Pod, error) {
+	page, err := t.readPage(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	if err != nil {
+		return nil, err
+	}
+	for i := range page.Items {
+		if page.Items[i].Name == name {
+			return &page.Items[i], nil
+		}
+	}
+	return nil, apierrors.NewNotFound(corev1.Resource("pods"), name)
 }
 
 // pass gives all places that are free. It reports whether somebody waits after that.
@@ -149,7 +170,7 @@ func (t *term) settle(all []Waiting, room *Room) (waiting, unsure []Waiting) {
 			room.hold(w.Template)
 			unsure = append(unsure, w)
 		case tried && now.Sub(last.refused).Abs() < refusedPause:
-		case !w.asked.IsZero() && now.Sub(w.asked) > askedWithin:
+		case !w.asked.IsZero() && now.Sub(w.asked) > t.deps.AskedWithin:
 		default:
 			waiting = append(waiting, w)
 		}
@@ -159,13 +180,14 @@ func (t *term) settle(all []Waiting, room *Room) (waiting, unsure []Waiting) {
 }
 
 // each writes to the pods of those who wait, several at a time, and remembers which writes did not
-// clearly go well. The error is one of those that did not, unless the pod has changed or has gone.
+// clearly go well. What has changed since somebody looked is left for the next look. The error is
+// one of the writes that may go well later; those that are refused are only logged.
 func (t *term) each(ctx context.Context, all []Waiting, write func(*corev1.Pod) (*corev1.Pod, error)) error {
 	var mu sync.Mutex
 	var failed error
 	workqueue.ParallelizeUntil(ctx, kube.Writers, len(all), func(i int) {
 		pod, exists := t.deps.Cache.Pod(all[i].ID)
-		if !exists {
+		if !exists || pod.ResourceVersion != all[i].version || !instance.IsQueued(pod) {
 			return
 		}
 		written, err := write(pod)
@@ -177,16 +199,16 @@ func (t *term) each(ctx context.Context, all []Waiting, write func(*corev1.Pod) 
 		switch changed := apierrors.IsConflict(err); {
 		case err == nil:
 			delete(t.tries, all[i].ID)
-		case apierrors.IsNotFound(err) || kube.IsRefused(err):
+		case apierrors.IsNotFound(err):
 			t.tries[all[i].ID] = try{pod.ResourceVersion, t.deps.Now()}
+		case kube.IsRefused(err):
+			t.tries[all[i].ID] = try{pod.ResourceVersion, t.deps.Now()}
+			t.deps.Log.WarnContext(ctx, "the API server refuses to give an instance that waits its place; others come first", "pod", pod.Name, "template", all[i].Template, "error", err)
 		default: // a conflict, too: the write before may have made it
 			t.tries[all[i].ID] = try{version: pod.ResourceVersion}
-			if changed {
-				return
+			if !changed {
+				failed = err
 			}
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			failed = err
 		}
 	})
 	return failed

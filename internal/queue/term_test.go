@@ -119,7 +119,7 @@ func newTerm(t *testing.T, pods ...*corev1.Pod) (*term, *cluster) {
 	}
 	q, err := New(Deps{
 		Pods: c, Cache: c, Sure: func() bool { return true }, CutOff: func() bool { return false }, MaxAge: func(*corev1.Pod) time.Duration { return 0 },
-		Touch: func(string, instance.Source) {}, Admitted: func(string, time.Duration) {}, Log: kubetest.NoLog(),
+		AskedWithin: time.Minute, Touch: func(string, instance.Source) {}, Admitted: func(string, time.Duration) {}, Log: kubetest.NoLog(),
 		Now: func() time.Time { return kubetest.Noon.Add(20 * time.Second) },
 	})
 	if err != nil {
@@ -173,6 +173,29 @@ func TestTemplateIsGone(t *testing.T) {
 	term.pass(t.Context())
 	term.pass(t.Context())
 	wantAdmitted(t, c, 1)
+}
+
+// Who takes over writes to those who wait. One that somebody else has written to meanwhile is read
+// again, and gets no place by that; one that cannot be written to keeps nobody else waiting.
+func TestTakeOverAmongOthers(t *testing.T) {
+	running := kubetest.Pod(kubetest.ID(9), kubetest.Noon)
+	term, c := newTerm(t, running, waitingPod(1), waitingPod(2))
+	c.server.ChangePod(t, instance.PodName(kubetest.ID(1)), func(pod *corev1.Pod) { pod.Labels["a"] = "b" }) // the watch is late
+	refused := instance.PodName(kubetest.ID(2))
+	c.refuse = func(name string) error {
+		if name == refused {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, name, errors.New("denied the request"))
+		}
+		return nil
+	}
+	if err := term.begin(t.Context()); err != nil {
+		t.Errorf("it cannot take over: %v", err)
+	}
+	if pod, _ := c.Pod(kubetest.ID(1)); pod.Labels["a"] != "b" {
+		t.Error("the pod that has changed was not read again")
+	}
+	term.pass(t.Context())
+	wantAdmitted(t, c, 9)
 }
 
 // A leader that is not sure gives nothing.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,10 +26,14 @@ const (
 	// maxFollowed is how many logs are followed at the same time: each holds a connection to the
 	// API server, and one from there to a kubelet.
 	maxFollowed = 32
+	// maxOfOne is how many of them can be of one instance, and openPause the least time between two
+	// openings of its log.
+	maxOfOne  = 2
+	openPause = 2 * time.Second
 	// maxLog is how much of a log is read, in bytes, and maxLine how much of a line.
 	maxLog  = 64 << 10
 	maxLine = 1 << 10
-	// longest is how long a log is followed. It is longer than most start timeouts.
+	// longest is how long a log is followed once there is one. It is longer than most start timeouts.
 	longest = 15 * time.Minute
 )
 
@@ -36,8 +41,8 @@ var (
 	// ErrNone says that the template of an instance does not allow that, or there is no such
 	// instance.
 	ErrNone = errors.New("the log of this instance is not shown")
-	// ErrBusy says that as many logs are followed as may be.
-	ErrBusy = errors.New("too many logs are shown at the moment")
+	// ErrBusy says that as many follow the log of the instance as may.
+	ErrBusy = errors.New("the log of this instance is shown elsewhere")
 )
 
 // Cache is what Logs ask of the read model.
@@ -69,10 +74,21 @@ type Deps struct {
 type Logs struct {
 	deps     Deps
 	followed chan struct{} // an element for each
+
+	mu   sync.Mutex
+	ofID map[string]following // of those that are followed, or were a moment ago
+}
+
+// following is how many follow the log of an instance, and when it may be opened next.
+type following struct {
+	by   int
+	next time.Time
 }
 
 // New returns Logs.
-func New(deps Deps) *Logs { return &Logs{deps, make(chan struct{}, maxFollowed)} }
+func New(deps Deps) *Logs {
+	return &Logs{deps: deps, followed: make(chan struct{}, maxFollowed), ofID: map[string]following{}}
+}
 
 // Follow gives send what the application of an instance puts out, whole lines of plain text, until
 // it is deployed or has ended, ctx is done, or send returns an error. The error is ErrNone, ErrBusy,
@@ -82,18 +98,20 @@ func (l *Logs) Follow(ctx context.Context, id string, send func(lines string) er
 	if !exists || !instance.ShowsLog(pod) {
 		return ErrNone
 	}
-	select {
-	case l.followed <- struct{}{}:
-		defer func() { <-l.followed }()
-	default:
-		return ErrBusy
-	}
-	ctx, cancel := context.WithTimeout(ctx, longest)
-	defer cancel()
 	container, began := l.awaitLog(ctx, id)
 	if !began {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	leave, err := l.enter(ctx, id)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	defer leave()
 	ended := make(chan struct{})
 	defer func() { <-ended }()
 	defer cancel()
@@ -109,6 +127,61 @@ func (l *Logs) Follow(ctx context.Context, id string, send func(lines string) er
 	}
 	defer log.Close()
 	return l.pass(ctx, pod, log, send)
+}
+
+// enter waits until one more log may be opened, and counts it until leave. It is ErrBusy if too many
+// follow that of the instance, and else an error only if ctx is done.
+func (l *Logs) enter(ctx context.Context, id string) (leave func(), err error) {
+	pause, ok := l.reserve(id)
+	if !ok {
+		return nil, ErrBusy
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		l.release(id)
+		return nil, ctx.Err()
+	}
+	select {
+	case l.followed <- struct{}{}:
+		return func() { <-l.followed; l.release(id) }, nil
+	case <-ctx.Done():
+		l.release(id)
+		return nil, ctx.Err()
+	}
+}
+
+// reserve counts one more that follows the log of an instance. It returns how long to wait before
+// that is opened: each opening costs the API server and a kubelet something. ok is false if there
+// are too many.
+func (l *Logs) reserve(id string) (pause time.Duration, ok bool) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for other, f := range l.ofID { // few: they are forgotten soon
+		if f.by == 0 && now.After(f.next) {
+			delete(l.ofID, other)
+		}
+	}
+	f := l.ofID[id]
+	if f.by == maxOfOne {
+		return 0, false
+	}
+	if f.next.After(now) {
+		pause = f.next.Sub(now)
+	}
+	l.ofID[id] = following{f.by + 1, now.Add(pause + openPause)}
+	return pause, true
+}
+
+func (l *Logs) release(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.ofID[id]
+	f.by--
+	l.ofID[id] = f
 }
 
 // awaitLog waits until the application's container has a log. began is false if the instance does

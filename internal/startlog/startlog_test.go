@@ -6,22 +6,28 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
+func onNodeSince(at time.Time) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Status.StartTime = new(metav1.NewTime(at)) }
+}
+
 // starting is a pod whose application runs, and is not ready.
 func starting(changes ...func(*corev1.Pod)) *corev1.Pod {
 	return kubetest.Pod(kubetest.ID(1), kubetest.Noon, append([]func(*corev1.Pod){
-		kubetest.NotReadySince(kubetest.Noon), kubetest.WithAnnotation(instance.TokenAnnotation, kubetest.Token), kubetest.WithAnnotation(instance.LogsAnnotation, instance.LogsOfStart),
+		kubetest.NotReadySince(kubetest.Noon), onNodeSince(kubetest.Noon), kubetest.WithAnnotation(instance.TokenAnnotation, kubetest.Token), kubetest.WithAnnotation(instance.LogsAnnotation, instance.LogsOfStart),
 	}, changes...)...)
 }
 
@@ -119,6 +125,8 @@ func TestFollowOnlyWhatMayBeSeen(t *testing.T) {
 		for name, pod := range map[string]*corev1.Pod{
 			"not allowed": starting(kubetest.WithAnnotation(instance.LogsAnnotation, "all")),
 			"unknown":     nil,
+			"not ready any more, and used": kubetest.Pod(kubetest.ID(1), kubetest.Noon.Add(-time.Hour), kubetest.NotReadySince(kubetest.Noon), onNodeSince(kubetest.Noon.Add(-time.Hour)),
+				kubetest.WithAnnotation(instance.LogsAnnotation, instance.LogsOfStart)),
 		} {
 			l := New(Deps{Cache: newOne(pod), Log: kubetest.NoLog()})
 			if err := l.Follow(t.Context(), kubetest.ID(1), send); !errors.Is(err, ErrNone) {
@@ -136,29 +144,56 @@ func TestFollowOnlyWhatMayBeSeen(t *testing.T) {
 	})
 }
 
-// Only so many are followed, and what cannot be read is said to the operator.
+// Only so many are followed, of one instance and in all, and not opened again and again. Those that
+// wait for a log to begin do not count. What cannot be read is said to the operator.
 func TestFollowIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, said := kubetest.RecordLog()
 		refused := apierrors.NewForbidden(schema.GroupResource{Resource: "pods/log"}, "x", errors.New("no"))
-		l := New(Deps{Cache: newOne(starting()), Log: log, Open: func(context.Context, string, *corev1.PodLogOptions) (io.ReadCloser, error) { return nil, refused }})
-		if err := l.Follow(t.Context(), kubetest.ID(1), nil); err != nil || !strings.Contains(said.String(), "the component start-logs gives the right to it") {
-			t.Errorf("got %v, and the log %s", err, said)
+		var opened []time.Time
+		l := New(Deps{Cache: newOne(starting()), Log: log, Open: func(context.Context, string, *corev1.PodLogOptions) (io.ReadCloser, error) {
+			opened = append(opened, time.Now())
+			return nil, refused
+		}})
+		for range 3 {
+			if err := l.Follow(t.Context(), kubetest.ID(1), nil); err != nil || !strings.Contains(said.String(), "the component start-logs gives the right to it") {
+				t.Errorf("got %v, and the log %s", err, said)
+			}
 		}
+		if len(opened) != 3 || opened[2].Sub(opened[0]) < 2*openPause {
+			t.Errorf("opened at %v", opened)
+		}
+
+		o := newOne(starting(kubetest.Unscheduled))
+		silent, _ := io.Pipe()
+		waiting := New(Deps{Cache: o, Log: log, Open: func(ctx context.Context, _ string, _ *corev1.PodLogOptions) (io.ReadCloser, error) {
+			context.AfterFunc(ctx, func() { _ = silent.Close() })
+			return silent, nil
+		}})
 		ctx, cancel := context.WithCancel(t.Context())
-		waiting := New(Deps{Cache: newOne(starting(kubetest.Unscheduled)), Log: log})
+		var busy atomic.Int64
 		var all sync.WaitGroup
-		for range maxFollowed {
-			all.Go(func() { _ = waiting.Follow(ctx, kubetest.ID(1), nil) })
+		for range 2 * maxFollowed {
+			all.Go(func() {
+				if errors.Is(waiting.Follow(ctx, kubetest.ID(1), nil), ErrBusy) {
+					busy.Add(1)
+				}
+			})
 		}
 		synctest.Wait()
-		if err := waiting.Follow(ctx, kubetest.ID(1), nil); !errors.Is(err, ErrBusy) {
-			t.Errorf("one more: %v", err)
+		if len(waiting.followed) != 0 || busy.Load() != 0 {
+			t.Errorf("%d are followed without a log, and %d were refused", len(waiting.followed), busy.Load())
+		}
+		o.put(starting())
+		time.Sleep(2 * openPause)
+		synctest.Wait()
+		if busy.Load() != 2*maxFollowed-maxOfOne || len(waiting.followed) != maxOfOne {
+			t.Errorf("%d were refused, and %d are followed", busy.Load(), len(waiting.followed))
 		}
 		cancel()
 		all.Wait()
-		if err := waiting.Follow(ctx, kubetest.ID(1), nil); err != nil {
-			t.Errorf("after the others: %v", err)
+		if len(waiting.followed) != 0 || waiting.ofID[kubetest.ID(1)].by != 0 {
+			t.Errorf("something is left: %d, %v", len(waiting.followed), waiting.ofID)
 		}
 	})
 }

@@ -41,9 +41,11 @@
     }
   };
   const log = document.getElementById('log');
-  if (log !== null) {
+  // There is none while the instance waits for a place.
+  const openLog = () => {
     const lines = log.querySelector('pre');
     const source = new EventSource(log.dataset.log);
+    source.addEventListener('open', () => { lines.textContent = ''; }); // it begins again
     source.addEventListener('log', (event) => {
       const bottom = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 4;
       log.hidden = false;
@@ -53,7 +55,9 @@
       }
     });
     source.addEventListener('end', () => source.close());
-    source.addEventListener('error', () => source.close()); // from the beginning, it would be shown twice
+  };
+  if (log !== null && !queued) {
+    openLog();
   }
   const events = new EventSource(progress.dataset.events);
   events.addEventListener('progress', (event) => {
@@ -63,6 +67,9 @@
     if (queued && !waits) {
       queued = false;
       began = performance.now();
+      if (log !== null) {
+        openLog();
+      }
     }
     const phase = waits ? 'queued' : step.phase;
     if ([...progress.children].some((item) => item.dataset.phase === phase)) {
