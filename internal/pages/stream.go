@@ -69,6 +69,9 @@ func (p *Pages) streamLog(w http.ResponseWriter, r *http.Request, id string) {
 		defer mu.Unlock()
 		return protocol.SendNow(w, event)
 	}
+	if send(":\n\n") != nil { // so that no proxy on the way waits for the answer
+		return
+	}
 	commenting, stop := context.WithCancel(ctx)
 	var comments sync.WaitGroup
 	defer comments.Wait()

@@ -81,17 +81,25 @@ func StreamChanges[E comparable](ctx context.Context, w http.ResponseWriter, ins
 // errNotKnown ends the stream of an instance that is not known any more.
 var errNotKnown = errors.New("the instance is not known")
 
-// KeepAlive sends comments until ctx is done or the client has gone.
+// KeepAlive sends comments, the first at once, until ctx is done or the client has gone.
 func KeepAlive(ctx context.Context, w http.ResponseWriter) {
-	KeepAliveBy(ctx, func(text string) error { return SendNow(w, text) })
+	send := func(text string) error { return SendNow(w, text) }
+	if send(keepAliveComment) == nil {
+		KeepAliveBy(ctx, send)
+	}
 }
 
-// KeepAliveBy is KeepAlive by a function that sends.
+// KeepAliveBy sends a comment each keepAlivePeriod by a function, until ctx is done or that fails.
 func KeepAliveBy(ctx context.Context, send func(text string) error) {
-	for send(keepAliveComment) == nil {
+	period := time.NewTicker(keepAlivePeriod)
+	defer period.Stop()
+	for {
 		select {
-		case <-time.After(keepAlivePeriod):
+		case <-period.C:
 		case <-ctx.Done():
+			return
+		}
+		if send(keepAliveComment) != nil {
 			return
 		}
 	}
