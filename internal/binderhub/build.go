@@ -168,16 +168,16 @@ func (s *stream) launch(ctx context.Context) (err error) {
 // follow tells of the instance until its launch has ended. Then it waits for the client to go,
 // or for the end of this replica.
 func (s *stream) follow(ctx context.Context) {
-	ctx, leave := context.WithCancel(ctx)
+	following, leave := context.WithCancel(ctx)
 	defer leave()
 	// A launch is not cut, but who waits for a place goes on waiting at another replica.
 	defer context.AfterFunc(s.hub.deps.Draining, func() {
-		inst, _ := s.hub.deps.Instances.Await(ctx, s.id, func(instance.Instance, bool) bool { return true })
+		inst, _ := s.hub.deps.Instances.Await(following, s.id, func(instance.Instance, bool) bool { return true })
 		if inst.Reason == instance.ReasonQueued {
 			leave()
 		}
 	})()
-	if protocol.StreamChanges(ctx, s.w, s.hub.deps.Instances, s.id, instance.Status.Settled, s.describe, s.encode) != nil {
+	if protocol.StreamChanges(following, s.w, s.hub.deps.Instances, s.id, instance.Status.Settled, s.describe, s.encode) != nil {
 		return // the client has gone, or comes back with the instance's id
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyFor)
