@@ -12,7 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubewatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -45,12 +48,17 @@ func killLeaderOfQueue(ctx context.Context, w *World, random *rand.Rand) (undo f
 	line := &line{pods: map[string]*queuedPod{}}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changes, err := s.pods.Watch(watching, s.selected())
+	changes, err := s.watch(watching)
 	if err != nil {
-		return undo, fmt.Errorf("watch the instances: %w", err)
+		return undo, err
 	}
 	var watcher, all sync.WaitGroup
-	watcher.Go(func() { line.follow(changes) })
+	watcher.Go(func() {
+		line.follow(changes)
+		if watching.Err() == nil {
+			w.Ledger.Complain("the watch of those who wait has ended too early")
+		}
+	})
 	var done atomic.Int64
 	for range visitors {
 		all.Go(func() {
@@ -76,6 +84,24 @@ func killLeaderOfQueue(ctx context.Context, w *World, random *rand.Rand) (undo f
 		w.Ledger.Complain("%d of %d visitors have got a place", served, visitors)
 	}
 	return undo, nil
+}
+
+// watch watches the instances. A watch that ends, as they all do some time, is taken up where it was.
+func (s *simulation) watch(ctx context.Context) (kubewatch.Interface, error) {
+	now, err := s.pods.List(ctx, s.selected())
+	if err != nil {
+		return nil, fmt.Errorf("list the instances: %w", err)
+	}
+	changes, err := watchtools.NewRetryWatcherWithContext(ctx, now.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (kubewatch.Interface, error) {
+			options.LabelSelector = s.selected().LabelSelector
+			return s.pods.Watch(ctx, options)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch the instances: %w", err)
+	}
+	return changes, nil
 }
 
 // queueUp launches an instance, asks about it until it is deployed, and stops it after a while. What
