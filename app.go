@@ -304,7 +304,7 @@ func (a *app) leaseWritten() {
 	a.renewals.Renewed(now)
 }
 
-// asked is the read model for those outside.
+// asked is the read model for clients.
 func (a *app) asked() asked { return asked{a.cache, a.queue} }
 
 // serve runs a server among the workers. One that breaks stops them all.

@@ -90,8 +90,8 @@ func (c *Cache) Queued(id string) bool {
 	return ok && record.IsQueued
 }
 
-// asked is the read model for those outside. Whoever asks about an instance that waits for a place
-// is told how many are before it, and keeps its place.
+// asked is the read model for clients. A client that asks about an instance in the queue is told how
+// many are before it, and keeps its place.
 type asked struct {
 	*Cache
 	queue *queue.Queue

@@ -96,7 +96,7 @@ func TestQueue(t *testing.T) {
 			kubetest.Eventually(t, "it has moved", func() bool {
 				return statusOf(t, first, last).Message == "Waiting for a free place: 3 before you."
 			})
-			wantEqual(t, "who waits", first.queue.Waiting(), 4)
+			wantEqual(t, "the length of the queue", first.queue.Waiting(), 4)
 			noError(t, stopFirst())
 			end()
 			wantQueue(3)

@@ -88,8 +88,8 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// Where launches can wait, those are refused only that find no room in the queue either. The limits
-// of a client are none that anybody can wait for.
+// Where launches can wait, those are refused only that find no room in the queue either. Launches
+// over a limit of their client are refused.
 func TestAdmitToTheQueue(t *testing.T) {
 	instances := &known{}
 	for n, inst := range []instance.Instance{

@@ -170,7 +170,7 @@ func (s *stream) launch(ctx context.Context) (err error) {
 func (s *stream) follow(ctx context.Context) {
 	following, leave := context.WithCancel(ctx)
 	defer leave()
-	// A launch is not cut, but who waits for a place goes on waiting at another replica.
+	// A launch is not cut. A client of a queued instance goes on waiting at another replica.
 	defer context.AfterFunc(s.hub.deps.Draining, func() {
 		inst, _ := s.hub.deps.Instances.Await(following, s.id, func(instance.Instance, bool) bool { return true })
 		if inst.Reason == instance.ReasonQueued {

@@ -139,7 +139,7 @@ func (l *Launcher) failed(inst instance.Instance, pod *corev1.Pod) {
 
 // endUndeployed counts a launch whose pod is gone, if the start timeout had passed: no event
 // reports that the timeout passes. A launch that was stopped earlier is not counted, nor one that
-// waited for a place to its end. pod is nil if there is none.
+// was queued to its end. pod can be nil.
 func (l *Launcher) endUndeployed(template string, pod *corev1.Pod, launch *measured) {
 	if pod != nil && instance.IsQueued(pod) {
 		return

@@ -95,8 +95,8 @@ func (l Layout) Port(host string) (id, port string) {
 	return "", ""
 }
 
-// cutInstancePort splits the first label of a host of an instance. A label with another text
-// before its id is none of an instance.
+// cutInstancePort splits the first label of a host of an instance. If another text is before
+// the id, both are "".
 func cutInstancePort(label string) (port, id string) {
 	port, id, found := strings.Cut(label, "-")
 	if !found {

@@ -74,7 +74,7 @@ func OrOwn(site *Site) *Site {
 }
 
 // Load returns the Site of our own files, some of which those of a directory replace, unless that is
-// "". The error names a file that is none of the pages', or is not right.
+// "". The error names a file that replaces nothing, or is invalid.
 func Load(dir string) (*Site, error) {
 	files, err := readFiles(dir)
 	if err != nil {
@@ -178,7 +178,7 @@ func (f files) replaceable() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(f.own)), func(name string) bool { return strings.HasPrefix(name, "admin.") })
 }
 
-// text returns what is in a file: the other one, if there is one. The error says that there is none.
+// text returns what is in a file, the operator's before our own. It is an error if there is no such file.
 func (f files) text(name string) (string, error) {
 	if text, replaced := f.other[name]; replaced {
 		return text, nil
@@ -259,7 +259,7 @@ func (f files) policy() string {
 	}, "; ")
 }
 
-// write writes a page in the language of who asks for it. ancestors is neverFramed, or what framedBy
+// write writes a page in the language that the browser prefers. ancestors is neverFramed, or what framedBy
 // returns. sources are the hosts besides the page's own that its script asks. The page is rendered
 // before anything is sent. After that, writing fails only when the client has gone, so that error
 // is ignored.

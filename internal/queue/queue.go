@@ -38,8 +38,8 @@ const (
 	// refusedPause is how long an instance gets no place whose admission the API server has refused:
 	// others come first meanwhile.
 	refusedPause = 30 * time.Second
-	// keptFor is how long places are remembered for those who ask. With thousands who wait, it
-	// costs something to count them.
+	// keptFor is how long places are remembered for clients that ask. With thousands of waiting
+	// instances, it costs something to count them.
 	keptFor = time.Second
 	// pageSize is how many pods are read at once.
 	pageSize = 500
@@ -91,7 +91,7 @@ type Deps struct {
 	Now      func() time.Time
 }
 
-// Queue knows who waits for a place. The leader's gives places.
+// Queue knows which instances wait for a place. The leader's admits them.
 type Queue struct {
 	deps    Deps
 	changed chan struct{} // an element: look again
@@ -158,7 +158,7 @@ func (q *Queue) WaitingForTemplate() int {
 	return Decide(q.look(context.Background())).ForTemplate
 }
 
-// look returns who waits, and how much room there is, as far as this replica knows.
+// look returns the waiting instances, and how much room there is, as far as this replica knows.
 func (q *Queue) look(ctx context.Context) (waiting []Waiting, room Room) {
 	room = Room{Most: q.deps.MaxInstances, Paused: q.deps.Paused, HeldOf: map[string]int{}, MostOf: q.mostOf(ctx)}
 	for _, r := range q.deps.Cache.EachRecord() {

@@ -45,7 +45,11 @@ func (q *Queue) Run(ctx context.Context) {
 		}
 		if t.pass(ctx) {
 			look.Reset(lookAgain)
-			time.Sleep(passPause)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(passPause):
+			}
 		}
 	}
 }
@@ -66,7 +70,7 @@ func (t *term) takeOver(ctx context.Context) bool {
 		if err == nil {
 			return true
 		}
-		t.deps.Log.WarnContext(ctx, "the queue could not be taken over, so those who wait get no place yet; will be tried again", "error", err)
+		t.deps.Log.WarnContext(ctx, "the queue could not be taken over, so no waiting instance is admitted yet; will be tried again", "error", err)
 	}
 }
 
@@ -148,14 +152,14 @@ func (t *term) pass(ctx context.Context) (wait bool) {
 		return written, err
 	})
 	if err != nil && ctx.Err() == nil {
-		t.deps.Log.WarnContext(ctx, "some who wait were not given their places, will be tried again", "error", err)
+		t.deps.Log.WarnContext(ctx, "some waiting instances were not admitted, will be tried again", "error", err)
 	}
 	wait = len(waiting) > len(d.Admitted) || len(t.tries) > 0
 	t.waits.Store(wait)
 	return wait
 }
 
-// settle returns those who can get a place: somebody has asked about them, and the API server has
+// settle returns the instances that can be admitted: a client has asked about them, and the API server has
 // not just refused that. unsure are those that may have one already: the answer was lost, and the
 // watch has not told yet. They hold it, and are tried again.
 func (t *term) settle(all []Waiting, room *Room) (waiting, unsure []Waiting) {
@@ -179,7 +183,7 @@ func (t *term) settle(all []Waiting, room *Room) (waiting, unsure []Waiting) {
 	return waiting, unsure
 }
 
-// each writes to the pods of those who wait, several at a time, and remembers which writes did not
+// each writes to the pods of waiting instances, several at a time, and remembers which writes did not
 // clearly go well. What has changed since somebody looked is left for the next look. The error is
 // one of the writes that may go well later; those that are refused are only logged.
 func (t *term) each(ctx context.Context, all []Waiting, write func(*corev1.Pod) (*corev1.Pod, error)) error {

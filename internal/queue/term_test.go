@@ -140,8 +140,8 @@ func wantAdmitted(t *testing.T, c *cluster, want ...int) {
 	}
 }
 
-// A place whose gift was not answered is nobody else's, though somebody older has come since, until
-// the watch tells what became of it.
+// If the answer to an admission is lost, the place stays taken until the watch tells what became of
+// it, even if an older launch has come since.
 func TestLostAnswer(t *testing.T) {
 	term, c := newTerm(t, waitingPod(5))
 	c.answer = func(string) error { return errors.New("the connection was reset") }
@@ -175,8 +175,8 @@ func TestTemplateIsGone(t *testing.T) {
 	wantAdmitted(t, c, 1)
 }
 
-// Who takes over writes to those who wait. One that somebody else has written to meanwhile is read
-// again, and gets no place by that; one that cannot be written to keeps nobody else waiting.
+// A new leader writes to the waiting pods. A pod that another replica has changed meanwhile is read
+// again, and not admitted by that. A pod that cannot be written to keeps no other waiting.
 func TestTakeOverAmongOthers(t *testing.T) {
 	running := kubetest.Pod(kubetest.ID(9), kubetest.Noon)
 	term, c := newTerm(t, running, waitingPod(1), waitingPod(2))
@@ -252,8 +252,8 @@ func TestLateStartHoldsItsPlace(t *testing.T) {
 	}
 }
 
-// What the leader before has yet to write fails once another has taken over, and who waits is known
-// as the API server has it.
+// A late write of the leader before fails once another has taken over. The new leader knows the
+// waiting instances as the API server has them.
 func TestTakeOver(t *testing.T) {
 	term, c := newTerm(t, waitingPod(1), waitingPod(2))
 	before, _ := c.Pod(kubetest.ID(1))

@@ -1,5 +1,5 @@
-// Package startlog shows visitors who wait for an instance what its application puts out meanwhile,
-// where the template allows it.
+// Package startlog shows waiting visitors the log of an instance that starts, where the template
+// allows it.
 //
 // It must never know HTTP, nor show anything of an instance that is deployed.
 package startlog
