@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
@@ -242,14 +243,7 @@ func (a *arena) at(address, expression string) string {
 
 // within reports whether something comes true in a time.
 func (a *arena) within(limit time.Duration, met func() bool) bool {
-	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
-		if met() {
-			return true
-		}
-		if time.Now().After(end) {
-			return false
-		}
-	}
+	return wait.PollUntilContextTimeout(a.t.Context(), 50*time.Millisecond, limit, true, func(context.Context) (bool, error) { return met(), nil }) == nil
 }
 
 // arrives reports whether the page leads to an address that ends so. While the browser
