@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -28,7 +29,7 @@ const (
 // logWatch follows the log of every container of the service from its first line to
 // its last, because the log of a replica that is deleted, or has restarted twice,
 // cannot be had later. Each container that has run and whose log was not read to its
-// end is a problem, too.
+// end is a problem, too, but for one that was deleted before it could become ready.
 type logWatch struct {
 	client kubernetes.Interface
 	stop   context.CancelFunc
@@ -103,7 +104,7 @@ func (w *logWatch) start(ctx context.Context, pod *corev1.Pod, run containerRun)
 	log := &containerLog{name: fmt.Sprintf("%s, start %d", pod.Name, run.restart+1)}
 	w.logs[run] = log
 	w.readers.Go(func() {
-		err := w.read(ctx, pod.Name, run.previous, &log.checker)
+		err := w.read(ctx, pod, run.previous, &log.checker)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if err != nil && w.breaks {
@@ -120,9 +121,12 @@ func (w *logWatch) start(ctx context.Context, pod *corev1.Pod, run containerRun)
 }
 
 // read reads a log from its first line until the container ends.
-func (w *logWatch) read(ctx context.Context, pod string, previous bool, to io.Writer) error {
+func (w *logWatch) read(ctx context.Context, pod *corev1.Pod, previous bool, to io.Writer) error {
 	stream, err := w.client.CoreV1().Pods(Namespace).
-		GetLogs(pod, &corev1.PodLogOptions{Follow: !previous, Previous: previous}).Stream(ctx)
+		GetLogs(pod.Name, &corev1.PodLogOptions{Follow: !previous, Previous: previous}).Stream(ctx)
+	if apierrors.IsNotFound(err) && !slices.ContainsFunc(pod.Status.Conditions, isReady) {
+		return nil // it has never been used
+	}
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
@@ -131,6 +135,10 @@ func (w *logWatch) read(ctx context.Context, pod string, previous bool, to io.Wr
 		return fmt.Errorf("read the log: %w", err)
 	}
 	return nil
+}
+
+func isReady(c corev1.PodCondition) bool {
+	return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 }
 
 // end waits until all logs have ended, and returns what is wrong with them. The

@@ -42,6 +42,8 @@ func (s *logServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.seen[name]++
 	log, known := s.logs[name]
 	switch {
+	case strings.HasPrefix(name, "gone"):
+		http.Error(w, "pod not found", http.StatusNotFound)
 	case !known:
 		http.Error(w, "container not found", http.StatusBadRequest)
 	case log == "cut":
@@ -70,9 +72,12 @@ func TestLogWatchReadsEveryLog(t *testing.T) {
 		logPod("good", 0, running, corev1.ContainerState{}), logPod("created", 0, waiting, corev1.ContainerState{}),
 		logPod("restarted", 2, running, ended), logPod("crashed", 0, waiting, ended),
 		logPod("cut", 0, running, corev1.ContainerState{}), logPod("lost", 0, ended, corev1.ContainerState{}),
+		logPod("gone early", 0, ended, corev1.ContainerState{}), logPod("gone", 0, running, corev1.ContainerState{}),
 	}, logs: map[string]string{
 		"good": good + good, "restarted": good, "restarted/previous": "panic: nil map\n", "crashed": "2026/11/28 no JSON\n", "cut": "cut", "late": `{"msg":"http: panic serving"}` + "\n",
 	}}
+	used := &server.pods[len(server.pods)-1]
+	used.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	api := httptest.NewServer(server)
 	t.Cleanup(api.Close)
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: api.URL, QPS: -1})
@@ -96,16 +101,17 @@ func TestLogWatchReadsEveryLog(t *testing.T) {
 	look()
 	summary, err := watch.end()
 
-	assert.Equal(t, "6 lines of 7 logs were checked", summary)
+	assert.Equal(t, "6 lines of 9 logs were checked", summary)
 	require.Error(t, err)
 	for _, want := range []string{
 		"restarted, start 2:\n  line 1 is a panic", "crashed, start 1:\n  line 1 is no JSON", "late, start 1:\n  line 1 is a panic",
-		"cut, start 1:\n  read the log", "lost, start 1:\n  open the log",
+		"cut, start 1:\n  read the log", "lost, start 1:\n  open the log", "gone, start 1:\n  open the log",
 	} {
 		assert.Contains(t, err.Error(), want)
 	}
 	assert.NotContains(t, err.Error(), "good")
 	assert.NotContains(t, err.Error(), "restarted, start 3")
+	assert.NotContains(t, err.Error(), "gone early")
 	delete(server.seen, "list")
-	assert.Equal(t, map[string]int{"good": 1, "restarted": 1, "restarted/previous": 1, "crashed": 1, "cut": 1, "lost": 1, "late": 1}, server.seen)
+	assert.Equal(t, map[string]int{"good": 1, "restarted": 1, "restarted/previous": 1, "crashed": 1, "cut": 1, "lost": 1, "late": 1, "gone early": 1, "gone": 1}, server.seen)
 }
