@@ -76,8 +76,8 @@ type Instance struct {
 	// CullAt is when the instance is due to end, as idle or too old, if it is not
 	// used again.
 	CullAt time.Time
-	// Expires says that CullAt is the end of its max age, which no use puts off.
-	Expires bool
+	// ExpiresAt is the end of its max age, which no use puts off; zero if it has none.
+	ExpiresAt time.Time
 	// Token is shown to the application by the proxy.
 	Token Token
 	// Unsure says that the address may belong to another instance by now: nobody may be sent
@@ -103,6 +103,9 @@ type Instance struct {
 
 // Alive reports whether the instance can be used, or may yet become usable.
 func (i Instance) Alive() bool { return !i.Status.Over() }
+
+// Expires reports whether CullAt is the end of its max age.
+func (i Instance) Expires() bool { return !i.ExpiresAt.IsZero() && !i.CullAt.Before(i.ExpiresAt) }
 
 // FromPod returns the instance of a pod. warnings are its Warning Events, as SlimWarning
 // leaves them. An instance that has waited for startTimeout or longer at the time now,

@@ -109,12 +109,20 @@ func (r Rules) DueEnd(pod *corev1.Pod, last, now time.Time) (time.Time, instance
 	if failed := instance.StartEnds(pod, r.StartTimeout); instance.Unreported(pod) && idle.Before(failed) {
 		idle = failed // nobody could use it until then
 	}
-	if age := r.MaxAgeOf(pod); age > 0 {
-		if launched, err := launchedAt(pod, now); err == nil && launched.Add(age).Before(idle) {
-			return launched.Add(age), instance.EndExpired
-		}
+	if expires := r.expiresAt(pod, now); !expires.IsZero() && expires.Before(idle) {
+		return expires, instance.EndExpired
 	}
 	return idle, instance.EndCulled
+}
+
+// expiresAt is the end of an instance's max age; zero if it has none, or does not live yet.
+func (r Rules) expiresAt(pod *corev1.Pod, now time.Time) time.Time {
+	age := r.MaxAgeOf(pod)
+	launched, err := launchedAt(pod, now)
+	if age == 0 || err != nil || instance.IsQueued(pod) {
+		return time.Time{}
+	}
+	return launched.Add(age)
 }
 
 // Describe adds to an instance when it was last used and when it is due to end.
@@ -126,8 +134,8 @@ func (r Rules) Describe(inst *instance.Instance, pod *corev1.Pod, now time.Time)
 	}
 	inst.LastActivity = last
 	inst.Source = instance.Source(pod.Annotations[instance.ActivitySourceAnnotation])
-	end, reason := r.DueEnd(pod, last, now)
-	inst.CullAt, inst.Expires = end, reason == instance.EndExpired
+	inst.CullAt, _ = r.DueEnd(pod, last, now)
+	inst.ExpiresAt = r.expiresAt(pod, now)
 }
 
 // Window returns the times around now from which and until which the clock alone changes

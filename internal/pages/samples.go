@@ -27,7 +27,7 @@ func samples() map[string]any {
 		progressPage: StartingNotice(starting, time.Unix(60, 0), usual).progress.withUsual(),
 		sessionPage: sessionView{
 			Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, CullAt: time.Unix(3600, 0), LastUse: time.Unix(0, 0),
-			Source: instance.SourceHTTP, Sources: sourcesInWords(), Timeout: inWords(time.Hour), Choices: choices(time.Hour, 0, 24*time.Hour),
+			Source: instance.SourceHTTP, Sources: sourcesInWords(), Timeout: inWords(time.Hour), Choices: []choice{{"", inWords(time.Hour)}}, Expires: time.Unix(7200, 0),
 			Ports: []portLink{{Port: "3000", Address: "/"}},
 		},
 		startPage: startView{Title: say("Binder"), Offers: []offer{{Title: "Algebra", Description: "Numbers", Address: "/", Icon: "data:,"}}},

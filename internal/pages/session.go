@@ -50,7 +50,7 @@ type sessionView struct {
 	Events   string    // the address that streams its changes
 	Now      time.Time // by the server's clock, which the visitor's may not agree with
 	CullAt   time.Time // zero if it is not known
-	Expires  bool      // whatever happens
+	Expires  time.Time // whatever happens; zero for never
 	LastUse  time.Time
 	Source   instance.Source
 	Sources  map[instance.Source]phrase
@@ -79,9 +79,9 @@ func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
 	p.site.write(w, r, http.StatusOK, sessionPage, sessionView{
 		Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
 		Address: p.absolute(r, p.deps.Layout.BaseURL(inst.ID)), Events: ProgressPrefix + inst.ID + "?watch=true",
-		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.Expires, LastUse: inst.LastActivity,
+		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.ExpiresAt, LastUse: inst.LastActivity,
 		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),
-		Choices: choices(timeout, p.deps.MinCullTimeout, p.deps.MaxCullTimeout), Ports: p.ports(r, inst),
+		Choices: p.choices(inst, timeout), Ports: p.ports(r, inst),
 	}, neverFramed)
 }
 
@@ -181,10 +181,16 @@ func (p *Pages) extend(r *http.Request, id string) error {
 	return p.deps.KeepAlive(r.Context(), id, timeout)
 }
 
-// choices returns the cull timeouts that a visitor is offered: the present one, and longer
-// ones that are allowed.
-func choices(present, shortest, longest time.Duration) []choice {
-	var offered []choice
+// choices returns the cull timeouts that a visitor of an instance is offered: the present one, and
+// longer ones that are allowed and end before its max age; none if only that ends it.
+func (p *Pages) choices(inst instance.Instance, present time.Duration) (offered []choice) {
+	if inst.Expires() {
+		return nil
+	}
+	shortest, longest := p.deps.MinCullTimeout, p.deps.MaxCullTimeout
+	if !inst.ExpiresAt.IsZero() {
+		longest = min(longest, inst.ExpiresAt.Sub(p.deps.Now()))
+	}
 	if present%time.Second == 0 && present > 0 {
 		offered = append(offered, choice{"", inWords(present)})
 	}

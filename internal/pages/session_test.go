@@ -60,9 +60,12 @@ func TestSessionPage(t *testing.T) {
 		"After 1 hour without use", `value="stop"`)
 	wantFrames(t, "the session page", page, neverFramed)
 
-	expiring := living()
-	expiring.Expires = true
-	page = serve(newSession(expiring).pages.Session(), "GET", address, "")
+	aging := living()
+	aging.ExpiresAt = kubetest.Noon.Add(3 * time.Hour)
+	wantPage(t, serve(newSession(aging).pages.Session(), "GET", address, ""), 200, "even if it is in use", `id="expires" datetime="2026-01-02T15:00:00Z"`,
+		`<option value="">1 hour</option><option value="7200">2 hours</option></select>`)
+	aging.ExpiresAt = aging.CullAt
+	page = serve(newSession(aging).pages.Session(), "GET", address, "")
 	wantPage(t, page, 200, "even if it is in use")
 	if strings.Contains(page.Body.String(), "<select") {
 		t.Error("more time is offered, which there is not")

@@ -81,7 +81,7 @@ func (w Warnings) Of(inst instance.Instance) (message string, warns bool) {
 		return inst.Message, false
 	}
 	since, message := inst.LastActivity, "The instance will be deleted soon if it is not used."
-	if inst.Expires {
+	if inst.Expires() {
 		since, message = inst.Launched, "The instance will be deleted soon, because its time is up."
 	}
 	before := min(w.Before, inst.CullAt.Sub(since)/2)

@@ -159,7 +159,7 @@ func TestWarnings(t *testing.T) {
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
 	idle := instance.Instance{Status: instance.StatusDeployed, Launched: at(-600), LastActivity: noon, CullAt: at(60)}
 	change := func(change func(*instance.Instance)) instance.Instance { inst := idle; change(&inst); return inst }
-	expiring := change(func(i *instance.Instance) { i.Expires, i.LastActivity = true, at(55) })
+	expiring := change(func(i *instance.Instance) { i.ExpiresAt, i.LastActivity = i.CullAt, at(55) })
 	for _, test := range []struct {
 		name   string
 		inst   instance.Instance

@@ -10,6 +10,8 @@
   const left = document.getElementById('left');
   const source = document.getElementById('source');
   const lastUse = document.getElementById('last-use');
+  const expires = document.getElementById('expires'); // null if it has no max age
+  const extend = document.getElementById('extend'); // null if it cannot be extended
   const sources = JSON.parse(document.getElementById('sources').textContent);
   // Another replica may be a moment behind. After a reload, the page pauses before the next one.
   const [navigation] = performance.getEntriesByType('navigation');
@@ -33,6 +35,9 @@
     lastUse.textContent = today ? date.toLocaleTimeString(locale, { timeStyle: 'short' })
       : date.toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
   };
+  if (expires !== null) {
+    expires.textContent = new Date(expires.dateTime).toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
+  }
   if (left !== null) {
     showUse(lastUse.dateTime);
     show();
@@ -53,6 +58,9 @@
     message.classList.toggle('warning', event.type === 'warning');
     if (left !== null && state['cull-at'] !== undefined) {
       end = Date.parse(state['cull-at']);
+      if (expires !== null && extend !== null) {
+        extend.hidden = end >= Date.parse(expires.dateTime);
+      }
       showUse(state['last-activity']);
       source.textContent = sources[state['last-activity-source']] ?? state['last-activity-source'];
       show();
