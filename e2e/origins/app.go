@@ -18,8 +18,14 @@ import (
 //	answer?h=A:+b   an empty page with these header fields
 //	sw.js           a service worker that answers its pages itself
 type application struct {
+	title string
+
 	mu   sync.Mutex
 	seen map[string][]string // by id: the fields of all requests, one a line
+}
+
+func newApplication(title string) *application {
+	return &application{title: title, seen: map[string][]string{}}
 }
 
 func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -42,7 +48,7 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, serviceWorker)
 	default:
 		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprintf(w, "<!DOCTYPE html><title>page</title><h1>page</h1><script>%s</script>", r.URL.Query().Get("js"))
+		fmt.Fprintf(w, "<!DOCTYPE html><title>%[1]s</title><h1>%[1]s</h1><script>%[2]s</script>", a.title, r.URL.Query().Get("js"))
 	}
 }
 

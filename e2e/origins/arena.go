@@ -62,23 +62,32 @@ type arena struct {
 	browser context.Context
 
 	port, api        string // the proxy's port, and the API's address
+	otherPort        string // of every pod, where the application is titled "other"
 	victim, attacker string // ids
 }
 
 func startArena(t *testing.T, m mode, service string) *arena {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	require.NoError(t, err)
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	a := &arena{t: t, mode: m, app: &application{seen: map[string][]string{}}, cluster: startCluster(t, port)}
-	server := &http.Server{Handler: a.app, ReadHeaderTimeout: patience}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
+	a := &arena{t: t, mode: m, app: newApplication("page")}
+	a.otherPort = serve(t, newApplication("other"))
+	a.cluster = startCluster(t, serve(t, a.app), a.otherPort)
 	a.startService(service)
 	a.browser = openBrowser(t)
 	a.victim, a.attacker = a.launch(), a.launch()
 	return a
+}
+
+// serve serves an application at all addresses until the test ends.
+func serve(t *testing.T, app http.Handler) (port string) {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	require.NoError(t, err)
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	server := &http.Server{Handler: app, ReadHeaderTimeout: patience}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return port
 }
 
 // startService runs the service until the test ends.

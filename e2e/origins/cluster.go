@@ -31,6 +31,7 @@ const instances = "binder-instances"
 type cluster struct {
 	kubeconfig string
 	port       string // of the application, at every pod's address
+	otherPorts string // instance.PortsAnnotation of the template
 
 	mu      sync.Mutex
 	pods    map[string]*corev1.Pod
@@ -41,9 +42,9 @@ type cluster struct {
 	watchers  map[chan []byte]bool // of pods
 }
 
-func startCluster(t *testing.T, port string) *cluster {
+func startCluster(t *testing.T, port, otherPorts string) *cluster {
 	t.Helper()
-	c := &cluster{port: port, pods: map[string]*corev1.Pod{}, watchers: map[chan []byte]bool{}}
+	c := &cluster{port: port, otherPorts: otherPorts, pods: map[string]*corev1.Pod{}, watchers: map[chan []byte]bool{}}
 	server := httptest.NewServer(c)
 	t.Cleanup(server.CloseClientConnections)
 	c.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
@@ -99,7 +100,7 @@ func (c *cluster) list(kind string) []any {
 	if kind == "podtemplates" {
 		objects = append(objects, &corev1.PodTemplate{
 			TypeMeta:   metav1.TypeMeta{Kind: "PodTemplate", APIVersion: "v1"},
-			ObjectMeta: metav1.ObjectMeta{Name: template, Namespace: instances, ResourceVersion: "1", UID: "1"},
+			ObjectMeta: metav1.ObjectMeta{Name: template, Namespace: instances, ResourceVersion: "1", UID: "1", Annotations: map[string]string{instance.PortsAnnotation: c.otherPorts}},
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
 				Name: "app", Image: "app:1", Ports: []corev1.ContainerPort{{ContainerPort: portNumber(c.port)}},
 			}}}},

@@ -52,6 +52,26 @@ func wantWayToAnInstance(a *arena) {
 	require.True(a.t, a.within(patience, func() bool { return a.heading() == "page" }))
 }
 
+// wantOtherPort goes from the session page of an instance to its other port, which is an origin of
+// its own. Without hosts for instances it is not offered.
+func wantOtherPort(a *arena) {
+	const links = `document.querySelectorAll('main a[href*="//` + "%s-%s." + `"]')`
+	found := fmt.Sprintf(links, a.otherPort, a.victim)
+	a.plant()
+	a.open(a.main("/session/" + a.victim))
+	if a.mode.domain == "" {
+		require.Equal(a.t, "0", a.js(found+`.length`))
+		return
+	}
+	require.Equal(a.t, "Open port "+a.otherPort, a.js(found+`[0].textContent`))
+	a.js(found + `[0].click()`)
+	require.True(a.t, a.within(patience, func() bool { return a.heading() == "other" }), "%s: the other port is not opened: %q", a.mode.name, a.heading())
+	require.Equal(a.t, "http://"+a.otherPort+"-"+a.victim+"."+a.mode.domain+":"+a.port+"/", a.js(`location.href`))
+	require.Equal(a.t, "null", a.js(`localStorage.getItem('place')`))
+	require.Empty(a.t, a.js(`document.cookie`))
+	require.Contains(a.t, a.js(`fetch('`+a.url(a.victim, "page")+`').then((r) => r.text())`), "Failed to fetch")
+}
+
 // TestAttacks tries every attack in every mode. The table in docs/security.md says which
 // ones succeed, and an attack that should and does not is an error as well: it proves
 // nothing about the modes that stop it.
@@ -70,6 +90,7 @@ func TestAttacks(t *testing.T) {
 	for _, m := range modes() {
 		a := startArena(t, m, service)
 		wantWayToAnInstance(a)
+		wantOtherPort(a)
 		for i, attack := range attacks() {
 			a.plant()
 			verdict := "stopped"
