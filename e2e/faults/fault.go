@@ -103,6 +103,10 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 	if fault.Hold > 0 {
 		o.Held += time.Duration(random.Int64N(int64(time.Second)))
 	}
+	logs, err := w.Suite.LogSizes()
+	if err != nil {
+		return o, err
+	}
 	began := time.Now()
 	defer w.expect(fault, began)()
 	undo, err := fault.Make(ctx, w, random)
@@ -135,7 +139,7 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 	o.Sockets = w.Load.TakeSockets()
 	o.Process = processes.grown(w.processes(ctx))
 	o.Findings = w.Ledger.Judge(bounds, well, time.Now(), fault.Ends)
-	o.RepeatedInLogs = w.repeatedInLogs(ctx, began)
+	o.RepeatedInLogs = w.repeatedInLogs(logs)
 	return o, nil
 }
 

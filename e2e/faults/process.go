@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -96,29 +94,36 @@ func (u usages) grown(now usages) string {
 	return strings.Join(grown, "; ")
 }
 
-// repeatedInLogs says which lines the replicas have logged since a time more than once a
-// minute for one cause, or "".
-func (w *World) repeatedInLogs(ctx context.Context, since time.Time) string {
-	pods, err := w.Suite.Kube.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=binder-deploy-kubernetes"})
+// repeatedInLogs says which lines the replicas have logged more than once a minute for one cause,
+// or "". before is how long their logs were when that began to count.
+func (w *World) repeatedInLogs(before map[string]int64) string {
+	now, err := w.Suite.LogSizes()
 	if err != nil {
-		return fmt.Sprintf("list the replicas: %v", err)
+		return err.Error()
 	}
-	from := metav1.NewTime(since)
 	var repeated []string
-	for _, pod := range pods.Items {
-		for _, previous := range []bool{false, true} {
-			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-			log, err := w.Suite.Kube.Client.CoreV1().Pods(harness.Namespace).
-				GetLogs(pod.Name, &corev1.PodLogOptions{SinceTime: &from, Previous: previous}).Stream(ctx)
-			if err == nil { // a container has no previous log until it was restarted
-				repeated = append(repeated, repeatedLines(log)...)
-				_ = log.Close()
-			}
-			cancel()
+	for path := range now {
+		lines, err := repeatedIn(path, before[path])
+		if err != nil {
+			return err.Error()
 		}
+		repeated = append(repeated, lines...)
 	}
 	slices.Sort(repeated)
 	return strings.Join(slices.Compact(repeated), "; ")
+}
+
+// repeatedIn is repeatedLines of a file from an offset on.
+func repeatedIn(path string, offset int64) ([]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open a replica's log: %w", err)
+	}
+	defer file.Close()
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read a replica's log: %w", err)
+	}
+	return repeatedLines(file), nil
 }
 
 // logLine is what of a line says its cause.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -28,12 +30,13 @@ const (
 
 // logWatch follows the log of every container of the service from its first line to
 // its last, because the log of a replica that is deleted, or has restarted twice,
-// cannot be had later. Each container that has run and whose log was not read to its
+// cannot be had later. It keeps them as files. Each container that has run and whose log was not read to its
 // end is a problem, too, but for one that was deleted before it could become ready.
 type logWatch struct {
 	client kubernetes.Interface
 	stop   context.CancelFunc
 	looked chan struct{} // closed when no more replicas are looked for
+	dir    string        // of the files, one for each log
 	breaks bool          // logs may break off
 
 	readers sync.WaitGroup
@@ -56,9 +59,10 @@ type containerLog struct {
 	err     error // why it was not read to its end
 }
 
-// watchLogs follows the replicas' logs until end is called. breaks says that they may break off.
-func watchLogs(ctx context.Context, client kubernetes.Interface, breaks bool) *logWatch {
-	w := &logWatch{client: client, looked: make(chan struct{}), breaks: breaks, logs: map[containerRun]*containerLog{}}
+// watchLogs follows the replicas' logs until end is called, and writes them to files in a folder.
+// breaks says that they may break off.
+func watchLogs(ctx context.Context, client kubernetes.Interface, dir string, breaks bool) *logWatch {
+	w := &logWatch{client: client, looked: make(chan struct{}), dir: dir, breaks: breaks, logs: map[containerRun]*containerLog{}}
 	ctx, w.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(w.looked)
@@ -104,7 +108,7 @@ func (w *logWatch) start(ctx context.Context, pod *corev1.Pod, run containerRun)
 	log := &containerLog{name: fmt.Sprintf("%s, start %d", pod.Name, run.restart+1)}
 	w.logs[run] = log
 	w.readers.Go(func() {
-		err := w.read(ctx, pod, run.previous, &log.checker)
+		err := w.read(ctx, pod, run, &log.checker)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if err != nil && w.breaks {
@@ -121,9 +125,9 @@ func (w *logWatch) start(ctx context.Context, pod *corev1.Pod, run containerRun)
 }
 
 // read reads a log from its first line until the container ends.
-func (w *logWatch) read(ctx context.Context, pod *corev1.Pod, previous bool, to io.Writer) error {
+func (w *logWatch) read(ctx context.Context, pod *corev1.Pod, run containerRun, to io.Writer) error {
 	stream, err := w.client.CoreV1().Pods(Namespace).
-		GetLogs(pod.Name, &corev1.PodLogOptions{Follow: !previous, Previous: previous}).Stream(ctx)
+		GetLogs(pod.Name, &corev1.PodLogOptions{Follow: !run.previous, Previous: run.previous}).Stream(ctx)
 	if apierrors.IsNotFound(err) && !slices.ContainsFunc(pod.Status.Conditions, isReady) {
 		return nil // it has never been used
 	}
@@ -131,7 +135,16 @@ func (w *logWatch) read(ctx context.Context, pod *corev1.Pod, previous bool, to 
 		return fmt.Errorf("open the log: %w", err)
 	}
 	defer stream.Close()
-	if _, err := io.Copy(to, stream); err != nil {
+	name := fmt.Sprintf("%s-%d.log", pod.Name, run.restart+1)
+	if run.previous {
+		name = "previous-" + name
+	}
+	file, err := os.Create(filepath.Join(w.dir, name))
+	if err != nil {
+		return fmt.Errorf("keep the log: %w", err)
+	}
+	defer file.Close()
+	if _, err := io.Copy(io.MultiWriter(file, to), stream); err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
 	return nil

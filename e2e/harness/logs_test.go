@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -83,7 +85,8 @@ func TestLogWatchReadsEveryLog(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: api.URL, QPS: -1})
 	require.NoError(t, err)
 
-	watch := watchLogs(t.Context(), client, false)
+	dir := t.TempDir()
+	watch := watchLogs(t.Context(), client, dir, false)
 	look := func() {
 		server.mu.Lock()
 		looks := server.seen["list"]
@@ -112,6 +115,9 @@ func TestLogWatchReadsEveryLog(t *testing.T) {
 	assert.NotContains(t, err.Error(), "good")
 	assert.NotContains(t, err.Error(), "restarted, start 3")
 	assert.NotContains(t, err.Error(), "gone early")
+	kept, err := os.ReadFile(filepath.Join(dir, "previous-restarted-2.log"))
+	require.NoError(t, err)
+	assert.Equal(t, "panic: nil map\n", string(kept))
 	delete(server.seen, "list")
 	assert.Equal(t, map[string]int{"good": 1, "restarted": 1, "restarted/previous": 1, "crashed": 1, "cut": 1, "lost": 1, "late": 1, "gone early": 1, "gone": 1}, server.seen)
 }

@@ -100,6 +100,7 @@ func (s *Suite) PrintLogs(ctx context.Context) {
 		fmt.Fprintf(s.out, "e2e: no logs: %v\n", err)
 		return
 	}
+	fmt.Fprintf(s.out, "e2e: all logs, also of replicas that are gone, are in %s\n", s.logDir())
 	lines := int64(150)
 	for _, pod := range pods {
 		fmt.Fprintf(s.out, "e2e: last log lines of replica %s (%s):\n", pod.Name, pod.Status.Phase)

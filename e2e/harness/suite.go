@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -115,10 +116,34 @@ func (s *Suite) Stop(ctx context.Context, all bool) error {
 	return errors.Join(err, problems)
 }
 
-// followLogs begins to check the service's log.
+// followLogs begins to check the service's log, and forgets those of an earlier run.
 func (s *Suite) followLogs(ctx context.Context) error {
-	s.logs = watchLogs(context.WithoutCancel(ctx), s.Kube.Client, s.options.Outages)
+	dir := s.logDir()
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
+	}
+	s.logs = watchLogs(context.WithoutCancel(ctx), s.Kube.Client, dir, s.options.Outages)
 	return nil
+}
+
+func (s *Suite) logDir() string { return filepath.Join(s.root, ".build", "logs") }
+
+// LogSizes returns how much there is of the log of each replica, by the file that has it. The logs
+// of those that are gone are there, too.
+func (s *Suite) LogSizes() (map[string]int64, error) {
+	sizes := map[string]int64{}
+	files, err := os.ReadDir(s.logDir())
+	if err != nil {
+		return nil, fmt.Errorf("find the replicas' logs: %w", err)
+	}
+	for _, file := range files {
+		info, err := file.Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at a replica's log: %w", err)
+		}
+		sizes[filepath.Join(s.logDir(), file.Name())] = info.Size()
+	}
+	return sizes, nil
 }
 
 func (s *Suite) progress(ctx context.Context, what string, do func(context.Context) error) error {
