@@ -188,7 +188,7 @@ func (c *Cache) each(records []*podstore.Record, tombstones []*corev1.Event) ([]
 	records = slices.DeleteFunc(records, func(record *podstore.Record) bool { return !record.IsInstance || c.hasEnded(record) })
 	ended := make(map[string]bool, len(tombstones))
 	for _, event := range tombstones {
-		if instance.IsInstance(event) {
+		if instance.IsTombstone(event) {
 			ended[event.Labels[instance.IDLabel]] = true
 		}
 	}
@@ -272,7 +272,7 @@ func (c *Cache) WarmTemplates() []string { return c.pods.WarmTemplates() }
 // Tombstone returns the Event that remembers an instance.
 func (c *Cache) Tombstone(id string) (*corev1.Event, bool) {
 	event, ok := informers.Lookup[*corev1.Event](c.tombstones, c.namespace+"/"+instance.TombstoneName(id))
-	return event, ok && instance.IsInstance(event) && event.Labels[instance.IDLabel] == id
+	return event, ok && instance.IsTombstone(event) && event.Labels[instance.IDLabel] == id
 }
 
 // PodTemplates returns all PodTemplates.

@@ -143,7 +143,11 @@ func TestSweepEndsStrays(t *testing.T) {
 		ago(3, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PoolLabel, "warm"))),
 		ago(4, time.Minute, withoutID), ago(5, 2*time.Hour, preload),
 		ago(6, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PreloadLabel, "true"))), // its DaemonSet has left it
+		ago(7, 2*time.Hour, kubetest.WithLabel(instance.IDLabel, kubetest.ID(8))), ago(8, time.Minute), // the id of another instance
 	)
+	if all := c.Instances(""); len(all) != 1 || !all[0].Launched.Equal(kubetest.Noon.Add(-time.Minute)) {
+		t.Errorf("the list has %v", all)
+	}
 	culler := newTestCuller(t, c)
 	culler.sweep(t.Context(), kubetest.Noon)
 	deleted := map[string]int{}
@@ -154,7 +158,7 @@ func TestSweepEndsStrays(t *testing.T) {
 		deleted[kubetest.NameOf(write)]++
 	}
 	want := map[string]int{}
-	for _, n := range []int{1, 2, 3, 6} {
+	for _, n := range []int{1, 2, 3, 6, 7} {
 		want[instance.PodName(kubetest.ID(n))] = 1
 	}
 	if !maps.Equal(deleted, want) {

@@ -167,26 +167,32 @@ func tombstoneMessage(event *corev1.Event) string {
 	return strings.TrimSuffix(event.Message, TombstoneText("", event.Annotations[DetailAnnotation]))
 }
 
-// IsInstance reports whether an object of this service belongs to an instance. Warm
+// HasID reports whether a pod of this service has an id, and the name that belongs to it. One on
+// which somebody has written the id of another instance is not that instance.
+func HasID(pod *corev1.Pod) bool {
+	id := pod.Labels[IDLabel]
+	return ValidID(id) && pod.Name == PodName(id)
+}
+
+// IsInstance reports whether a pod of this service belongs to an instance. Warm
 // pods, and pods that only pull an image, do not. A pod with an id is either an instance
 // or warm, whatever else somebody has written to its labels: so the culler or the pool
 // ends it.
-func IsInstance(meta metav1.Object) bool {
-	return ValidID(meta.GetLabels()[IDLabel]) && !IsWarm(meta)
-}
+func IsInstance(pod *corev1.Pod) bool { return HasID(pod) && !IsWarm(pod) }
 
 // IsWarm reports whether a pod of this service waits in the pool to become an
 // instance.
-func IsWarm(meta metav1.Object) bool {
-	l := meta.GetLabels()
-	return ValidID(l[IDLabel]) && l[PoolLabel] == PoolWarm
-}
+func IsWarm(pod *corev1.Pod) bool { return HasID(pod) && pod.Labels[PoolLabel] == PoolWarm }
 
 // IsStray reports whether a pod of this service has lost its id and belongs to nobody
 // else. Nobody can use it, because it is found by its id, so it ends like an instance that
 // is not used. The pods of a preload have no id, but a DaemonSet that controls them.
-func IsStray(pod *corev1.Pod) bool {
-	return !ValidID(pod.Labels[IDLabel]) && metav1.GetControllerOf(pod) == nil
+func IsStray(pod *corev1.Pod) bool { return !HasID(pod) && metav1.GetControllerOf(pod) == nil }
+
+// IsTombstone reports whether an Event remembers the instance whose id it has.
+func IsTombstone(event *corev1.Event) bool {
+	id := event.Labels[IDLabel]
+	return ValidID(id) && event.Name == TombstoneName(id)
 }
 
 // Selector selects everything that this service creates.

@@ -45,8 +45,8 @@ type Record struct {
 	ID                 string // the value of the id label
 	Client             string // the value of the client label
 
-	Created          time.Time
-	launched, cullAt time.Time
+	Created                     time.Time
+	launched, cullAt, expiresAt time.Time
 	// LastActivity is the time on the pod; zero if there is no readable one. CullTimeout is
 	// what the pod or the server says.
 	LastActivity time.Time
@@ -76,7 +76,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 	r := &Record{
 		packed: packed, name: part(pod.Name), uid: part(string(pod.UID)), version: part(pod.ResourceVersion),
 		token: part(inst.Token.Value), endpoint: strings.Clone(inst.Address), ID: part(inst.ID), Client: part(pod.Labels[instance.ClientLabel]),
-		Created: inst.Created, launched: inst.Launched, cullAt: inst.CullAt, CullTimeout: rules.CullTimeoutOf(pod),
+		Created: inst.Created, launched: inst.Launched, cullAt: inst.CullAt, expiresAt: inst.ExpiresAt, CullTimeout: rules.CullTimeoutOf(pod),
 		shared: unique.Make(shared{
 			template: inst.Template, preload: pod.Labels[instance.PreloadNameLabel], source: string(inst.Source), tokenName: inst.Token.Name,
 			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, ports: inst.Ports, stripPrefix: inst.StripPrefix,
@@ -129,7 +129,7 @@ func (r *Record) simple() instance.Instance {
 	all := r.shared.Value()
 	inst := instance.Instance{
 		ID: r.ID, Template: all.template, Status: instance.StatusDeployed, Address: r.endpoint,
-		Created: r.Created, Launched: r.launched, CullAt: r.cullAt,
+		Created: r.Created, Launched: r.launched, CullAt: r.cullAt, ExpiresAt: r.expiresAt,
 		Token: instance.Token{Name: all.tokenName, Value: r.token}, StripPrefix: all.stripPrefix,
 		IdlePaths: all.idlePaths, IdleRequests: all.idleRequests, HeartbeatFrames: all.heartbeats, Ports: all.ports,
 	}

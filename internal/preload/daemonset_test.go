@@ -156,9 +156,9 @@ func TestLabels(t *testing.T) {
 		if got := instance.TemplateOf(meta); got != long {
 			t.Errorf("%s: template is %q, want %q", what, got, long)
 		}
-		if instance.IsInstance(meta) {
-			t.Errorf("%s passes for an instance", what)
-		}
+	}
+	if instance.HasID(&corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta}) {
+		t.Error("the pod passes for an instance")
 	}
 	selects, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
 	if err != nil {

@@ -85,11 +85,11 @@ func (r *Remover) RemoveIfUnchanged(ctx context.Context, pod *corev1.Pod, end in
 	return r.remove(ctx, pod, end, preconditions)
 }
 
-// remove writes the tombstone and then deletes the pod. A pod without an id gets none:
+// remove writes the tombstone and then deletes the pod. A pod without an id of its own gets none:
 // nobody can ask for it.
 func (r *Remover) remove(ctx context.Context, pod *corev1.Pod, end instance.End, preconditions *metav1.Preconditions) error {
 	options := metav1.ApplyOptions{FieldManager: instance.ManagerName, Force: true}
-	if !instance.ValidID(pod.Labels[instance.IDLabel]) {
+	if !instance.HasID(pod) {
 		return r.deletePod(ctx, pod.Name, metav1.DeleteOptions{Preconditions: preconditions})
 	}
 	unwritten := r.writeTombstone(ctx, pod, end, options)
