@@ -89,8 +89,10 @@ func (e *editor) makeForeign(ctx context.Context) error {
 	}
 	for n := range foreigners {
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("foreign-", n)},
-			Spec:       made.Template.Spec,
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("foreign-", n), OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "v1", Kind: "PodTemplate", Name: made.Name, UID: made.UID, Controller: new(true),
+			}}},
+			Spec: made.Template.Spec,
 		}
 		if _, err := e.pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("make a pod that is not the service's: %w", err)
@@ -121,8 +123,11 @@ func (e *editor) edit(ctx context.Context) (done bool, err error) {
 	}
 	other := pick(e.random, others)
 	if e.random.IntN(10) == 0 {
-		patch := metadata{"labels": map[string]any{idLabel: other, templateLabel: template}}
-		return true, e.patch(ctx, pick(e.random, e.foreign), patch)
+		labels := map[string]any{idLabel: other, templateLabel: template}
+		if e.random.IntN(2) == 0 { // the service leaves alone what another controller has made
+			labels[managedByLabel] = "binder-deploy-kubernetes"
+		}
+		return true, e.patch(ctx, pick(e.random, e.foreign), metadata{"labels": labels})
 	}
 	id := pick(e.random, may)
 	name := harness.PodName(id)

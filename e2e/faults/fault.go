@@ -26,7 +26,14 @@ type World struct {
 	Ledger   *Ledger
 	Load     *Load
 	Root     string // of the repository
+
+	mended time.Time // see Mended
+	first  usages    // what each process has used at first
 }
+
+// Mended is told by a fault that what was broken works again from now on. Without it, that is so
+// once the fault is made, held and undone.
+func (w *World) Mended() { w.mended = time.Now() }
 
 // Fault is something that breaks, and what the service promises all the same.
 type Fault struct {
@@ -49,6 +56,8 @@ type Fault struct {
 	Cuts bool
 	// Renews says that times on pods may be wrong because of it: see Bounds.
 	Renews bool
+	// Closes says that WebSockets may be closed by a close frame, as before a replica ends.
+	Closes bool
 	// Unsure says that replicas may not hear of what changes in the cluster, Away that this lasts
 	// for so long that they refuse visits of instances that may have ended, and Blind for how long
 	// they need not notice it.
@@ -108,6 +117,7 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 		return o, err
 	}
 	began := time.Now()
+	w.mended = time.Time{}
 	defer w.expect(fault, began)()
 	undo, err := fault.Make(ctx, w, random)
 	if err != nil {
@@ -126,18 +136,26 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 	if fault.Forgets {
 		w.Load.forgets.Store(&span{began, undone})
 	}
-	well, err := w.awaitWell(ctx, undone, undone.Add(fault.Within+quiet))
+	if fault.Unsure {
+		w.Load.unsure.Store(&unsure{began, undone, fault.Away, fault.Blind})
+	}
+	mended := undone
+	if !w.mended.IsZero() {
+		mended = w.mended
+	}
+	well, err := w.awaitWell(ctx, mended, undone.Add(fault.Within+quiet))
 	if err != nil {
 		w.Ledger.Complain("it was not well after %s: %v", fault.Within, err)
 		well = time.Now()
 	}
-	o.WellAfter = max(0, well.Sub(undone))
+	o.WellAfter = max(0, well.Sub(mended))
+	well = later(well, undone)
 	bounds := boundsOf(fault)
 	w.awaitEnds(ctx, bounds, well)
 	o.After = w.Ledger.Alive()
 	o.Counts = w.Ledger.TakeCounts()
 	o.Sockets = w.Load.TakeSockets()
-	o.Process = processes.grown(w.processes(ctx))
+	o.Process = w.grown(processes, w.processes(ctx))
 	o.Findings = w.Ledger.Judge(bounds, well, time.Now(), fault.Ends)
 	o.RepeatedInLogs = w.repeatedInLogs(logs)
 	return o, nil
@@ -146,7 +164,7 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 // expect tells the load what the fault may cause, until end.
 func (w *World) expect(fault Fault, began time.Time) (end func()) {
 	if fault.Unsure {
-		w.Load.unsure.Store(&unsure{began, fault.Away, fault.Blind})
+		w.Load.unsure.Store(&unsure{since: began, away: fault.Away, blind: fault.Blind})
 	}
 	if fault.Forgets {
 		w.Load.forgets.Store(&span{first: began})
@@ -197,6 +215,9 @@ func (o Outcome) Problems(fault Fault) []string {
 	problems := o.Findings.Problems
 	if len(o.Sockets.cut) > 0 && !fault.Cuts {
 		problems = append(problems, fmt.Sprintf("WebSockets were cut without a close frame: %s", strings.Join(o.Sockets.cut, "; ")))
+	}
+	if o.Sockets.closed > 0 && !fault.Cuts && !fault.Closes && !fault.Away {
+		problems = append(problems, fmt.Sprintf("%d WebSockets were closed", o.Sockets.closed))
 	}
 	for _, kind := range fault.Harmless {
 		for failure, n := range o.Counts.Failed {

@@ -208,6 +208,10 @@ func TestFaults(t *testing.T) {
 		rounds = 1
 	}
 	report := createReport(t)
+	t.Cleanup(func() {
+		fmt.Printf("faults: %d instances were claimed from the pool\n", w.Ledger.Claimed())
+		require.Positive(t, w.Ledger.Claimed(), "no launch has claimed a warm pod")
+	})
 	fmt.Fprint(report, reportHeader)
 	for _, fault := range All() {
 		if testing.Short() && !fault.Short {

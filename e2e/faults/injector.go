@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,7 +33,9 @@ type Injection struct {
 	Delay  time.Duration            // before the request goes on
 	Refuse bool                     // the connection ends without an answer
 	Lose   bool                     // the API server does what it is asked to, and the answer is lost
-	Expire bool                     // watches that go on from a version of before are answered 410 Gone
+	// Truncate ends an answer in the middle of its body. The API server does what it is asked to.
+	Truncate bool
+	Expire   bool // watches that go on from a version of before are answered 410 Gone
 	// Silent keeps watches open, those of before as well, and nothing arrives any more.
 	Silent bool
 	// NoBookmarks asks the API server for watches without bookmarks.
@@ -175,11 +179,55 @@ func (i *Injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.URL.RawQuery = query.Encode()
 	}
 	if isWatch {
+		if injected.Truncate {
+			w = &cutWriter{ResponseWriter: w, left: i.cutAfter()}
+		}
 		i.passWatch(w, r, address, injected.Silent)
 		return
 	}
+	if injected.Truncate {
+		i.passHalf(w, r)
+	}
 	i.proxy.ServeHTTP(w, r)
 }
+
+// cutAfter returns after how many bytes a watch is cut: some have told of all that there is by then.
+func (i *Injector) cutAfter() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.random.IntN(64 << 10)
+}
+
+// passHalf passes on the first half of an answer, and ends the connection.
+func (i *Injector) passHalf(w http.ResponseWriter, r *http.Request) {
+	answer := httptest.NewRecorder()
+	i.proxy.ServeHTTP(answer, r)
+	maps.Copy(w.Header(), answer.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(answer.Body.Len()))
+	w.WriteHeader(answer.Code)
+	_, _ = w.Write(answer.Body.Bytes()[:answer.Body.Len()/2]) // fails if the client has gone
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// cutWriter writes the first bytes of an answer, and then ends the connection.
+type cutWriter struct {
+	http.ResponseWriter
+	left int
+}
+
+func (w *cutWriter) Write(p []byte) (int, error) {
+	if len(p) <= w.left {
+		w.left -= len(p)
+		return w.ResponseWriter.Write(p)
+	}
+	_, _ = w.ResponseWriter.Write(p[:w.left])
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w *cutWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // madeHere is the message of errors whose text does not matter.
 const madeHere = "made by the fault suite"

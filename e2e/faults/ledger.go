@@ -89,6 +89,7 @@ type Pod struct {
 	Ready   time.Time     // since when it was Ready for the first time, to the second; zero if it was not
 	Deleted time.Time     // when its deletion was asked for, to the second; zero if it was not
 	Gone    time.Time     // when the API server had no such pod any more; zero if it has
+	Warm    bool          // it waited in the pool before
 }
 
 // Ledger is what the load did, and what it was answered. It can be used by several goroutines
@@ -101,6 +102,7 @@ type Ledger struct {
 	counts   Counts
 	problems []string
 	excused  []string // reasons for which launches may fail
+	claimed  int      // warm pods that have become instances
 }
 
 // rank is how far an instance was, as a replica told.
@@ -210,8 +212,11 @@ func (l *Ledger) SawPod(said Pod, gone bool, now time.Time) {
 				l.complain("two pods have the id of %s: %s and %s", said.ID, other.UID, said.UID)
 			}
 		}
-		pod = &Pod{UID: said.UID, ID: said.ID, Timeout: said.Timeout, Seen: now}
+		pod = &Pod{UID: said.UID, ID: said.ID, Timeout: said.Timeout, Seen: now, Warm: said.Warm}
 		l.pods[said.UID] = pod
+		if pod.Warm {
+			l.claimed++
+		}
 	}
 	if pod.Ready.IsZero() {
 		pod.Ready = said.Ready
@@ -228,6 +233,20 @@ func (l *Ledger) SawPod(said Pod, gone bool, now time.Time) {
 			pod.Deleted = now
 		}
 	}
+}
+
+// Saw reports whether a pod was seen, by its UID.
+func (l *Ledger) Saw(uid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pods[uid] != nil
+}
+
+// Claimed returns how many warm pods have become instances so far.
+func (l *Ledger) Claimed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.claimed
 }
 
 // Deleted returns when the pod of an instance was deleted; zero if it was not.

@@ -223,28 +223,38 @@ func TestStepsBack(t *testing.T) {
 // A replica that does not hear of the cluster may refuse what it cannot know.
 func TestRefusal(t *testing.T) {
 	away := &unsure{since: at(0), away: true}
-	short := &unsure{since: at(0)}
+	short := &unsure{since: at(0), blind: 12 * time.Second}
+	over := &unsure{since: at(0), until: at(20)}
 	before, during := Entry{Deployed: at(-5), Timeout: 30 * time.Second}, Entry{Deployed: at(5)}
 	for _, row := range []struct {
 		u       *unsure
+		kind    Kind
 		of      Entry
 		failure string
 		at      float64
 		want    string
 	}{
-		{nil, during, "503", 10, ""},
-		{short, before, "503", 10, ""},
-		{short, during, "503", 10, notYetKnown},
-		{short, during, noAnswer, 10, notYetKnown},
-		{short, during, "502", 10, ""},
-		{short, during, "", 10, ""},
-		{short, before, "503", 100, ""},
-		{away, before, "503", 50, ""},
-		{away, before, "503", 61, mayHaveEnded},
-		{away, before, noAnswer, 61, ""},
-		{away, Entry{Deployed: at(-5), Timeout: time.Hour}, "503", 61, ""},
+		{nil, Pages, during, "503", 10, ""},
+		{short, Pages, before, "503", 10, ""},
+		{short, Pages, during, "503", 10, notYetKnown},
+		{short, WebSockets, during, "not opened: 503", 10, notYetKnown},
+		{short, Pages, during, noAnswer, 10, notYetKnown},
+		{short, Pages, during, "502", 10, ""},
+		{short, Pages, during, "", 10, ""},
+		{short, Pages, before, "503", 100, ""},
+		{short, Polls, during, "503", 10, notYetKnown},
+		{short, Polls, during, noAnswer, 10, ""},
+		{short, Polls, before, "503", 10, ""},
+		{short, Polls, during, "404", 10, notYetKnown},
+		{short, Polls, during, "404", 13, ""},
+		{away, Pages, before, "503", 50, ""},
+		{away, Pages, before, "503", 61, mayHaveEnded},
+		{away, Pages, before, noAnswer, 61, ""},
+		{away, Pages, Entry{Deployed: at(-5), Timeout: time.Hour}, "503", 61, ""},
+		{over, Pages, during, "503", 50, notYetKnown},
+		{over, Pages, during, "503", 60, ""},
 	} {
-		assert.Equal(t, row.want, row.u.refusal(row.of, row.failure, at(row.at)), "%+v", row)
+		assert.Equal(t, row.want, row.u.refusal(row.kind, row.of, row.failure, at(row.at)), "%+v", row)
 	}
 }
 

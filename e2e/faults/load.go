@@ -18,7 +18,7 @@ import (
 // The load is steady and small: two processors carry the cluster, the service and the load.
 const (
 	template      = "faults"
-	pooled        = "faults-pooled"        // the same, from a warm pool
+	pooled        = "faults-pooled"        // the same, from a warm pool while it has pods
 	poolSize      = 3                      // of it
 	usedSlots     = 4                      // instances that are in use at any time
 	usedTimeout   = 30 * time.Second       // their cull timeout
@@ -107,7 +107,7 @@ func (l *Load) note(ctx context.Context, kind Kind, failure string, of ...string
 
 // unsure is a fault that keeps replicas from hearing of the cluster.
 type unsure struct {
-	since time.Time
+	since, until time.Time // until is zero while it lasts
 	// away says that it lasts for so long that replicas refuse what may have ended.
 	away bool
 	// blind is how long a replica need not notice it.
@@ -119,19 +119,25 @@ type unsure struct {
 // answered some seconds before the fault.
 const lostAfter = time.Minute - 5*time.Second
 
-// Marks of visits that a replica has refused with reason, because it is unsure.
+// hearsAgain is how long after the end of such a fault replicas may not have heard of all yet:
+// client-go tries a watch again after 30 s at the latest.
+const hearsAgain = 35 * time.Second
+
+// Marks of requests that a replica has refused with reason, because it is unsure.
 const (
 	mayHaveEnded = ", may have ended"
 	notYetKnown  = ", not yet known"
 )
 
-// refusal returns the mark of a visit of an instance that has failed; "" if a replica had no
+// refusal returns the mark of a request about an instance that has failed; "" if a replica had no
 // reason for that. One that does not know that an instance is deployed lets its visitors wait.
-func (u *unsure) refusal(of Entry, failure string, now time.Time) string {
-	refused, waits := strings.HasSuffix(failure, "503"), strings.HasSuffix(failure, noAnswer)
+func (u *unsure) refusal(kind Kind, of Entry, failure string, now time.Time) string {
+	refused, waits := strings.HasSuffix(failure, "503"), strings.HasSuffix(failure, noAnswer) && kind != Polls
 	switch {
-	case u == nil:
+	case u == nil, !u.until.IsZero() && now.Sub(u.until) > hearsAgain:
 		return ""
+	case kind == Polls && failure == "404" && u.isBlind(now):
+		return notYetKnown
 	case (refused || waits) && (of.Deployed.IsZero() || of.Deployed.After(u.since.Add(-time.Second))): // a watch takes a moment
 		return notYetKnown
 	case refused && u.away && now.Sub(u.since) > max(lostAfter, of.Timeout):
@@ -150,8 +156,8 @@ func (l *Load) noteOf(ctx context.Context, id string, kind Kind, failure string)
 	if failure != "" && entry.Edited {
 		return
 	}
-	if kind != Polls && kind != Stops {
-		failure += l.unsure.Load().refusal(entry, failure, l.now())
+	if kind != Stops {
+		failure += l.unsure.Load().refusal(kind, entry, failure, l.now())
 	}
 	l.note(ctx, kind, failure, id, "launched at", entry.Launched.Format(time.TimeOnly))
 }
@@ -198,16 +204,20 @@ func (l *Load) TakeSockets() (since sockets) {
 	return since
 }
 
-// launch launches an instance of a template, and repeats a launch that was not answered, with
-// the same idempotency key, as a careful client does. ok is false if it was given up.
+// launch launches an instance of a template, and repeats a launch that was not answered. It does so
+// with the same idempotency key, as a careful client does, but for those of the template pooled:
+// such a launch claims no warm pod. ok is false if it was given up.
 func (l *Load) launch(ctx context.Context, template string, plan Plan, timeout time.Duration) (id string, ok bool) {
-	l.mu.Lock()
-	key := fmt.Sprintf("faults-%016x%016x", l.random.Uint64(), l.random.Uint64())
-	l.mu.Unlock()
+	var header []string
+	if template != pooled {
+		l.mu.Lock()
+		header = []string{"Idempotency-Key", fmt.Sprintf("faults-%016x%016x", l.random.Uint64(), l.random.Uint64())}
+		l.mu.Unlock()
+	}
 	body, _ := json.Marshal(map[string]any{"template-name": template, "cull-timeout": timeout.Milliseconds()})
 	for range 3 {
 		launched := l.now()
-		answer, err := l.try(ctx, http.MethodPost, "/applications/", string(body), "Idempotency-Key", key)
+		answer, err := l.try(ctx, http.MethodPost, "/applications/", string(body), header...)
 		failure := failureOf(answer.Code, err)
 		l.note(ctx, Launches, failure)
 		if failure == "" {

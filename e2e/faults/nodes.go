@@ -118,6 +118,7 @@ func caughtUp(fault maker) maker {
 			if err := undo(ctx); err != nil {
 				return err
 			}
+			w.Mended()
 			back := time.Now()
 			for pause(ctx, 500*time.Millisecond) {
 				left, err := w.deletedBefore(ctx, back)

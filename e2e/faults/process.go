@@ -80,18 +80,35 @@ func readUsage(ctx context.Context, replica harness.Replica) (usage, error) {
 	return u, nil
 }
 
-// grown says which processes of before use much more now; "" if none does.
-func (u usages) grown(now usages) string {
+// grown says which processes use much more now than before the fault, or than twice as much more
+// than at first; "" if none does.
+func (w *World) grown(before, now usages) string {
+	if w.first == nil {
+		w.first = usages{}
+	}
 	var grown []string
-	for process, before := range u {
-		after, runs := now[process]
-		if runs && (after.goroutines > before.goroutines+moreGoroutines || after.bytes > before.bytes+moreBytes) {
-			grown = append(grown, fmt.Sprintf("%s grew from %.0f goroutines and %.0f MiB to %.0f and %.0f",
-				process, before.goroutines, before.bytes/(1<<20), after.goroutines, after.bytes/(1<<20)))
+	for process, after := range now {
+		if _, known := w.first[process]; !known {
+			w.first[process] = after
+		}
+		since, runs := before[process]
+		if !runs {
+			continue
+		}
+		if more := since.grown(after, 1) + w.first[process].grown(after, 2); more != "" {
+			grown = append(grown, process+more)
 		}
 	}
 	slices.Sort(grown)
 	return strings.Join(grown, "; ")
+}
+
+// grown says whether a process uses more now than it may, by so many times.
+func (u usage) grown(now usage, times float64) string {
+	if now.goroutines <= u.goroutines+times*moreGoroutines && now.bytes <= u.bytes+times*moreBytes {
+		return ""
+	}
+	return fmt.Sprintf(" grew from %.0f goroutines and %.0f MiB to %.0f and %.0f", u.goroutines, u.bytes/(1<<20), now.goroutines, now.bytes/(1<<20))
 }
 
 // repeatedInLogs says which lines the replicas have logged more than once a minute for one cause,
@@ -167,6 +184,9 @@ func repeatedLines(log io.Reader) []string {
 		if most > 1 {
 			repeated = append(repeated, fmt.Sprintf("logged %d times within a minute: %.200s", most, cause))
 		}
+	}
+	if err := lines.Err(); err != nil {
+		repeated = append(repeated, "a log cannot be read: "+err.Error())
 	}
 	return repeated
 }

@@ -80,6 +80,7 @@ func killLeaderOfQueue(ctx context.Context, w *World, random *rand.Rand) (undo f
 		return undo, err
 	}
 	killed.last = time.Now()
+	w.Mended()
 	all.Wait()
 	stop()
 	changes.Stop()

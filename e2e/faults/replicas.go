@@ -25,7 +25,7 @@ func replicaFaults() []Fault {
 		{Name: "all replicas are killed at once", Make: killAll, Within: 90 * time.Second, Cuts: true, Short: true},
 		{Name: "the leader stands still for 40 s", Make: freezeLeader, Hold: 40 * time.Second, Within: time.Minute, Cuts: true},
 		{
-			Name: "rolling update", Make: roll, Within: time.Minute, Short: true,
+			Name: "rolling update", Make: roll, Within: time.Minute, Closes: true, Short: true,
 			Harmless: []Kind{Launches, Polls, Stops, Pages, Uploads, Downloads},
 		},
 	}
@@ -95,6 +95,7 @@ func killLeaderAmidLaunches(ctx context.Context, w *World, random *rand.Rand) (f
 	if ended.Load() == clients*each {
 		return undo, errors.New("all launches had ended before the leader was killed")
 	}
+	defer w.Mended()
 	return undo, replicas[0].Kill()
 }
 
@@ -112,6 +113,7 @@ func killEach(ctx context.Context, w *World, after func()) (func(context.Context
 		if err := replica.Kill(); err != nil {
 			return nil, err
 		}
+		w.Mended()
 		after()
 	}
 	return nil, nil

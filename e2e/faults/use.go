@@ -171,6 +171,7 @@ func (l *Load) echo(ctx context.Context, id string) {
 		return
 	}
 	defer connection.CloseNow()
+	opened := l.now()
 	for n := 0; ; n++ {
 		sent := l.now()
 		if err = exchange(ctx, connection, fmt.Sprint("message ", n)); err != nil {
@@ -193,7 +194,12 @@ func (l *Load) echo(ctx context.Context, id string) {
 	if websocket.CloseStatus(err) >= 0 {
 		l.sockets.closed++
 	} else {
-		l.sockets.cut = append(l.sockets.cut, fmt.Sprintf("that of %s at %s: %v", id, l.now().Format(time.TimeOnly+".000"), err))
+		how := "cut"
+		if errors.Is(err, context.DeadlineExceeded) {
+			how = "silent for " + patience.String()
+		}
+		l.sockets.cut = append(l.sockets.cut, fmt.Sprintf("that of %s, %s old, at %s, %s: %v", harness.PodName(id),
+			l.now().Sub(opened).Round(time.Millisecond), l.now().Format(time.TimeOnly+".000"), how, err))
 	}
 	l.mu.Unlock()
 }

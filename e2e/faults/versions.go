@@ -20,7 +20,7 @@ const (
 // versionFaults are changes of the service's version.
 func versionFaults() []Fault {
 	return []Fault{{
-		Name: "the version before, and this one again", Prepare: loadEarlier, Make: runEarlier, Hold: 20 * time.Second, Within: 30 * time.Second,
+		Name: "the version before, and this one again", Prepare: loadEarlier, Make: runEarlier, Hold: 20 * time.Second, Within: 30 * time.Second, Closes: true,
 		Harmless: []Kind{Launches, Polls, Stops, Pages, Uploads, Downloads},
 	}}
 }

@@ -85,7 +85,12 @@ func (l *Load) followPods(ctx context.Context, pods map[types.UID]corev1.Pod) er
 	return nil
 }
 
+// sawPod notes what the API server says of a pod. One that somebody has given the id of an instance
+// is not that instance's.
 func (l *Load) sawPod(pod *corev1.Pod, gone bool) {
+	if pod.Name != harness.PodName(pod.Labels[idLabel]) && !l.ledger.Saw(string(pod.UID)) {
+		return
+	}
 	var deleted time.Time
 	if pod.DeletionTimestamp != nil {
 		deleted = pod.DeletionTimestamp.Time
@@ -97,7 +102,11 @@ func (l *Load) sawPod(pod *corev1.Pod, gone bool) {
 	if err != nil { // edited by hand
 		timeout = usedTimeout
 	}
-	l.ledger.SawPod(Pod{UID: string(pod.UID), ID: pod.Labels[idLabel], Timeout: timeout, Ready: readySince(pod), Deleted: deleted}, gone, l.now())
+	launched, _ := time.Parse(time.RFC3339, pod.Annotations[launchedAt])
+	l.ledger.SawPod(Pod{
+		UID: string(pod.UID), ID: pod.Labels[idLabel], Timeout: timeout, Ready: readySince(pod), Deleted: deleted,
+		Warm: launched.Sub(pod.CreationTimestamp.Time) > 2*time.Second, // the creation is in whole seconds
+	}, gone, l.now())
 }
 
 // readySince returns since when a pod is Ready; zero if it is not.
@@ -126,6 +135,51 @@ func (l *Load) poll(ctx context.Context) {
 				l.compare(ctx, replica, entry)
 			}
 		}
+		for _, replica := range replicas {
+			for _, of := range []string{template, pooled} {
+				l.checkList(ctx, replica, of)
+			}
+		}
+	}
+}
+
+// listedAfter is how long after it was seen to be deployed an instance must be in the list of every
+// replica.
+const listedAfter = 10 * time.Second
+
+// checkList asks a replica for the list of a template's instances. It must have no id twice, and
+// lack none that lives for a while.
+func (l *Load) checkList(ctx context.Context, replica harness.Replica, of string) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	asked, living := l.now(), l.ledger.Entries()
+	answer, err := replica.API.OfOtherVersion().Try(ctx, http.MethodGet, "/applications/"+of, "", "Authorization", replica.API.Key())
+	if err != nil || answer.Code == http.StatusServiceUnavailable && l.unsure.Load() != nil {
+		return // as a replica that just went away, or one that cannot know
+	}
+	l.note(ctx, Polls, failureOf(answer.Code, nil), "list of", replica.Name)
+	var list []harness.Status
+	if answer.Code != http.StatusOK {
+		return
+	}
+	if err := json.Unmarshal(answer.Body, &list); err != nil {
+		l.ledger.Complain("%s lists %.300q: %v", replica.Name, answer.Body, err)
+		return
+	}
+	listed := map[string]bool{}
+	for _, status := range list {
+		if listed[status.ID] {
+			l.ledger.Complain("%s lists %s twice", replica.Name, status.ID)
+		}
+		listed[status.ID] = true
+	}
+	unsure := l.unsure.Load()
+	for _, before := range living {
+		now := l.ledger.Entry(before.ID) // it may have ended meanwhile
+		known := !before.Deployed.IsZero() && asked.Sub(before.Deployed) > listedAfter && (unsure == nil || before.Deployed.Before(unsure.since.Add(-time.Second)))
+		if before.Template == of && known && !listed[before.ID] && !now.Edited && now.Told.IsZero() && l.ledger.Deleted(before.ID).IsZero() {
+			l.ledger.Complain("%s does not list %s", replica.Name, before.ID)
+		}
 	}
 }
 
@@ -133,7 +187,7 @@ func (l *Load) poll(ctx context.Context) {
 // the proxy must not say otherwise in between.
 func (l *Load) compare(ctx context.Context, replica harness.Replica, entry Entry) {
 	before, ok := l.status(ctx, replica, entry)
-	if !ok || before != "deployed" && before != "deleted" || entry.Template == recorded {
+	if !ok || before != "deployed" && before != "deleted" && before != "failed" || entry.Template == recorded {
 		return
 	}
 	page, err := l.visitAt(ctx, replica, entry.ID, "idle")
@@ -146,7 +200,8 @@ func (l *Load) compare(ctx context.Context, replica harness.Replica, entry Entry
 	}
 	switch {
 	case l.ledger.Entry(entry.ID).Edited: // meanwhile
-	case before == "deployed" && (page == http.StatusNotFound || page == http.StatusGone),
+	case before == "failed" && page == http.StatusOK,
+		before == "deployed" && (page == http.StatusNotFound || page == http.StatusGone),
 		before == "deleted" && page != http.StatusGone:
 		l.ledger.Complain("%s says that %s is %s, and its proxy answers %d", replica.Name, entry.ID, before, page)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/upstream"
 )
 
@@ -46,7 +47,7 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 	application, answered := x.Tunnel()
 	toClient := io.Writer(client)
 	fromClient, fromApplication := anyByte, anyByte
-	ended := func(string) {}
+	ended := func(string, error) {}
 	webSocket := strings.EqualFold(protocol, "websocket")
 	if webSocket {
 		counted := v.idle.counted(v.inst, v.r)
@@ -68,26 +69,35 @@ func (v *visit) tunnel(x *upstream.Exchange, answer *http.Response) {
 }
 
 // countWebSocket counts a WebSocket as open until end is called. ended is told of each side
-// that ends; the first has ended the WebSocket, unless this service has.
-func (v *visit) countWebSocket(side *visitorSide) (ended func(by string), end func()) {
+// that ends, and how; the first has ended the WebSocket, unless this service has.
+func (v *visit) countWebSocket(side *visitorSide) (ended func(by string, how error), end func()) {
+	type ending struct {
+		by  string
+		how error
+	}
 	v.deps.Metrics.WebSocketOpened()
-	var first atomic.Pointer[string]
-	ended = func(by string) {
+	var first atomic.Pointer[ending]
+	ended = func(by string, how error) {
 		if side.isAsked() {
 			by = endedByService
 		}
-		first.CompareAndSwap(nil, &by)
+		first.CompareAndSwap(nil, &ending{by, how})
 	}
-	return ended, func() { v.deps.Metrics.WebSocketEnded(*first.Load()) }
+	return ended, func() {
+		e := first.Load()
+		v.deps.Metrics.WebSocketEnded(e.by)
+		v.deps.Log.DebugContext(v.r.Context(), "a WebSocket has ended", "pod", instance.PodName(v.inst.ID),
+			"by", e.by, "error", v.forLog(e.how), "age", v.now().Sub(side.opened))
+	}
 }
 
 // toApplication passes on what the client sends, and then ends that direction.
-func (v *visit) toApplication(application net.Conn, client *source, counts func(p []byte) bool, webSocket bool, ended func(by string)) {
+func (v *visit) toApplication(application net.Conn, client *source, counts func(p []byte) bool, webSocket bool, ended func(by string, how error)) {
 	readErr, writeErr := v.pump(application, client, counts, v.deps.Metrics.SentToInstance)
 	if writeErr != nil {
-		ended(endedByInstance)
+		ended(endedByInstance, writeErr)
 	} else {
-		ended(endedByVisitor)
+		ended(endedByVisitor, readErr)
 	}
 	switch {
 	case writeErr != nil: // the application has ended
@@ -101,12 +111,12 @@ func (v *visit) toApplication(application net.Conn, client *source, counts func(
 
 // toClient passes on what the application sends, and then ends that direction. A
 // WebSocket connection ends as a whole (RFC 6455, section 7.1.1).
-func (v *visit) toClient(to io.Writer, client net.Conn, application *source, counts func(p []byte) bool, webSocket bool, ended func(by string)) {
+func (v *visit) toClient(to io.Writer, client net.Conn, application *source, counts func(p []byte) bool, webSocket bool, ended func(by string, how error)) {
 	readErr, writeErr := v.pump(to, application, counts, v.deps.Metrics.SentToVisitor)
 	if writeErr != nil {
-		ended(endedByVisitor)
+		ended(endedByVisitor, writeErr)
 	} else {
-		ended(endedByInstance)
+		ended(endedByInstance, readErr)
 	}
 	if writeErr != nil || !errors.Is(readErr, io.EOF) || closeWrite(client) != nil {
 		client.Close()
