@@ -94,7 +94,7 @@ func TestPagesWhileStarting(t *testing.T) {
 	b.await(pageWait, `document.getElementById('message')?.textContent === 'Starting the application.'`)
 	assert.Equal(t, "Starting echo-late", b.text("h1"))
 	assert.Equal(t, "Start", b.text("li[aria-current=step] .step"))
-	assert.Equal(t, "done", b.text("li[data-phase=pending] .state"))
+	assert.Equal(t, "done", b.text("li[data-step=node] .state"))
 	assert.Regexp(t, `^Launched \d:\d\d ago$`, b.text("#elapsed"))
 	b.screenshot("starting")
 	b.wantAccessible()

@@ -66,6 +66,10 @@ type Instance struct {
 	// Launched is when the pod became an instance: later than Created if it was warm. If
 	// the pod does not say, or not readably, it is Created.
 	Launched time.Time
+	// Scheduled is when the pod of an instance that starts got its node, and Started when the
+	// last of its containers started, to the second; zero before that, and once it has started.
+	Scheduled, Started time.Time
+
 	Ended    time.Time // when the instance was deleted; zero while there is a pod
 	Address  string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
@@ -133,6 +137,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		inst.Address = PodAddress(pod)
 	case StatusPending, StatusDeploying:
 		inst.ShowsLog = ShowsLog(pod)
+		inst.Scheduled, inst.Started = becameTrue(pod, corev1.PodScheduled).UTC(), lastStart(pod).UTC()
 	}
 	return inst
 }

@@ -240,8 +240,8 @@ func TestProgress(t *testing.T) {
 			n    int
 			want string
 		}{ // the stream of a starting instance comes last: it waits until the server drains
-			{2, `{"phase":"deployed","message":"Ready."}`}, // without a location
-			{1, `{"phase":"deploying","message":"Preparing the pod on its node."}`},
+			{2, `{"phase":"deployed","message":"Ready.","step":"open"}`}, // without a location
+			{1, `{"phase":"deploying","message":"Preparing the pod on its node.","step":"prepare"}`},
 		} {
 			w := serve(h, http.MethodGet, ProgressPrefix+kubetest.ID(c.n), "")
 			if got, want := w.Body.String(), "event: progress\ndata: "+c.want+"\n\n"; w.Header().Get("Content-Type") != "text/event-stream" || got != want {

@@ -130,11 +130,11 @@ func TestNotices(t *testing.T) {
 		{"pending", StartingNotice(is(instance.StatusPending, "", "Waiting for a node."), ended.Add(72*time.Second), nil), 503, false, []string{
 			"<title>Starting jupyter</title>", "Waiting for a node.</p>", `role="status" aria-live="polite"`,
 			`data-events="/progress/` + kubetest.ID(1) + `"`, `<noscript><meta http-equiv="refresh" content="2"></noscript>`,
-			`data-phase="pending" data-state="now" aria-current="step"><span class="step">Find a node</span> <span class="state">now</span>`,
-			`data-phase="deploying" data-state="next"`, `data-seconds="72">Launched 72 seconds ago</span>.</p>`, `href="/session/` + kubetest.ID(1) + `"`,
+			`data-step="node" data-state="now" aria-current="step"><span class="step">Find a node</span> <span class="state">now</span> <span class="took" data-seconds="72">1:12</span>`,
+			`data-step="prepare" data-state="next"`, `data-seconds="72">Launched 72 seconds ago</span>.</p>`, `href="/session/` + kubetest.ID(1) + `"`,
 		}},
 		{"deploying", StartingNotice(is(instance.StatusDeploying, "", "Fetching the image x."), ended, func() time.Duration { return 23 * time.Second }), 503, false, []string{
-			"Fetching the image x.", `data-phase="pending" data-state="done"`, `data-phase="deploying" data-state="now" aria-current="step"`, `data-phase="deployed" data-state="next"`,
+			"Fetching the image x.", `data-step="node" data-state="done"`, `data-step="prepare" data-state="now" aria-current="step"`, `data-step="open" data-state="next"`,
 			`data-seconds="0">Launched 0 seconds ago</span>. It usually takes about 25 seconds.`,
 		}},
 		{"failed", FailedNotice(is(instance.StatusFailed, "ImagePullBackOff", "image x: not found")), 502, true, []string{

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -30,32 +31,62 @@ type progressView struct {
 
 // step is one step of a launch: State is done, now or next.
 type step struct {
-	Phase string // an instance.Status, or phaseQueued
+	Name  string
 	Label phrase
 	State string
+	// Timed says that it is known how long it took, or has taken so far: Seconds, in words Took.
+	Timed   bool
+	Seconds int
+	Took    string
 }
 
-// phaseQueued is that of an instance that waits for a place; its status is pending.
-const phaseQueued = "queued"
+// The steps of a launch. An instance that has not waited for a place has no stepQueue.
+const (
+	stepQueue   = "queue"
+	stepNode    = "node"
+	stepPrepare = "prepare" // the image, the volumes and the network, until the containers run
+	stepStart   = "start"
+	stepOpen    = "open"
+)
 
-// steps returns the steps of a launch. Those that have not waited for a place have no such step.
-func steps(inst instance.Instance) []step {
+// stepOf returns the step that an instance is in.
+func stepOf(inst instance.Instance) string {
+	switch {
+	case inst.Reason == instance.ReasonQueued:
+		return stepQueue
+	case inst.Status == instance.StatusPending:
+		return stepNode
+	case inst.Status != instance.StatusDeploying:
+		return stepOpen
+	case inst.Started.IsZero():
+		return stepPrepare
+	}
+	return stepStart
+}
+
+// steps returns the steps of a launch, as they are at a time.
+func steps(inst instance.Instance, now time.Time) []step {
 	all := []step{
-		{Phase: string(instance.StatusPending), Label: say("Find a node")}, {Phase: string(instance.StatusDeploying), Label: say("Start")},
-		{Phase: string(instance.StatusDeployed), Label: say("Open")},
+		{Name: stepNode, Label: say("Find a node")}, {Name: stepPrepare, Label: say("Prepare")},
+		{Name: stepStart, Label: say("Start")}, {Name: stepOpen, Label: say("Open")},
 	}
-	phase := string(inst.Status)
 	if inst.Reason == instance.ReasonQueued {
-		phase = phaseQueued
-		all = slices.Insert(all, 0, step{Phase: phase, Label: say("Wait for a place")})
+		all = slices.Insert(all, 0, step{Name: stepQueue, Label: say("Wait for a place")})
 	}
-	present := slices.IndexFunc(all, func(s step) bool { return s.Phase == phase })
+	ends := map[string]time.Time{stepNode: inst.Scheduled, stepPrepare: inst.Started}
+	present := slices.IndexFunc(all, func(s step) bool { return s.Name == stepOf(inst) })
+	began := inst.Launched
 	for i := range all {
 		switch {
 		case i < present:
 			all[i].State = "done"
+			if end := ends[all[i].Name]; !end.IsZero() {
+				all[i].took(end.Sub(began))
+				began = began.Add(max(0, end.Sub(began))) // the whole second may be before
+			}
 		case i == present:
 			all[i].State = "now"
+			all[i].took(now.Sub(began))
 		default:
 			all[i].State = "next"
 		}
@@ -63,12 +94,18 @@ func steps(inst instance.Instance) []step {
 	return all
 }
 
+// took notes how long a step took, or has taken so far.
+func (s *step) took(d time.Duration) {
+	s.Timed, s.Seconds = true, int(max(0, d).Seconds())
+	s.Took = fmt.Sprintf("%d:%02d", s.Seconds/60, s.Seconds%60)
+}
+
 // StartingNotice is for an instance that is not ready yet. Browsers get a page that
 // shows its progress and opens the instance when it is ready. usual returns how long a start of
 // its template usually takes; 0 if that is not known. It is asked for pages only.
 func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Duration) Notice {
 	view := &progressView{
-		Title: say("Starting %s", inst.Template), Template: inst.Template, Steps: steps(inst), Message: inst.Message,
+		Title: say("Starting %s", inst.Template), Template: inst.Template, Steps: steps(inst, now), Message: inst.Message,
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)

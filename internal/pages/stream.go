@@ -49,6 +49,7 @@ func (p *Pages) Progress() http.Handler {
 		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
 			event := p.deps.Warnings.For(watch).Event(inst, "")
 			event.Message, _ = language.message(event.Message)
+			event.Step = stepOf(inst)
 			return event
 		})
 	})

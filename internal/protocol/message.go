@@ -32,6 +32,9 @@ type ProgressEvent struct {
 	LastActivitySource instance.Source `json:"last-activity-source,omitempty"`
 	CullAt             string          `json:"cull-at,omitempty"`
 
+	// Step is which step of its start an instance is in. Only the page that shows them sets it.
+	Step string `json:"step,omitempty"`
+
 	warning bool // the name of the event is warning
 }
 

@@ -8,14 +8,22 @@
   const elapsed = document.getElementById('elapsed');
   let queued = false; // an instance that waits for a place has not begun to start
   let began = performance.now();
+  let entered = began; // the present step
+  const since = (start) => {
+    const seconds = Math.max(0, Math.round((performance.now() - start) / 1000));
+    return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+  };
   const tick = () => {
-    const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
-    const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
-    elapsed.textContent = texts[queued ? 'Waiting for %s' : 'Launched %s ago'].replace('%s', time);
+    elapsed.textContent = texts[queued ? 'Waiting for %s' : 'Launched %s ago'].replace('%s', since(began));
+    const took = progress.querySelector('[data-state=now] .took');
+    if (took !== null && took.closest('[data-step=open]') === null) {
+      took.textContent = since(entered);
+    }
   };
   if (elapsed !== null) {
     began -= elapsed.dataset.seconds * 1000;
     queued = elapsed.dataset.queued !== undefined;
+    entered -= progress.querySelector('[data-state=now] .took').dataset.seconds * 1000;
     tick();
     setInterval(tick, 1000);
   }
@@ -23,11 +31,14 @@
   // the page pauses before the next one.
   const [navigation] = performance.getEntriesByType('navigation');
   const pause = navigation && navigation.type === 'reload' ? 2000 : 0;
-  const show = (phase) => {
+  const show = (name) => {
     let state = 'done';
     for (const item of progress.children) {
-      const current = item.dataset.phase === phase;
+      const current = item.dataset.step === name;
       if (current) {
+        if (item.dataset.state !== 'now') {
+          entered = performance.now();
+        }
         state = 'now';
         item.setAttribute('aria-current', 'step');
       } else {
@@ -71,9 +82,8 @@
         openLog();
       }
     }
-    const phase = waits ? 'queued' : step.phase;
-    if ([...progress.children].some((item) => item.dataset.phase === phase)) {
-      show(phase);
+    if ([...progress.children].some((item) => item.dataset.step === step.step)) {
+      show(step.step);
     }
     if (step.phase !== 'pending' && step.phase !== 'deploying') {
       events.close();
