@@ -168,7 +168,7 @@ func TestNotices(t *testing.T) {
 			if got := strings.Contains(w.Body.String(), `<form id="launch" method="post" action="/launch/jupyter">`); got != row.button {
 				t.Errorf("the page has a button: %t, want %t", got, row.button)
 			}
-			if got, want := strings.Contains(w.Body.String(), "http-equiv"), row.code == 503; got != want {
+			if got, want := strings.Contains(w.Body.String(), `<noscript><meta http-equiv="refresh"`), row.code == 503; got != want {
 				t.Errorf("the page reloads by itself: %t, want %t: only what is so for a moment changes", got, want)
 			}
 			retryAfter := w.Header().Get("Retry-After")

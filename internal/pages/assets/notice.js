@@ -1,10 +1,20 @@
 'use strict';
-// Shows times in the visitor's time zone and language, and tries again by itself what can
-// succeed later, while somebody looks at the page.
+// Shows times in the visitor's time zone and language, and loads or tries again by itself what
+// can succeed later, while somebody looks at the page.
 const { lang } = document.documentElement;
 const locale = navigator.languages.find((language) => language.startsWith(lang)) ?? lang;
 for (const time of document.querySelectorAll('time')) {
   time.textContent = new Date(time.dateTime).toLocaleString(locale, { dateStyle: 'long', timeStyle: 'short' });
+}
+const waits = document.getElementById('reload');
+if (waits !== null) {
+  let left = waits.dataset.seconds;
+  setInterval(() => {
+    left -= document.visibilityState === 'visible' ? 1 : 0;
+    if (left === 0) {
+      location.reload();
+    }
+  }, 1000);
 }
 (() => {
   const texts = JSON.parse(document.getElementById('texts').textContent);
