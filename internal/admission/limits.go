@@ -2,10 +2,12 @@ package admission
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // The names of the limits, as clients are told them. Those of the server are the names
@@ -49,19 +51,34 @@ type Refusal struct {
 	RetryAfter time.Duration
 }
 
+// What a Refusal says. Parts in braces are as in package instance.
+const (
+	tooManyLaunches  = "at most {max} launches an hour are allowed from one address; try again in {time}"
+	tooManyInstances = "at most {max} instances at the same time are allowed from one address; try again when one of them has ended"
+	templateIsFull   = "all places of this template are taken; try again in a minute"
+	launchesPaused   = "launches are paused at the moment; try again later"
+	// AllTaken is for launches for which there is no room at all.
+	AllTaken = "all places are taken; try again in a minute"
+)
+
+// Texts returns everything that a Refusal can say. The pages translate it.
+func Texts() []string {
+	return []string{tooManyLaunches, tooManyInstances, templateIsFull, launchesPaused, AllTaken}
+}
+
 // Error says what the limit is, in words for visitors.
 func (r *Refusal) Error() string {
 	switch r.Limit {
 	case LaunchRate:
-		return fmt.Sprintf("at most %d launches an hour are allowed from one address; try again in %s", r.Max, r.RetryAfter)
+		return instance.Fill(tooManyLaunches, "{max}", strconv.Itoa(r.Max), "{time}", r.RetryAfter.String())
 	case ClientInstances:
-		return fmt.Sprintf("at most %d instances at the same time are allowed from one address; try again when one of them has ended", r.Max)
+		return instance.Fill(tooManyInstances, "{max}", strconv.Itoa(r.Max))
 	case TemplateInstances:
-		return "all places of this template are taken; try again in a minute"
+		return templateIsFull
 	case Paused:
-		return "launches are paused at the moment; try again later"
+		return launchesPaused
 	}
-	return "all places are taken; try again in a minute"
+	return AllTaken
 }
 
 // launch is a launch as the limits count it.

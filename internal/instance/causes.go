@@ -40,7 +40,8 @@ type Cause struct {
 	Outlook Outlook
 	Fault   Fault
 	// Message is for visitors. {container}, {image} and {port} stand for the container's
-	// name and image, and for the port that should listen, {how} for how it ended.
+	// name and image, and for the port that should listen, {how} for how it ended: one of
+	// EndTexts.
 	Message string
 }
 
@@ -88,7 +89,7 @@ func causeOf(where Where, reason, text string) (Cause, bool) {
 	}
 	return Cause{
 		Where: where, Reason: wordOr(reason, "Unknown"), Outlook: Passing, Fault: FaultCluster,
-		Message: "The cluster reports a problem that this service does not know.",
+		Message: unknownProblem,
 	}, false
 }
 

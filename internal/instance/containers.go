@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -170,11 +169,11 @@ func endWords(pod *corev1.Pod, status *corev1.ContainerStatus, ended *corev1.Con
 		}
 		switch {
 		case event.Reason == "FailedPostStartHook":
-			return "was ended, because its postStart command failed"
+			return endedByPostStart
 		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Liveness probe failed"):
-			return "was ended, because its liveness probe failed"
+			return endedByLiveness
 		case event.Reason == "Unhealthy" && strings.HasPrefix(event.Message, "Startup probe failed"):
-			return "was ended, because its startup probe failed"
+			return endedByStartProbe
 		}
 	}
 	return words
@@ -186,17 +185,17 @@ func exitWords(status *corev1.ContainerStatus, ended *corev1.ContainerStateTermi
 	switch ended.Reason {
 	case "OOMKilled":
 		if limit, ok := memoryLimit(status); ok {
-			return fmt.Sprintf("ran out of memory (limit %s)", limit), false
+			return Fill(overMemoryLimit, "{limit}", limit), false
 		}
-		return "ran out of memory", false
+		return outOfMemory, false
 	case "StartError", "ContainerCannotRun":
-		return "could not be started", false
+		return couldNotStart, false
 	case "ContainerStatusUnknown", "Unknown":
-		return "was lost by its node", false
+		return lostByNode, false
 	case "RestartingAllContainers":
-		return "was ended, so that all containers start again", false
+		return endedForAll, false
 	}
-	return fmt.Sprintf("exited with code %d", ended.ExitCode), true
+	return Fill(exitedWithCode, "{code}", strconv.Itoa(int(ended.ExitCode))), true
 }
 
 func memoryLimit(status *corev1.ContainerStatus) (string, bool) {
@@ -235,7 +234,7 @@ func restartsOf(pod *corev1.Pod, warnings []*corev1.Event) (restarts int32, reas
 	if ended := lastEnd(serving); ended != nil {
 		return restarts, endWords(pod, serving, ended, warnings)
 	}
-	return restarts, "ended"
+	return restarts, hasEnded
 }
 
 // restartMessage tells the visitor of a deployed instance of its restarts.
@@ -244,9 +243,9 @@ func restartMessage(restarts int32, reason string) string {
 	case 0:
 		return ""
 	case 1:
-		return fmt.Sprintf("The application was started again: it %s. Files outside volumes are gone.", reason)
+		return Fill(restartedOnce, "{how}", reason)
 	}
-	return fmt.Sprintf("The application was started again %d times: the last time, it %s. Files outside volumes are gone.", restarts, reason)
+	return Fill(restartedOften, "{times}", strconv.Itoa(int(restarts)), "{how}", reason)
 }
 
 // WasReady reports whether a pod may have been Ready before. The kubelet writes the start

@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -46,7 +45,7 @@ func Failure(pod *corev1.Pod) (reason, detail string) {
 
 // completed is the finding of an application that ended by itself. ended can be nil.
 func completed(pod *corev1.Pod, ended *corev1.ContainerStateTerminated) finding {
-	f := finding{status: StatusDeleted, reason: ReasonCompleted, message: "The application ended by itself."}
+	f := finding{status: StatusDeleted, reason: ReasonCompleted, message: endedByItself}
 	if ended != nil {
 		f.detail = Clip(withoutSecrets(pod, ended.Message))
 	}
@@ -68,7 +67,7 @@ func failedByEnd(pod *corev1.Pod, ended *corev1.ContainerStateTerminated, reason
 	f := failed(reason, message, endDetail(pod, ended), endFault(pod, ended), at)
 	f.output = LastOutput(pod, ended)
 	if f.fault == FaultChance {
-		f.message += " If it ends again, tell the author of the template."
+		f.message += " " + tellIfAgain
 	}
 	return f
 }
@@ -110,7 +109,7 @@ func phaseFailed(pod *corev1.Pod, warnings []*corev1.Event) finding {
 	if cause, detail, found := disruption(pod); found {
 		return failed(cause.Reason, cause.Message, detail, cause.Fault, endTime(pod))
 	}
-	return failed("Failed", "The instance ended, and the cluster does not say why.", "", FaultChance, endTime(pod))
+	return failed("Failed", endNotSaid, "", FaultChance, endTime(pod))
 }
 
 // helperEnded returns the finding of a pod that can never be Ready again, because a
@@ -123,7 +122,7 @@ func helperEnded(pod *corev1.Pod, warnings []*corev1.Event) (f finding, over boo
 			continue
 		}
 		ended := status.State.Terminated
-		message := fmt.Sprintf("Container %s %s, and without it the instance is not ready.", status.Name, endWords(pod, status, ended, warnings))
+		message := sentence(helperHasEnded, pod, status, endWords(pod, status, ended, warnings))
 		return failedByEnd(pod, ended, ReasonHelperEnded, message, ended.FinishedAt.Time), true
 	}
 	return finding{}, false

@@ -123,7 +123,7 @@ func visible(r rune) rune {
 }
 
 // beforeLastOutput stands between the sentences of a message and the last output of a container.
-const beforeLastOutput = " The container's last output:\n"
+const beforeLastOutput = " " + LastOutputFollows + "\n"
 
 // withLastOutput adds to a message the last output of a container.
 func withLastOutput(message, output string) string {

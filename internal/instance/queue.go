@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -96,13 +95,13 @@ func Lived(pod *corev1.Pod, now time.Time) time.Duration {
 
 // queued is the finding of an instance that waits for a place.
 func queued() finding {
-	return finding{status: StatusPending, reason: ReasonQueued, message: "Waiting for a free place."}
+	return finding{status: StatusPending, reason: ReasonQueued, message: waitingForPlace}
 }
 
 // QueuedMessage says how many launches get a place before that of an instance.
 func QueuedMessage(ahead int) string {
 	if ahead == 0 {
-		return "Waiting for a free place: the next one is yours."
+		return nextPlace
 	}
-	return fmt.Sprintf("Waiting for a free place: %d before you.", ahead)
+	return Fill(placesBefore, "{ahead}", strconv.Itoa(ahead))
 }

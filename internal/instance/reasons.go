@@ -1,5 +1,7 @@
 package instance
 
+import "time"
+
 // Source says what the last activity of an instance was.
 type Source string
 
@@ -39,6 +41,24 @@ type End struct {
 	Reason          EndReason
 	Message, Detail string
 	Fault           Fault
+}
+
+// IdleMessage is the message of an instance that ended as EndCulled: how long it was not used, and
+// its cull timeout.
+func IdleMessage(idle, timeout time.Duration) string {
+	return Fill(notUsed, "{time}", idle.String(), "{timeout}", timeout.String())
+}
+
+// AgeMessage is the message of an instance that ended as EndExpired: how long it lived, and its max
+// age.
+func AgeMessage(lived, maxAge time.Duration) string {
+	return Fill(tooOld, "{time}", lived.String(), "{age}", maxAge.String())
+}
+
+// AbandonedMessage is the message of an instance that ended as EndAbandoned: for how long nobody
+// asked about it.
+func AbandonedMessage(silent time.Duration) string {
+	return Fill(notWaited, "{time}", silent.String())
 }
 
 // Reasons of an Instance that this service gives. All others are EndReasons, or come

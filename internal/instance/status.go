@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -97,11 +96,11 @@ func deployed(pod *corev1.Pod, warnings []*corev1.Event, silent bool) finding {
 // timedOut is the finding of an instance that was not ready in time. It says what the
 // launch was last waiting for, or doing.
 func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding {
-	message := fmt.Sprintf("The application was not ready within %s.", startTimeout)
+	message := Fill(notReadyInTime, "{time}", startTimeout.String())
 	fault := trouble.fault
 	if fault == "" {
 		fault = FaultChance
-		message += " Its last step was:"
+		message += " " + lastStepWas
 	}
 	message += " " + trouble.message
 	f := failed(ReasonStartTimeout, message, trouble.detail, fault, at)
@@ -112,7 +111,7 @@ func timedOut(trouble trouble, startTimeout time.Duration, at time.Time) finding
 // deleting is the finding of a pod that is being deleted. The cluster says why it does
 // so itself.
 func deleting(pod *corev1.Pod) finding {
-	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: "The instance is being deleted."}
+	f := finding{status: StatusDeleted, reason: ReasonDeleting, message: beingDeleted}
 	if cause, detail, found := disruption(pod); found {
 		f.message, f.detail, f.fault = cause.Message, detail, cause.Fault
 	}
@@ -125,7 +124,7 @@ func Disrupted(pod *corev1.Pod) End {
 	if cause, detail, found := disruption(pod); found {
 		return End{Reason: EndGone, Message: cause.Message, Detail: detail, Fault: cause.Fault}
 	}
-	return End{Reason: EndGone, Message: "The pod was deleted from outside this service."}
+	return End{Reason: EndGone, Message: deletedOutside}
 }
 
 // disruption returns why the cluster, and not this service, deletes or has ended a pod.

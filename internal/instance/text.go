@@ -38,21 +38,21 @@ func detailOf(reason, text string) string {
 	return Clip(strings.TrimSuffix(reason+": "+strings.TrimSpace(text), ": "))
 }
 
-// sentence fills in what a Cause says about a container of a pod. how says how it ended;
+// sentence fills in what a text says about a container of a pod. how says how it ended;
 // it is "" if it did not.
 func sentence(text string, pod *corev1.Pod, container *corev1.ContainerStatus, how string) string {
-	return strings.NewReplacer("{port}", PodPort(pod), "{container}", container.Name, "{image}", Clip(container.Image), "{how}", how).Replace(text)
+	return Fill(text, "{port}", PodPort(pod), "{container}", container.Name, "{image}", Clip(container.Image), "{how}", how)
 }
 
 // advice says what a visitor can do, by who can mend a failure.
 func advice(fault Fault) string {
 	switch fault {
 	case FaultTemplate:
-		return "Launching again will not help: tell the author of the template."
+		return launchingWillNotHelp
 	case FaultCluster:
-		return "Try again later, or tell the operator of this service."
+		return tryAgainLater
 	case FaultVisitor, FaultChance:
-		return "Launch a new one."
+		return launchNewOne
 	}
 	return ""
 }

@@ -1,8 +1,8 @@
 package instance
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,7 +62,7 @@ func schedulingTrouble(pod *corev1.Pod, warnings []*corev1.Event) trouble {
 		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
 	if scheduled == nil || scheduled.Status == corev1.ConditionTrue || scheduled.Reason == "" {
-		return trouble{message: "Waiting for a node."}
+		return trouble{message: waitingForNode}
 	}
 	cause, _ = causeOf(WhereScheduling, scheduled.Reason, scheduled.Message)
 	return trouble{reason: scheduled.Reason, message: cause.Message, detail: detailOf(scheduled.Reason, scheduled.Message), fault: cause.Fault}
@@ -94,7 +94,7 @@ func containerTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings 
 	cause, text, since := worstSaid(pod, status.Name, reason, cause, text, warnings)
 	message := sentence(cause.Message, pod, status, "")
 	if cause.Outlook == Backoff {
-		message += " The node tries again."
+		message += " " + nodeTriesAgain
 	}
 	return trouble{
 		reason: cause.Reason, message: message, detail: detailOf(reason, text),
@@ -138,20 +138,20 @@ func crashTrouble(pod *corev1.Pod, status *corev1.ContainerStatus, warnings []*c
 	if ended == nil || status.State.Running != nil && status.Ready && !final || ended.ExitCode == 0 && isInit(pod, status.Name) {
 		return trouble{}
 	}
-	words := fmt.Sprintf("container %s %s", status.Name, endWords(pod, status, ended, warnings))
-	if times > 1 {
-		words += fmt.Sprintf(", %d times", times)
-	}
-	message := "The application ended and is started again: "
+	text, often := endedAndRestarts, endedAndRestartsOften
 	serving := servingStatus(pod)
 	switch {
 	case final:
-		message = "The application does not start: "
+		text, often = doesNotStart, doesNotStartOften
 	case serving == nil || serving.Name != status.Name:
-		message = "The application waits for another container that ended and is started again: "
+		text, often = waitsForOther, waitsForOtherOften
 	}
+	if times > 1 {
+		text = Fill(often, "{times}", strconv.Itoa(int(times)))
+	}
+	message := sentence(text, pod, status, endWords(pod, status, ended, warnings))
 	return trouble{
-		reason: "CrashLoopBackOff", message: message + words + ".", detail: endDetail(pod, ended), output: LastOutput(pod, ended),
+		reason: "CrashLoopBackOff", message: message, detail: endDetail(pod, ended), output: LastOutput(pod, ended),
 		fault: endFault(pod, ended), final: final, since: ended.FinishedAt.Time,
 	}
 }
@@ -170,7 +170,7 @@ func startingTrouble(pod *corev1.Pod, warnings []*corev1.Event, now time.Time) t
 	if event, cause := lastWarning(WhereStarting, pod, warnings, func(*corev1.Event) bool { return true }); event != nil {
 		return trouble{reason: event.Reason, message: cause.Message, detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
-	return trouble{message: "Preparing the pod on its node."}
+	return trouble{message: preparingPod}
 }
 
 // runningTrouble says why a pod is not Ready whose application runs: its node does not
@@ -197,9 +197,9 @@ func runningTrouble(pod *corev1.Pod, serving *corev1.ContainerStatus, warnings [
 		return trouble{reason: event.Reason, message: sentence(cause.Message, pod, status, ""), detail: detailOf(event.Reason, event.Message), fault: cause.Fault}
 	}
 	if serving.Ready {
-		return trouble{message: "Waiting for the rest of the instance."}
+		return trouble{message: waitingForRest}
 	}
-	return trouble{message: "Starting the application."}
+	return trouble{message: startingApplication}
 }
 
 // creatingMessage says what a pod with a sandbox is doing: the kubelet says
@@ -209,12 +209,12 @@ func creatingMessage(pod *corev1.Pod) string {
 	for _, status := range ContainerStatuses(pod) {
 		if waiting := status.State.Waiting; waiting != nil && (waiting.Reason == "ContainerCreating" || waiting.Reason == "PodInitializing") {
 			if waiting.Reason == "PodInitializing" && initRuns(pod) {
-				return "Preparing the application."
+				return preparingApplication
 			}
-			return fmt.Sprintf("Fetching the image %s, unless the node has it.", Clip(status.Image))
+			return Fill(fetchingImage, "{image}", Clip(status.Image))
 		}
 	}
-	return "Preparing the pod on its node."
+	return preparingPod
 }
 
 func initRuns(pod *corev1.Pod) bool {

@@ -2,7 +2,6 @@ package lifetime
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -89,12 +88,12 @@ func (r Rules) judgeAlive(pod *corev1.Pod, now time.Time, held bool) Verdict {
 	case reason == instance.EndExpired:
 		age := r.MaxAgeOf(pod)
 		lived := (now.Sub(at) + age).Round(time.Second)
-		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Launched %s ago; its max age is %s.", lived, age)}
+		return Verdict{Action: End, Reason: reason, Message: instance.AgeMessage(lived, age)}
 	case reason == instance.EndAbandoned:
-		return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("It waited for a free place, and nobody asked about it for %s.", now.Sub(last).Round(time.Second))}
+		return Verdict{Action: End, Reason: reason, Message: instance.AbandonedMessage(now.Sub(last).Round(time.Second))}
 	}
 	idle := now.Sub(r.idleSince(pod, last)).Round(time.Second)
-	return Verdict{Action: End, Reason: reason, Message: fmt.Sprintf("Not used for %s; its cull timeout is %s.", idle, r.CullTimeoutOf(pod))}
+	return Verdict{Action: End, Reason: reason, Message: instance.IdleMessage(idle, r.CullTimeoutOf(pod))}
 }
 
 // judgeFailed ends an instance that has been failed for FailedRetention.

@@ -104,7 +104,7 @@ func AnswerFor(err error) *Error {
 	case errors.Is(err, podtemplate.ErrUnavailable):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: typeRegistryError, RetryAfter: retryShortly,
-			Message: podtemplate.ErrUnavailable.Error() + "; try again shortly",
+			Message: noRegistryText(),
 		}
 	case errors.Is(err, launch.ErrNoRecord):
 		return &Error{Code: http.StatusNotFound, Type: typeNoRecord, Message: err.Error()}
@@ -122,12 +122,12 @@ func AnswerFor(err error) *Error {
 	case errors.Is(err, launch.ErrBusy):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly,
-			Message: "too many instances are being launched at the moment; try again shortly",
+			Message: busyText,
 		}
 	case errors.Is(err, launch.ErrCapacity):
 		return &Error{
 			Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryWhenFull,
-			Message: "all places are taken; try again in a minute",
+			Message: admission.AllTaken,
 		}
 	case errors.As(err, &template):
 		return &Error{
@@ -138,7 +138,7 @@ func AnswerFor(err error) *Error {
 	// All other errors are the API server's: it is away, overloaded or refuses.
 	return &Error{
 		Code: http.StatusServiceUnavailable, Type: TypeBadKubeRequest, RetryAfter: retryShortly,
-		Message: "the cluster does not accept requests at the moment; try again shortly",
+		Message: noClusterText,
 	}
 }
 

@@ -47,7 +47,7 @@ func NewProgressEvent(inst instance.Instance, location string) ProgressEvent {
 	}
 	if inst.Status == instance.StatusDeployed {
 		// A deployed instance may have no message, but people read nothing else of an event.
-		event.Message, event.Location = cmp.Or(inst.Message, "Ready."), location
+		event.Message, event.Location = cmp.Or(inst.Message, readyText), location
 	}
 	event.LastActivity, event.LastActivitySource, event.CullAt = activityOf(inst)
 	return event
@@ -83,9 +83,9 @@ func (w Warnings) Of(inst instance.Instance) (message string, warns bool) {
 	if w.Before == 0 || inst.Status != instance.StatusDeployed || inst.CullAt.IsZero() {
 		return inst.Message, false
 	}
-	since, message := inst.LastActivity, "The instance will be deleted soon if it is not used."
+	since, message := inst.LastActivity, idleWarning
 	if inst.Expires() {
-		since, message = inst.Launched, "The instance will be deleted soon, because its time is up."
+		since, message = inst.Launched, ageWarning
 	}
 	before := min(w.Before, inst.CullAt.Sub(since)/2)
 	if w.Now().Before(inst.CullAt.Add(-before)) {
