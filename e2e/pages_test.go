@@ -75,7 +75,7 @@ func TestPagesAfterTheCull(t *testing.T) {
 	instance.AwaitEnd(t, harness.StartTimeout+removalMargin, "Culled")
 	b.open(b.address())
 	assert.Equal(t, "echo-short was closed because it was not used", b.text("h1"))
-	assert.Contains(t, b.text("dl"), "cull timeout is 6s")
+	assert.Contains(t, b.text("dl"), "cull timeout is 6 seconds")
 	b.screenshot("culled")
 	b.wantAccessible()
 	b.click("button")

@@ -26,8 +26,8 @@ type phrase struct {
 
 func say(english string, args ...any) phrase { return phrase{english, args} }
 
-// quote is a phrase that is a text of package instance, or an error, which is translated if its
-// translation is known.
+// quote is a phrase that is the message of an instance or of an error. Those of its sentences are
+// translated that this service says; see messages.
 func quote(text string) phrase { return say(quoted, text) }
 
 // quoted is the format of quote.
@@ -38,15 +38,8 @@ func (p phrase) String() string { return english.text(p) }
 
 // language is a language of our pages.
 type language struct {
-	tag      string            // as in RFC 5646
-	texts    map[string]string // by the English text; nil for English
-	messages []messagePattern  // of the texts of package instance that have arguments
-}
-
-// messagePattern finds the arguments of a text, which was made by its format.
-type messagePattern struct {
-	english string
-	pattern *regexp.Regexp
+	tag   string            // as in RFC 5646
+	texts map[string]string // by the English text; nil for English
 }
 
 // english is the language in which everything is said.
@@ -64,12 +57,6 @@ func (f files) language(tag string) (*language, error) {
 			}
 		}
 	}
-	for _, text := range messages() {
-		if strings.Contains(text, "%s") {
-			pattern := strings.ReplaceAll(regexp.QuoteMeta(text), "%s", "(.+)")
-			l.messages = append(l.messages, messagePattern{text, regexp.MustCompile("^" + pattern + "$")})
-		}
-	}
 	return l, nil
 }
 
@@ -83,26 +70,23 @@ func (l *language) add(text string) error {
 		if !slices.Equal(verbs.FindAllString(text, -1), verbs.FindAllString(english, -1)) {
 			return fmt.Errorf("%q must have the same %%s and %%d, in the same order, as %q", text, english)
 		}
+		if want := partsOf(english); !slices.Equal(partsOf(text), want) {
+			return fmt.Errorf("%q must have the same parts, in any order, as %q: %s", text, english, strings.Join(want, ", "))
+		}
 	}
 	maps.Copy(l.texts, texts)
 	return nil
 }
 
+// partsOf returns the parts of a text, such as {image}, in the order of their names.
+func partsOf(text string) []string {
+	found := parts.FindAllString(text, -1)
+	slices.Sort(found)
+	return found
+}
+
 // verbs matches what stands for an argument in a format.
 var verbs = regexp.MustCompile(`%.?`)
-
-// messages are the texts of package instance that starting and running instances have most often.
-// All others stay in English.
-func messages() []string {
-	return []string{
-		"Waiting for a node.", "Preparing the pod on its node.", "Preparing the application.", "Starting the application.",
-		"Fetching the image %s, unless the node has it.", "Waiting for the rest of the instance.", "Ready.",
-		"Waiting for a free place.", "Waiting for a free place: the next one is yours.", "Waiting for a free place: %s before you.",
-		"The instance will be deleted soon if it is not used.", "The instance will be deleted soon, because its time is up.",
-		"Not used for %s; its cull timeout is %s.", "Launched %s ago; its max age is %s.", "Stopped by request.",
-		"The application ended by itself.", "The instance is being deleted.", "The pod was deleted from outside this service.",
-	}
-}
 
 // text returns a phrase, or an English text of ours, in the language. Numbers and other texts stay
 // as they are.
@@ -130,36 +114,22 @@ func isPhrase(v any) bool { _, is := v.(phrase); return is }
 
 func (l *language) translate(english string) string { return cmp.Or(l.texts[english], english) }
 
-// message translates a text of package instance. known is false if it stays in English.
-func (l *language) message(text string) (translated string, known bool) {
-	if translated, known := l.texts[text]; known || l.texts == nil {
-		return cmp.Or(translated, text), true
-	}
-	for _, m := range l.messages {
-		if found := m.pattern.FindStringSubmatch(text); found != nil {
-			args := make([]any, len(found)-1)
-			for i := range args {
-				args[i] = found[i+1]
-			}
-			return fmt.Sprintf(l.translate(m.english), args...), true
-		}
-	}
-	return text, false
-}
-
-// html returns a text as HTML. One that stays in English is marked as such, for those to whom it
-// is read out.
+// html returns a text as HTML. What stays in English of a message is marked as such, for those to
+// whom it is read out.
 func (l *language) html(said any) template.HTML {
-	english := false
-	if p, is := said.(phrase); is && p.english == quoted {
-		_, known := l.message(fmt.Sprint(p.args...))
-		english = !known
+	p, is := said.(phrase)
+	if !is || p.english != quoted {
+		return template.HTML(template.HTMLEscapeString(l.text(said)))
 	}
-	escaped := template.HTMLEscapeString(l.text(said))
-	if english {
-		escaped = `<span lang="en">` + escaped + "</span>"
+	var all []string
+	for _, piece := range l.pieces(fmt.Sprint(p.args...)) {
+		escaped := template.HTMLEscapeString(piece.text)
+		if piece.english {
+			escaped = `<span lang="en">` + escaped + "</span>"
+		}
+		all = append(all, escaped)
 	}
-	return template.HTML(escaped)
+	return template.HTML(strings.Join(all, " "))
 }
 
 // markup returns an English text of ours in the language, with arguments that are HTML, or are

@@ -100,7 +100,8 @@ func said(t *testing.T, file *ast.File) (texts []string) {
 	return texts
 }
 
-// Every language has every text, and no other, with the same arguments in the same order.
+// Every language has every text, and no other, with the same arguments in the same order, and the
+// same parts. So a new cause of a failure has to be translated.
 func TestLanguagesAreComplete(t *testing.T) {
 	want := phrases(t)
 	if len(want) < 100 || len(ownSite().languages) != 7 {
@@ -113,6 +114,10 @@ func TestLanguagesAreComplete(t *testing.T) {
 				t.Errorf("assets/language.%s.json lacks %q", l.tag, text)
 			case !slices.Equal(verbs.FindAllString(translated, -1), verbs.FindAllString(text, -1)):
 				t.Errorf("assets/language.%s.json: %q has not the arguments of %q", l.tag, translated, text)
+			case !slices.Equal(partsOf(translated), partsOf(text)):
+				t.Errorf("assets/language.%s.json: %q has not the parts of %q", l.tag, translated, text)
+			case strings.HasSuffix(translated, " ") || strings.HasPrefix(translated, " "):
+				t.Errorf("assets/language.%s.json: %q is not trimmed", l.tag, translated)
 			}
 		}
 		for text := range l.texts {

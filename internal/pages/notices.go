@@ -92,7 +92,7 @@ func (n *Notice) setFailure(inst instance.Instance) {
 
 // failureText says why an instance failed. Its message says what a visitor can do.
 func failureText(inst instance.Instance) string {
-	return cmp.Or(inst.Message, "This instance did not start, or it broke down.")
+	return cmp.Or(inst.Message, unexplained)
 }
 
 // offerLaunch adds a button that launches another instance, unless that would fail in

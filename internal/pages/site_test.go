@@ -90,6 +90,7 @@ func TestLoadErrors(t *testing.T) {
 		{"a style that is not there", "layout.html", `{{style "other.css"}}`, []string{"other.css"}},
 		{"no translations", "language.de.json", "[]", []string{"language.de.json"}},
 		{"a translation without its argument", "language.de.json", `{"%s failed": "kaputt"}`, []string{"language.de.json", "kaputt", "%s failed"}},
+		{"a translation without its part", "language.de.json", `{"The image {image} cannot be downloaded.": "Das {bild} fehlt."}`, []string{"language.de.json", "{bild}", "same parts", "{image}"}},
 		{"English", "language.en.json", "{}", []string{"language.en.json", "other languages than English"}},
 		{"no text", "start.html", "\xff", []string{"start.html is no text in UTF-8"}},
 		{"the end of its element", "style.css", "a{} </STYLE><script>", []string{"style.css must not have the end tag"}},
