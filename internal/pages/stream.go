@@ -48,7 +48,10 @@ func (p *Pages) Progress() http.Handler {
 		}
 		protocol.StreamEvents(w, r, p.deps.Instances, id, watch, p.deps.Draining, func(inst instance.Instance) protocol.ProgressEvent {
 			event := p.deps.Warnings.For(watch).Event(inst, "")
-			event.Message, _ = language.message(event.Message)
+			known := true
+			if event.Message, known = language.message(event.Message); !known {
+				event.Lang = english.tag
+			}
 			event.Step = stepOf(inst)
 			return event
 		})

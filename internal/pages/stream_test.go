@@ -2,11 +2,17 @@ package pages
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // The log of a start begins at once, so that no proxy on the way waits, and ends with an event. One
@@ -42,5 +48,31 @@ func TestLogStream(t *testing.T) {
 	}
 	if w, _ := stream(t.Context(), nil); w.Code != http.StatusNotFound {
 		t.Errorf("without logs, it got %d", w.Code)
+	}
+}
+
+// The stream of a page is in its language, and says if a message is not.
+func TestStreamIsTranslated(t *testing.T) {
+	pod := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.StartingWith("InvalidImageName", ""))
+	for _, row := range []struct {
+		object       runtime.Object
+		german, lang string
+	}{
+		{pod, "Der Name des Images ist nicht gültig: jupyter:1. Ein neuer Start hilft nicht: Sag es dem Autor der Vorlage.", ""},
+		{kubetest.Tombstone(pod, instance.EndGone, "A later version said this."), "A later version said this.", "en"},
+	} {
+		world := kubetest.NewWorld(kubetest.ClockAt(kubetest.Noon), nil, row.object)
+		p := New(Deps{Instances: world, Draining: t.Context(), Log: kubetest.NoLog()})
+		for _, tag := range []string{"de", "en"} {
+			body := serve(p.Progress(), "GET", ProgressPrefix+kubetest.ID(1), "", "Accept-Language", tag).Body.String()
+			_, data, _ := strings.Cut(body, "data: ")
+			var event protocol.ProgressEvent
+			if err := json.Unmarshal([]byte(strings.TrimSpace(data)), &event); err != nil {
+				t.Fatalf("%q: %v", body, err)
+			}
+			if tag == "de" && (event.Message != row.german || event.Lang != row.lang) || tag == "en" && event.Lang != "" {
+				t.Errorf("in %s the message is %q, in %q", tag, event.Message, event.Lang)
+			}
+		}
 	}
 }

@@ -14,6 +14,9 @@ type ProgressEvent struct {
 	Phase instance.Status `json:"phase"`
 	// Message is a sentence for people.
 	Message string `json:"message"`
+	// Lang is the language of Message, if it is not that of the page which reads the stream:
+	// only the pages set it.
+	Lang string `json:"lang,omitempty"`
 	// Reason says in one word why an instance failed or ended.
 	Reason string `json:"reason,omitempty"`
 	// Fault says who can mend a failure, or what delays a start.

@@ -74,6 +74,7 @@
   events.addEventListener('progress', (event) => {
     const step = JSON.parse(event.data);
     message.textContent = step.message;
+    message.lang = step.lang ?? document.documentElement.lang;
     const waits = step.reason === 'Queued';
     if (queued && !waits) {
       queued = false;

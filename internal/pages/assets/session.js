@@ -54,6 +54,7 @@
     const text = event.type === 'warning' || state.message !== texts['Ready.'] ? state.message : '';
     if (message.textContent !== text) { // or it is read out again
       message.textContent = text;
+      message.lang = state.lang ?? lang;
     }
     message.classList.toggle('warning', event.type === 'warning');
     if (left !== null && state['cull-at'] !== undefined) {
