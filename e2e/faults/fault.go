@@ -133,16 +133,7 @@ func (w *World) Run(ctx context.Context, fault Fault, random *rand.Rand) (o Outc
 		}
 	}
 	undone := time.Now()
-	if fault.Forgets {
-		w.Load.forgets.Store(&span{began, undone})
-	}
-	if fault.Unsure {
-		w.Load.unsure.Store(&unsure{began, undone, fault.Away, fault.Blind})
-	}
-	mended := undone
-	if !w.mended.IsZero() {
-		mended = w.mended
-	}
+	mended := w.undone(fault, began, undone)
 	well, err := w.awaitWell(ctx, mended, undone.Add(fault.Within+quiet))
 	if err != nil {
 		w.Ledger.Complain("it was not well after %s: %v", fault.Within, err)
@@ -170,6 +161,20 @@ func (w *World) expect(fault Fault, began time.Time) (end func()) {
 		w.Load.forgets.Store(&span{first: began})
 	}
 	return func() { w.Load.unsure.Store(nil) } // what was forgotten stays so
+}
+
+// undone tells the load that a fault is over, and returns since when all should be well.
+func (w *World) undone(fault Fault, began, undone time.Time) (mended time.Time) {
+	if fault.Forgets {
+		w.Load.forgets.Store(&span{began, undone})
+	}
+	if fault.Unsure {
+		w.Load.unsure.Store(&unsure{began, undone, fault.Away, fault.Blind})
+	}
+	if w.mended.IsZero() {
+		return undone
+	}
+	return w.mended
 }
 
 // awaitWell waits until nothing has failed for a while after a time, and both replicas are

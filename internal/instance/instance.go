@@ -70,8 +70,8 @@ type Instance struct {
 	// last of its containers started, to the second; zero before that, and once it has started.
 	Scheduled, Started time.Time
 
-	Ended    time.Time // when the instance was deleted; zero while there is a pod
-	Address  string    // host:port at which the application listens; empty unless deployed
+	Ended   time.Time // when the instance was deleted; zero while there is a pod
+	Address string    // host:port at which the application listens; empty unless deployed
 	// LastActivity is when the instance was last used according to its pod, and
 	// Source is how. They and CullAt are set by package lifetime, and are zero for an
 	// instance that has failed or ended, or whose pod has no valid time.
