@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
@@ -22,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/looks"
 )
 
 const (
@@ -52,7 +52,7 @@ func openBrowser(t *testing.T) *browser {
 	require.NoError(t, err, "the page tests need Chromium: apt-get install chromium")
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.NoDefaultBrowserCheck, chromedp.WindowSize(1100, 800),
+		chromedp.NoDefaultBrowserCheck, chromedp.WindowSize(1280, 800),
 		chromedp.Flag("host-resolver-rules", "MAP binder.test 127.0.0.1, MAP frames.test 127.0.0.1, MAP course.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 	}
 	for _, flag := range []string{
@@ -181,41 +181,32 @@ func (b *browser) await(within time.Duration, expression string) {
 	}
 }
 
-// wantAccessible checks the present page with axe-core, in both themes, with all of it shown.
+// wantAccessible checks the present page with axe-core, with all of it shown, in every look. It
+// must be no wider than its window.
 func (b *browser) wantAccessible() {
 	b.t.Helper()
 	require.NoError(b.t, installFrontends())
 	axe, err := os.ReadFile(filepath.Join(frontends, "axe-core", "axe.min.js"))
 	require.NoError(b.t, err)
-	for _, scheme := range []string{"dark", "light"} {
-		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		found := eval[string](b, string(axe)+`;
-			document.querySelectorAll('details').forEach((details) => { details.open = true; });
-			axe.run().then((all) => all.violations.map((v) => v.help + ': ' + v.nodes.map((n) => n.target.join(' ')).join(', ')).join('\n'))`)
-		assert.Empty(b.t, found, "%s, %s", b.address(), scheme)
-	}
+	problems, err := looks.Problems(b.ctx, string(axe))
+	require.NoError(b.t, err)
+	assert.Empty(b.t, strings.Join(problems, "\n"), b.address())
 }
 
-// screenshot saves screenshots of the page in light and dark mode, at desktop and
-// phone size.
+// screenshot saves screenshots of the page in every look. Those in docs/pictures have the same
+// names.
 func (b *browser) screenshot(name string) {
 	b.t.Helper()
-	capture := func(suffix, scheme string, size chromedp.Action[chromedp.Void]) {
+	capture := func(suffix, theme string, window looks.Window) {
 		b.t.Helper()
-		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		b.do(size)
+		require.NoError(b.t, looks.Show(b.ctx, window, theme))
 		picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		require.NoError(b.t, err)
 		require.NoError(b.t, os.MkdirAll(screenshotDir, 0o755))
 		require.NoError(b.t, os.WriteFile(filepath.Join(screenshotDir, name+suffix+".png"), picture, 0o644))
 	}
-	desk, phone := chromedp.EmulateViewport(1100, 700), chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile)
-	capture("-dark", "dark", desk)
-	capture("-phone-dark", "dark", phone)
-	capture("-phone", "light", phone)
-	capture("", "light", desk)
+	capture("-dark", looks.Dark, looks.Desk())
+	capture("-phone-dark", looks.Dark, looks.Phone())
+	capture("-phone", looks.Light, looks.Phone())
+	capture("", looks.Light, looks.Desk())
 }
