@@ -261,6 +261,38 @@ func hasHeading(page, anchor string) bool {
 	return false
 }
 
+// The pictures in docs/pages.md are screenshots that end-to-end tests take by these names, and
+// docs/pictures has no others.
+func TestPicturesAreTaken(t *testing.T) {
+	tests, err := filepath.Glob("e2e/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := map[string]bool{}
+	for _, path := range tests {
+		for _, match := range regexp.MustCompile(`b\.screenshot\("([a-z-]+)"\)`).FindAllStringSubmatch(readDoc(t, path), -1) {
+			for _, look := range []string{"", "-dark", "-phone", "-phone-dark"} {
+				taken[match[1]+look] = true
+			}
+		}
+	}
+	shown := matches(t, "docs/pages.md", `\(pictures/([a-z-]+)\.png\)`)
+	for _, name := range shown {
+		if !taken[name] {
+			t.Errorf("no test takes the screenshot %s, which docs/pages.md shows", name)
+		}
+	}
+	files, err := filepath.Glob("docs/pictures/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !slices.Contains(shown, strings.TrimSuffix(filepath.Base(file), ".png")) {
+			t.Errorf("docs/pages.md does not show %s", file)
+		}
+	}
+}
+
 func TestREADMEIsShort(t *testing.T) {
 	if lines := strings.Count(readDoc(t, "README.md"), "\n"); lines > 150 {
 		t.Errorf("README.md has %d lines: it may have 150, the rest belongs in docs", lines)

@@ -64,12 +64,19 @@ func TestCompletedInstanceEnds(t *testing.T) {
 func TestCrashedInstanceFails(t *testing.T) {
 	t.Parallel()
 	instance := suite.Launch(t, "echo-once", harness.LongTimeout).AwaitDeployed(t)
+	b := openBrowser(t) // now: a failed instance does not stay for long
 	visit(t, http.MethodGet, instance.URL("/exit?code=3"), nil)
 	status := instance.AwaitStatus(t, removalMargin, "failed")
 	assert.Contains(t, status.Message, "container app exited with code 3")
 	assert.Contains(t, status.Message, "The container's last output:\necho: /user/[id]/exit asks it to exit")
 	assert.Equal(t, "Error", status.Reason)
 	assert.Empty(t, status.Location)
+	b.open(browserHost + "/user/" + instance.ID + "/")
+	b.awaitHeading("echo-once failed")
+	assert.Contains(t, b.text("pre"), "asks it to exit")
+	b.screenshot("failed")
+	b.wantAccessible()
+	b.wantNoPageErrors()
 	instance.AwaitEnd(t, harness.FailedRetention+removalMargin, "Failed")
 }
 

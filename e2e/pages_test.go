@@ -103,7 +103,7 @@ func TestPagesWhileStarting(t *testing.T) {
 	instance.AwaitStatus(t, harness.StartTimeout+removalMargin, "failed")
 	b.await(pageWait, `document.querySelector('h1').textContent === 'echo-late failed'`)
 	assert.Contains(t, b.text("dl"), "StartTimeout")
-	b.screenshot("failed")
+	b.screenshot("failed-to-start")
 	b.wantAccessible()
 	pause(b.ctx, 3*time.Second)
 	assert.Equal(t, loads+1, b.loadCount(), "documents loaded")

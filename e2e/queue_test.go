@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -26,35 +28,57 @@ func TestQueue(t *testing.T) {
 		made.Annotations["binder-project.org/max-instances"] = "1"
 	})
 	first := suite.Launch(t, template, harness.LongTimeout).AwaitDeployed(t)
-	b := openBrowser(t)
-	b.open(trustedHost + "/launch/" + template)
-	b.await(pageWait, `document.getElementById('message')?.textContent === 'Waiting for a free place: the next one is yours.'`)
-	second := b.awaitInstance(template, "/")
+	second := suite.Launch(t, template, harness.LongTimeout)
+	awaitPlace(t, second, "Waiting for a free place: the next one is yours.")
 	third := suite.Launch(t, template, harness.LongTimeout)
-	assert.Equal(t, "Wait for a place", eval[string](b, `document.querySelector('#progress [aria-current] .step').textContent`))
-	b.await(pageWait, `/^Waiting for \d+:\d\d$/.test(document.getElementById('elapsed').textContent)`)
-	b.wantAccessible()
-	b.screenshot("queue")
+	awaitPlace(t, third, "Waiting for a free place: 1 before you.")
 	status := third.Status(t)
-	assert.Equal(t, []string{"pending", "Queued", "Waiting for a free place: 1 before you."}, []string{status.Status, status.Reason, status.Message})
+	assert.Equal(t, []string{"pending", "Queued"}, []string{status.Status, status.Reason})
 	pod := third.Pod(t)
 	assert.NotEmpty(t, pod.Spec.SchedulingGates)
 	assert.Empty(t, pod.Spec.NodeName)
+
+	b := openBrowser(t)
+	b.open(trustedHost + "/launch/" + template)
+	b.await(pageWait, `document.getElementById('message')?.textContent === 'Waiting for a free place: 2 before you.'`)
+	fourth := b.awaitInstance(template, "/")
+	assert.Equal(t, "Wait for a place", eval[string](b, `document.querySelector('#progress [aria-current] .step').textContent`))
+	b.await(pageWait, `/^Waiting for \d+:\d\d$/.test(document.getElementById('elapsed').textContent)`)
+	b.screenshot("queue")
+	b.wantAccessible()
 
 	stop := func(instance *harness.Instance) {
 		t.Helper()
 		answer := suite.API.Do(t, http.MethodDelete, "/applications/"+template+"/"+instance.ID, "", "Authorization", suite.API.Key())
 		require.Equal(t, http.StatusOK, answer.Code)
 	}
+	awaitPlace(t, second, "Waiting for a free place: the next one is yours.") // and asks: it keeps its place by that
+	awaitPlace(t, third, "Waiting for a free place: 1 before you.")
 	stop(first)
 	second.AwaitDeployed(t)
-	b.await(pageWait, `document.getElementById('progress') === null`) // the page has opened the instance
 	assert.Equal(t, "Queued", third.Status(t).Reason)
+	b.await(pageWait, `document.getElementById('message').textContent === 'Waiting for a free place: 1 before you.'`) // by itself
 	stop(second)
 	events := readEvents(t, suite.API, third)
 	wantPhases(t, events, "deployed")
 	assert.Empty(t, third.Pod(t).Spec.SchedulingGates)
+	assert.Equal(t, "Queued", fourth.Status(t).Reason)
+	stop(third)
+	fourth.AwaitDeployed(t)
+	b.await(pageWait, `document.getElementById('progress') === null`) // the page has opened the instance
 	b.wantNoPageErrors()
+}
+
+// awaitPlace waits until an instance's status says how many are before it. Each replica counts by what it
+// knows of the others.
+func awaitPlace(t *testing.T, instance *harness.Instance, want string) {
+	t.Helper()
+	harness.Until(t, harness.StartTimeout, "the message is "+want, func(context.Context) error {
+		if got := instance.Status(t).Message; got != want {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
 }
 
 // TestStartLog follows a visitor who sees what an application puts out until it is ready, where the

@@ -32,14 +32,14 @@ func TestSessionPage(t *testing.T) {
 	b.open(session)
 	assert.Equal(t, "Your echo", b.text("h1"))
 	b.await(pageWait, `/^\d+:\d\d:\d\d$/.test(document.getElementById('left').textContent)`)
+	eval[bool](b, `(document.getElementById('timeout').value = '3600', true)`)
+	b.click("form button")
+	b.await(pageWait, `/^1:\d\d:\d\d$/.test(document.getElementById('left')?.textContent)`) // and the lag
 	b.screenshot("session")
 	b.wantAccessible()
-	eval[bool](b, `(document.getElementById('timeout').value = '7200', true)`)
-	b.click("form button")
-	b.await(pageWait, `/^2:\d\d:\d\d$/.test(document.getElementById('left')?.textContent)`) // and the lag
 	assert.Equal(t, "a request for more time", b.text("#source"))
 	annotations := instance.Pod(t).Annotations
-	assert.Equal(t, "2h0m0s", annotations["binder-project.org/cull-timeout"])
+	assert.Equal(t, "1h0m0s", annotations["binder-project.org/cull-timeout"])
 	assert.Equal(t, "keep-alive", annotations["binder-project.org/last-activity-source"])
 
 	b.open(trustedHost + "/launch/echo?path=a")
