@@ -1,16 +1,11 @@
 package pool
 
 import (
-	"fmt"
-	"math/rand/v2"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
@@ -138,135 +133,4 @@ func TestFollowingPool(t *testing.T) {
 		p.after(lookBack)
 		p.want("and no longer, but for one to spare", 2, 5, 3)
 	})
-}
-
-// day is a pool on a day, without a cluster and by a clock of its own.
-type day struct {
-	view     view
-	now      time.Time
-	starts   map[string]time.Time // when the pods that start become ready, by name
-	made     int
-	launches []time.Time
-	warm     int           // launches that were served from the pool
-	paid     time.Duration // the time of all warm pods together
-}
-
-// run has a template launched at each of the times. A pod takes start to become ready.
-func (d *day) run(bounds podtemplate.PoolBounds, start time.Duration, arrivals []time.Time) {
-	end, sizedAt, again := d.now.Add(24*time.Hour), time.Time{}, d.now
-	for d.now.Before(end) {
-		next := again
-		for _, ready := range d.starts {
-			next = earliest(next, ready)
-		}
-		if len(arrivals) > 0 {
-			next = earliest(next, arrivals[0])
-		}
-		d.paid += time.Duration(len(d.view.pods)) * next.Sub(d.now)
-		d.now = next
-		for ; len(arrivals) > 0 && !arrivals[0].After(d.now); arrivals = arrivals[1:] {
-			d.launch()
-		}
-		for i, pod := range d.view.pods {
-			if ready, ok := d.starts[pod.Name]; ok && !ready.After(d.now) {
-				delete(d.starts, pod.Name)
-				d.view.pods[i] = kubetest.Pod(pod.Labels[instance.IDLabel], d.now)
-			}
-		}
-		if d.now.Sub(sizedAt) >= sizeFor {
-			size := bounds.Within(needed(d.launches, start+longestWait+sizeFor, d.now))
-			d.view.size, d.view.follows, sizedAt = size, !bounds.IsFixed(), d.now
-			if d.view.follows {
-				d.view.spare = spare(size)
-			}
-		}
-		again = d.look(start)
-	}
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// launch takes a pod that is ready, if there is one.
-func (d *day) launch() {
-	d.launches = append(d.launches, d.now)
-	i := slices.IndexFunc(d.view.pods, func(pod *corev1.Pod) bool { _, starts := d.starts[pod.Name]; return !starts })
-	if i >= 0 {
-		d.warm++
-		d.view.pods = slices.Delete(slices.Clone(d.view.pods), i, i+1)
-	}
-}
-
-// look plans, and carries the plan out.
-func (d *day) look(start time.Duration) (again time.Time) {
-	plan := planPool(d.view, d.now, kubetest.StartTimeout)
-	d.view.failures, d.view.demand = plan.failures, plan.demand
-	for _, surplus := range plan.remove {
-		delete(d.starts, surplus.pod.Name)
-		d.view.pods = slices.DeleteFunc(slices.Clone(d.view.pods), func(pod *corev1.Pod) bool { return pod == surplus.pod })
-	}
-	for range plan.create {
-		d.made++
-		pod := kubetest.Pod(kubetest.ID(d.made), d.now, kubetest.Starting)
-		pod.CreationTimestamp = metav1.NewTime(d.now)
-		d.starts[pod.Name] = d.now.Add(start)
-		d.view.pods = append(slices.Clone(d.view.pods), pod)
-	}
-	return d.now.Add(plan.lookAgain)
-}
-
-// aDay returns the launches of a working day: few at night, more by day, and three classes of
-// 15 to 30 that open the same link within two minutes, twice in the hour.
-func aDay(random *rand.Rand, midnight time.Time) (launches []time.Time) {
-	perHour := []int{2, 1, 1, 1, 1, 2, 4, 8, 20, 30, 30, 28, 20, 25, 30, 30, 25, 20, 15, 12, 10, 8, 5, 3}
-	for hour, mean := range perHour {
-		at := midnight.Add(time.Duration(hour) * time.Hour)
-		for range mean {
-			launches = append(launches, at.Add(time.Duration(random.Int64N(int64(time.Hour)))))
-		}
-	}
-	for _, lesson := range []time.Duration{9 * time.Hour, 11 * time.Hour, 14 * time.Hour} {
-		for _, begins := range []time.Duration{lesson + 5*time.Minute, lesson + 50*time.Minute} {
-			for range 15 + random.IntN(16) {
-				launches = append(launches, midnight.Add(begins+time.Duration(random.Int64N(int64(2*time.Minute)))))
-			}
-		}
-	}
-	slices.SortFunc(launches, time.Time.Compare)
-	return launches
-}
-
-// TestDayOfLaunches compares a pool that follows the launches of a made-up day with pools of
-// fixed sizes: it serves about as many launches warm as the largest, for a fraction of its pods.
-func TestDayOfLaunches(t *testing.T) {
-	launches := aDay(rand.New(rand.NewPCG(1, 2)), kubetest.Noon)
-	documented, err := os.ReadFile("../../docs/templates.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := func(bounds podtemplate.PoolBounds) (warm, podHours float64) {
-		d := &day{now: kubetest.Noon, starts: map[string]time.Time{}, view: view{hash: poolHash}}
-		d.run(bounds, 20*time.Second, launches)
-		warm, podHours = float64(d.warm)/float64(len(launches)), d.paid.Hours()
-		size := fmt.Sprint(bounds.Least)
-		if !bounds.IsFixed() {
-			size = fmt.Sprintf("%d..%d", bounds.Least, bounds.Most)
-		}
-		row := fmt.Sprintf("| `%s` | %.1f %% | %.0f |", size, 100*warm, podHours)
-		if !strings.Contains(string(documented), row) {
-			t.Errorf("docs/templates.md does not have the row %s, of %d launches", row, len(launches))
-		}
-		return warm, podHours
-	}
-	follows, paid := run(podtemplate.PoolBounds{Least: 2, Most: 30})
-	small, _ := run(podtemplate.PoolBounds{Least: 2, Most: 2})
-	equal, _ := run(podtemplate.PoolBounds{Least: int(paid / 24), Most: int(paid / 24)}) // for the same pods
-	large, most := run(podtemplate.PoolBounds{Least: 30, Most: 30})
-	if follows < small || follows < equal || follows < large-0.1 || paid > most/2 {
-		t.Errorf("it serves %.2f warm for %.0f pod-hours; fixed: 2 pods %.2f, as many pod-hours %.2f, 30 pods %.2f for %.0f", follows, paid, small, equal, large, most)
-	}
 }
