@@ -36,6 +36,11 @@ const (
 	// and can be silent for a good reason. API servers end a watch after 5 to 10 minutes in any
 	// case, if the connection works.
 	OthersSilentAfter = 5 * time.Minute
+	// catchUp is how long a watch that is open again may take to bring what it has missed, and
+	// missed is for how long one must have been away to have missed more than what its renewal
+	// does: API servers end each after some minutes, and reflectors open another at once.
+	catchUp = 2 * time.Second
+	missed  = time.Second
 )
 
 // Contact is what a replica has heard from the API server. It is safe for concurrent use.
@@ -90,13 +95,16 @@ func (c *Contact) Age() time.Duration {
 	return age
 }
 
-// Behind reports whether this replica may lack what others know: a watch is not open, that of
-// the replicas' Leases brings nothing, or the API server does not answer.
+// Behind reports whether this replica may lack what others know: a watch is not open, or is open
+// again only now after it has missed something, or was silent and that of the pods or the replicas'
+// Leases brings nothing yet, or the API server does not answer.
 func (c *Contact) Behind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, k := range c.kinds {
-		if k.open == 0 || k.ofLeases && c.now().Sub(k.heard) > LeasesSilentAfter {
+		switch {
+		case k.open == 0, k.ofPods && k.silent, k.ofLeases && c.now().Sub(k.heard) > LeasesSilentAfter,
+			!k.resumed.IsZero() && c.now().Sub(k.resumed) < catchUp:
 			return true
 		}
 	}

@@ -33,6 +33,7 @@ func TestContact(t *testing.T) {
 		{"back", [2]int{100, 2000}, [2]int{100, 2050}, 2052, false, false, false, false},
 		{"the watch alone is broken", [2]int{}, [2]int{100, 1000}, 100 + lost + 2, false, true, false, true},
 		{"the watch alone is broken for long", [2]int{}, [2]int{100, 5000}, 100 + stale + 2, false, true, true, true},
+		{"the watch is open again only now", [2]int{}, [2]int{100, 104}, 104, false, false, false, true},
 		{"the watch is opened again", [2]int{}, [2]int{100, 104}, 106, false, false, false, false},
 	} {
 		now := time.Now()
@@ -189,12 +190,18 @@ func TestSilentWatch(t *testing.T) {
 			t.Errorf("a watch of Events ended after %s", got)
 		}
 		defer ask(t, c, "https://kubernetes/api/v1/namespaces/x/events?watch=true", transport{code: 200, body: quiet}).Body.Close()
-		if c.Age() != contact.SilentAfter || c.Behind() {
-			t.Errorf("the watch is open again, and brings nothing: the pods are %s old", c.Age())
+		if c.Age() != contact.SilentAfter || !c.Behind() {
+			t.Errorf("the watch is open again, and brings nothing: the pods are %s old; behind: %t", c.Age(), c.Behind())
 		}
 		go func() { _, _ = io.WriteString(send, "bookmark") }()
 		if err := read(); err != nil || c.Age() != 0 {
 			t.Errorf("a bookmark has arrived: %v, and the pods are %s old", err, c.Age())
+		}
+		if !c.Behind() {
+			t.Error("not behind, though the watch of Events has just begun to bring what it has missed")
+		}
+		if time.Sleep(2 * time.Second); c.Behind() {
+			t.Error("behind, though all watches are open and have caught up")
 		}
 	})
 }
@@ -219,7 +226,7 @@ func TestSilentWatchOfLeases(t *testing.T) {
 		}
 		leases, send = open()
 		defer leases.Close()
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second)
 		if !c.Behind() {
 			t.Error("not behind, though nothing has arrived")
 		}

@@ -42,6 +42,7 @@ type kind struct {
 	ended            time.Time // when the last of them ended, or broke
 	heard            time.Time // when one of them last brought something; at first, when it began
 	silent           bool      // whether one was broken off, and none has brought something since
+	resumed          time.Time // when one was opened that has missed something; zero for never
 }
 
 // silentAfter is how long these watches may bring nothing.
@@ -77,6 +78,9 @@ func (c *Contact) begin(r *http.Request, body io.ReadCloser) io.ReadCloser {
 	if k == nil {
 		k = &kind{ofPods: strings.HasSuffix(r.URL.Path, "/pods"), ofLeases: strings.HasSuffix(r.URL.Path, "/leases"), heard: c.now()}
 		c.kinds[objects] = k
+	}
+	if away := k.open == 0 && !k.ended.IsZero(); away && (k.silent || c.now().Sub(k.ended) > missed) {
+		k.resumed = c.now()
 	}
 	k.open++
 	w := &watched{body: body, events: bufio.NewReaderSize(body, readAhead), contact: c, kind: k}

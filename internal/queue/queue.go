@@ -13,6 +13,7 @@ package queue
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,9 +142,16 @@ func (q *Queue) places() map[string]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now := q.deps.Now(); q.ahead == nil || now.Sub(q.at).Abs() > keptFor {
-		q.ahead, q.at = Decide(q.look(context.Background())).Ahead, now
+		waiting, room := q.look(context.Background())
+		waiting = slices.DeleteFunc(waiting, func(w Waiting) bool { return q.hasLeft(w, now) })
+		q.ahead, q.at = Decide(waiting, room).Ahead, now
 	}
 	return q.ahead
+}
+
+// hasLeft reports whether nobody has asked about an instance for so long that it gets no place.
+func (q *Queue) hasLeft(w Waiting, now time.Time) bool {
+	return !w.asked.IsZero() && now.Sub(w.asked) > q.deps.AskedWithin
 }
 
 // Waiting returns how many instances wait for a place.

@@ -174,7 +174,7 @@ func (t *term) settle(all []Waiting, room *Room) (waiting, unsure []Waiting) {
 			room.hold(w.Template)
 			unsure = append(unsure, w)
 		case tried && now.Sub(last.refused).Abs() < refusedPause:
-		case !w.asked.IsZero() && now.Sub(w.asked) > t.deps.AskedWithin:
+		case t.hasLeft(w, now):
 		default:
 			waiting = append(waiting, w)
 		}

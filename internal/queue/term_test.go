@@ -271,3 +271,16 @@ func TestTakeOver(t *testing.T) {
 	term.pass(t.Context())
 	wantAdmitted(t, c, 1)
 }
+
+// Those whom nobody asks about any more are not before those who wait.
+func TestAheadAreThoseWhoWait(t *testing.T) {
+	holder := kubetest.Pod(kubetest.ID(9), kubetest.Noon)
+	left := waitingPod(1, kubetest.LastUsed(kubetest.Noon.Add(-2*time.Minute)))
+	term, _ := newTerm(t, holder, left, waitingPod(2), waitingPod(3))
+	for n, want := range map[int]int{2: 0, 3: 1} {
+		inst, _ := term.Answer(instance.Instance{ID: kubetest.ID(n), Reason: instance.ReasonQueued}, true)
+		if inst.Message != instance.QueuedMessage(want) {
+			t.Errorf("%d: %s", n, inst.Message)
+		}
+	}
+}
