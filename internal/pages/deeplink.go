@@ -58,8 +58,9 @@ func deepLink(parameters url.Values) (string, error) {
 
 // filePath returns the deep link of the page that shows a file or directory. The value
 // is the name of a file, and no part of a URL: a question mark in it belongs to the name.
+// Slashes before it are cut, as BinderHub does.
 func filePath(page, file string) string {
-	file = strings.TrimSuffix(strings.TrimPrefix(file, "/"), "/")
+	file = strings.TrimSuffix(strings.TrimLeft(file, "/"), "/")
 	return (&url.URL{Path: page + file}).EscapedPath()
 }
 

@@ -66,6 +66,7 @@ func TestDeepLink(t *testing.T) {
 		"urlpath=git-pull%3Frepo%3Dhttps://git.example/a%26urlpath%3Dlab/": "git-pull?repo=https://git.example/a&urlpath=lab/",
 		"labpath=index.ipynb":            "doc/tree/index.ipynb",
 		"labpath=/index.ipynb":           "doc/tree/index.ipynb",
+		"labpath=///index.ipynb":         "doc/tree/index.ipynb",
 		"labpath=a/b/c.ipynb":            "doc/tree/a/b/c.ipynb",
 		"labpath=a%2Fb%2Fc.ipynb":        "doc/tree/a/b/c.ipynb",
 		"labpath=dir/":                   "doc/tree/dir",
@@ -80,6 +81,7 @@ func TestDeepLink(t *testing.T) {
 		"filepath=index.ipynb":           "tree/index.ipynb",
 		"filepath=/a/b%20c.ipynb":        "tree/a/b%20c.ipynb",
 		"filepath=dir/":                  "tree/dir",
+		"filepath=//evil.example/x":      "tree/evil.example/x",
 		"filepath=notebooks/x.ipynb%3Fy": "tree/notebooks/x.ipynb%3Fy",
 	} {
 		values, err := url.ParseQuery(query)
@@ -98,11 +100,15 @@ func TestDeepLink(t *testing.T) {
 
 func TestDeepLinkRefuses(t *testing.T) {
 	hostile := []string{
-		"..", "../x", "%2e%2e/x", "a/../../x", "%252e%252e/x", "//evil.example", "a//b", `\\evil`, `a\..\b`, "a%5c..%5cb", "a\r\nX: y", "\x00", "a\xffb",
+		"..", "../x", "%2e%2e/x", "a/../../x", "%252e%252e/x", "//../x", "a//b", `\\evil`, `a\..\b`, "a%5c..%5cb", "a\r\nX: y", "\x00", "a\xffb",
 		"a/..;/b", "..?x", "..#x", strings.Repeat("a", maxDeepLink+1),
 	}
 	for _, parameter := range linkParameters() {
-		for _, value := range hostile {
+		values := hostile
+		if parameter == "path" || parameter == "urlpath" { // the others name files, and slashes before those are cut
+			values = append([]string{"//evil.example"}, hostile...)
+		}
+		for _, value := range values {
 			if got, err := deepLink(url.Values{parameter: {value}}); err == nil || !strings.HasPrefix(err.Error(), "the parameter "+parameter+" ") {
 				t.Errorf("%s=%q opens %q, %v; want an error that names the parameter", parameter, value, got, err)
 			}
