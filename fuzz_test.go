@@ -110,7 +110,7 @@ func FuzzRoutePublic(f *testing.F) {
 		}
 		reader, launcher := &oneInstance{}, &fakeLauncher{}
 		own := pages.New(pages.Deps{Instances: reader, Launcher: launcher, Templates: reader, Client: func(*http.Request) string { return "" }, Draining: t.Context(), Log: kubetest.NoLog()})
-		hub := binderhub.New(binderhub.Deps{Templates: reader, PodTemplates: func() []*corev1.PodTemplate { return nil }})
+		hub := binderhub.New(binderhub.Deps{Templates: reader, PodTemplates: func() []*corev1.PodTemplate { return nil }, Refuse: pages.OrOwn(nil).ServeNoTemplate, Log: kubetest.NoLog()})
 		reached := false
 		instances := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })
 		answer := httptest.NewRecorder()

@@ -179,7 +179,7 @@ func (a *app) ownPages(templates podtemplate.Source) map[string]http.Handler {
 			Instances: a.asked(), Launcher: a.launcher, Templates: templates, PodTemplates: a.cache.PodTemplates,
 			Client: a.clientOf, AllowOrigins: a.config.CORSAllowOrigins, Layout: a.layout(),
 			Pods: a.cache.pods, Quotas: a.cache.Quotas, MaxInstances: a.config.MaxInstances, Paused: a.config.PauseLaunches, Healthy: func() bool { return !a.contact.Lost() },
-			Version: version, Draining: a.draining, Log: a.log,
+			Refuse: a.site.ServeNoTemplate, Version: version, Draining: a.draining, Log: a.log,
 		})
 		for _, path := range binderhub.Paths() {
 			all[path] = hub

@@ -6,7 +6,6 @@
 package binderhub
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -78,6 +77,8 @@ type Deps struct {
 	Paused bool
 	// Healthy tells whether launches can succeed at all.
 	Healthy func() bool
+	// Refuse answers a link to a repository with a page that says why nothing can be launched.
+	Refuse func(w http.ResponseWriter, r *http.Request, repository string, answer *protocol.Error)
 	// Version is this service's.
 	Version string
 	// Draining is done when streams must end, because the server stops.
@@ -149,18 +150,32 @@ func (b *BinderHub) find(ctx context.Context, spec repospec.Spec) (template *cor
 	return template, err
 }
 
+// explain returns the answer to a request for a repository from which nothing can be launched.
+func explain(spec repospec.Spec, err error) *protocol.Error {
+	if errors.Is(err, errNoTemplate) {
+		return &protocol.Error{Code: http.StatusNotFound, Message: fmt.Sprintf("there is nothing to launch for %s here: %v", spec, err)}
+	}
+	return protocol.AnswerFor(err)
+}
+
 // serveLink leads from the address in a badge to the launch page of the template. Without
-// a template, that page says what is wrong.
+// a template, a page says what /build/ says. It must not lead to the launch page of the name that
+// follows from the repository: a template of that name can be for other versions only.
 func (b *BinderHub) serveLink(w http.ResponseWriter, r *http.Request) {
 	text := strings.TrimPrefix(r.URL.EscapedPath(), linkPrefix)
-	name := text
-	if spec, err := repospec.Parse(text); err == nil {
-		name = cmp.Or(spec.TemplateName(), spec.String())
-		if template, err := b.find(r.Context(), spec); err == nil {
-			name = template.Name
-		}
+	spec, err := repospec.Parse(text)
+	if err != nil {
+		b.deps.Refuse(w, r, text, badSpec(err))
+		return
 	}
-	redirect(w, r, launchPrefix+url.PathEscape(name))
+	template, err := b.find(r.Context(), spec)
+	if err != nil {
+		answer := explain(spec, err)
+		protocol.LogFailure(r, b.deps.Log, answer, err)
+		b.deps.Refuse(w, r, spec.String(), answer)
+		return
+	}
+	redirect(w, r, launchPrefix+url.PathEscape(template.Name))
 }
 
 // serveRepo leads from the address that the first badges had to that of today's.

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
 )
 
 // get asks for a path, and follows no redirect.
@@ -35,11 +36,8 @@ func TestLinks(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v2/gh/Org/Repo/HEAD?urlpath=lab%2Ftree%2Fa.ipynb": "/launch/org-repo?urlpath=lab%2Ftree%2Fa.ipynb",
 		"/v2/gh/school/course/2026a":                        "/launch/course",
-		"/v2/gh/school/course/2025":                         "/launch/school-course",
+		"/v2/gh/school/old/2026":                            "/launch/school-old",
 		"/v2/git/https%3A%2F%2Fexample.com%2Fa.git/main?x":  "/launch/course?x",
-		"/v2/gl/a%2Fb/main":                                 "/launch/gl%2Fa%252Fb%2Fmain",
-		"/v2/gh":                                            "/launch/gh",
-		"/v2///evil.example/x":                              "/launch/%2F%2Fevil.example%2Fx",
 		"/repo/Org/Repo?filepath=a":                         "/v2/gh/Org/Repo/HEAD?filepath=a",
 		"/repo/org/repo/tree":                               "/v2/gh/org/repo/tree",
 	} {
@@ -47,6 +45,27 @@ func TestLinks(t *testing.T) {
 		if got := response.Header.Get("Location"); response.StatusCode != 302 || got != want {
 			t.Errorf("%s: got %d %s, want %s", path, response.StatusCode, got, want)
 		}
+	}
+	for path, row := range map[string]struct {
+		code int
+		says string
+	}{
+		"/v2/gh/school/old/2025":         {404, "binder-project.org/specs"}, // a template of the name is for other versions
+		"/v2/gh/school/course/2025?x":    {404, "with the name school-course"},
+		"/v2/gl/a%2Fb/main":              {404, "gl/a%2Fb/main"},
+		"/v2/gh/org/%3Cscript%3E/main":   {404, "gh/org/%3Cscript%3E/main"},
+		"/v2/gh":                         {400, "gh/org/repo/HEAD"},
+		"/v2///evil.example/x":           {400, "evil.example"},
+		"/v2/gh/%2F%2Fevil.example/x/..": {400, "gh/org/repo/HEAD"},
+	} {
+		response := s.get(t, http.MethodGet, path)
+		if text := body(t, response); response.StatusCode != row.code || !strings.Contains(text, row.says) || response.Header.Get("Location") != "" {
+			t.Errorf("%s: got %d %s %v, want %d with %q", path, response.StatusCode, text, response.Header, row.code, row.says)
+		}
+	}
+	s.templatesFail = podtemplate.ErrUnavailable
+	if got := s.get(t, http.MethodGet, "/v2/gh/org/repo/HEAD").StatusCode; got != 503 {
+		t.Errorf("without the registry: got %d", got)
 	}
 	if s.launches() != 0 {
 		t.Errorf("links have launched %v: crawlers follow them too", s.launched)

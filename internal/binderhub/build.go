@@ -3,7 +3,6 @@ package binderhub
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -121,7 +120,7 @@ type stream struct {
 }
 
 // badSpec is an answer to a request that names no repository.
-func badSpec(err error) error {
+func badSpec(err error) *protocol.Error {
 	return &protocol.Error{Code: http.StatusBadRequest, Message: "the repository is not right: " + err.Error()}
 }
 
@@ -225,10 +224,7 @@ func (s *stream) forget(ctx context.Context, template string) {
 
 // refuse tells why nothing was launched.
 func (s *stream) refuse(err error) {
-	if errors.Is(err, errNoTemplate) {
-		err = &protocol.Error{Code: http.StatusNotFound, Message: fmt.Sprintf("there is nothing to launch for %s here: %v", s.spec, err)}
-	}
-	answer := protocol.AnswerFor(err)
+	answer := explain(s.spec, err)
 	protocol.LogFailure(s.r, s.hub.deps.Log, answer, err)
 	_ = s.send(event{Phase: phaseFailed, Message: answer.Message + "\n", StatusCode: answer.Code})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // site is a BinderHub on a port of its own, and what is behind it. It launches pods that do
@@ -30,6 +31,8 @@ type site struct {
 	most   int // --max-instances
 	sick   bool
 	quotas []*corev1.ResourceQuota
+
+	templatesFail error // what templates are not found for, if it is not nil
 
 	drain     func()
 	change    func(*Deps)
@@ -70,6 +73,9 @@ func (s *site) open(t *testing.T, allowOrigins []string) {
 		Instances: s, Launcher: s, Templates: s, PodTemplates: s.PodTemplates, AllowOrigins: allowOrigins,
 		Client: func(*http.Request) string { return "somebody" },
 		Pods:   s, Quotas: func() []*corev1.ResourceQuota { return s.quotas }, MaxInstances: s.most,
+		Refuse: func(w http.ResponseWriter, _ *http.Request, repository string, answer *protocol.Error) {
+			http.Error(w, repository+": "+answer.Message, answer.Code)
+		},
 		Healthy: func() bool { return !s.sick }, Version: "1.2.3", Draining: draining, Log: kubetest.NoLog(),
 	}
 	if s.change != nil {
@@ -101,6 +107,13 @@ func (s *site) Launch(ctx context.Context, req launch.Request) (id string, err e
 		return "", ctx.Err()
 	}
 	return id, nil
+}
+
+func (s *site) Template(ctx context.Context, name string) (*corev1.PodTemplate, error) {
+	if s.templatesFail != nil {
+		return nil, s.templatesFail
+	}
+	return s.World.Template(ctx, name)
 }
 
 func (s *site) Stop(_ context.Context, _, id string) error {

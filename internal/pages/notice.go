@@ -73,6 +73,14 @@ func (s *Site) Serve(w http.ResponseWriter, r *http.Request, n Notice) {
 	s.write(w, r, n.Code, noticePage, n, ancestors)
 }
 
+// ServeNoTemplate answers a link to a repository from which nothing can be launched, and says
+// why. No frame shows the page.
+func (s *Site) ServeNoTemplate(w http.ResponseWriter, r *http.Request, repository string, answer *protocol.Error) {
+	n := noTemplateNotice(repository, answer)
+	n.unframed = true
+	s.Serve(w, r, n)
+}
+
 // Retry returns after how many seconds the page launches by itself; 0 for never. Only what has
 // launched does: a link launches nothing.
 func (n Notice) Retry() int {

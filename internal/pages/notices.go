@@ -310,3 +310,18 @@ func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	}
 	return n
 }
+
+// noTemplateNotice is in place of the launch page of a repository that no template is for, or
+// whose template cannot be found at the moment.
+func noTemplateNotice(repository string, answer *protocol.Error) Notice {
+	if answer.Code == http.StatusBadRequest {
+		return badLinkNotice(answer)
+	}
+	n := notLaunchedNotice(repository, "", answer)
+	n.Template = ""
+	if answer.Code == http.StatusNotFound {
+		n.Message = answer.Message
+		n.Text = []phrase{say("No template of this service is for this repository and version. The link may be old, or a name may be misspelt.")}
+	}
+	return n
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/podtemplate"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const (
@@ -160,6 +161,13 @@ func TestNotices(t *testing.T) {
 		{"failed by its template and deleted", OverNotice(blame(instance.FaultTemplate, is(instance.StatusDeleted, "Failed", "exited with code 3"))), 410, false, []string{"exited with code 3"}},
 		{"gone", over("Gone", "deleted from outside"), 410, true, []string{"jupyter is gone", "deleted from outside"}},
 		{"completed", OverNotice(is(instance.StatusDeleted, "Completed", "ended by itself")), 410, true, []string{"jupyter has ended"}},
+		{"no template", noTemplateNotice("gh/a/b", &protocol.Error{Code: 404, Message: "add <one>"}), 404, false, []string{
+			"<title>There is nothing to launch by this name</title>", "is for this repository and version", "add &lt;one&gt;",
+		}},
+		{"no repository", noTemplateNotice("gh/a", &protocol.Error{Code: 400, Message: "name one"}), 400, false, []string{"name one"}},
+		{"no template at the moment", noTemplateNotice("gh/a/b", &protocol.Error{Code: 503, RetryAfter: time.Second, Message: "try again"}), 503, false, []string{
+			"<title>gh/a/b was not launched</title>", "try again",
+		}},
 		{"deleting", OverNotice(is(instance.StatusDeleted, "Deleting", "The instance is being deleted.")), 410, true, []string{"jupyter is being deleted"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
