@@ -123,7 +123,8 @@ const failed = name => new Promise(resolve => {
   made.onmessage = event => resolve("launched: " + event.data);
   if (name === "img") made.src = build;
 });
-const refused = Promise.all([failed("img"), failed("stream"), fetch(build, {mode: "no-cors"}).then(() => "fetch")]);
+const fetched = (name, how) => fetch(build, {mode: "no-cors", headers: {Accept: "text/event-stream"}, ...how}).then(() => name);
+const refused = Promise.all([failed("img"), failed("stream"), fetched("fetch"), fetched("hidden", {referrerPolicy: "no-referrer"})]);
 </script>`, browserHost+"/build/gh/school/secret/HEAD")
 	})
 	listener, err := net.Listen("tcp", courseAddress)
@@ -164,7 +165,7 @@ func TestThebe(t *testing.T) {
 	assert.NotEqual(t, first, second)
 
 	b.open(strangerHost + "/stranger")
-	assert.Equal(t, "img,stream,fetch", eval[string](b, `refused.then(all => all.join())`))
+	assert.Equal(t, "img,stream,fetch,hidden", eval[string](b, `refused.then(all => all.join())`))
 	answer := suite.API.Do(t, http.MethodGet, "/applications/school-secret", "", "Authorization", suite.API.Key())
 	assert.JSONEq(t, "[]", string(answer.Body), "a page of a stranger has launched")
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -68,8 +67,12 @@ func (b *BinderHub) serveBuild(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the method must be GET", http.StatusMethodNotAllowed)
 		return
 	}
-	if !b.mayLaunch(r) {
-		http.Error(w, "a page of another site sent this request: only pages of the origins in --cors-allow-origin may", http.StatusForbidden)
+	switch b.judge(r) {
+	case leads:
+		redirect(w, r, linkPrefix+strings.TrimPrefix(r.URL.EscapedPath(), buildPrefix))
+		return
+	case refused:
+		http.Error(w, "only pages of this address and of the origins in --cors-allow-origin may launch, and this request does not say that it is from one", http.StatusForbidden)
 		return
 	}
 	// A launch under way is not cut when this replica stops: most clients do not come back.
@@ -79,25 +82,6 @@ func (b *BinderHub) serveBuild(w http.ResponseWriter, r *http.Request) {
 	if err := s.run(ctx); err != nil {
 		s.refuse(err)
 	}
-}
-
-// mayLaunch reports whether a request is from our own pages, from those of an origin that may,
-// from a person who has typed the address, or not from a browser.
-func (b *BinderHub) mayLaunch(r *http.Request) bool {
-	asker, site, from := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Referer")
-	switch {
-	case slices.Contains(b.deps.AllowOrigins, "*"):
-		return true
-	case asker != "":
-		return slices.Contains(b.deps.AllowOrigins, asker) || asker == address(r, "")
-	case site != "":
-		return site == "same-origin" || site == "none"
-	case from != "": // over plain HTTP, browsers tell no more
-		page, err := url.Parse(from)
-		return err == nil && page.Host == r.Host
-	}
-	// A client of this stream says so, and what follows links or loads pictures does not.
-	return protocol.Accepts(r, "text/event-stream")
 }
 
 // address returns the address of a path at the host that a request was sent to.

@@ -174,37 +174,79 @@ func TestBuildFails(t *testing.T) {
 	want(t, event, "failed")
 }
 
-// Pages of other sites launch nothing, whatever their request looks like.
+// Pages of other sites launch nothing, whatever their request looks like, and neither does a
+// browser that opens the address. The header fields are those of Chromium and of Node.
 func TestWhoMayLaunch(t *testing.T) {
 	const allowed = "https://course.example"
+	browser, page := []string{"User-Agent", "Mozilla/5.0 (X11; Linux x86_64) Chrome/149.0"}, []string{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"}
+	window := slices.Concat(browser, page, []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"})
 	s := newSite(t, allowed)
 	for name, row := range map[string]struct {
 		header []string
-		may    bool
+		code   int
 	}{
-		"no browser":           {nil, true},
-		"a crawler":            {[]string{"Accept", "text/html,*/*"}, false},
-		"our own page":         {[]string{"Sec-Fetch-Site", "same-origin"}, true},
-		"a typed address":      {[]string{"Sec-Fetch-Site", "none"}, true},
-		"our own page on HTTP": {[]string{"Referer", s.url + "/v2/gh/org/repo"}, true},
-		"an allowed origin":    {[]string{"Origin", allowed, "Sec-Fetch-Site", "cross-site"}, true},
-		"our origin":           {[]string{"Origin", s.url}, true},
-		"another origin":       {[]string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}, false},
-		"no origin at all":     {[]string{"Origin", "null"}, false},
-		"an image":             {[]string{"Sec-Fetch-Site", "cross-site"}, false},
-		"another subdomain":    {[]string{"Sec-Fetch-Site", "same-site"}, false},
-		"an image on HTTP":     {[]string{"Referer", "http://evil.example/"}, false},
+		"no browser":             {nil, 200},
+		"Node":                   {[]string{"User-Agent", "node", "Accept-Language", "*", "Sec-Fetch-Mode", "cors"}, 200},
+		"Python":                 {[]string{"User-Agent", "python-requests/2.32"}, 200},
+		"a tool without a wish":  {[]string{"Accept", "*/*"}, 403},
+		"a crawler":              {page, 302},
+		"our own page":           {slices.Concat(browser, []string{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"}), 200},
+		"our own page on HTTP":   {slices.Concat(browser, []string{"Referer", s.url + "/v2/gh/org/repo"}), 200},
+		"an allowed origin":      {slices.Concat(browser, []string{"Origin", allowed, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "cors"}), 200},
+		"an allowed one on HTTP": {slices.Concat(browser, []string{"Origin", allowed, "Referer", allowed + "/"}), 200},
+		"our origin":             {slices.Concat(browser, []string{"Origin", s.url}), 200},
+		"another origin":         {[]string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}, 403},
+		"no origin at all":       {[]string{"Origin", "null"}, 403},
+		"an image":               {[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, 403},
+		"another subdomain":      {[]string{"Sec-Fetch-Site", "same-site"}, 403},
+		"an image on HTTP":       {slices.Concat(browser, []string{"Referer", "http://evil.example/"}), 403},
+		"a hidden page on HTTP":  {browser, 403},
+		"the same with any type": {slices.Concat(browser, []string{"Accept", "*/*"}), 403},
+
+		"a typed address":         {slices.Concat(window, []string{"Sec-Fetch-Site", "none", "Sec-Fetch-User", "?1"}), 302},
+		"typed on HTTP":           {slices.Concat(browser, page), 302},
+		"a link of another site":  {slices.Concat(window, []string{"Sec-Fetch-Site", "cross-site", "Referer", "https://evil.example/"}), 302},
+		"a link of our own":       {slices.Concat(window, []string{"Sec-Fetch-Site", "same-origin", "Referer", s.url + "/"}), 302},
+		"the same link on HTTP":   {slices.Concat(browser, page, []string{"Referer", s.url + "/"}), 302},
+		"a link of the course":    {slices.Concat(window, []string{"Sec-Fetch-Site", "cross-site", "Referer", allowed + "/"}), 302},
+		"a frame":                 {slices.Concat(browser, []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "cross-site"}), 302},
+		"while it is being typed": {slices.Concat(window, []string{"Sec-Fetch-Site", "none", "Sec-Purpose", "prefetch;prerender"}), 403},
+		"a prefetch of our page":  {slices.Concat(browser, []string{"Sec-Fetch-Site", "same-origin", "Sec-Purpose", "prefetch"}), 403},
+		"an old prefetch":         {slices.Concat(browser, page, []string{"Purpose", "prefetch"}), 403},
+		"neither page nor window": {slices.Concat(browser, []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "cors"}), 403},
 	} {
 		before := s.launches()
-		c := s.ask(t, "gh/org/repo", row.header...)
-		if may := c.StatusCode == 200; may != row.may || s.launches() == before == row.may {
-			t.Errorf("%s: got %d, launched %d", name, c.StatusCode, s.launches()-before)
+		c := s.ask(t, "gh/org/repo?urlpath=lab", row.header...)
+		if launched := s.launches() - before; c.StatusCode != row.code || launched > 0 != (row.code == 200) {
+			t.Errorf("%s: got %d, want %d; launched %d", name, c.StatusCode, row.code, launched)
+		}
+		if to := c.Header.Get("Location"); (to == "/v2/gh/org/repo?urlpath=lab") != (row.code == 302) {
+			t.Errorf("%s: leads to %q", name, to)
 		}
 		allowsRead := c.Header.Get("Access-Control-Allow-Origin") == allowed
 		if allowsRead != slices.Contains(row.header, allowed) {
 			t.Errorf("%s: Access-Control-Allow-Origin is %q", name, c.Header.Get("Access-Control-Allow-Origin"))
 		}
 		_ = c.Body.Close()
+	}
+}
+
+// Where pages of all origins may launch, windows and prefetches still do not.
+func TestAnyPageMayLaunch(t *testing.T) {
+	s := newSite(t, "*")
+	for name, row := range map[string]struct {
+		header []string
+		code   int
+	}{
+		"a page":             {[]string{"Origin", "https://any.example", "Sec-Fetch-Site", "cross-site"}, 200},
+		"a page on HTTP":     {[]string{"User-Agent", "Mozilla/5.0"}, 200},
+		"a window":           {[]string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate"}, 302},
+		"a prefetch":         {[]string{"Sec-Fetch-Site", "none", "Sec-Purpose", "prefetch"}, 403},
+		"no page, no window": {[]string{"Sec-Fetch-Site", "none"}, 403},
+	} {
+		if got := s.ask(t, "gh/org/repo", row.header...).StatusCode; got != row.code {
+			t.Errorf("%s: got %d, want %d", name, got, row.code)
+		}
 	}
 }
 
