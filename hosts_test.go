@@ -1,12 +1,15 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/binder-project/binder-deploy-kubernetes/internal/binderhub"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/kubetest"
 )
 
@@ -72,4 +75,50 @@ func TestAppAtEveryHost(t *testing.T) {
 		}
 	}
 	noError(t, stop())
+}
+
+// What clients of BinderHub ask for is there by default, at the public port and the main host
+// only, and the flags hide it.
+func TestAppIsABinderHub(t *testing.T) {
+	const main, domain = "hub.example", "users.example"
+	paths := map[string]int{
+		"/build/gh/org/repo/HEAD": 302, "/v2/gh/org/repo/HEAD": 302, "/repo/org/repo": 302,
+		"/versions": 200, "/health": 200, "/badge.svg": 200, "/badge_logo.svg": 200,
+	}
+	for _, path := range binderhub.Paths() {
+		path := strings.TrimSuffix(path, "/")
+		served := func(request string) bool { return request == path || strings.HasPrefix(request, path+"/") }
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(paths)), served) {
+			t.Errorf("nothing is asked of %s", path)
+		}
+	}
+	for _, test := range []struct {
+		flag string
+		on   bool
+	}{{"--binderhub", true}, {"--queue", true}, {"--binderhub=false", false}, {"--launch-page=false", false}} {
+		a := newTestApp(t, kubetest.NewServer(time.Now, kubetest.Template("org-repo")).Client, kubetest.NoLog(), "--public-host="+main, "--instance-domain="+domain, test.flag)
+		stop := runApp(t, a)
+		awaitCode(t, a.url(metricsServer, "/readyz"), 200)
+		foreign := 404 // as for every path that is not ours
+		if test.on {
+			foreign = 421
+		}
+		for path, code := range paths {
+			if !test.on {
+				code = 404
+			}
+			for host, want := range map[string]int{main: code, "evil.example": foreign, kubetest.ID(1) + "." + domain: 404, "www." + domain: 404} {
+				got := ask(a.servers[proxyServer].http.Handler, "GET", "http://"+host+path, "", "Accept", "text/html")
+				if got.Code != want {
+					t.Errorf("%s: %s at %s: got %d %.200s, want %d", test.flag, path, host, got.Code, got.Body, want)
+				}
+			}
+			for _, server := range []int{apiServer, metricsServer} {
+				if got := ask(a.servers[server].http.Handler, "GET", "http://"+main+path, ""); got.Code != 404 {
+					t.Errorf("%s: %s on %s: got %d", test.flag, path, a.servers[server].name, got.Code)
+				}
+			}
+		}
+		noError(t, stop())
+	}
 }
