@@ -38,10 +38,11 @@ const (
 // launchPrefix is where package pages has the launch page of a template.
 const launchPrefix = "/launch/"
 
-// Launcher starts and stops instances.
+// Launcher starts instances.
 type Launcher interface {
+	// NewKey returns a key for launch.Request.IdempotencyKey that nobody can guess.
+	NewKey() (string, error)
 	Launch(ctx context.Context, req launch.Request) (id string, err error)
-	Stop(ctx context.Context, template, id string) error
 }
 
 // Templates finds templates, those of a registry as well.

@@ -24,8 +24,14 @@ const (
 	// resumeWait is how long a client that comes back waits until this replica knows its instance:
 	// another one may have launched it a moment ago.
 	resumeWait = 10 * time.Second
-	// stopTimeout bounds the stop of an instance that nobody was told of.
-	stopTimeout = 10 * time.Second
+)
+
+const (
+	// keyEvent begins the ids of events before the instance has one: the key of the launch follows.
+	keyEvent = "launch-"
+	// keyPrefix begins the idempotency keys of launches here. Those of the API's clients have no
+	// spaces, so a client that knows one of them finds no instance by it here.
+	keyPrefix = "build "
 )
 
 // The phases of a launch that clients know and that exist here.
@@ -100,6 +106,7 @@ type stream struct {
 	r        *http.Request
 	spec     repospec.Spec
 	template *corev1.PodTemplate // nil for a client that has come back
+	key      string              // of the launch; "" for a client that has come back with the instance's id
 	id       string              // of the instance; "" before it is launched
 }
 
@@ -114,12 +121,13 @@ func (s *stream) run(ctx context.Context) (err error) {
 	if s.spec, err = repospec.Parse(text); err != nil {
 		return badSpec(err)
 	}
-	if last := s.r.Header.Get("Last-Event-ID"); last != "" {
-		if known, err := s.find(ctx, last); !known {
-			return err
-		}
-		s.follow(ctx)
-		return nil
+	last := s.r.Header.Get("Last-Event-ID")
+	key, cutOff := strings.CutPrefix(last, keyEvent)
+	switch {
+	case cutOff && instance.ValidID(key): // before the client was told the instance's id
+		s.key = key
+	case last != "":
+		return s.resume(ctx, last)
 	}
 	if s.template, err = s.hub.find(ctx, s.spec); err != nil {
 		return err
@@ -131,21 +139,41 @@ func (s *stream) run(ctx context.Context) (err error) {
 	return s.launch(ctx)
 }
 
-// launch launches an instance, and tells of it. The launch goes on when the client goes away: if
-// it was cut off, nobody would know whether there is an instance.
+// launch launches an instance, and tells of it. First it tells the client the key of the launch,
+// so that a client that is cut off meanwhile finds the instance, at any replica, or launches it
+// if that has not happened. So the launch goes on when the client goes away.
 func (s *stream) launch(ctx context.Context) (err error) {
-	name := s.template.Name
-	s.id, err = s.hub.deps.Launcher.Launch(context.WithoutCancel(ctx), launch.Request{Template: name, Client: s.hub.deps.Client(s.r)})
-	if err != nil {
-		return err
+	again := s.key != ""
+	if !again {
+		if s.key, err = s.hub.deps.Launcher.NewKey(); err != nil {
+			return err
+		}
 	}
 	err = s.send(event{Phase: phaseBuilt, Message: "The image exists, launching.\n", ImageName: s.image()})
 	if err != nil || ctx.Err() != nil {
-		s.forget(ctx, name)
-		return nil
+		return nil // it has gone, and may not know the key
 	}
+	id, err := s.hub.deps.Launcher.Launch(context.WithoutCancel(ctx), launch.Request{
+		Template: s.template.Name, Client: s.hub.deps.Client(s.r), IdempotencyKey: keyPrefix + s.key,
+	})
+	if err != nil {
+		return err
+	}
+	if again { // the instance may have ended
+		return s.resume(ctx, id)
+	}
+	s.id = id
 	s.follow(ctx)
 	return nil
+}
+
+// resume tells of an instance that was launched before.
+func (s *stream) resume(ctx context.Context, id string) error {
+	known, err := s.find(ctx, id)
+	if known {
+		s.follow(ctx)
+	}
+	return err
 }
 
 // follow tells of the instance until its launch has ended. Then it waits for the client to go,
@@ -193,17 +221,6 @@ func (s *stream) find(ctx context.Context, last string) (known bool, err error) 
 	}
 	s.id = last
 	return true, nil
-}
-
-// forget stops an instance whose client went away before it was told the id: nobody can come
-// back to it.
-func (s *stream) forget(ctx context.Context, template string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	if err := s.hub.deps.Launcher.Stop(ctx, template, s.id); err != nil {
-		s.hub.deps.Log.WarnContext(ctx, "an instance whose client went away was not stopped, and will be culled",
-			"pod", instance.PodName(s.id), "template", template, "error", err)
-	}
 }
 
 // refuse tells why nothing was launched.
@@ -260,15 +277,19 @@ func (s *stream) image() string {
 
 func (s *stream) send(e event) error { return protocol.SendNow(s.w, s.encode(e)) }
 
-// encode returns an event as it is sent. The instance's id is the event's, so a browser that
-// has lost the connection sends it when it connects again, in Last-Event-ID.
+// encode returns an event as it is sent. The instance's id is the event's, or before there is
+// one the key of the launch. A browser that has lost the connection sends it when it connects
+// again, in Last-Event-ID.
 func (s *stream) encode(e event) string {
 	data, err := json.Marshal(e)
 	if err != nil { // impossible: its fields are strings and a number
 		panic(err)
 	}
-	if s.id == "" {
-		return fmt.Sprintf("data: %s\n\n", data)
+	switch {
+	case s.id != "":
+		return fmt.Sprintf("id: %s\ndata: %s\n\n", s.id, data)
+	case s.key != "":
+		return fmt.Sprintf("id: %s%s\ndata: %s\n\n", keyEvent, s.key, data)
 	}
-	return fmt.Sprintf("id: %s\ndata: %s\n\n", s.id, data)
+	return fmt.Sprintf("data: %s\n\n", data)
 }

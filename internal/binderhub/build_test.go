@@ -38,36 +38,135 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", field, event[field], value)
 		}
 	}
-	if launched := s.launched[0]; launched.Template != "org-repo" || launched.Client != "somebody" || launched.IdempotencyKey != "" {
+	if launched := s.launched[0]; launched.Template != "org-repo" || launched.Client != "somebody" || !strings.HasPrefix(launched.IdempotencyKey, keyPrefix) {
 		t.Errorf("launched %+v", launched)
 	}
 }
 
 // A browser connects again to a stream that was cut, wherever that was, and says which event
-// was the last.
+// was the last. Any replica can answer.
 func TestNothingIsLaunchedTwice(t *testing.T) {
 	for cut := 1; cut <= 4; cut++ {
-		t.Run(fmt.Sprint("after event ", cut), func(t *testing.T) {
-			s := newSite(t)
-			c := s.ask(t, "gh/org/repo")
-			steps := []func(){func() {}, func() {}, func() { s.start(t, kubetest.ID(1)) }, func() { s.serve(t, kubetest.ID(1)) }}
-			for _, step := range steps[:cut] {
-				step()
-				c.next(t)
-			}
-			_ = c.Body.Close()
-			for _, step := range steps[cut:] {
-				step()
-			}
-			again := s.ask(t, "gh/org/repo", "Last-Event-ID", c.lastID)
-			event := again.next(t)
-			for event["phase"] != "ready" {
-				event = again.next(t)
-			}
-			if url := event["url"]; url != s.url+"/user/"+kubetest.ID(1)+"/" || s.launches() != 1 {
-				t.Errorf("got %v after %d launches", url, s.launches())
-			}
-		})
+		for _, at := range []string{"here", "at another replica"} {
+			t.Run(fmt.Sprint("after event ", cut, ", ", at), func(t *testing.T) {
+				s := newSite(t)
+				replica := map[string]string{"here": s.url, "at another replica": s.other}[at]
+				c := s.ask(t, "gh/org/repo")
+				steps := []func(){func() {}, func() {}, func() { s.start(t, kubetest.ID(1)) }, func() { s.serve(t, kubetest.ID(1)) }}
+				for _, step := range steps[:cut] {
+					step()
+					c.next(t)
+				}
+				_ = c.Body.Close()
+				again := askAt(t, replica, "gh/org/repo", "Last-Event-ID", c.lastID)
+				s.awaitLaunch(t) // the first event comes before it
+				for _, step := range steps[cut:] {
+					step()
+				}
+				s.wantReady(t, again)
+			})
+		}
+	}
+}
+
+// awaitLaunch waits until something was launched.
+func (s *site) awaitLaunch(t *testing.T) {
+	t.Helper()
+	kubetest.Eventually(t, "a launch", func() bool { return s.launches() > 0 })
+}
+
+// wantReady reads a stream up to the only instance that was launched.
+func (s *site) wantReady(t *testing.T, c *client) {
+	t.Helper()
+	event := c.next(t)
+	for event["phase"] == phaseBuilt || event["phase"] == phaseLaunching {
+		event = c.next(t)
+	}
+	url, _ := event["url"].(string)
+	if !strings.HasSuffix(url, "/user/"+kubetest.ID(1)+"/") || s.launches() != 1 {
+		t.Errorf("got %v after %d launches", event, s.launches())
+	}
+}
+
+// The network can drop a connection while the launch is being written, without a word to this
+// service. The client has only the key of the launch then.
+func TestCutWhileTheLaunchIsWritten(t *testing.T) {
+	s := newSite(t)
+	written, write := context.WithCancel(t.Context())
+	s.launching = func() { <-written.Done() }
+	c := s.ask(t, "gh/org/repo")
+	want(t, c.next(t), "built")
+	again := askAt(t, s.other, "gh/org/repo", "Last-Event-ID", c.lastID)
+	third := s.ask(t, "gh/org/repo", "Last-Event-ID", c.lastID)
+	want(t, again.next(t), "built")
+	write()
+	want(t, again.next(t), "launching")
+	s.serve(t, kubetest.ID(1))
+	for _, c := range []*client{again, third, c} {
+		s.wantReady(t, c)
+		if c.lastID != kubetest.ID(1) {
+			t.Errorf("the last event has the id %q, want that of the instance", c.lastID)
+		}
+	}
+}
+
+// A client that was cut off before its launch was made launches once, under the same key. It
+// can be refused, and try again.
+func TestCutBeforeTheLaunch(t *testing.T) {
+	s := newSite(t)
+	key := "launch-" + kubetest.ID(7)
+	s.refuse = &admission.Refusal{Limit: "launch-rate", RetryAfter: time.Minute}
+	c := s.ask(t, "gh/org/repo", "Last-Event-ID", key)
+	want(t, c.next(t), "built")
+	if event := c.next(t); event["status_code"] != 429.0 || c.lastID != key {
+		t.Errorf("over a limit: got %v with the id %q", event, c.lastID)
+	}
+	s.refuse, s.launched = nil, nil
+	for range 2 {
+		c := s.ask(t, "gh/org/repo", "Last-Event-ID", key)
+		want(t, c.next(t), "built")
+		want(t, c.next(t), "launching")
+	}
+	if s.launches() != 1 || s.launched[0].IdempotencyKey != keyPrefix+kubetest.ID(7) || s.launched[0].Client != "somebody" {
+		t.Errorf("launched %+v", s.launched)
+	}
+	// Other clients have other keys.
+	want(t, s.ask(t, "gh/org/repo").next(t), "built")
+	kubetest.Eventually(t, "another launch", func() bool { return s.launches() == 2 })
+}
+
+// leaver is an answer whose client goes away when the first event is written.
+type leaver struct {
+	*httptest.ResponseRecorder
+	leave func()
+}
+
+func (l leaver) Write(p []byte) (int, error) {
+	l.leave()
+	return l.ResponseRecorder.Write(p)
+}
+
+// A client that goes away before it has the first event cannot come back for its instance, so
+// nothing is launched for it. Later, the launch goes on: it may come back.
+func TestClientThatGoesAway(t *testing.T) {
+	for name, row := range map[string]struct {
+		during   bool // the launch
+		launches int
+	}{"before the first event": {false, 0}, "during the launch": {true, 1}} {
+		s := newSite(t)
+		ctx, goAway := context.WithCancel(t.Context())
+		w := leaver{httptest.NewRecorder(), func() {}}
+		if row.during {
+			s.launching = goAway
+		} else {
+			w.leave = goAway
+		}
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/build/gh/org/repo", nil)
+		r.Header.Set("Accept", "text/event-stream")
+		s.hub.ServeHTTP(w, r)
+		if s.launches() != row.launches {
+			t.Errorf("%s: launched %v, want %d", name, s.launched, row.launches)
+		}
 	}
 }
 
@@ -75,13 +174,17 @@ func TestNothingIsLaunchedTwice(t *testing.T) {
 func TestEndedIsNotLaunchedAgain(t *testing.T) {
 	s := newSite(t)
 	s.PutPod(t, kubetest.Pod(kubetest.ID(8), time.Now(), kubetest.Deleting))
-	for _, last := range []string{kubetest.ID(8), "17", "../x"} {
+	for _, last := range []string{kubetest.ID(8), "17", "../x", "launch-17", "launch-"} {
 		event := s.ask(t, "gh/org/repo", "Last-Event-ID", last).next(t)
 		want(t, event, "failed", "has ended")
 		if event["status_code"] != 410.0 {
 			t.Errorf("%s: got %v", last, event)
 		}
 	}
+	s.keys["org-repo\x00"+keyPrefix+kubetest.ID(7)] = kubetest.ID(8)
+	c := s.ask(t, "gh/org/repo", "Last-Event-ID", "launch-"+kubetest.ID(7))
+	want(t, c.next(t), "built")
+	want(t, c.next(t), "failed", "has ended")
 	if s.launches() != 0 {
 		t.Errorf("launched %v", s.launched)
 	}
@@ -111,9 +214,6 @@ func TestDraining(t *testing.T) {
 	want(t, c.next(t), "ready")
 	if _, err := io.ReadAll(c.lines); err != nil {
 		t.Errorf("the stream does not end: %v", err)
-	}
-	if len(s.stopped) > 0 {
-		t.Errorf("stopped %v", s.stopped)
 	}
 }
 
@@ -159,7 +259,9 @@ func TestBuildFails(t *testing.T) {
 		t.Errorf("launched %v", s.launched)
 	}
 	s.refuse = &admission.Refusal{Limit: "launch-rate", RetryAfter: time.Minute}
-	if event := s.ask(t, "gh/org/repo").next(t); event["status_code"] != 429.0 {
+	full := s.ask(t, "gh/org/repo")
+	want(t, full.next(t), "built")
+	if event := full.next(t); event["status_code"] != 429.0 {
 		t.Errorf("over a limit: got %v", event)
 	}
 	s.refuse = nil
@@ -217,6 +319,10 @@ func TestWhoMayLaunch(t *testing.T) {
 	} {
 		before := s.launches()
 		c := s.ask(t, "gh/org/repo?urlpath=lab", row.header...)
+		if c.StatusCode == 200 {
+			want(t, c.next(t), "built")
+			want(t, c.next(t), "launching") // it was launched
+		}
 		if launched := s.launches() - before; c.StatusCode != row.code || launched > 0 != (row.code == 200) {
 			t.Errorf("%s: got %d, want %d; launched %d", name, c.StatusCode, row.code, launched)
 		}
@@ -247,19 +353,6 @@ func TestAnyPageMayLaunch(t *testing.T) {
 		if got := s.ask(t, "gh/org/repo", row.header...).StatusCode; got != row.code {
 			t.Errorf("%s: got %d, want %d", name, got, row.code)
 		}
-	}
-}
-
-// An instance of which nobody was told is stopped.
-func TestClientThatGoesAwayDuringTheLaunch(t *testing.T) {
-	s := newSite(t)
-	ctx, goAway := context.WithCancel(t.Context())
-	s.launching = goAway
-	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/build/gh/org/repo", nil)
-	r.Header.Set("Accept", "text/event-stream")
-	s.hub.ServeHTTP(httptest.NewRecorder(), r)
-	if !slices.Equal(s.stopped, []string{kubetest.ID(1)}) {
-		t.Errorf("stopped %v, want the instance", s.stopped)
 	}
 }
 

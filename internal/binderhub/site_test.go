@@ -3,6 +3,7 @@ package binderhub
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ type site struct {
 	*kubetest.World
 	t      *testing.T
 	url    string
+	other  string // the address of another replica
 	hub    *BinderHub
 	most   int // --max-instances
 	sick   bool
@@ -40,7 +42,7 @@ type site struct {
 	refuse    error // what launches fail with, if it is not nil
 	launching func()
 	launched  []launch.Request
-	stopped   []string
+	keys      map[string]string // ids by template and key
 }
 
 func newSite(t *testing.T, allowOrigins ...string) *site {
@@ -81,17 +83,25 @@ func (s *site) open(t *testing.T, allowOrigins []string) {
 	if s.change != nil {
 		s.change(&deps)
 	}
-	s.hub = New(deps)
-	server := httptest.NewServer(s.hub)
-	t.Cleanup(server.Close)
+	s.hub, s.keys, s.drain = New(deps), map[string]string{}, drain
+	for _, url := range []*string{&s.url, &s.other} {
+		server := httptest.NewServer(New(deps))
+		t.Cleanup(server.Close)
+		*url = server.URL
+	}
 	t.Cleanup(drain)
-	s.drain = drain
-	s.url = server.URL
 }
+
+// NewKey returns a key of its own for each launch.
+func (s *site) NewKey() (string, error) { return instance.NewID(rand.Reader) }
 
 func (s *site) Launch(ctx context.Context, req launch.Request) (id string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	key := req.Template + "\x00" + req.IdempotencyKey
+	if id, repeated := s.keys[key]; repeated {
+		return id, nil
+	}
 	s.launched = append(s.launched, req)
 	if s.refuse != nil {
 		return "", s.refuse
@@ -106,6 +116,7 @@ func (s *site) Launch(ctx context.Context, req launch.Request) (id string, err e
 	if ctx.Err() != nil { // the API server has done it all the same
 		return "", ctx.Err()
 	}
+	s.keys[key] = id
 	return id, nil
 }
 
@@ -114,13 +125,6 @@ func (s *site) Template(ctx context.Context, name string) (*corev1.PodTemplate, 
 		return nil, s.templatesFail
 	}
 	return s.World.Template(ctx, name)
-}
-
-func (s *site) Stop(_ context.Context, _, id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = append(s.stopped, id)
-	return nil
 }
 
 func (s *site) launches() int {
@@ -139,9 +143,15 @@ type client struct {
 // ask sends a request for a repository. header has alternating names and values.
 func (s *site) ask(t *testing.T, spec string, header ...string) *client {
 	t.Helper()
+	return askAt(t, s.url, spec, header...)
+}
+
+// askAt is ask at the address of a replica.
+func askAt(t *testing.T, address, spec string, header ...string) *client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/build/"+spec, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/build/"+spec, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
