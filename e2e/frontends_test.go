@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -78,18 +79,52 @@ func TestBinderHubClient(t *testing.T) {
 	}
 }
 
-// TestMyST sends what MyST's launch button sends: it asks what a host is, and opens a link.
+// bookPage does what MyST's launch button does: it asks what a host is, from another origin, and
+// leads to the link of a repository if that is a BinderHub. %q is the host.
+const bookPage = `<!doctype html><title>Book</title>
+<script>
+const host = %q;
+const asked = fetch(host + "/versions").then(answer => answer.json()).then(versions => {
+  if (!("binderhub" in versions)) throw new Error("no BinderHub: " + JSON.stringify(versions));
+  const link = document.createElement("a");
+  link.id = "launch";
+  link.href = host + "/v2/gh/school/book/HEAD?urlpath=/lab/tree/intro.md";
+  link.append("Launch");
+  document.body.append(link);
+  return "a BinderHub";
+}).catch(String);
+</script>`
+
+// TestMyST launches from the page of a book at another origin, which may read what the host is
+// and no more.
 func TestMyST(t *testing.T) {
 	t.Parallel()
 	suite.CopyTemplate(t, "echo", "school-book")
-	code, answer := visit(t, http.MethodGet, "http://"+harness.PublicHost+"/versions", nil, "Origin", "https://book.example")
-	require.Equal(t, http.StatusOK, code)
-	assert.Contains(t, answer, `"binderhub":`)
+	address := servePages(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, bookPage, browserHost)
+	}))
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
 	b := openBrowser(t)
-	b.open(browserHost + "/v2/gh/school/book/HEAD?urlpath=/lab/tree/intro.md")
+	b.open("http://frames.test:" + port + "/")
+	require.Equal(t, "a BinderHub", eval[string](b, `asked`))
+	kept := eval[string](b, `fetch(host + "/build/gh/school/book/HEAD").then(() => "read", () => "kept")`)
+	assert.Equal(t, "kept", kept, "the page of a book can read what is not for all")
+	b.click("#launch")
 	b.await(time.Minute, `location.pathname.startsWith("/user/") && location.pathname.endsWith("/lab/tree/intro.md")`)
 	id := strings.Split(strings.TrimPrefix(b.address(), browserHost+"/user/"), "/")[0]
 	suite.Adopt(t, "school-book", id)
+}
+
+// servePages serves pages at an address until the test ends, and returns the address.
+func servePages(t *testing.T, address string, pages http.Handler) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	server := &http.Server{Handler: pages, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return listener.Addr().String()
 }
 
 // serveCourse serves the pages of a course until the test ends: one with a cell that thebe runs
@@ -127,19 +162,21 @@ const fetched = (name, how) => fetch(build, {mode: "no-cors", headers: {Accept: 
 const refused = Promise.all([failed("img"), failed("stream"), fetched("fetch"), fetched("hidden", {referrerPolicy: "no-referrer"})]);
 </script>`, browserHost+"/build/gh/school/secret/HEAD")
 	})
-	listener, err := net.Listen("tcp", courseAddress)
-	require.NoError(t, err)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
+	servePages(t, courseAddress, mux)
 }
 
+// thebeTimeout is the cull timeout of the instances of a course. A page that is loaded again must
+// find its instance within that time.
+const thebeTimeout = 30 * time.Second
+
 // TestThebe runs a cell on the page of a course, which is on another origin than the instance. When
-// the instance has ended, the page gets another. A page of a stranger launches nothing.
+// the instance was culled, the page gets another. A page of a stranger launches nothing.
 func TestThebe(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, installFrontends())
-	suite.CopyTemplate(t, "jupyter", "school-notebook")
+	suite.CopyTemplate(t, "jupyter", "school-notebook", func(template *corev1.PodTemplate) {
+		template.Annotations["binder-project.org/cull-timeout"] = thebeTimeout.String()
+	})
 	suite.CopyTemplate(t, "echo", "school-secret")
 	serveCourse(t)
 	b := openBrowser(t)
@@ -158,14 +195,14 @@ func TestThebe(t *testing.T) {
 	first := run()
 	instance := suite.Adopt(t, "school-notebook", first)
 	assert.Equal(t, first, run(), "a reload of the page finds the same instance")
-	suite.API.Do(t, http.MethodDelete, "/applications/school-notebook/"+first, "", "Authorization", suite.API.Key())
-	instance.AwaitEnd(t, removalMargin, "Stopped")
-	second := run()
-	suite.Adopt(t, "school-notebook", second)
-	assert.NotEqual(t, first, second)
 
-	b.open(strangerHost + "/stranger")
+	b.open(strangerHost + "/stranger") // and nobody uses the instance any more
 	assert.Equal(t, "img,stream,fetch,hidden", eval[string](b, `refused.then(all => all.join())`))
 	answer := suite.API.Do(t, http.MethodGet, "/applications/school-secret", "", "Authorization", suite.API.Key())
 	assert.JSONEq(t, "[]", string(answer.Body), "a page of a stranger has launched")
+
+	instance.AwaitEnd(t, cullDeadline(thebeTimeout)+removalMargin, "Culled")
+	second := run()
+	suite.Adopt(t, "school-notebook", second)
+	assert.NotEqual(t, first, second)
 }
