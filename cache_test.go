@@ -330,3 +330,22 @@ func TestSyncedGauge(t *testing.T) {
 		wantMetrics(t, m, "binder_cache_synced", "binder_cache_synced "+want)
 	}
 }
+
+// A claim is found at once at the replica that has made it, and by the watch at others, among the
+// pods of its template.
+func TestCacheFindsClaims(t *testing.T) {
+	c := startCache(t, kubetest.ClockAt(kubetest.Noon), kubetest.Pod(kubetest.ID(1), kubetest.Noon, warm))
+	find := func(template string, n int) string {
+		id, _ := c.ClaimedFor(template, kubetest.ID(n))
+		return id
+	}
+	wantEqual(t, "before the claim", find(kubetest.TemplateName, 9), "")
+	claimed := kubetest.Pod(kubetest.ID(1), kubetest.Noon, kubetest.WithAnnotation(instance.ClaimedForAnnotation, kubetest.ID(9)))
+	claimed.ResourceVersion = "1000"
+	c.Wrote(claimed)
+	wantEqual(t, "its own claim", find(kubetest.TemplateName, 9), kubetest.ID(1))
+	c.PutPod(t, kubetest.Pod(kubetest.ID(2), kubetest.Noon, kubetest.WithAnnotation(instance.ClaimedForAnnotation, kubetest.ID(8))))
+	kubetest.Eventually(t, "another replica's claim is found", func() bool { return find(kubetest.TemplateName, 8) == kubetest.ID(2) })
+	wantEqual(t, "of another template", find("other", 8), "")
+	wantEqual(t, "of nothing", find(kubetest.TemplateName, 7), "")
+}

@@ -243,6 +243,11 @@ func (c *Cache) countPools(templates []*corev1.PodTemplate) map[string]admin.Poo
 	return pools
 }
 
+// ClaimedFor returns the id of the instance of a template whose pod was claimed for another id.
+func (c *Cache) ClaimedFor(template, id string) (claimed string, known bool) {
+	return podstore.ClaimedFor(c.recordsOfTemplate(template), id)
+}
+
 // preloadTimeout bounds the reading of all preloads for a state. Without the registry, what
 // is in memory is shown of the preloads of its templates.
 const preloadTimeout = time.Second

@@ -154,7 +154,7 @@ func (s *stream) launch(ctx context.Context) (err error) {
 		return nil // it has gone, and may not know the key
 	}
 	id, err := s.hub.deps.Launcher.Launch(context.WithoutCancel(ctx), launch.Request{
-		Template: s.template.Name, Client: s.hub.deps.Client(s.r), IdempotencyKey: keyPrefix + s.key,
+		Template: s.template.Name, Client: s.hub.deps.Client(s.r), IdempotencyKey: keyPrefix + s.key, Warm: true, Repeated: again,
 	})
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", field, event[field], value)
 		}
 	}
-	if launched := s.launched[0]; launched.Template != "org-repo" || launched.Client != "somebody" || !strings.HasPrefix(launched.IdempotencyKey, keyPrefix) {
+	if launched := s.launched[0]; launched.Template != "org-repo" || launched.Client != "somebody" || !strings.HasPrefix(launched.IdempotencyKey, keyPrefix) || !launched.Warm || launched.Repeated {
 		t.Errorf("launched %+v", launched)
 	}
 }
@@ -127,7 +127,7 @@ func TestCutBeforeTheLaunch(t *testing.T) {
 		want(t, c.next(t), "built")
 		want(t, c.next(t), "launching")
 	}
-	if s.launches() != 1 || s.launched[0].IdempotencyKey != keyPrefix+kubetest.ID(7) || s.launched[0].Client != "somebody" {
+	if s.launches() != 1 || s.launched[0].IdempotencyKey != keyPrefix+kubetest.ID(7) || s.launched[0].Client != "somebody" || !s.launched[0].Warm || !s.launched[0].Repeated {
 		t.Errorf("launched %+v", s.launched)
 	}
 	// Other clients have other keys.

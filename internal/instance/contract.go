@@ -61,6 +61,9 @@ const (
 	// the pod waited in the pool. A claim writes it if that is not 0. Those restarts are
 	// not the instance's.
 	RestartsBeforeAnnotation = "binder-project.org/restarts-before"
+	// ClaimedForAnnotation is the id that an idempotency key would have given to the instance of
+	// a claimed pod, which has another. By it a repeated request finds the pod.
+	ClaimedForAnnotation = "binder-project.org/claimed-for"
 	// LastActivityAnnotation is when the instance was last used. The launcher and, for
 	// uses since, each replica's activity tracker write it; the culler writes what a
 	// probe found, and replaces a wrong value. Decisions about its end read it.

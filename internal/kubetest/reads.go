@@ -36,6 +36,16 @@ func (w *World) Instance(id string) (instance.Instance, bool) {
 	return instance.Instance{}, false
 }
 
+// ClaimedFor returns the id of the instance whose pod was claimed for another id.
+func (w *World) ClaimedFor(template, id string) (claimed string, known bool) {
+	for _, pod := range w.allPods() {
+		if instance.TemplateOf(pod) == template && pod.Annotations[instance.ClaimedForAnnotation] == id {
+			return pod.Labels[instance.IDLabel], true
+		}
+	}
+	return "", false
+}
+
 // Instances returns the instances of a template that have a pod; of all templates for "".
 func (w *World) Instances(template string) []instance.Instance {
 	var all []instance.Instance

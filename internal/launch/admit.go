@@ -27,6 +27,8 @@ type admitted struct {
 	place    *admission.Place
 	most     int    // instances of the template; 0 for no limit
 	end      func() // must be called when the launch has succeeded or failed
+	// claimedFor is what a warm pod is claimed for; see instance.ClaimedForAnnotation. "" for nothing.
+	claimedFor string
 }
 
 // admit looks up the template of a launch, asks for a place within the limits, and waits
@@ -50,7 +52,7 @@ func (l *Launcher) admit(ctx context.Context, req Request, id string) (*admitted
 		place.Release()
 		return nil, err
 	}
-	return &admitted{req, template, place, most, func() {
+	return &admitted{Request: req, template: template, place: place, most: most, end: func() {
 		<-l.writing
 		place.Release()
 	}}, nil

@@ -36,6 +36,14 @@ const (
 	claimRefused                     // the API server refuses the claim, and may allow a new pod
 )
 
+// tryClaim is claim for a launch that has a place: a warm pod is not to wait in vain.
+func (l *Launcher) tryClaim(ctx context.Context, launch *admitted) (id string, outcome claimOutcome, err error) {
+	if launch.place.Full {
+		return "", noPool, nil
+	}
+	return l.claim(ctx, launch)
+}
+
 // claim makes a warm pod of the template an instance, and returns its id. It never
 // waits for a pod.
 //
@@ -86,6 +94,9 @@ func (l *Launcher) claimPod(ctx context.Context, pod *corev1.Pod, launch *admitt
 	annotations := instance.LaunchAnnotations(now, launch.CullTimeout)
 	if before := instance.RestartsBefore(pod); before != "" {
 		annotations[instance.RestartsBeforeAnnotation] = before
+	}
+	if launch.claimedFor != "" {
+		annotations[instance.ClaimedForAnnotation] = launch.claimedFor
 	}
 	labels := map[string]any{instance.PoolLabel: nil}
 	for key, value := range instance.LaunchLabels(launch.Client) {

@@ -51,6 +51,12 @@ type Request struct {
 	// launched. "" means that every request launches an instance of its own. It must
 	// not contain a zero byte.
 	IdempotencyKey string
+	// Warm lets a request with an idempotency key claim a warm pod, which has an id already. Then
+	// only requests that are Repeated find the instance, and only while it has a pod. One that is
+	// made while another replica claims the pod waits for that, but no longer than claimWait.
+	Warm bool
+	// Repeated says that the client has sent the same request before, with Warm.
+	Repeated bool
 }
 
 // Pods is the part of client-go's pod client that a Launcher writes with.
@@ -66,6 +72,8 @@ type Cache interface {
 	Await(ctx context.Context, id string, good func(inst instance.Instance, known bool) bool) (instance.Instance, bool)
 	Pod(id string) (*corev1.Pod, bool)
 	WarmPods(template string) []*corev1.Pod
+	// ClaimedFor returns the id of the instance whose pod has a value of instance.ClaimedForAnnotation.
+	ClaimedFor(template, id string) (claimed string, known bool)
 	Warnings(pod *corev1.Pod) []*corev1.Event
 	OnInstance(updated func(id string), gone func(*corev1.Pod)) error
 	Wrote(pod *corev1.Pod)
@@ -172,10 +180,7 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 		return "", err
 	}
 	defer launch.end()
-	id, outcome := "", noPool
-	if !launch.place.Full { // a warm pod is not to wait in vain
-		id, outcome, err = l.claim(ctx, launch)
-	}
+	id, outcome, err := l.tryClaim(ctx, launch)
 	if err == nil && outcome != claimed {
 		id, err = l.createNew(ctx, launch)
 	}
@@ -185,45 +190,6 @@ func (l *Launcher) launchPlain(ctx context.Context, req Request, began time.Time
 	l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", outcome == claimed, "waits", launch.place.Full)
 	l.measure(id, &measured{began: began, warm: outcome == claimed})
 	return id, nil
-}
-
-// launchRepeatable finds the instance of an idempotency key, or else creates it. It
-// claims no warm pod: a warm pod has an id of its own, and a repeated request could
-// not find that. repeated says that another request has launched it.
-func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time.Time) (id string, repeated bool, err error) {
-	id = l.deps.RepeatableID(req.IdempotencyKey, req.Template)
-	if _, known := l.deps.Cache.Instance(id); known {
-		return id, true, nil // even if it has ended: it is not launched again
-	}
-	waits, err := l.createRepeatable(ctx, id, req)
-	switch {
-	case err == nil:
-		l.deps.Log.InfoContext(ctx, "launched", "pod", instance.PodName(id), "template", req.Template, "warm", false, "waits", waits)
-		l.measure(id, &measured{began: began})
-		return id, false, nil
-	case apierrors.IsAlreadyExists(err):
-		// Another request with the same key created the pod. It is not known here when
-		// that request began, so the launch is not measured.
-		l.awaitDelivery(ctx, id)
-		l.deps.Log.InfoContext(ctx, "launched before", "pod", instance.PodName(id), "template", req.Template)
-		return id, true, nil
-	case overLimit(err) && l.awaitDelivery(ctx, id):
-		// Another replica gave the last place to the same launch a moment ago.
-		return id, true, nil
-	}
-	return "", false, err
-}
-
-// createRepeatable creates the pod of a repeatable launch. The error is one that
-// apierrors.IsAlreadyExists recognizes if the pod exists. waits says that there is no place for
-// the instance yet.
-func (l *Launcher) createRepeatable(ctx context.Context, id string, req Request) (waits bool, err error) {
-	launch, err := l.admit(ctx, req, id)
-	if err != nil {
-		return false, err
-	}
-	defer launch.end()
-	return launch.place.Full, l.create(ctx, launch, id)
 }
 
 // createNew creates a pod with a random id, and returns the id.

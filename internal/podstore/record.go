@@ -44,6 +44,7 @@ type Record struct {
 	endpoint           string // Instance.Address
 	ID                 string // the value of the id label
 	Client             string // the value of the client label
+	ClaimedFor         string // the value of instance.ClaimedForAnnotation
 
 	Created                     time.Time
 	launched, cullAt, expiresAt time.Time
@@ -75,7 +76,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 	part := func(s string) string { return partOf(packed, s) }
 	r := &Record{
 		packed: packed, name: part(pod.Name), uid: part(string(pod.UID)), version: part(pod.ResourceVersion),
-		token: part(inst.Token.Value), endpoint: strings.Clone(inst.Address), ID: part(inst.ID), Client: part(pod.Labels[instance.ClientLabel]),
+		token: part(inst.Token.Value), endpoint: strings.Clone(inst.Address), ID: part(inst.ID), Client: part(pod.Labels[instance.ClientLabel]), ClaimedFor: part(pod.Annotations[instance.ClaimedForAnnotation]),
 		Created: inst.Created, launched: inst.Launched, cullAt: inst.CullAt, expiresAt: inst.ExpiresAt, CullTimeout: rules.CullTimeoutOf(pod),
 		shared: unique.Make(shared{
 			template: inst.Template, preload: pod.Labels[instance.PreloadNameLabel], source: string(inst.Source), tokenName: inst.Token.Name,
@@ -102,6 +103,17 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 		r.warm = unpack(packed)
 	}
 	return r
+}
+
+// ClaimedFor returns the id of the instance whose pod was claimed for another id, if it is among
+// some records; see instance.ClaimedForAnnotation.
+func ClaimedFor(records []*Record, id string) (claimed string, known bool) {
+	for _, record := range records {
+		if record.ClaimedFor == id && id != "" {
+			return record.ID, true
+		}
+	}
+	return "", false
 }
 
 // partOf returns s as a part of a text that is kept anyway, if it is one.

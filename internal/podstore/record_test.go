@@ -41,6 +41,7 @@ func podsOfTests(t testing.TB) map[string]*corev1.Pod {
 		"deleting and broken":  kubetest.All(kubetest.Broken, kubetest.Deleting),
 		"restarted":            func(p *corev1.Pod) { p.Status.ContainerStatuses[0].RestartCount = 2 },
 		"restarted when warm":  kubetest.All(func(p *corev1.Pod) { p.Status.ContainerStatuses[0].RestartCount = 2 }, kubetest.WithAnnotation(instance.RestartsBeforeAnnotation, "2")),
+		"claimed for another":  kubetest.WithAnnotation(instance.ClaimedForAnnotation, "0123456789abcdef0123456789abcdef"),
 		"warm":                 kubetest.WithLabel(instance.PoolLabel, instance.PoolWarm),
 		"stray":                kubetest.WithLabel(instance.IDLabel, "lost"),
 		"of a client":          kubetest.WithLabel(instance.ClientLabel, "abcdef"),
@@ -237,6 +238,7 @@ func TestRecordKeepsThePod(t *testing.T) {
 			wantSame("deleting", record.IsDeleting, p.DeletionTimestamp != nil)
 			wantSame("id", record.ID, p.Labels[instance.IDLabel])
 			wantSame("client", record.Client, p.Labels[instance.ClientLabel])
+			wantSame("claimed for", record.ClaimedFor, p.Annotations[instance.ClaimedForAnnotation])
 			wantSame("template", record.Template(), instance.TemplateOf(p))
 			wantSame("address", record.address, instance.AddressKey(p))
 			wantSame("instance", record.IsInstance, instance.IsInstance(p))
