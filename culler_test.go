@@ -143,7 +143,7 @@ func TestSweepEndsStrays(t *testing.T) {
 		ago(3, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PoolLabel, "warm"))),
 		ago(4, time.Minute, withoutID), ago(5, 2*time.Hour, preload),
 		ago(6, 2*time.Hour, kubetest.All(withoutID, kubetest.WithLabel(instance.PreloadLabel, "true"))), // its DaemonSet has left it
-		ago(7, 2*time.Hour, kubetest.WithLabel(instance.IDLabel, kubetest.ID(8))), ago(8, time.Minute), // the id of another instance
+		ago(7, 2*time.Hour, kubetest.WithLabel(instance.IDLabel, kubetest.ID(8))), ago(8, time.Minute),  // the id of another instance
 	)
 	if all := c.Instances(""); len(all) != 1 || !all[0].Launched.Equal(kubetest.Noon.Add(-time.Minute)) {
 		t.Errorf("the list has %v", all)
