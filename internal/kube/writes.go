@@ -31,6 +31,26 @@ const (
 	Writers = 8
 )
 
+// createTries is how often a pod is created at most. Creates that use the same quota at the same
+// time can conflict; the API server has tried several times itself then.
+const createTries = 3
+
+// PodCreator is the part of client-go's pod client that CreatePod needs.
+type PodCreator interface {
+	Create(ctx context.Context, pod *corev1.Pod, opts metav1.CreateOptions) (*corev1.Pod, error)
+}
+
+// CreatePod creates a pod, and returns it as the API server has it. The error is the API server's.
+func CreatePod(ctx context.Context, pods PodCreator, pod *corev1.Pod) (created *corev1.Pod, err error) {
+	for range createTries {
+		created, err = pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
+		if !apierrors.IsConflict(err) {
+			break
+		}
+	}
+	return created, err
+}
+
 // PodPatcher is the part of client-go's pod client that Annotate needs.
 type PodPatcher interface {
 	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)

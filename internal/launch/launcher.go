@@ -16,7 +16,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/admission"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
@@ -62,7 +61,7 @@ type Request struct {
 // Pods is the part of client-go's pod client that a Launcher writes with.
 type Pods interface {
 	kube.PodPatcher
-	Create(ctx context.Context, pod *corev1.Pod, opts metav1.CreateOptions) (*corev1.Pod, error)
+	kube.PodCreator
 }
 
 // Cache is what a Launcher asks of the read model.
@@ -123,10 +122,6 @@ type Deps struct {
 	// safe for use by several goroutines.
 	Random io.Reader
 }
-
-// createTries is how often a pod is created at most. Creates that use the same quota at the same
-// time can conflict; the API server has tried several times itself then.
-const createTries = 3
 
 // Launcher starts and stops instances. Every replica has one. Its methods may be
 // called at the same time.
@@ -235,13 +230,7 @@ func (l *Launcher) create(ctx context.Context, launch *admitted, id string) erro
 	launch.place.Expect(id)
 	ctx, cancel := context.WithTimeout(ctx, kube.CreateTimeout)
 	defer cancel()
-	var created *corev1.Pod
-	for range createTries {
-		created, err = l.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
-		if !apierrors.IsConflict(err) {
-			break
-		}
-	}
+	created, err := kube.CreatePod(ctx, l.deps.Pods, pod)
 	switch {
 	case err == nil:
 		l.deps.Cache.Wrote(created)

@@ -124,7 +124,7 @@ func (t *term) create(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, kube.WriteTimeout)
 	defer cancel()
 	template := instance.TemplateOf(pod)
-	created, err := t.deps.Pods.Create(ctx, pod, metav1.CreateOptions{FieldManager: instance.ManagerName})
+	created, err := kube.CreatePod(ctx, t.deps.Pods, pod)
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		// The id is random, so an attempt whose answer got lost created it. The watch
