@@ -50,6 +50,9 @@
         state = 'next';
       }
     }
+    if (elapsed !== null) {
+      tick();
+    }
   };
   const log = document.getElementById('log');
   // There is none while the instance waits for a place.
