@@ -154,12 +154,13 @@ func (l *Load) checkList(ctx context.Context, replica harness.Replica, of string
 	defer cancel()
 	asked, living := l.now(), l.ledger.Entries()
 	answer, err := replica.API.OfOtherVersion().Try(ctx, http.MethodGet, "/applications/"+of, "", "Authorization", replica.API.Key())
-	if err != nil || answer.Code == http.StatusServiceUnavailable && l.unsure.Load() != nil {
+	failure, unsure := failureOf(answer.Code, err), l.unsure.Load()
+	if err != nil && failure != noAnswer || failure == "503" && unsure.lasts(l.now()) {
 		return // as a replica that just went away, or one that cannot know
 	}
-	l.note(ctx, Polls, failureOf(answer.Code, nil), "list of", replica.Name)
+	l.note(ctx, Polls, failure, "list of", replica.Name)
 	var list []harness.Status
-	if answer.Code != http.StatusOK {
+	if failure != "" {
 		return
 	}
 	if err := json.Unmarshal(answer.Body, &list); err != nil {
@@ -173,10 +174,9 @@ func (l *Load) checkList(ctx context.Context, replica harness.Replica, of string
 		}
 		listed[status.ID] = true
 	}
-	unsure := l.unsure.Load()
 	for _, before := range living {
 		now := l.ledger.Entry(before.ID) // it may have ended meanwhile
-		known := !before.Deployed.IsZero() && asked.Sub(before.Deployed) > listedAfter && (unsure == nil || before.Deployed.Before(unsure.since.Add(-time.Second)))
+		known := !before.Deployed.IsZero() && asked.Sub(before.Deployed) > listedAfter && (!unsure.lasts(l.now()) || before.Deployed.Before(unsure.since.Add(-time.Second)))
 		if before.Template == of && known && !listed[before.ID] && !now.Edited && now.Told.IsZero() && l.ledger.Deleted(before.ID).IsZero() {
 			l.ledger.Complain("%s does not list %s", replica.Name, before.ID)
 		}

@@ -30,8 +30,8 @@ const (
 
 // logWatch follows the log of every container of the service from its first line to
 // its last, because the log of a replica that is deleted, or has restarted twice,
-// cannot be had later. It keeps them as files. Each container that has run and whose log was not read to its
-// end is a problem, too, but for one that was deleted before it could become ready.
+// cannot be had later. It keeps them as files. A log that was not read to its end is a
+// problem, too, unless its replica was deleted before it could become ready.
 type logWatch struct {
 	client kubernetes.Interface
 	stop   context.CancelFunc

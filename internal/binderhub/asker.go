@@ -18,8 +18,8 @@ const (
 	admitted                // it may launch
 )
 
-// judge decides whether a request may launch. Pages of this address and of the origins that
-// may do, and clients that are not browsers. A browser that opens the address in a window
+// judge decides whether a request may launch. Those may: pages of this address, pages of the
+// origins that are allowed to, and clients that are not browsers. A browser that opens the address in a window
 // does not, whatever led it there: a link in a mail is opened, and an address that is being typed
 // is fetched early, without a word from the person.
 //

@@ -40,8 +40,8 @@ const launchPrefix = "/launch/"
 
 // Launcher starts instances.
 type Launcher interface {
-	// NewKey returns a key for launch.Request.IdempotencyKey that nobody can guess.
-	NewKey() (string, error)
+	// NewKey returns a key for launch.Request.IdempotencyKey that nobody can guess, and when it was made.
+	NewKey() (key string, made time.Time, err error)
 	Launch(ctx context.Context, req launch.Request) (id string, err error)
 }
 

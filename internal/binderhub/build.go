@@ -141,11 +141,12 @@ func (s *stream) run(ctx context.Context) (err error) {
 
 // launch launches an instance, and tells of it. First it tells the client the key of the launch,
 // so that a client that is cut off meanwhile finds the instance, at any replica, or launches it
-// if that has not happened. So the launch goes on when the client goes away.
+// if that has not happened.
 func (s *stream) launch(ctx context.Context) (err error) {
 	again := s.key != ""
+	var made time.Time
 	if !again {
-		if s.key, err = s.hub.deps.Launcher.NewKey(); err != nil {
+		if s.key, made, err = s.hub.deps.Launcher.NewKey(); err != nil {
 			return err
 		}
 	}
@@ -153,8 +154,8 @@ func (s *stream) launch(ctx context.Context) (err error) {
 	if err != nil || ctx.Err() != nil {
 		return nil // it has gone, and may not know the key
 	}
-	id, err := s.hub.deps.Launcher.Launch(context.WithoutCancel(ctx), launch.Request{
-		Template: s.template.Name, Client: s.hub.deps.Client(s.r), IdempotencyKey: keyPrefix + s.key, Warm: true, Repeated: again,
+	id, err := s.hub.deps.Launcher.Launch(ctx, launch.Request{
+		Template: s.template.Name, Client: s.hub.deps.Client(s.r), IdempotencyKey: keyPrefix + s.key, Warm: true, Repeated: again, KeyMade: made,
 	})
 	if err != nil {
 		return err

@@ -95,9 +95,12 @@ func (c *Contact) Age() time.Duration {
 	return age
 }
 
-// Behind reports whether this replica may lack what others know: a watch is not open, or is open
-// again only now after it has missed something, or was silent and that of the pods or the replicas'
-// Leases brings nothing yet, or the API server does not answer.
+// Behind reports whether this replica may lack what others know. That is so
+//   - while a watch is not open, and for catchUp once it is open again, if it has missed something,
+//   - while that of the pods has brought nothing since it was silent: API servers send a bookmark
+//     every minute,
+//   - while that of the replicas' Leases is silent, and
+//   - while the API server does not answer.
 func (c *Contact) Behind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -81,6 +81,7 @@ func (c *Contact) begin(r *http.Request, body io.ReadCloser) io.ReadCloser {
 	}
 	if away := k.open == 0 && !k.ended.IsZero(); away && (k.silent || c.now().Sub(k.ended) > missed) {
 		k.resumed = c.now()
+		k.silent = k.silent && k.ofPods // of the others, nobody asks further
 	}
 	k.open++
 	w := &watched{body: body, events: bufio.NewReaderSize(body, readAhead), contact: c, kind: k}
@@ -118,7 +119,7 @@ func (c *Contact) heard(k *kind) {
 func (w *watched) breakOff() {
 	for _, silent := range w.contact.silentLike(w) {
 		silent.mu.Lock()
-		silent.broken = true
+		silent.broken = silent != w || w.kind.ofPods || w.kind.ofLeases // others can be silent for a good reason
 		silent.mu.Unlock()
 		_ = silent.body.Close()
 	}

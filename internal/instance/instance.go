@@ -66,8 +66,8 @@ type Instance struct {
 	// Launched is when the pod became an instance: later than Created if it was warm. If
 	// the pod does not say, or not readably, it is Created.
 	Launched time.Time
-	// Scheduled is when the pod of an instance that starts got its node, and Started when the
-	// last of its containers started, to the second; zero before that, and once it has started.
+	// Scheduled is when the pod of an instance that starts got its node, and Started when all of
+	// its containers had started, to the second; zero before that, and once it is deployed.
 	Scheduled, Started time.Time
 
 	Ended   time.Time // when the instance was deleted; zero while there is a pod
@@ -137,7 +137,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 		inst.Address = PodAddress(pod)
 	case StatusPending, StatusDeploying:
 		inst.ShowsLog = ShowsLog(pod)
-		inst.Scheduled, inst.Started = becameTrue(pod, corev1.PodScheduled).UTC(), lastStart(pod).UTC()
+		inst.Scheduled, inst.Started = becameTrue(pod, corev1.PodScheduled).UTC(), firstStart(pod).UTC()
 	}
 	return inst
 }
@@ -189,7 +189,7 @@ func IsInstance(pod *corev1.Pod) bool { return HasID(pod) && !IsWarm(pod) }
 // instance.
 func IsWarm(pod *corev1.Pod) bool { return HasID(pod) && pod.Labels[PoolLabel] == PoolWarm }
 
-// IsStray reports whether a pod of this service has lost its id and belongs to nobody
+// IsStray reports whether a pod of this service has no id of its own and belongs to nobody
 // else. Nobody can use it, because it is found by its id, so it ends like an instance that
 // is not used. The pods of a preload have no id, but a DaemonSet that controls them.
 func IsStray(pod *corev1.Pod) bool { return !HasID(pod) && metav1.GetControllerOf(pod) == nil }

@@ -68,6 +68,30 @@ func becameTrue(pod *corev1.Pod, kind corev1.PodConditionType) time.Time {
 	return time.Time{}
 }
 
+// firstStart returns when the last of a pod's containers started for the first time that the pod
+// still tells of, or zero if one has not.
+func firstStart(pod *corev1.Pod) (last time.Time) {
+	for _, status := range pod.Status.ContainerStatuses {
+		var at time.Time
+		for _, state := range []corev1.ContainerState{status.LastTerminationState, status.State} {
+			switch {
+			case !at.IsZero():
+			case state.Running != nil:
+				at = state.Running.StartedAt.Time
+			case state.Terminated != nil:
+				at = state.Terminated.StartedAt.Time
+			}
+		}
+		if at.IsZero() {
+			return at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
 // lastStart returns when the last of a pod's containers started, or zero if one has not.
 func lastStart(pod *corev1.Pod) (last time.Time) {
 	for _, status := range pod.Status.ContainerStatuses {

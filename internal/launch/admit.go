@@ -29,6 +29,7 @@ type admitted struct {
 	end      func() // must be called when the launch has succeeded or failed
 	// claimedFor is what a warm pod is claimed for; see instance.ClaimedForAnnotation. "" for nothing.
 	claimedFor string
+	claimUntil time.Time // for such a launch: no pod is claimed after it
 }
 
 // admit looks up the template of a launch, asks for a place within the limits, and waits

@@ -57,6 +57,9 @@ func (l *Launcher) claim(ctx context.Context, launch *admitted) (id string, outc
 	}
 	warm := l.deps.Cache.WarmPods(template.Name)
 	for _, pod := range claimable(warm, l.deps.Cache.Warnings, podtemplate.Hash(template), l.deps.Now(), l.deps.StartTimeout) {
+		if launch.claimedFor != "" && l.deps.Now().After(launch.claimUntil) {
+			break
+		}
 		if _, reserved := l.claiming.LoadOrStore(pod.Name, true); reserved {
 			continue
 		}

@@ -52,8 +52,12 @@ type Request struct {
 	IdempotencyKey string
 	// Warm lets a request with an idempotency key claim a warm pod, which has an id already. Then
 	// only requests that are Repeated find the instance, and only while it has a pod. One that is
-	// made while another replica claims the pod waits for that, but no longer than claimWait.
+	// made while another replica claims the pod waits for that, but no longer than claimWait. Such
+	// a launch goes on when its context is done, once it writes: its client can come back.
 	Warm bool
+	// KeyMade is when NewKey made the key of a first request with Warm: soon after that, it claims
+	// no pod any more.
+	KeyMade time.Time
 	// Repeated says that the client has sent the same request before, with Warm.
 	Repeated bool
 }

@@ -12,16 +12,19 @@ import (
 )
 
 const (
-	// claimWait is how long a repeated request waits for the claim that an earlier one may be
-	// making at another replica: its turn to write, the write, and the watch.
+	// claimWait is how long a repeated request waits for the claim that the first one may be making
+	// at another replica: until that may claim no pod any more, the write, and the watch.
 	claimWait = writeWait + kube.CreateTimeout + instance.WatchDelay
 	// claimLook is how often it looks.
 	claimLook = 500 * time.Millisecond
 )
 
 // NewKey returns an idempotency key that nobody can guess, for a caller that has none from its
-// client. The error is that of the source of random bytes.
-func (l *Launcher) NewKey() (string, error) { return instance.NewID(l.deps.Random) }
+// client, and when it was made. The error is that of the source of random bytes.
+func (l *Launcher) NewKey() (key string, made time.Time, err error) {
+	key, err = instance.NewID(l.deps.Random)
+	return key, l.deps.Now(), err
+}
 
 // launchRepeatable finds the instance of an idempotency key, or else launches it. Unless the
 // request has Warm, it claims no warm pod: that has an id of its own. repeated says that another
@@ -36,6 +39,12 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 			return claimed, true, nil
 		}
 	}
+	if ctx.Err() != nil {
+		return "", false, ctx.Err()
+	}
+	if req.Warm { // the client can come back for it
+		ctx = context.WithoutCancel(ctx)
+	}
 	started, err := l.startRepeatable(ctx, id, req)
 	switch {
 	case err == nil:
@@ -48,7 +57,7 @@ func (l *Launcher) launchRepeatable(ctx context.Context, req Request, began time
 		l.awaitDelivery(ctx, id)
 		l.deps.Log.InfoContext(ctx, "launched before", "pod", instance.PodName(id), "template", req.Template)
 		return id, true, nil
-	case overLimit(err) && l.awaitDelivery(ctx, id):
+	case overLimit(err) && (req.Repeated || !req.Warm) && l.awaitDelivery(ctx, id):
 		// Another replica gave the last place to the same launch a moment ago.
 		return id, true, nil
 	}
@@ -64,7 +73,8 @@ type started struct {
 
 // startRepeatable claims a warm pod for a repeatable launch, if it is to, or creates the pod. The
 // error is one that apierrors.IsAlreadyExists recognizes if the pod exists. A request that is
-// Repeated claims none: if there are two of them, one must find what the other creates.
+// Repeated claims none: if there are two of them, one must find what the other creates. Nor does a
+// first one that is late: a repeated one may not wait for its claim any more.
 func (l *Launcher) startRepeatable(ctx context.Context, id string, req Request) (started, error) {
 	launch, err := l.admit(ctx, req, id)
 	if err != nil {
@@ -72,7 +82,7 @@ func (l *Launcher) startRepeatable(ctx context.Context, id string, req Request) 
 	}
 	defer launch.end()
 	if req.Warm && !req.Repeated {
-		launch.claimedFor = id
+		launch.claimedFor, launch.claimUntil = id, req.KeyMade.Add(writeWait)
 		if warm, outcome, err := l.tryClaim(ctx, launch); err != nil || outcome == claimed {
 			return started{id: warm, warm: true}, err
 		}

@@ -33,14 +33,17 @@ func TestWarmLaunchIsFound(t *testing.T) {
 		during time.Duration // when another replica claims the pod, after the repeated requests have begun; 0 for never
 		want   string
 		waits  time.Duration
+		late   time.Duration // of the first request, after its key was made
 	}{
-		"a warm pod":                    {"1", 1, true, 0, warm, 0},
-		"an empty pool":                 {"1", 0, true, 0, retryID, 0},
-		"no pool":                       {"0", 0, true, 0, retryID, 0},
-		"claimed meanwhile":             {"1", 1, false, time.Second, warm, time.Second},
-		"claimed at the last moment":    {"1", 1, false, claimWait - claimLook, warm, claimWait - claimLook},
-		"nothing was launched":          {"1", 1, false, 0, retryID, claimWait},
-		"nothing was launched, no pool": {"0", 0, false, 0, retryID, 0},
+		"a warm pod":                    {"1", 1, true, 0, warm, 0, 0},
+		"a warm pod, nearly too late":   {"1", 1, true, 0, warm, 0, writeWait},
+		"too late for a warm pod":       {"1", 1, true, 0, retryID, 0, writeWait + 1},
+		"an empty pool":                 {"1", 0, true, 0, retryID, 0, 0},
+		"no pool":                       {"0", 0, true, 0, retryID, 0, 0},
+		"claimed meanwhile":             {"1", 1, false, time.Second, warm, time.Second, 0},
+		"claimed at the last moment":    {"1", 1, false, claimWait - claimLook, warm, claimWait - claimLook, 0},
+		"nothing was launched":          {"1", 1, false, 0, retryID, claimWait, 0},
+		"nothing was launched, no pool": {"0", 0, false, 0, retryID, 0, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			template := poolTemplate(row.size)
@@ -49,7 +52,7 @@ func TestWarmLaunchIsFound(t *testing.T) {
 				world.PutPod(t, warmPod(template, 100))
 			}
 			replicas := []*replica{newReplica(t, world), newReplica(t, world)}
-			req := Request{Template: template.Name, IdempotencyKey: "retry", Warm: true}
+			req := Request{Template: template.Name, IdempotencyKey: "retry", Warm: true, KeyMade: time.Now().Add(-row.late)}
 			if row.first {
 				if id, err := replicas[0].Launch(t.Context(), req); err != nil || id != row.want {
 					t.Errorf("%s: got %q, %v; want %q", name, id, err, row.want)
@@ -84,7 +87,7 @@ func TestWarmLaunchIsFound(t *testing.T) {
 // Nobody finds the pod of another key, and the annotation leads to no instance itself.
 func TestClaimedForIsOfOneKey(t *testing.T) {
 	r := poolReplica(t, "1", 1)
-	first, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName, IdempotencyKey: "retry", Warm: true})
+	first, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName, IdempotencyKey: "retry", Warm: true, KeyMade: time.Now()})
 	if err != nil || first != kubetest.ID(100) {
 		t.Fatalf("got %q, %v", first, err)
 	}
@@ -98,7 +101,7 @@ func TestClaimedForIsOfOneKey(t *testing.T) {
 	if inst, known := r.world.Instance(retryID); known {
 		t.Errorf("the annotation leads to %+v", inst)
 	}
-	other, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName, IdempotencyKey: "other", Warm: true})
+	other, err := r.Launch(t.Context(), Request{Template: kubetest.TemplateName, IdempotencyKey: "other", Warm: true, KeyMade: time.Now()})
 	if err != nil || other == first || other == retryID {
 		t.Errorf("another key got %q, %v", other, err)
 	}

@@ -49,9 +49,11 @@ const (
 	stepOpen    = "open"
 )
 
-// stepOf returns the step that an instance is in.
+// stepOf returns the step that an instance is in; "" once it has failed or ended.
 func stepOf(inst instance.Instance) string {
 	switch {
+	case inst.Status.Over():
+		return ""
 	case inst.Reason == instance.ReasonQueued:
 		return stepQueue
 	case inst.Status == instance.StatusPending:

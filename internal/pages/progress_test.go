@@ -27,6 +27,8 @@ func TestSteps(t *testing.T) {
 		{"runs", instance.StatusDeploying, "", at(2), at(70), "node done 0:02, prepare done 1:08, start now 0:05, open next"},
 		{"had its node before the launch", instance.StatusDeploying, "", at(-5), at(70), "node done 0:00, prepare done 1:10, start now 0:05, open next"},
 		{"does not say when it had its node", instance.StatusDeploying, "", time.Time{}, at(70), "node done, prepare done 1:10, start now 0:05, open next"},
+		{"is ready", instance.StatusDeployed, "", time.Time{}, time.Time{}, "node done, prepare done, start done, open now 1:15"},
+		{"has failed", instance.StatusFailed, "Error", time.Time{}, time.Time{}, "node next, prepare next, start next, open next"},
 		{"runs, by a clock that is ahead", instance.StatusDeploying, "", at(2), at(80), "node done 0:02, prepare done 1:18, start now 0:00, open next"},
 	} {
 		inst := instance.Instance{Status: test.status, Reason: test.reason, Launched: kubetest.Noon, Scheduled: test.scheduled, Started: test.started}

@@ -82,7 +82,7 @@ func slimContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 func slimState(state corev1.ContainerState) corev1.ContainerState {
 	if ended := state.Terminated; ended != nil {
 		state.Terminated = &corev1.ContainerStateTerminated{
-			ExitCode: ended.ExitCode, Reason: ended.Reason, Message: ended.Message, FinishedAt: ended.FinishedAt,
+			ExitCode: ended.ExitCode, Reason: ended.Reason, Message: ended.Message, StartedAt: ended.StartedAt, FinishedAt: ended.FinishedAt,
 		}
 	}
 	return state
