@@ -247,6 +247,7 @@ func TestRefusal(t *testing.T) {
 		{short, Polls, before, "503", 10, ""},
 		{short, Polls, during, "404", 10, notYetKnown},
 		{short, Polls, during, "404", 13, ""},
+		{short, WebSockets, during, "not opened: 404", 10, notYetKnown},
 		{away, Pages, before, "503", 50, ""},
 		{away, Pages, before, "503", 61, mayHaveEnded},
 		{away, Pages, before, noAnswer, 61, ""},

@@ -36,7 +36,7 @@ func (u *unsure) refusal(kind Kind, of Entry, failure string, now time.Time) str
 	switch {
 	case !u.lasts(now):
 		return ""
-	case kind == Polls && failure == "404" && u.isBlind(now):
+	case strings.HasSuffix(failure, "404") && u.isBlind(now):
 		return notYetKnown
 	case (refused || waits) && (of.Deployed.IsZero() || of.Deployed.After(u.since.Add(-time.Second))): // a watch takes a moment
 		return notYetKnown
