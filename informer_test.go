@@ -453,6 +453,7 @@ func TestAwaitDials(t *testing.T) {
 		if inst, _ := await(time.Minute); inst.Status != instance.StatusDeployed || inst.Address != "10.0.0.7:8888" || time.Since(began) > time.Second {
 			t.Errorf("once it listens: got %+v after %s", inst, time.Since(began))
 		}
+		synctest.Wait() // the handler is called after the client is woken
 		wantEqual(t, "calls of the handler when the instance listens", updates.Load()-heard, 1)
 	})
 }

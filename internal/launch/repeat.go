@@ -107,11 +107,11 @@ func (l *Launcher) awaitClaim(ctx context.Context, template, id string) (claimed
 	defer cancel()
 	look := time.NewTicker(claimLook)
 	defer look.Stop()
-	for {
+	for ended := false; !ended; {
 		select {
 		case <-look.C:
-		case <-ctx.Done():
-			return "", false
+		case <-ctx.Done(): // it looks once more
+			ended = true
 		}
 		if claimed, known = l.deps.Cache.ClaimedFor(template, id); known {
 			return claimed, true
@@ -120,4 +120,5 @@ func (l *Launcher) awaitClaim(ctx context.Context, template, id string) (claimed
 			return id, true
 		}
 	}
+	return "", false
 }
