@@ -19,9 +19,9 @@ const (
 )
 
 // judge decides whether a request may launch. Those may: pages of this address, pages of the
-// origins that are allowed to, and clients that are not browsers. A browser that opens the address in a window
-// does not, whatever led it there: a link in a mail is opened, and an address that is being typed
-// is fetched early, without a word from the person.
+// origins that are allowed to, and clients that are not browsers. A browser that opens the address
+// in a window may not, whatever led it there: a link in a mail is opened, and an address that is
+// being typed is fetched early, without a word from the person.
 //
 // Over HTTPS, browsers tell from where a request comes in fields that no page can change (Fetch
 // Metadata). Over plain HTTP they send none of them, and a page can leave out Origin and

@@ -34,10 +34,10 @@ type step struct {
 	Name  string
 	Label phrase
 	State string
-	// Timed says that it is known how long it took, or has taken so far: Seconds, in words Took.
-	Timed   bool
-	Seconds int
+	// Took is how long it took, or has taken so far, such as 1:08; "" if that is not known.
+	// Seconds is the same.
 	Took    string
+	Seconds int
 }
 
 // The steps of a launch. An instance that has not waited for a place has no stepQueue.
@@ -98,7 +98,7 @@ func steps(inst instance.Instance, now time.Time) []step {
 
 // took notes how long a step took, or has taken so far.
 func (s *step) took(d time.Duration) {
-	s.Timed, s.Seconds = true, int(max(0, d).Seconds())
+	s.Seconds = int(max(0, d).Seconds())
 	s.Took = fmt.Sprintf("%d:%02d", s.Seconds/60, s.Seconds%60)
 }
 
