@@ -54,7 +54,8 @@ func (d *day) newLeader() *term {
 
 // LaunchTimes is that of Launches. The cluster forgets an instance an hour after its end.
 func (d *day) LaunchTimes(string) []time.Time {
-	return slices.DeleteFunc(slices.Clone(d.launches), func(at time.Time) bool { return d.now.Sub(at) > time.Hour })
+	first, _ := slices.BinarySearchFunc(d.launches, d.now.Add(-time.Hour), time.Time.Compare)
+	return slices.Clone(d.launches[first:])
 }
 
 // WarmPods is that of Launches.
@@ -150,9 +151,9 @@ func (d *day) look() time.Duration {
 	return todo.lookAgain
 }
 
-// aDay returns the launches of a working day: few at night, more by day, and three classes of
-// 15 to 30 that open the same link within two minutes, twice in the hour.
-func aDay(random *rand.Rand, midnight time.Time) (launches []time.Time) {
+// dayWithClasses returns the launches of a working day: few at night, more by day, and three classes
+// of 15 to 30 that open the same link within two minutes, twice in the hour.
+func dayWithClasses(_ *testing.T, random *rand.Rand, midnight time.Time) (launches []time.Time) {
 	perHour := []int{2, 1, 1, 1, 1, 2, 4, 8, 20, 30, 30, 28, 20, 25, 30, 30, 25, 20, 15, 12, 10, 8, 5, 3}
 	for hour, mean := range perHour {
 		at := midnight.Add(time.Duration(hour) * time.Hour)
@@ -171,46 +172,98 @@ func aDay(random *rand.Rand, midnight time.Time) (launches []time.Time) {
 	return launches
 }
 
-// lessons is a schedule that knows when the classes of aDay open their links.
+// lessons is a schedule that knows when the classes of dayWithClasses open their links.
 const lessons = "Mon-Fri 09:00-09:10 UTC 30; Mon-Fri 09:45-09:55 UTC 30; Mon-Fri 11:00-11:10 UTC 30; " +
 	"Mon-Fri 11:45-11:55 UTC 30; Mon-Fri 14:00-14:10 UTC 30; Mon-Fri 14:45-14:55 UTC 30"
 
-// TestDayOfLaunches compares a pool that follows the launches of a day with pools of fixed sizes:
-// it serves about as many launches warm as the largest, for a fraction of its pods. A schedule
-// that knows the classes serves more. With another leader every seven minutes, at 09:06 amid a class, it is the
-// same. No published record of a day of launches was at hand, so the day is made up.
-func TestDayOfLaunches(t *testing.T) {
-	launches := aDay(rand.New(rand.NewPCG(1, 2)), kubetest.Noon.Add(-12*time.Hour))
+// recordedDay returns the launches of one repository on a day, as the public archive of the launches
+// at mybinder.org has them: by the minute, so they are spread over each.
+func recordedDay(t *testing.T, random *rand.Rand, midnight time.Time) (launches []time.Time) {
+	t.Helper()
+	file, err := os.ReadFile("testdata/launches-2018-11-14.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(file)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		var hour, minute, n int
+		if _, err := fmt.Sscanf(line, "%d:%d %d", &hour, &minute, &n); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for range n {
+			launches = append(launches, midnight.Add(time.Duration(60*hour+minute)*time.Minute+time.Duration(random.Int64N(int64(time.Minute)))))
+		}
+	}
+	slices.SortFunc(launches, time.Time.Compare)
+	return launches
+}
+
+// comparison compares pools of a day, of which docs/templates.md has the figures.
+type comparison struct {
+	t          *testing.T
+	launches   []time.Time
+	documented string
+}
+
+func compare(t *testing.T, launches func(t *testing.T, random *rand.Rand, midnight time.Time) []time.Time) *comparison {
+	t.Helper()
 	documented, err := os.ReadFile("../../docs/templates.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(size, schedule string, term time.Duration) (warm, podHours float64) {
-		d := newDay(size, schedule)
-		d.run(t, launches, term)
-		return float64(d.warm) / float64(len(launches)), d.paid.Hours()
+	return &comparison{t, launches(t, rand.New(rand.NewPCG(1, 2)), kubetest.Noon.Add(-12*time.Hour)), string(documented)}
+}
+
+// run returns the share of launches that were served warm, and for how many pod-hours.
+func (c *comparison) run(size, schedule string, term time.Duration) (warm, podHours float64) {
+	d := newDay(size, schedule)
+	d.run(c.t, c.launches, term)
+	return float64(d.warm) / float64(len(c.launches)), d.paid.Hours()
+}
+
+// show is run with one leader, for a row of the docs.
+func (c *comparison) show(size, schedule, of string) (warm, podHours float64) {
+	c.t.Helper()
+	warm, podHours = c.run(size, schedule, 0)
+	row := fmt.Sprintf("| `%s`%s | %.1f %% | %.0f |", size, of, 100*warm, podHours)
+	if !strings.Contains(c.documented, row) {
+		c.t.Errorf("docs/templates.md does not have the row %s, of %d launches", row, len(c.launches))
 	}
-	show := func(size, schedule, of string) (warm, podHours float64) {
-		warm, podHours = run(size, schedule, 0)
-		row := fmt.Sprintf("| `%s`%s | %.1f %% | %.0f |", size, of, 100*warm, podHours)
-		if !strings.Contains(string(documented), row) {
-			t.Errorf("docs/templates.md does not have the row %s, of %d launches", row, len(launches))
-		}
-		return warm, podHours
+	return warm, podHours
+}
+
+// follows checks that a pool which follows the launches serves about as many warm as one of the most
+// pods, for a fraction of those; more than one of the same pod-hours; and the same with another
+// leader every seven minutes.
+func (c *comparison) follows(most int) (warm, podHours float64) {
+	c.t.Helper()
+	size := fmt.Sprintf("2..%d", most)
+	warm, podHours = c.show(size, "", "")
+	small, _ := c.show("2", "", "")
+	equal, _ := c.show(fmt.Sprint(int(podHours/24)), "", "") // for the same pods
+	large, paid := c.show(fmt.Sprint(most), "", "")
+	if warm < small || warm < equal || warm < large-0.1 || podHours > paid/2 {
+		c.t.Errorf("it serves %.3f warm for %.0f pod-hours; fixed: 2 pods %.3f, as many pod-hours %.3f, %d pods %.3f for %.0f", warm, podHours, small, equal, most, large, paid)
 	}
-	follows, paid := show("2..30", "", "")
-	scheduled, paidMore := show("2..30", lessons, ", and a schedule with the lessons")
-	small, _ := show("2", "", "")
-	equal, _ := show(fmt.Sprint(int(paid/24)), "", "") // for the same pods
-	large, most := show("30", "", "")
-	if follows < small || follows < equal || follows < large-0.1 || paid > most/2 {
-		t.Errorf("it serves %.2f warm for %.0f pod-hours; fixed: 2 pods %.2f, as many pod-hours %.2f, 30 pods %.2f for %.0f", follows, paid, small, equal, large, most)
+	if led, paidLed := c.run(size, "", 7*time.Minute); led < warm-0.01 || paidLed > 1.02*podHours {
+		c.t.Errorf("with new leaders it serves %.3f warm for %.1f pod-hours, with one %.3f for %.1f", led, paidLed, warm, podHours)
 	}
-	if scheduled <= follows || paidMore > most/2 {
-		t.Errorf("with a schedule it serves %.3f warm for %.0f pod-hours, without %.3f for %.0f", scheduled, paidMore, follows, paid)
-	}
-	led, paidLed := run("2..30", "", 7*time.Minute)
-	if led < follows-0.01 || paidLed > 1.02*paid {
-		t.Errorf("with new leaders it serves %.3f warm for %.1f pod-hours, with one %.3f for %.1f", led, paidLed, follows, paid)
+	return warm, podHours
+}
+
+// TestRecordedDay is of a pool on a recorded day.
+func TestRecordedDay(t *testing.T) {
+	compare(t, recordedDay).follows(20)
+}
+
+// TestDayWithClasses is of a pool on a made-up day. A schedule that knows the classes serves more.
+func TestDayWithClasses(t *testing.T) {
+	c := compare(t, dayWithClasses)
+	warm, podHours := c.follows(30)
+	scheduled, paid := c.show("2..30", lessons, ", and a schedule with the lessons")
+	if scheduled <= warm || paid > 3*podHours {
+		t.Errorf("with a schedule it serves %.3f warm for %.0f pod-hours, without %.3f for %.0f", scheduled, paid, warm, podHours)
 	}
 }
