@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/binder-project/binder-deploy-kubernetes/e2e/chromium"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
@@ -140,22 +141,9 @@ func (a *arena) startService(path string) {
 
 func openBrowser(t *testing.T) context.Context {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	require.NoError(t, err, "the attacks need Chromium: apt-get install chromium")
-	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("host-resolver-rules", "MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
-	}
-	for _, flag := range []string{
-		"disable-popup-blocking", "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage",
-	} {
-		options = append(options, chromedp.Flag(flag, true))
-	}
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
+	ctx, end, err := chromium.Open(t.Context(), []string{"*.localhost"}, []string{"disable-popup-blocking"})
+	require.NoError(t, err)
+	t.Cleanup(end)
 	return ctx
 }
 
