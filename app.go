@@ -90,15 +90,15 @@ func newApp(c *config.Config, k *cluster, m *metrics.Metrics, log *slog.Logger, 
 		Leases: k.leading.CoordinationV1().Leases(c.Namespace), Election: c.LeaseName, Identity: c.Identity, Log: log, Now: now, Local: time.Now,
 	})
 	var err error
-	if a.site, err = pages.Load(c.PagesDir); err != nil {
-		return nil, fmt.Errorf("--pages-dir: %w", err)
-	}
 	a.cache, err = NewCache(CacheDeps{
 		Client: k.client, Now: now, Contact: k.contact, Log: log, Election: c.LeaseName,
 		Namespace: c.Namespace, InstancesNamespace: c.InstancesNamespace, ProxyService: c.ProxyService, Rules: rules,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if a.site, err = pages.Load(c.PagesDir, podtemplate.Titles(a.cache)); err != nil {
+		return nil, fmt.Errorf("--pages-dir: %w", err)
 	}
 	a.health = &health{synced: a.cache.Synced, cutOff: k.contact.Lost}
 	templates := a.templates()

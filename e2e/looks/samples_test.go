@@ -53,6 +53,18 @@ func noticed(n pages.Notice) sample {
 	return func(w http.ResponseWriter, r *http.Request) { pages.OrOwn(nil).Serve(w, r, n) }
 }
 
+// titled is noticed for a template with a title.
+func titled(n pages.Notice) sample {
+	return func(w http.ResponseWriter, r *http.Request) {
+		site, err := pages.Load("", func(string) string { return longWord + " for all" })
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		site.Serve(w, r, n)
+	}
+}
+
 // ended returns an instance that has ended or failed.
 func ended(status instance.Status, reason, message string) instance.Instance {
 	inst := deployed()
@@ -72,19 +84,19 @@ func samples() map[string]sample {
 }
 
 func ownPages() map[string]sample {
-	s, titled := newService(deployed()), newService(deployed())
-	titled.templated = append(titled.templated, kubetest.Template("titled", func(t *corev1.PodTemplate) {
+	s, offering := newService(deployed()), newService(deployed())
+	offering.templated = append(offering.templated, kubetest.Template("titled", func(t *corev1.PodTemplate) {
 		t.Annotations[instance.TitleAnnotation], t.Annotations[instance.DescriptionAnnotation] = longWord+" for all", "What "+longWord+" is."
 		t.Annotations[instance.IconAnnotation] = square
 	}))
 	mine := []string{"Cookie", "binder-instance=" + kubetest.ID(1)}
 	window := append([]string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none"}, mine...)
-	templates := func() []*corev1.PodTemplate { return titled.templated }
+	templates := func() []*corev1.PodTemplate { return offering.templated }
 	return map[string]sample{
 		"start":            asked(s.pages().Start(nil), "GET", pages.StartPath, ""),
 		"start-offers":     asked(s.pages().Start(templates), "GET", pages.StartPath, ""),
 		"launch":           asked(s.pages().Launch(), "GET", launchPath, ""),
-		"launch-titled":    asked(titled.pages().Launch(), "GET", pages.LaunchPrefix+"titled?path=lab/tree/"+longWord+".ipynb", ""),
+		"launch-titled":    asked(offering.pages().Launch(), "GET", pages.LaunchPrefix+"titled?path=lab/tree/"+longWord+".ipynb", ""),
 		"launch-back":      asked(s.pages().Launch(), "GET", launchPath+"?path=lab", "", window...),
 		"launch-elsewhere": asked(s.pages().Launch(), "GET", launchPath, "", mine...),
 		"open":             asked(s.pages().Launch(), "GET", launchPath+"/"+kubetest.ID(1), ""),
@@ -101,6 +113,7 @@ func progressPages() map[string]sample {
 	return map[string]sample{
 		"progress-pending":   noticed(pages.StartingNotice(pending, time.Now(), usual)),
 		"progress-deploying": noticed(pages.StartingNotice(deploying, time.Now(), usual)),
+		"progress-titled":    titled(pages.StartingNotice(pending, time.Now(), usual)),
 		"progress-queued":    noticed(pages.StartingNotice(waiting(2), time.Now(), usual)),
 	}
 }

@@ -33,6 +33,10 @@ func quote(text string) phrase { return say(quoted, text) }
 // quoted is the format of quote.
 const quoted = "%s"
 
+// called is a template's name as an argument of a phrase. Pages say the template's title in its
+// place, if it has one.
+type called string
+
 // String returns the phrase in English.
 func (p phrase) String() string { return english.text(p) }
 
@@ -40,6 +44,8 @@ func (p phrase) String() string { return english.text(p) }
 type language struct {
 	tag   string            // as in RFC 5646
 	texts map[string]string // by the English text; nil for English
+	// titleOf returns the title of a template of a name; "" for one that has none. It can be nil.
+	titleOf func(template string) string
 }
 
 // english is the language in which everything is said.
@@ -48,7 +54,7 @@ var english = &language{tag: "en"}
 // language reads a language: the translations are a JSON object. Those of an operator's file come
 // first, and may be only some.
 func (f files) language(tag string) (*language, error) {
-	l := &language{tag: tag, texts: map[string]string{}}
+	l := &language{tag: tag, texts: map[string]string{}, titleOf: f.titleOf}
 	name := "language." + tag + ".json"
 	for _, all := range []map[string]string{f.own, f.other} {
 		if text, exists := all[name]; exists {
@@ -99,18 +105,26 @@ func (l *language) text(said any) string {
 		}
 		args := make([]any, len(said.args))
 		for i, arg := range said.args {
-			if args[i] = arg; isPhrase(arg) {
+			switch args[i] = arg; arg.(type) {
+			case phrase, called:
 				args[i] = l.text(arg)
 			}
 		}
 		return fmt.Sprintf(l.translate(said.english), args...)
+	case called:
+		return cmp.Or(l.title(said), string(said))
 	case string:
 		return l.translate(said)
 	}
 	return fmt.Sprint(said)
 }
 
-func isPhrase(v any) bool { _, is := v.(phrase); return is }
+func (l *language) title(template called) string {
+	if l.titleOf == nil {
+		return ""
+	}
+	return l.titleOf(string(template))
+}
 
 func (l *language) translate(english string) string { return cmp.Or(l.texts[english], english) }
 
@@ -150,9 +164,14 @@ func (l *language) functions() template.FuncMap {
 		"t":    l.html,
 		"text": l.text, // where there is no markup
 		"th":   l.markup,
-		"name": func(text string) template.HTML {
-			return template.HTML(`<span class="name">` + template.HTMLEscapeString(text) + "</span>")
+		"name": asName,
+		"called": func(name string) template.HTML {
+			if title := l.title(called(name)); title != "" {
+				return asIs(title)
+			}
+			return asName(name)
 		},
+		"asIs":   asIs,
 		"quote":  quote,
 		"moment": l.moment,
 		"texts": func(english ...string) map[string]string { // for scripts
@@ -172,10 +191,16 @@ func (l *language) functions() template.FuncMap {
 	}
 }
 
+// asName returns a name that machines use, as pages show it.
+func asName(name string) template.HTML { return `<span class="name">` + asIs(name) + "</span>" }
+
+// asIs returns a text that is the same in all languages.
+func asIs(text string) template.HTML { return template.HTML(template.HTMLEscapeString(text)) }
+
 // moment is a time that scripts write in the visitor's own way. id is its element's, or "".
 func (l *language) moment(id string, at time.Time) template.HTML {
 	layout := "2006-01-02 15:04 UTC"
-	if l == english {
+	if l.tag == english.tag {
 		layout = "2 January 2006, 15:04 UTC"
 	}
 	if id != "" {

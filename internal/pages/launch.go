@@ -222,7 +222,7 @@ func (p *Pages) open(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, badLinkNotice(err))
 		return
 	}
-	view := openView{Title: say("Opening %s", name), Template: name, Address: p.deps.Layout.BaseURL(id) + path}
+	view := openView{Title: say("Opening %s", called(name)), Template: name, Address: p.deps.Layout.BaseURL(id) + path}
 	p.site.write(w, r, http.StatusOK, openPage, view, framedBy(p.deps.FrameAncestors))
 }
 

@@ -68,7 +68,7 @@ func UnsureNotice(inst instance.Instance) Notice {
 	return Notice{
 		Code: http.StatusServiceUnavailable, RetryAfter: unsureRetry,
 		Plain: "This instance cannot be reached at the moment. Try again shortly.",
-		Title: say("%s cannot be reached at the moment", inst.Template),
+		Title: say("%s cannot be reached at the moment", called(inst.Template)),
 		Text:  []phrase{say("The service does not know at the moment whether the address that it has is still that of your instance. Nothing is lost. This page loads again by itself.")},
 	}
 }
@@ -77,7 +77,7 @@ func UnsureNotice(inst instance.Instance) Notice {
 func FailedNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusBadGateway, Plain: "This instance failed: " + failureText(inst),
-		Title: say("%s failed", inst.Template), Reason: inst.Reason,
+		Title: say("%s failed", called(inst.Template)), Reason: inst.Reason,
 	}
 	n.setFailure(inst)
 	n.offerLaunch(inst)
@@ -156,7 +156,7 @@ func NoAnswerNotice(inst instance.Instance) Notice {
 	const text = "The instance did not answer."
 	return Notice{
 		Code: http.StatusBadGateway, Plain: text,
-		Title:    say("%s does not answer", inst.Template),
+		Title:    say("%s does not answer", called(inst.Template)),
 		Text:     []phrase{say("The instance exists, but the application in it did not answer. Load this page again; if that does not help, launch a new instance.")},
 		Template: inst.Template, Button: say(launchAgain),
 	}
@@ -196,29 +196,29 @@ func OverNotice(inst instance.Instance) Notice {
 	lost := say("Everything in it is gone.")
 	switch inst.Reason {
 	case string(instance.EndCulled):
-		n.Title = say("%s was closed because it was not used", inst.Template)
+		n.Title = say("%s was closed because it was not used", called(inst.Template))
 		n.Text = []phrase{say("An instance is deleted when nobody has used it for a while, to make room for others."), lost}
 	case string(instance.EndExpired):
-		n.Title = say("%s was closed because its time was up", inst.Template)
+		n.Title = say("%s was closed because its time was up", called(inst.Template))
 		n.Text = []phrase{say("Instances of this kind are deleted at a fixed age, even if they are in use."), lost}
 	case string(instance.EndAbandoned):
-		n.Title = say("%s has lost its place in the queue", inst.Template)
+		n.Title = say("%s has lost its place in the queue", called(inst.Template))
 		n.Text = []phrase{say("All places were taken, and nobody asked about this one for a while. Nothing is lost: it had not started.")}
 	case string(instance.EndStopped):
-		n.Title = say("%s was stopped", inst.Template)
+		n.Title = say("%s was stopped", called(inst.Template))
 		n.Text = []phrase{say("This instance was stopped on request."), lost}
 	case string(instance.EndFailed):
-		n.Title = say("%s failed and was deleted", inst.Template)
+		n.Title = say("%s failed and was deleted", called(inst.Template))
 		n.setFailure(inst)
 		n.Message = ""
 	case string(instance.EndCompleted):
-		n.Title = say("%s has ended", inst.Template)
+		n.Title = say("%s has ended", called(inst.Template))
 		n.Text, n.Message = []phrase{say("The application in this instance was quit, or ended by itself."), lost}, ""
 	case instance.ReasonDeleting:
-		n.Title = say("%s is being deleted", inst.Template)
+		n.Title = say("%s is being deleted", called(inst.Template))
 		n.Text = []phrase{say("This instance has ended. In a moment this page can say why.")}
 	default:
-		n.Title = say("%s is gone", inst.Template)
+		n.Title = say("%s is gone", called(inst.Template))
 		n.Text = []phrase{say("The cluster deleted this instance."), lost}
 	}
 	return n
@@ -229,7 +229,7 @@ func OverNotice(inst instance.Instance) Notice {
 func waitingNotice(inst instance.Instance, address string) Notice {
 	return Notice{
 		Code: http.StatusOK, RetryAfter: queuedRetry, Plain: inst.Message,
-		Title: say("%s waits for a place", inst.Template), Message: inst.Message,
+		Title: say("%s waits for a place", called(inst.Template)), Message: inst.Message,
 		Text: []phrase{say("It starts by itself when it has one. Leave a page of it open, or it loses its place.")},
 		Link: address, LinkText: say("Back"), unframed: true,
 	}
@@ -244,11 +244,11 @@ func crossOriginNotice(title, text phrase) Notice {
 func notChangedNotice(inst instance.Instance, answer *protocol.Error) Notice {
 	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
-		Title: say("%s was not changed", inst.Template), Text: []phrase{say("The instance is as it was.")}, Message: answer.Message,
+		Title: say("%s was not changed", called(inst.Template)), Text: []phrase{say("The instance is as it was.")}, Message: answer.Message,
 		Link: SessionPrefix + inst.ID, LinkText: say("Back"), unframed: true,
 	}
 	if answer.Code >= http.StatusInternalServerError { // the cluster has not answered, or late
-		n.Title = say("%s may not have been changed", inst.Template)
+		n.Title = say("%s may not have been changed", called(inst.Template))
 		n.Text = []phrase{say("The cluster did not say whether it was done. Look again in a moment.")}
 	}
 	return n
@@ -291,7 +291,7 @@ func limitText(limit string) phrase {
 func notLaunchedNotice(template, path string, answer *protocol.Error) Notice {
 	n := Notice{
 		Code: answer.Code, RetryAfter: answer.RetryAfter, Plain: answer.Message,
-		Title: say("%s was not launched", template), Message: answer.Message,
+		Title: say("%s was not launched", called(template)), Message: answer.Message,
 	}
 	switch {
 	case answer.Code == http.StatusNotFound:

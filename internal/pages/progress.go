@@ -107,7 +107,7 @@ func (s *step) took(d time.Duration) {
 // its template usually takes; 0 if that is not known. It is asked for pages only.
 func StartingNotice(inst instance.Instance, now time.Time, usual func() time.Duration) Notice {
 	view := &progressView{
-		Title: say("Starting %s", inst.Template), Template: inst.Template, Steps: steps(inst, now), Message: inst.Message,
+		Title: say("Starting %s", called(inst.Template)), Template: inst.Template, Steps: steps(inst, now), Message: inst.Message,
 		Events: ProgressPrefix + inst.ID, Session: SessionPrefix + inst.ID, usual: usual,
 	}
 	elapsed := max(0, now.Sub(inst.Launched)).Truncate(time.Second)

@@ -155,7 +155,7 @@ func RemoveRestartCookie(h http.Header, id string) {
 func restartedNotice(inst instance.Instance) Notice {
 	n := Notice{
 		Code: http.StatusOK, Plain: "This instance was restarted.",
-		Title:    say("%s was restarted", inst.Template),
+		Title:    say("%s was restarted", called(inst.Template)),
 		LinkText: say("Go on"),
 	}
 	often := say("It was started again, once.")

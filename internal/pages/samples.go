@@ -21,12 +21,12 @@ func samples() map[string]any {
 	over := OverNotice(inst).For("lab")
 	over.Output, over.again, over.RetryAfter, over.Link, over.LinkText = "Killed", true, time.Minute, "/", say("Back")
 	return map[string]any{
-		launchPage:   launchView{Title: say("Launch %s", inst.Template), Template: inst.Template, Button: say("Start another"), Has: true, Back: "/", Session: "/", Path: "lab", Description: "Numbers"},
-		openPage:     openView{Title: say("Opening %s", inst.Template), Template: inst.Template, Address: "/"},
+		launchPage:   launchView{Title: say("Launch %s", called(inst.Template)), Template: inst.Template, Button: say("Start another"), Has: true, Back: "/", Session: "/", Path: "lab", Description: "Numbers"},
+		openPage:     openView{Title: say("Opening %s", called(inst.Template)), Template: inst.Template, Address: "/"},
 		noticePage:   over,
 		progressPage: StartingNotice(starting, time.Unix(60, 0), usual).progress.withUsual(),
 		sessionPage: sessionView{
-			Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, CullAt: time.Unix(3600, 0), LastUse: time.Unix(0, 0),
+			Title: say("Your %s", called(inst.Template)), ID: inst.ID, Template: inst.Template, CullAt: time.Unix(3600, 0), LastUse: time.Unix(0, 0),
 			Source: instance.SourceHTTP, Sources: sourcesInWords(), Timeout: inWords(time.Hour), Choices: []choice{{"", inWords(time.Hour)}}, Expires: time.Unix(7200, 0),
 			Ports: []portLink{{Port: "3000", Address: "/"}},
 		},

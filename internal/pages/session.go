@@ -77,7 +77,7 @@ func (p *Pages) showSession(w http.ResponseWriter, r *http.Request) {
 	_, timeout, _ := p.deps.LastUse(inst.ID)
 	message, warning := p.deps.Warnings.Of(inst)
 	p.site.write(w, r, http.StatusOK, sessionPage, sessionView{
-		Title: say("Your %s", inst.Template), ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
+		Title: say("Your %s", called(inst.Template)), ID: inst.ID, Template: inst.Template, Message: message, Warning: warning,
 		Address: p.absolute(r, p.deps.Layout.BaseURL(inst.ID)), Events: ProgressPrefix + inst.ID + "?watch=true",
 		Now: p.deps.Now(), CullAt: inst.CullAt, Expires: inst.ExpiresAt, LastUse: inst.LastActivity,
 		Source: inst.Source, Sources: sourcesInWords(), Timeout: inWords(timeout),

@@ -58,7 +58,7 @@ type page map[string]*template.Template
 
 // ownSite is the Site of our own files. They are embedded, so an error in one is found by any test.
 var ownSite = sync.OnceValue(func() *Site {
-	site, err := Load("")
+	site, err := Load("", nil)
 	if err != nil {
 		panic(err)
 	}
@@ -74,12 +74,15 @@ func OrOwn(site *Site) *Site {
 }
 
 // Load returns the Site of our own files, some of which those of a directory replace, unless that is
-// "". The error names a file that replaces nothing, or is invalid.
-func Load(dir string) (*Site, error) {
+// "". The error names a file that replaces nothing, or is invalid. titleOf returns the title of a
+// template of a name, which may not exist; "" if it has none. With nil, pages name templates by
+// their names.
+func Load(dir string, titleOf func(template string) string) (*Site, error) {
 	files, err := readFiles(dir)
 	if err != nil {
 		return nil, err
 	}
+	files.titleOf = titleOf
 	site := &Site{pages: map[string]page{}, policy: files.policy()}
 	if site.languages, err = files.languages(); err != nil {
 		return nil, err
@@ -107,7 +110,10 @@ func (s *Site) try() error {
 
 // files are the texts of the files of the pages, by name: our own, and others that replace some of
 // them. They are read once: a page, its style and the policy belong together.
-type files struct{ own, other map[string]string }
+type files struct {
+	own, other map[string]string
+	titleOf    func(template string) string // see Load
+}
 
 // readFiles reads our own files, and those of a directory unless that is "".
 func readFiles(dir string) (files, error) {
@@ -200,7 +206,7 @@ func (f files) languages() ([]*language, error) {
 			}
 		}
 	}
-	all := []*language{english}
+	all := []*language{{tag: english.tag, titleOf: f.titleOf}}
 	for _, tag := range slices.Sorted(maps.Keys(tags)) {
 		l, err := f.language(tag)
 		if err != nil {

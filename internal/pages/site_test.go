@@ -3,11 +3,15 @@ package pages
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
 )
 
 // writeFiles makes a directory with files.
@@ -34,7 +38,7 @@ func TestLoad(t *testing.T) {
 		"style.css": style, "start.html": `{{define "main"}}<h1>School</h1><p>{{t "Try again"}}, {{t "Back"}}</p>{{end}}`,
 		"language.de.json": `{"Try again": "Und los"}`, "language.nl.json": `{"Try again": "Opnieuw", "%s failed": "%s is mislukt"}`,
 		"..data/style.css": "", "..2026_01_02/style.css": "", // as in a ConfigMap that is mounted
-	}))
+	}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,11 +63,44 @@ func TestLoad(t *testing.T) {
 	want(notice, `<html lang="nl">`, "There is nothing at this address.")
 }
 
+// Pages call a template by its title, as it is in all languages, and by its name if it has none.
+func TestPagesSayTitles(t *testing.T) {
+	titles := map[string]string{"jupyter": "<Failed> & fine"} // a title is no text of ours, either
+	site, err := Load("", func(template string) string { return titles[template] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		template string
+		notice   func(instance.Instance) Notice
+		language string
+		want     []string
+	}{
+		{"jupyter", FailedNotice, "en", []string{"<title>&lt;Failed&gt; &amp; fine failed</title>", "<h1>&lt;Failed&gt; &amp; fine failed</h1>"}},
+		{"jupyter", UnsureNotice, "de", []string{"<h1>&lt;Failed&gt; &amp; fine ist im Moment nicht erreichbar</h1>"}},
+		{"jupyter", starting, "en", []string{"<title>Starting &lt;Failed&gt; &amp; fine</title>", "<h1>Starting &lt;Failed&gt; &amp; fine</h1>"}},
+		{"other", FailedNotice, "en", []string{"<title>other failed</title>", "<h1>other failed</h1>"}},
+		{"other", starting, "de", []string{`<h1><span class="name">other</span> wird gestartet</h1>`}},
+	} {
+		inst := instance.Instance{ID: "abc", Template: row.template}
+		page := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { site.Serve(w, r, row.notice(inst)) }), "GET", "/", "", "Accept-Language", row.language)
+		for _, part := range row.want {
+			if !strings.Contains(page.Body.String(), part) {
+				t.Errorf("%s in %s: the page lacks %q:\n%s", row.template, row.language, part, page.Body)
+			}
+		}
+	}
+}
+
+func starting(inst instance.Instance) Notice {
+	return StartingNotice(inst, inst.Launched, func() time.Duration { return 0 })
+}
+
 // What is read at the start stays, whatever becomes of the files: the policy is of that. Line ends
 // are as browsers read them.
 func TestFilesAreReadOnce(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"style.css": "a {\r\n}"})
-	site, err := Load(dir)
+	site, err := Load(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,14 +133,14 @@ func TestLoadErrors(t *testing.T) {
 		{"the end of its element", "style.css", "a{} </STYLE><script>", []string{"style.css must not have the end tag"}},
 		{"too large", "style.css", strings.Repeat(" ", maxFile+1), []string{"style.css", "at most 1048576"}},
 	} {
-		_, err := Load(writeFiles(t, map[string]string{row.file: row.text}))
+		_, err := Load(writeFiles(t, map[string]string{row.file: row.text}), nil)
 		for _, part := range row.want {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("%s: the error %v lacks %q", row.name, err, part)
 			}
 		}
 	}
-	if _, err := Load(filepath.Join(t.TempDir(), "none")); err == nil {
+	if _, err := Load(filepath.Join(t.TempDir(), "none"), nil); err == nil {
 		t.Error("a directory that is not there is no error")
 	}
 }

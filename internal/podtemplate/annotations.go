@@ -1,6 +1,7 @@
 package podtemplate
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"regexp"
@@ -117,6 +118,19 @@ func Texts(template *corev1.PodTemplate) (title, description string) {
 	title, _ = parseAnnotation(template, instance.TitleAnnotation, parseText(maxTitle))
 	description, _ = parseAnnotation(template, instance.DescriptionAnnotation, parseText(maxDescription))
 	return title, description
+}
+
+// Titles returns a function that returns the title of the template of a name; "" if the source has
+// no such template, or if that has no title.
+func Titles(source Source) func(name string) string {
+	return func(name string) string {
+		template, err := source.Template(context.Background(), name)
+		if err != nil {
+			return ""
+		}
+		title, _ := Texts(template)
+		return title
+	}
 }
 
 // maxIcon is the longest icon, in bytes. The start page has one for each template.
