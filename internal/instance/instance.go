@@ -69,6 +69,9 @@ type Instance struct {
 	// Scheduled is when the pod of an instance that starts got its node, and Started when all of
 	// its containers had started, to the second; zero before that, and once it is deployed.
 	Scheduled, Started time.Time
+	// Waited is how long an instance that starts has waited for a place before Launched; 0 if it
+	// has not, and once it is deployed.
+	Waited time.Duration
 
 	Ended   time.Time // when the instance was deleted; zero while there is a pod
 	Address string    // host:port at which the application listens; empty unless deployed
@@ -138,6 +141,7 @@ func FromPod(pod *corev1.Pod, warnings []*corev1.Event, now time.Time, startTime
 	case StatusPending, StatusDeploying:
 		inst.ShowsLog = ShowsLog(pod)
 		inst.Scheduled, inst.Started = becameTrue(pod, corev1.PodScheduled).UTC(), firstStart(pod).UTC()
+		inst.Waited = BegunAt(pod).Sub(inst.Created)
 	}
 	return inst
 }

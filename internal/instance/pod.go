@@ -94,11 +94,14 @@ func ReadyChangedAt(pod *corev1.Pod) time.Time {
 }
 
 // StartTook returns how long a pod took from BegunAt until it was Ready for the first time.
-// ok is false if the pod does not tell: it is not Ready, its container was restarted, or it has
-// become Ready later than a start may take, as after the silence of its node.
+// ok is false if the pod does not tell: it is not Ready, its container was restarted, it started
+// while it waited for a place, as one without a gate does, or it has become Ready later than a
+// start may take, as after the silence of its node.
 func StartTook(pod *corev1.Pod, startTimeout time.Duration) (took time.Duration, ok bool) {
-	took = ReadyChangedAt(pod).Sub(BegunAt(pod))
-	return took, IsServing(pod) && Restarts(pod) == 0 && took >= 0 && took <= startTimeout
+	begun := BegunAt(pod)
+	took = ReadyChangedAt(pod).Sub(begun)
+	early := WasQueued(pod) && becameTrue(pod, corev1.PodScheduled).Before(begun.Truncate(time.Second)) // it is in whole seconds
+	return took, IsServing(pod) && Restarts(pod) == 0 && !early && took >= 0 && took <= startTimeout
 }
 
 // ReportLag is how long the first status that a kubelet writes of a pod may take to arrive.

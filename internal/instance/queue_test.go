@@ -83,6 +83,26 @@ func TestQueuedWarmPod(t *testing.T) {
 	}
 }
 
+// While an instance that had to wait starts, it tells for how long it has waited.
+func TestWaited(t *testing.T) {
+	created := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	place := created.Add(90*time.Second + 250*time.Millisecond)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Labels: map[string]string{QueueLabel: QueueWaiting}, CreationTimestamp: metav1.NewTime(created), Annotations: LaunchAnnotations(created, 0),
+	}}
+	if waited := FromPod(pod, nil, created.Add(time.Minute), time.Minute).Waited; waited != 0 {
+		t.Errorf("without its place, it says that it has waited for %s", waited)
+	}
+	pod.Labels[QueueLabel], pod.Annotations = QueueAdmitted, LaunchAnnotations(place, 0)
+	if inst := FromPod(pod, nil, place, time.Minute); inst.Waited != 90250*time.Millisecond || inst.Status != StatusPending {
+		t.Errorf("with its place, it is %+v", inst)
+	}
+	pod.Labels = nil // never queued, such as a warm pod
+	if waited := FromPod(pod, nil, place, time.Minute).Waited; waited != 0 {
+		t.Errorf("without a queue, it says that it has waited for %s", waited)
+	}
+}
+
 func TestQueuedMessage(t *testing.T) {
 	for ahead, want := range map[int]string{
 		0: "Waiting for a free place: the next one is yours.", 3: "Waiting for a free place: 3 before you.",

@@ -72,12 +72,12 @@ func steps(inst instance.Instance, now time.Time) []step {
 		{Name: stepNode, Label: say("Find a node")}, {Name: stepPrepare, Label: say("Prepare")},
 		{Name: stepStart, Label: say("Start")}, {Name: stepOpen, Label: say("Open")},
 	}
-	if inst.Reason == instance.ReasonQueued {
+	if inst.Reason == instance.ReasonQueued || inst.Waited > 0 {
 		all = slices.Insert(all, 0, step{Name: stepQueue, Label: say("Wait for a place")})
 	}
-	ends := map[string]time.Time{stepNode: inst.Scheduled, stepPrepare: inst.Started}
+	ends := map[string]time.Time{stepQueue: inst.Launched, stepNode: inst.Scheduled, stepPrepare: inst.Started}
 	present := slices.IndexFunc(all, func(s step) bool { return s.Name == stepOf(inst) })
-	began := inst.Launched
+	began := inst.Launched.Add(-inst.Waited)
 	for i := range all {
 		switch {
 		case i < present:

@@ -28,7 +28,7 @@ type Record struct {
 	stored atomic.Bool // the store has it, and no later version
 
 	// What the functions of package instance with these names say.
-	IsInstance, IsWarm, IsStray, IsServing, IsQueued, IsGated bool
+	IsInstance, IsWarm, IsStray, IsServing, IsQueued, WasQueued, IsGated bool
 
 	IsDeleting bool
 	// ByEvents says that Warning Events of the pod can change what is said of it.
@@ -83,7 +83,7 @@ func NewRecord(pod *corev1.Pod, rules lifetime.Rules, now time.Time) *Record {
 			idlePaths: inst.IdlePaths, idleRequests: inst.IdleRequests, heartbeats: inst.HeartbeatFrames, ports: inst.Ports, stripPrefix: inst.StripPrefix,
 		}),
 		IsInstance: instance.IsInstance(pod), IsWarm: instance.IsWarm(pod), IsStray: instance.IsStray(pod),
-		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), IsGated: instance.IsGated(pod), IsDeleting: pod.DeletionTimestamp != nil,
+		IsServing: instance.IsServing(pod), IsQueued: instance.IsQueued(pod), WasQueued: instance.WasQueued(pod), IsGated: instance.IsGated(pod), IsDeleting: pod.DeletionTimestamp != nil,
 		// A pod that serves or is being deleted does so whatever Events say. They only say
 		// why its container was restarted.
 		ByEvents: pod.DeletionTimestamp == nil && inst.Status != instance.StatusDeployed || inst.Restarts > 0,

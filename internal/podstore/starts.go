@@ -30,7 +30,8 @@ const startsRead = 20
 func (s *Store) UsualStart(template string) time.Duration {
 	const atOnce = 2 * time.Second // times of pods are cut to seconds
 	records := slices.DeleteFunc(s.OfTemplate(template), func(r *Record) bool {
-		return !r.IsInstance || !r.IsServing || r.launched.Sub(r.Created).Abs() > atOnce
+		claimed := r.launched.Sub(r.Created).Abs() > atOnce && !r.WasQueued
+		return !r.IsInstance || !r.IsServing || claimed
 	})
 	slices.SortFunc(records, func(a, b *Record) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.name, b.name)) })
 	var took []time.Duration
