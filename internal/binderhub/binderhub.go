@@ -17,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
@@ -141,7 +142,7 @@ func (b *BinderHub) find(ctx context.Context, spec repospec.Spec) (template *cor
 		return found, nil
 	}
 	name := spec.TemplateName()
-	if name == "" {
+	if name == "" || len(validation.IsDNS1123Subdomain(name)) > 0 { // nothing in Kubernetes has such a name
 		return nil, fmt.Errorf("%w: an operator can name it in the annotation binder-project.org/specs of a template", errNoTemplate)
 	}
 	template, err = b.deps.Templates.Template(ctx, name)

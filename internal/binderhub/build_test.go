@@ -247,6 +247,7 @@ func TestBuildFails(t *testing.T) {
 		"gh/school/course/2025":    {404, "with the name school-course"},
 		"gh/school/old/2025":       {404, "binder-project.org/specs"},
 		"gl/a%2Fb/main":            {404, "binder-project.org/specs"},
+		"gh/org/my_repo":           {404, "an operator can name it in the annotation binder-project.org/specs"},
 		"gh/org/%3Cscript%3E/main": {404, "gh/org/%3Cscript%3E/main"},
 	} {
 		event := s.ask(t, spec).next(t)
