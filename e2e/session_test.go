@@ -92,7 +92,9 @@ func TestStartPage(t *testing.T) {
 	b.screenshot("start")
 	b.wantAccessible()
 	b.click(`a[href="/launch/echo-titled"]`)
-	b.awaitInstance("echo-titled", "/")
+	instance := b.awaitInstance("echo-titled", "/")
+	b.open(browserHost + "/session/" + instance.ID)
+	assert.Equal(t, "Your Echo, for all", b.text("h1"))
 	b.wantNoPageErrors()
 }
 

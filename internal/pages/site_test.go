@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/binder-project/binder-deploy-kubernetes/internal/instance"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 // writeFiles makes a directory with files.
@@ -70,26 +71,30 @@ func TestPagesSayTitles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct {
-		template string
-		notice   func(instance.Instance) Notice
-		language string
-		want     []string
-	}{
-		{"jupyter", FailedNotice, "en", []string{"<title>&lt;Failed&gt; &amp; fine failed</title>", "<h1>&lt;Failed&gt; &amp; fine failed</h1>"}},
-		{"jupyter", UnsureNotice, "de", []string{"<h1>&lt;Failed&gt; &amp; fine ist im Moment nicht erreichbar</h1>"}},
-		{"jupyter", starting, "en", []string{"<title>Starting &lt;Failed&gt; &amp; fine</title>", "<h1>Starting &lt;Failed&gt; &amp; fine</h1>"}},
-		{"other", FailedNotice, "en", []string{"<title>other failed</title>", "<h1>other failed</h1>"}},
-		{"other", starting, "de", []string{`<h1><span class="name">other</span> wird gestartet</h1>`}},
-	} {
-		inst := instance.Instance{ID: "abc", Template: row.template}
-		page := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { site.Serve(w, r, row.notice(inst)) }), "GET", "/", "", "Accept-Language", row.language)
-		for _, part := range row.want {
+	const title = "&lt;Failed&gt; &amp; fine"
+	want := func(n Notice, language string, parts ...string) {
+		t.Helper()
+		page := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { site.Serve(w, r, n) }), "GET", "/", "", "Accept-Language", language)
+		for _, part := range parts {
 			if !strings.Contains(page.Body.String(), part) {
-				t.Errorf("%s in %s: the page lacks %q:\n%s", row.template, row.language, part, page.Body)
+				t.Errorf("in %s: the page lacks %q:\n%s", language, part, page.Body)
 			}
 		}
 	}
+	titled, other := instance.Instance{ID: "abc", Template: "jupyter"}, instance.Instance{ID: "abc", Template: "other"}
+	want(FailedNotice(titled), "en", "<title>"+title+" failed</title>", "<h1>"+title+" failed</h1>")
+	want(UnsureNotice(titled), "de", "<h1>"+title+" ist im Moment nicht erreichbar</h1>")
+	want(NoAnswerNotice(titled), "en", "<h1>"+title+" does not answer</h1>")
+	want(starting(titled), "en", "<title>Starting "+title+"</title>", "<h1>Starting "+title+"</h1>")
+	want(waitingNotice(titled, "/"), "en", "<h1>"+title+" waits for a place</h1>")
+	want(notChangedNotice(titled, &protocol.Error{Code: http.StatusConflict}), "en", "<h1>"+title+" was not changed</h1>")
+	want(notLaunchedNotice("jupyter", "", &protocol.Error{Code: http.StatusInternalServerError}), "en", "<h1>"+title+" was not launched</h1>")
+	for _, reason := range instance.EndReasons() {
+		titled.Status, titled.Reason = instance.StatusDeleted, string(reason)
+		want(OverNotice(titled), "en", "<title>"+title+" ")
+	}
+	want(FailedNotice(other), "en", "<title>other failed</title>", "<h1>other failed</h1>")
+	want(starting(other), "de", `<h1><span class="name">other</span> wird gestartet</h1>`)
 }
 
 func starting(inst instance.Instance) Notice {
