@@ -18,6 +18,7 @@ import (
 	"github.com/binder-project/binder-deploy-kubernetes/internal/launch"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/origin"
 	"github.com/binder-project/binder-deploy-kubernetes/internal/pages"
+	"github.com/binder-project/binder-deploy-kubernetes/internal/protocol"
 )
 
 const (
@@ -62,6 +63,17 @@ func titled(n pages.Notice) sample {
 			return
 		}
 		site.Serve(w, r, n)
+	}
+}
+
+// linked is the page of a link to a repository from which nothing can be launched.
+func linked(code int, message string) sample {
+	return func(w http.ResponseWriter, r *http.Request) {
+		refusal := &protocol.Error{Code: code, Message: message}
+		if code == http.StatusServiceUnavailable {
+			refusal.RetryAfter = time.Minute
+		}
+		pages.OrOwn(nil).ServeNoTemplate(w, r, "gh/org/"+longWord+"/HEAD", refusal)
 	}
 }
 
@@ -167,17 +179,19 @@ func launchNotices() map[string]sample {
 	s := newService(deployed())
 	foreign := []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://course.test"}
 	all := map[string]sample{
-		"launch-unknown":    asked(s.own(), "GET", pages.LaunchPrefix+longWord, ""),
-		"launch-bad-link":   asked(s.own(), "GET", launchPath+"?path=..%2F", ""),
-		"launch-bad-form":   post(nil, launchPath, "path=%"),
-		"launch-foreign":    asked(s.own(), "POST", launchPath, "path=", foreign...),
-		"launch-busy":       post(launch.ErrBusy, launchPath, "path=lab"),
-		"launch-full":       post(launch.ErrCapacity, launchPath, "path=lab"),
-		"launch-no-cluster": post(errors.New("no answer"), launchPath, "path=lab"),
-		"session-foreign":   asked(s.own(), "POST", sessionPath, "action=stop", foreign...),
-		"session-bad-form":  post(nil, sessionPath, "action=%"),
-		"session-refused":   post(instance.ErrTooSoon, sessionPath, "action=extend"),
-		"session-unsure":    post(context.DeadlineExceeded, sessionPath, "action=stop"),
+		"launch-unknown":     asked(s.own(), "GET", pages.LaunchPrefix+longWord, ""),
+		"launch-bad-link":    asked(s.own(), "GET", launchPath+"?path=..%2F", ""),
+		"launch-bad-form":    post(nil, launchPath, "path=%"),
+		"no-template":        linked(http.StatusNotFound, "there is nothing to launch for gh/org/"+longWord+"/HEAD here: an operator can add a template."),
+		"no-template-unsure": linked(http.StatusServiceUnavailable, "The registry does not answer."),
+		"launch-foreign":     asked(s.own(), "POST", launchPath, "path=", foreign...),
+		"launch-busy":        post(launch.ErrBusy, launchPath, "path=lab"),
+		"launch-full":        post(launch.ErrCapacity, launchPath, "path=lab"),
+		"launch-no-cluster":  post(errors.New("no answer"), launchPath, "path=lab"),
+		"session-foreign":    asked(s.own(), "POST", sessionPath, "action=stop", foreign...),
+		"session-bad-form":   post(nil, sessionPath, "action=%"),
+		"session-refused":    post(instance.ErrTooSoon, sessionPath, "action=extend"),
+		"session-unsure":     post(context.DeadlineExceeded, sessionPath, "action=stop"),
 	}
 	for _, limit := range admission.LimitNames() {
 		all["launch-over-"+limit] = post(over(limit), launchPath, "path=lab")
