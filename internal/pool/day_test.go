@@ -235,8 +235,8 @@ func (c *comparison) show(size, schedule, of string) (warm, podHours float64) {
 }
 
 // follows checks that a pool which follows the launches serves about as many warm as one of the most
-// pods, for a fraction of those; more than one of the same pod-hours; and the same with another
-// leader every seven minutes.
+// pods, for a fraction of those; at least as many as one of no more pod-hours; and the same with
+// another leader every seven minutes.
 func (c *comparison) follows(most int) (warm, podHours float64) {
 	c.t.Helper()
 	size := fmt.Sprintf("2..%d", most)
