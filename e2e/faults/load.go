@@ -24,7 +24,8 @@ const (
 	usedTimeout   = 30 * time.Second       // their cull timeout
 	steadyTimeout = 7 * time.Minute        // that of one of them
 	shortTimeout  = 6 * time.Second        // of the others
-	churn         = 2 * time.Second        // between two launches of the others
+	churn         = 2 * time.Second        // between two launches of the others, if starts take no longer than 3 s
+	slowestChurn  = 8 * time.Second        // the same at most
 	churning      = 8                      // of the others that are not deployed yet, at most
 	useEvery      = 400 * time.Millisecond // between two uses of an instance
 	pollEvery     = 2 * time.Second        // between two questions about an instance, at each replica
@@ -54,6 +55,7 @@ type Load struct {
 	bytes   *rand.ChaCha8
 	last    map[Kind]outcome
 	slots   map[int]time.Time // when each slot's instance was last used
+	starts  time.Duration     // what starts of the others took lately, but those of warm pods
 	sockets sockets
 }
 
@@ -208,11 +210,12 @@ func (l *Load) described(api harness.API) harness.API {
 	return api
 }
 
-// launchOthers launches instances that are culled or stopped. It waits while many start: on a
-// machine that cannot keep up, ever more would start ever more slowly.
+// launchOthers launches instances that are culled or stopped. It waits while many start, or starts
+// take long: on a machine that cannot keep up, ever more would start ever more slowly, and what is
+// seen would be of the machine.
 func (l *Load) launchOthers(ctx context.Context) {
 	starting := make(chan struct{}, churning)
-	for n := 0; pause(ctx, churn); n++ {
+	for n := 0; pause(ctx, l.pace()); n++ {
 		plan, of := Idle, template
 		if n%3 == 0 {
 			plan = Stopped
@@ -223,9 +226,13 @@ func (l *Load) launchOthers(ctx context.Context) {
 		starting <- struct{}{}
 		l.running.Go(func() {
 			defer func() { <-starting }()
+			launched := l.now()
 			id, ok := l.launch(ctx, of, plan, shortTimeout)
 			if !ok || !l.awaitDeployed(ctx, of, id) {
 				return
+			}
+			if of == template {
+				l.noteStart(l.now().Sub(launched))
 			}
 			l.visit(ctx, id)
 			if plan == Stopped {
@@ -233,6 +240,20 @@ func (l *Load) launchOthers(ctx context.Context) {
 			}
 		})
 	}
+}
+
+// pace returns how long to wait before the next launch of the others.
+func (l *Load) pace() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return min(max(churn, l.starts*2/3), slowestChurn)
+}
+
+// noteStart notes what a start took.
+func (l *Load) noteStart(took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.starts = (l.starts + took) / 2
 }
 
 // stop stops an instance. A stop that is not answered is repeated, and the instance counts as
