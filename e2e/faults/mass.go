@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/binder-project/binder-deploy-kubernetes/e2e/harness"
 )
@@ -153,8 +154,10 @@ func (s *simulation) crowd(ctx context.Context, random *rand.Rand) error {
 		copies[i] = copyOf(original, fmt.Sprintf("%016x%016x", random.Uint64(), random.Uint64()))
 	}
 	if err := each(ctx, len(copies), func(ctx context.Context, i int) error {
-		_, err := s.pods.Create(ctx, copies[i], metav1.CreateOptions{})
-		return err
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error { // at the quota
+			_, err := s.pods.Create(ctx, copies[i], metav1.CreateOptions{})
+			return err
+		})
 	}); err != nil {
 		return fmt.Errorf("copy an instance: %w", err)
 	}
