@@ -94,7 +94,7 @@ func TestStartPage(t *testing.T) {
 	b.click(`a[href="/launch/echo-titled"]`)
 	instance := b.awaitInstance("echo-titled", "/")
 	b.open(browserHost + "/session/" + instance.ID)
-	assert.Equal(t, "Your Echo, for all", b.text("h1"))
+	b.await(pageWait, `document.querySelector('h1').textContent === 'Your Echo, for all'`)
 	b.wantNoPageErrors()
 }
 
