@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,6 +18,10 @@ const (
 	// that must not be sent twice: an application closes idle connections when it
 	// likes, and then nobody can tell whether it has seen the request.
 	freshFor = time.Second
+	// settledAfter is how long a connection must have been idle before it carries such a
+	// request: an application that answers and then closes, without having said so, has
+	// closed it by then. Servers do that with a request whose body they have not read.
+	settledAfter = 50 * time.Millisecond
 )
 
 // idleConns are the connections that carry no request.
@@ -31,7 +36,7 @@ type idleConns struct {
 
 // take returns an open connection to an application, or nil. The one that was used
 // last is taken first. If the request must not be sent twice, only a connection
-// that was just used will do.
+// that was used a short while ago will do.
 func (i *idleConns) take(address string, repeatable bool) *conn {
 	for {
 		c := i.pop(address, i.now(), repeatable)
@@ -46,14 +51,15 @@ func (i *idleConns) pop(address string, now time.Time, repeatable bool) *conn {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	conns := i.byPod[address]
-	if len(conns) == 0 {
+	last := len(conns) - 1
+	for !repeatable && last >= 0 && now.Sub(conns[last].since) < settledAfter {
+		last--
+	}
+	if last < 0 || !repeatable && now.Sub(conns[last].since) > freshFor {
 		return nil
 	}
-	c := conns[len(conns)-1]
-	if !repeatable && now.Sub(c.since) > freshFor {
-		return nil
-	}
-	i.set(address, conns[:len(conns)-1])
+	c := conns[last]
+	i.set(address, slices.Delete(conns, last, last+1))
 	return c
 }
 

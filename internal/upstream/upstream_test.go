@@ -176,6 +176,8 @@ func TestRepeats(t *testing.T) {
 		if _, _, err := do(t, p, s.Addr().String(), get()); err != nil {
 			t.Fatal(err)
 		}
+		now := time.Now().Add(settledAfter)
+		p.idle.now = func() time.Time { return now }
 		req := get()
 		req.Method = row.method
 		if _, _, err := do(t, p, s.Addr().String(), req); (err == nil) != row.want {
@@ -187,28 +189,34 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
-// A request that must not be sent twice takes no connection that has been idle.
-func TestFreshConnectionForWrites(t *testing.T) {
+// A request that must not be sent twice takes no connection that has been idle for long,
+// and none that has just been used.
+func TestConnectionsForWrites(t *testing.T) {
 	s := serve(t, func(_ int64, c net.Conn, r *bufio.Reader) { answerAll(c, r, "HTTP/1.1 204 No Content\r\n\r\n") })
 	p := newPool()
 	now := time.Now()
 	p.idle.now = func() time.Time { return now }
-	post := func() {
+	send := func(method string) {
 		req := get()
-		req.Method = "POST"
+		req.Method = method
 		if _, _, err := do(t, p, s.Addr().String(), req); err != nil {
 			t.Fatal(err)
 		}
 	}
-	post()
-	post() // at once
-	if got := s.connections.Load(); got != 1 {
-		t.Errorf("%d connections at once, want 1", got)
-	}
-	now = now.Add(2 * freshFor)
-	post()
-	if got := s.connections.Load(); got != 2 {
-		t.Errorf("%d connections after a pause, want 2", got)
+	for _, step := range []struct {
+		pause       time.Duration
+		method      string
+		connections int64 // that have been opened so far
+	}{
+		{0, "POST", 1}, {0, "GET", 1}, {0, "PUT", 2}, {settledAfter - 1, "DELETE", 3},
+		{settledAfter, "POST", 3}, {0, "POST", 3}, {0, "POST", 3}, {0, "POST", 4}, // three had settled
+		{freshFor, "POST", 4}, {freshFor + 1, "POST", 5}, {freshFor + 1, "GET", 5},
+	} {
+		now = now.Add(step.pause)
+		send(step.method)
+		if got := s.connections.Load(); got != step.connections {
+			t.Errorf("%s after %s: %d connections, want %d", step.method, step.pause, got, step.connections)
+		}
 	}
 }
 
