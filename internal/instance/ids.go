@@ -12,8 +12,8 @@ import (
 // WatchDelay is how long a request that names something unknown to this replica is
 // held before it is answered with "not found". Another replica may have created it a
 // moment ago. Watches usually deliver within milliseconds; the rest is for a busy
-// API server.
-const WatchDelay = 500 * time.Millisecond
+// API server, or a busy replica: clients take "not found" for the end of an instance.
+const WatchDelay = 2 * time.Second
 
 // KeyPrefix is the beginning of every label and annotation of this service, but for the
 // recommended ones of Kubernetes.

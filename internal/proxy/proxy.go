@@ -25,6 +25,9 @@ const (
 	podDialTimeout = 5 * time.Second
 	// podKeepAlive detects a node that has vanished without closing its connections.
 	podKeepAlive = 15 * time.Second
+	// startDelay is how long a request for an instance that is starting is held before it is
+	// answered with how far the start is. Many are ready a moment after their launch.
+	startDelay = 500 * time.Millisecond
 )
 
 // Instances is what a Proxy asks the read model.
@@ -239,8 +242,8 @@ func (p *Proxy) answerElsewhere(w http.ResponseWriter, r *http.Request, id strin
 	return true
 }
 
-// await finds an instance. It waits up to instance.WatchDelay for one that is
-// unknown or starting: another replica may have launched it a moment ago.
+// await finds an instance. It waits up to instance.WatchDelay for one that is unknown, and
+// then up to startDelay for one that is starting.
 func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) {
 	settled := func(inst instance.Instance, known bool) bool {
 		return known && (inst.Status == instance.StatusDeployed || !inst.Alive())
@@ -248,9 +251,14 @@ func (p *Proxy) await(ctx context.Context, id string) (instance.Instance, bool) 
 	if inst, known := p.deps.Instances.Instance(id); settled(inst, known) { // most of them, which need no timer
 		return inst, known
 	}
-	ctx, cancel := context.WithTimeout(ctx, instance.WatchDelay)
+	delivery, cancel := context.WithTimeout(ctx, instance.WatchDelay)
 	defer cancel()
-	return p.deps.Instances.Await(ctx, id, settled)
+	if inst, known := p.deps.Instances.Await(delivery, id, func(_ instance.Instance, known bool) bool { return known }); !known {
+		return inst, false
+	}
+	start, cancel := context.WithTimeout(ctx, startDelay)
+	defer cancel()
+	return p.deps.Instances.Await(start, id, settled)
 }
 
 // turnAway refuses a request that is not forwarded. template is that of its instance, or ""

@@ -256,11 +256,11 @@ func TestWaitsAMoment(t *testing.T) {
 		took          time.Duration
 	}{
 		{"unknown", nil, nil, 404, instance.WatchDelay},
-		{"starting", kubetest.Starting, nil, 503, instance.WatchDelay},
-		{"unknown, then starting", nil, kubetest.Starting, 503, instance.WatchDelay},
-		{"unknown, then ready", nil, ready, 307, instance.WatchDelay / 2},
-		{"starting, then ready", kubetest.Starting, ready, 307, instance.WatchDelay / 2},
-		{"starting, then broken", kubetest.Starting, kubetest.Broken, 502, instance.WatchDelay / 2},
+		{"starting", kubetest.Starting, nil, 503, startDelay},
+		{"unknown, then starting", nil, kubetest.Starting, 503, startDelay/2 + startDelay},
+		{"unknown, then ready", nil, ready, 307, startDelay / 2},
+		{"starting, then ready", kubetest.Starting, ready, 307, startDelay / 2},
+		{"starting, then broken", kubetest.Starting, kubetest.Broken, 502, startDelay / 2},
 		{"ready", ready, nil, 307, 0},
 		{"ended", kubetest.Deleting, nil, 410, 0},
 		{"broken", kubetest.Broken, nil, 502, 0},
@@ -273,14 +273,14 @@ func TestWaitsAMoment(t *testing.T) {
 				}
 			}
 			put(row.before)
-			time.AfterFunc(instance.WatchDelay/2, func() { put(row.later) })
+			time.AfterFunc(startDelay/2, func() { put(row.later) })
 			began, res := time.Now(), httptest.NewRecorder()
 			proxy := New(Deps{Instances: world, Log: kubetest.NoLog()})
 			proxy.ServeHTTP(res, httptest.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSuffix(base, "/"), nil))
 			if took := time.Since(began); res.Code != row.code || took != row.took {
 				t.Errorf("%s: got %d after %s, want %d after %s", row.name, res.Code, took, row.code, row.took)
 			}
-			time.Sleep(instance.WatchDelay) // until the timer has fired
+			time.Sleep(startDelay) // until the timer has fired
 		})
 	}
 }
