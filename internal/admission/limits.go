@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -92,7 +91,7 @@ type launch struct {
 func checkClient(limits Limits, launches []launch, now time.Time) *Refusal {
 	recent := slices.DeleteFunc(slices.Clone(launches), func(l launch) bool { return now.Sub(l.at) >= rateWindow })
 	if limits.LaunchRate > 0 && len(recent) >= limits.LaunchRate {
-		slices.SortFunc(recent, func(a, b launch) int { return cmp.Compare(a.at.UnixNano(), b.at.UnixNano()) })
+		slices.SortFunc(recent, func(a, b launch) int { return a.at.Compare(b.at) })
 		free := recent[len(recent)-limits.LaunchRate].at.Add(rateWindow) // when fewer than the limit are left
 		return &Refusal{LaunchRate, limits.LaunchRate, wholeSeconds(free.Sub(now))}
 	}

@@ -92,7 +92,9 @@ type clientConn struct {
 	lingers    atomic.Bool   // Close lets the client end its request
 	torn       atomic.Bool   // Close resets the connection
 	head       headEnd       // used by one goroutine at a time
-	writeUntil atomic.Int64  // the deadline that Write has set, in Unix nanoseconds; 0 if there is none
+	// writeUntil is the deadline that Write has set; nil if there is none. It is no number of
+	// nanoseconds since 1970: a clock that was set would make it look like a later one.
+	writeUntil atomic.Pointer[time.Time]
 }
 
 // Read reads from the network.
@@ -124,22 +126,22 @@ func (c *clientConn) allowWrite() {
 	if c.idle == 0 {
 		return
 	}
-	if until := time.Now().Add(c.idle); until.UnixNano() > c.writeUntil.Load() {
-		until = until.Add(c.idle / upstream.Slack)
-		c.writeUntil.Store(until.UnixNano())
-		_ = c.tcpConn.SetWriteDeadline(until) // fails only once the connection is closed
+	if until, set := time.Now().Add(c.idle), c.writeUntil.Load(); set == nil || set.Before(until) {
+		late := until.Add(c.idle / upstream.Slack)
+		c.writeUntil.Store(&late)
+		_ = c.tcpConn.SetWriteDeadline(late) // fails only once the connection is closed
 	}
 }
 
 // SetDeadline sets the deadline of reads and writes. The next write moves it.
 func (c *clientConn) SetDeadline(t time.Time) error {
-	c.writeUntil.Store(0)
+	c.writeUntil.Store(nil)
 	return c.tcpConn.SetDeadline(t)
 }
 
 // SetWriteDeadline sets the deadline of writes. The next write moves it.
 func (c *clientConn) SetWriteDeadline(t time.Time) error {
-	c.writeUntil.Store(0)
+	c.writeUntil.Store(nil)
 	return c.tcpConn.SetWriteDeadline(t)
 }
 

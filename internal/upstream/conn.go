@@ -39,7 +39,8 @@ type conn struct {
 	readUntil, writeUntil time.Time
 	silent                bool         // it was silent for too long
 	starved               atomic.Bool  // it waits for the next part of a body
-	fed                   atomic.Int64 // when it last got a part of a body, in Unix nanoseconds
+	opened                time.Time    // by this process, with a monotonic reading: the clock can be set
+	fed                   atomic.Int64 // when it last got a part of a body, in nanoseconds since opened
 	// beforeRead, if it is not nil, is called before the connection is read from:
 	// what has arrived so far has been used up.
 	beforeRead func()
@@ -50,7 +51,7 @@ type conn struct {
 }
 
 func newConn(c net.Conn, address string, silence time.Duration) *conn {
-	return &conn{Conn: c, address: address, silence: silence}
+	return &conn{Conn: c, address: address, silence: silence, opened: time.Now()}
 }
 
 // bound begins a head or a trailer: no more than the bounds of one is read from now on.
@@ -93,7 +94,7 @@ func (c *conn) awaitBytes(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.interrupted.Load() {
 			return n, err
 		}
-		fed := time.Unix(0, c.fed.Load())
+		fed := c.opened.Add(time.Duration(c.fed.Load()))
 		if c.starved.Load() {
 			fed = time.Now()
 		}
@@ -123,7 +124,7 @@ func (c *conn) readBody(body io.Reader, p []byte) (int, error) {
 	c.starved.Store(true)
 	defer c.starved.Store(false)
 	n, err := body.Read(p)
-	c.fed.Store(time.Now().UnixNano())
+	c.fed.Store(int64(time.Since(c.opened)))
 	return n, err
 }
 
