@@ -185,7 +185,7 @@ func endedEarly(e Entry, pod Pod) bool {
 		return false
 	}
 	deleted := pod.Deleted.Add(time.Second)
-	if e.Plan == Stopped && !e.Left.IsZero() && !deleted.Before(e.Left) {
+	if !e.Asked.IsZero() && !deleted.Before(e.Asked) {
 		return false
 	}
 	until, _ := e.protected()

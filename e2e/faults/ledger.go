@@ -30,6 +30,7 @@ type Entry struct {
 	Uses         []span        // the uses that succeeded, by when they were sent
 	Deployed     time.Time     // when that was first seen; zero if it was not
 	Ready        time.Time     // since when its pod was Ready for the first time, to the second; zero if it was not
+	Asked        time.Time     // when the load first asked for its end; zero before. The answer may yet come
 	Left         time.Time     // when the load stopped to use it, or was told that it is stopped; zero before
 	Told         time.Time     // when the service first said that it has ended; zero if it has not
 	TellsEnd     string        // the reason that the service gives
@@ -147,6 +148,9 @@ func (l *Ledger) Entry(id string) (entry Entry) {
 	l.Change(id, func(e *Entry) { entry = e.copied() })
 	return entry
 }
+
+// Knows reports whether an instance was launched, and not forgotten since.
+func (l *Ledger) Knows(id string) bool { return l.Entry(id).ID != "" }
 
 // UsedAt notes that a use which was sent at a time succeeded.
 func (l *Ledger) UsedAt(id string, sent time.Time) {

@@ -61,11 +61,19 @@ func TestJudge(t *testing.T) {
 			l.SawPod(Pod{UID: "u", ID: "1", Deleted: at(8)}, true, at(9))
 		}, Findings{}, ""},
 		{"stopped", Stopped, func(l *Ledger) {
-			l.Change("1", func(e *Entry) { e.Left = at(3) })
+			l.Change("1", func(e *Entry) { e.Asked, e.Left = at(3), at(3) })
 			l.SawPod(Pod{UID: "u", ID: "1", Deleted: at(3)}, true, at(4))
 		}, Findings{}, ""},
+		{"stopped, and the answer is under way", Stopped, func(l *Ledger) {
+			l.Change("1", func(e *Entry) { e.Asked = at(3) })
+			l.SawPod(Pod{UID: "u", ID: "1", Deleted: at(4)}, true, at(5))
+		}, Findings{}, ""},
+		{"stopped, and no answer came", Idle, func(l *Ledger) {
+			l.Change("1", func(e *Entry) { e.Asked = at(3) })
+			l.SawPod(Pod{UID: "u", ID: "1", Deleted: at(4)}, true, at(5))
+		}, Findings{}, ""},
 		{"ended before it was stopped", Stopped, func(l *Ledger) {
-			l.Change("1", func(e *Entry) { e.Left = at(6) })
+			l.Change("1", func(e *Entry) { e.Asked, e.Left = at(6), at(6) })
 			l.SawPod(Pod{UID: "u", ID: "1", Deleted: at(4)}, true, at(5))
 		}, Findings{Early: 1}, "was deleted"},
 		{"two pods", Used, func(l *Ledger) {

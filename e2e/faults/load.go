@@ -260,6 +260,7 @@ func (l *Load) noteStart(took time.Duration) {
 // stopped from the first time on.
 func (l *Load) stop(ctx context.Context, template, id string) {
 	asked := l.now()
+	l.ledger.Change(id, func(e *Entry) { e.Asked = asked })
 	for range 3 {
 		answer, err := l.try(ctx, http.MethodDelete, "/applications/"+template+"/"+id, "")
 		failure := failureOf(answer.Code, err)

@@ -259,7 +259,7 @@ func fillDisk(ctx context.Context, w *World, _ *rand.Rand) (func(context.Context
 		w.awaitTold(ctx, id, 2*time.Minute, says(evicted))
 		w.awaitTold(ctx, id, harness.FailedRetention+30*time.Second, says(removed))
 		// It has ended before its time on purpose, as one that was stopped.
-		w.Ledger.Change(id, func(e *Entry) { e.Plan, e.Left = Stopped, filled })
+		w.Ledger.Change(id, func(e *Entry) { e.Plan, e.Asked, e.Left = Stopped, filled, filled })
 		return nil
 	}, err
 }

@@ -177,7 +177,7 @@ func (l *Load) checkList(ctx context.Context, replica harness.Replica, of string
 	for _, before := range living {
 		now := l.ledger.Entry(before.ID) // it may have ended meanwhile
 		known := !before.Deployed.IsZero() && asked.Sub(before.Deployed) > listedAfter && (!unsure.lasts(l.now()) || before.Deployed.Before(unsure.since.Add(-time.Second)))
-		if before.Template == of && known && !listed[before.ID] && !now.Edited && now.Told.IsZero() && l.ledger.Deleted(before.ID).IsZero() {
+		if before.Template == of && known && l.ledger.Knows(before.ID) && !listed[before.ID] && !now.Edited && now.Told.IsZero() && l.ledger.Deleted(before.ID).IsZero() {
 			l.ledger.Complain("%s does not list %s", replica.Name, before.ID)
 		}
 	}
@@ -215,6 +215,9 @@ func (l *Load) status(ctx context.Context, replica harness.Replica, entry Entry)
 	answer, err := replica.API.OfOtherVersion().Try(ctx, http.MethodGet, "/applications/"+entry.Template+"/"+entry.ID, "")
 	if err != nil {
 		return "", false // as a replica that just went away
+	}
+	if !l.ledger.Knows(entry.ID) { // it had ended, and was forgotten while the request was under way
+		return "", false
 	}
 	if answer.Code == http.StatusNotFound && l.mayBeForgotten(entry.ID) {
 		l.ledger.SawStatus(replica.Name, entry.ID, "deleted", "not remembered", l.now())
