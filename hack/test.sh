@@ -29,17 +29,32 @@ run_tests() {
     --jsonfile "$results/$name.json" -- -vet=off "$@" || say "$name: there are failures"
 }
 
-# tests_with_tag <module> <tag> lists the tests that exist with the tag only.
-tests_with_tag() {
-  LC_ALL=C comm -13 <(list_tests "$1" none) <(list_tests "$1" "$2")
+# files_with_tag <module> <tag> lists the test files that are built with the tag only.
+files_with_tag() {
+  LC_ALL=C comm -13 <(test_files "$1" none) <(test_files "$1" "$2")
 }
 
-list_tests() {
-  go -C "$root/$1" test -tags "$2" -list '^(Test|Fuzz|Example)' ./... | grep -E '^(Test|Fuzz|Example)' | LC_ALL=C sort -u || true
+test_files() {
+  # shellcheck disable=SC2016 # the variables are of go list's template
+  local each='{{$d := .Dir}}{{range .TestGoFiles}}{{$d}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$d}}/{{.}} {{end}}'
+  go -C "$root/$1" list -tags "$2" -f "$each" ./... | tr -s ' ' '\n' | grep . | LC_ALL=C sort
 }
 
-# only prints a -run pattern that matches the names on its standard input.
-only() { printf '^(%s)$' "$(paste -sd'|' -)"; }
+# tests_of lists the tests in the files on its standard input.
+tests_of() {
+  xargs sed -nE 's/^func ((Test|Fuzz|Example)[A-Za-z0-9_]*)\(.*/\1/p' | grep -vx TestMain | LC_ALL=C sort -u
+}
+
+# run_tagged <tag> <module> <go test flags…> runs the tests that exist with the tag only. The
+# module's other tests are neither run again nor built with the tag.
+run_tagged() {
+  local tag=$1 module=$2 files packages only
+  shift 2
+  files=$(files_with_tag "$module" "$tag")
+  mapfile -t packages < <(xargs dirname <<<"$files" | sort -u)
+  only=$(tests_of <<<"$files" | paste -sd'|' -)
+  run_tests "$tag" "$module" testname -race -count=1 -tags "$tag" -run "^($only)\$" "$@" "${packages[@]}"
+}
 
 start_cluster() {
   if cluster_runs; then
@@ -60,15 +75,12 @@ stop_cluster() {
 }
 
 test_on_cluster() {
-  local name
-  name=$(tests_with_tag . integration | only)
   export BINDER_TEST_KUBECONFIG=$kubeconfig BINDER_E2E_KUBECONFIG=$kubeconfig
-  run_tests integration . testname -race -count=1 -timeout=10m -tags integration -run "$name" ./...
+  run_tagged integration . -timeout=10m
   say "building Traefik (the first time, that takes some minutes)"
   bash "$root/hack/traefik.sh" || say "Traefik was not built: TestGateway will fail"
-  name=$(tests_with_tag e2e e2e | only)
   # One package after the other: pods that start beside a busy browser start late.
-  BINDER_E2E_ALL=1 run_tests e2e e2e testname -race -count=1 -p=1 $short -timeout=45m -tags e2e -run "$name" ./...
+  BINDER_E2E_ALL=1 run_tagged e2e e2e -p=1 $short -timeout=45m
   # The whole suite of faults takes hours: make test-faults.
   run_tests faults e2e testname -race -count=1 -short -timeout=20m -tags faults -run '^Test(SecondNode|Faults)$' ./faults
 }
@@ -91,7 +103,8 @@ run_tests unit-held . pkgname-and-test-fails -count=1 -timeout=5m -run '^TestByt
 
 # A benchmark that nobody runs breaks unseen.
 say "running every micro-benchmark once"
-go -C "$root" test -race -run '^$' -bench . -benchtime 1x -timeout 5m ./... >"$results/benchmarks.txt" || {
+mapfile -t packages < <(cd "$root" && git grep -lE '^func Benchmark' -- ':(glob)*_test.go' ':(glob)internal/**/*_test.go' | xargs dirname | sort -u)
+go -C "$root" test -race -run '^$' -bench . -benchtime 1x -timeout 5m "${packages[@]/#/./}" >"$results/benchmarks.txt" || {
   cat "$results/benchmarks.txt"
   die "a benchmark fails: see above"
 }
@@ -101,7 +114,7 @@ if start_cluster; then
   test_on_cluster
 else
   say "no cluster: skipping the tests that need one"
-  { tests_with_tag . integration; tests_with_tag e2e e2e; tests_with_tag e2e faults; } >"$not_run"
+  { files_with_tag . integration; files_with_tag e2e e2e; files_with_tag e2e faults; } | tests_of >"$not_run"
 fi
 trap - EXIT
 stop_cluster
