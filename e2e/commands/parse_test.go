@@ -33,6 +33,13 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// What a command has left in the background ends with it, even if it takes no signal yet.
+func TestShellEndsTheBackground(t *testing.T) {
+	t.Parallel()
+	shell := NewShell(t, t.TempDir(), ".", strings.NewReplacer())
+	assert.Equal(t, "done\n", shell.Run(t, "page.md", "(trap '' TERM; sleep 300) & echo done"))
+}
+
 func TestShellKeepsVariables(t *testing.T) {
 	t.Parallel()
 	shell := NewShell(t, t.TempDir(), ".", strings.NewReplacer("page", "reader's"))

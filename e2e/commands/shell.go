@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -95,7 +96,11 @@ func (s *Shell) Try(ctx context.Context, script string) (output string, err erro
 	command := s.command(ctx, script)
 	var printed, problems bytes.Buffer
 	command.Stdout, command.Stderr = &printed, &problems
-	if err := command.Run(); err != nil {
+	err = command.Run()
+	if errors.Is(err, exec.ErrWaitDelay) { // all went well, but the signal to a child that was just forked was lost
+		err = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
+	}
+	if err != nil {
 		return "", fmt.Errorf("%w\n%s\n%s%s", err, script, printed.String(), problems.String())
 	}
 	return printed.String(), nil
