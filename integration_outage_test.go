@@ -187,7 +187,7 @@ func TestIntegrationOutage(t *testing.T) {
 	if status := app.status(t, removed); status.Status != instance.StatusDeployed {
 		t.Errorf("the deleted instance is %+v without a watch, want deployed", status)
 	}
-	app.wantAway(t, http.MethodGet, stop+kubetest.ID(9), awayLimit) // others may know it
+	app.wantAway(t, http.MethodGet, stop+kubetest.ID(9), instance.WatchDelay+awayLimit) // others may know it
 	annotated, _ := s.pod(t, used)
 	if last, err := instance.LastActivity(annotated); err != nil || time.Since(last) < timeout+(lifetime.Rules{}).Lag(timeout) {
 		t.Fatalf("the annotation is only %s old, %v: the outage was too short", time.Since(last), err)
