@@ -92,7 +92,7 @@ type clientConn struct {
 	lingers    atomic.Bool   // Close lets the client end its request
 	torn       atomic.Bool   // Close resets the connection
 	head       headEnd       // used by one goroutine at a time
-	// writeUntil is the deadline that Write has set; nil if there is none. It is no number of
+	// writeUntil is the deadline that Write has set; nil before the first. It is no number of
 	// nanoseconds since 1970: a clock that was set would make it look like a later one.
 	writeUntil atomic.Pointer[time.Time]
 }
