@@ -30,7 +30,7 @@ test-long: ## Run all tests without shortening any
 	@LONG=1 hack/test.sh
 
 .PHONY: test-faults
-test-faults: ## Break things under load, on the local cluster: almost four hours (SHORT=1: minutes)
+test-faults: ## Break things under load, on the local cluster: three to five hours (SHORT=1: minutes)
 	@hack/test-faults.sh
 
 .PHONY: test-unit
